@@ -1,0 +1,37 @@
+# make demo   environment, install, train the small model, its spectrum, a picture
+# make test   lint and tests
+# make verify the small model against its exact spectrum (minutes)
+# make bench  what a product and a density cost
+
+VENV ?= .venv
+PYTHON ?= python3
+RUN = $(VENV)/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test lint verify bench clean
+
+$(VENV)/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(RUN) -m tf_hessian.bin.train --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
+	$(RUN) -m tf_hessian.bin.spectrum --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+verify: $(VENV)/installed
+	$(RUN) -m tf_hessian.bin.verify --workdir=runs/verify
+
+bench: $(VENV)/installed
+	$(RUN) -m benchmarks.products
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs

@@ -1,0 +1,56 @@
+"""The small model of section B of the paper: 784-20-10 on 1,000 MNIST digits, n = 15,910.
+
+Trained with label smoothing 0.1 until all 1,000 digits are classified correctly and on to the end
+of the schedule. Where the paper is silent (optimizer, length), the values are ours.
+
+  python -m tf_hessian.bin.train    --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
+  python -m tf_hessian.bin.spectrum --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
+
+Expected: loss 0.517; nine to ten eigenvalues between 1.2 and 4.5, the rest near 0. About half a
+minute on 2 cores.
+"""
+
+import ml_collections
+
+
+def get_config():
+  config = ml_collections.ConfigDict()
+  config.seed = 0  # initial weights, order of training, start vectors
+
+  config.model = ml_collections.ConfigDict()
+  config.model.name = "mlp"
+  config.model.input_shape = (784,)
+  config.model.hidden_units = (20,)
+  config.model.num_classes = 10
+
+  config.data = ml_collections.ConfigDict()
+  config.data.name = "mnist"
+  config.data.num_examples = 1000
+
+  config.loss = ml_collections.ConfigDict()
+  config.loss.name = "CategoricalCrossentropy"
+  config.loss.from_logits = True
+  config.loss.label_smoothing = 0.1  # paper, section F
+
+  config.train = ml_collections.ConfigDict()
+  config.train.batch_size = 128
+  config.train.learning_rate = 0.1
+  config.train.momentum = 0.9
+  config.train.epochs = 200
+  config.train.until_accuracy = 1.0  # goes on after `epochs` until this is reached
+  config.train.max_epochs = 2000
+
+  config.hessian = ml_collections.ConfigDict()
+  config.hessian.batch_size = 1000
+  config.hessian.training = False  # there is nothing that differs in training
+  config.hessian.mode = ""  # chosen by the model's operations
+  config.hessian.variables = ""  # a name pattern, such as "hidden_1/*"; empty for all
+
+  config.lanczos = ml_collections.ConfigDict()
+  config.lanczos.draws = 10  # paper
+  config.lanczos.steps = 90  # paper
+
+  config.density = ml_collections.ConfigDict()
+  config.density.sigma_squared = 1e-5  # paper
+  config.density.relative = False
+  return config

@@ -1,0 +1,35 @@
+"""Metadata of the package; settings of the tools are in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tf_hessian/__init__.py").read_text())[1]
+
+setuptools.setup(
+  name="tf_hessian",
+  version=VERSION,
+  description="The eigenvalue density of the Hessian of a neural network's training loss",
+  long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.10",
+  # The bundled digits lie beside the package in the repository and inside it once installed.
+  packages=[*setuptools.find_packages(include=["tf_hessian*"]), "tf_hessian.third_party.mnist"],
+  package_dir={"tf_hessian.third_party.mnist": "third_party/mnist"},
+  package_data={"tf_hessian.third_party.mnist": ["mnist_1000.npz", "LICENSE", "README.md"]},
+  # Lower bounds are the oldest versions that the tests were run with.
+  install_requires=[
+    "absl-py>=2.1",
+    "keras>=3.15",
+    "matplotlib>=3.9",
+    "ml_collections>=1.0",
+    "numpy>=2.0",
+    "scipy>=1.14",
+    "tensorflow>=2.21",
+    "tqdm>=4.66",
+  ],
+  extras_require={"test": ["pytest>=8", "ruff>=0.9"]},
+)

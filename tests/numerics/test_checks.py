@@ -1,0 +1,92 @@
+"""Argument errors."""
+
+import numpy as np
+import pytest
+
+from tf_hessian.numerics import checks
+
+
+@pytest.mark.parametrize("value", [1, 7, np.int64(3), np.uint8(1)])
+def test_check_count_accepts_positive_integers(value):
+  checks.check_count("steps", value)
+
+
+@pytest.mark.parametrize("value", [0, -3, np.int64(0)])
+def test_check_count_refuses_integers_below_1(value):
+  with pytest.raises(ValueError, match=rf"^steps: expected an integer of at least 1, got {value}$"):
+    checks.check_count("steps", value)
+
+
+@pytest.mark.parametrize("value", [2.0, True, np.bool_(True), "3", None, [1]])
+def test_check_count_refuses_what_is_not_an_integer(value):
+  with pytest.raises(TypeError, match="^steps: expected an integer of at least 1, got "):
+    checks.check_count("steps", value)
+
+
+@pytest.mark.parametrize("value", [1, 1e-300, np.float32(0.5), np.int64(2)])
+def test_check_positive_accepts_finite_numbers_above_0(value):
+  checks.check_positive("sigma_squared", value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1e-300, np.nan, np.inf, -np.inf, None, [1.0], "1"])
+def test_check_positive_refuses_anything_else(value):
+  with pytest.raises(ValueError, match="^sigma_squared: expected a finite number above 0, got "):
+    checks.check_positive("sigma_squared", value)
+
+
+def test_check_vector_accepts_the_shape():
+  checks.check_vector("v", np.zeros(3), 3)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3, 1), (1, 3), (0,)])
+def test_check_vector_names_the_expected_and_the_given_shape(shape):
+  with pytest.raises(ValueError) as error:
+    checks.check_vector("v", np.zeros(shape), 3)
+  assert str(error.value) == f"v: expected shape (3,), got {shape}"
+
+
+@pytest.mark.parametrize("grid", [[0, 1], np.array([-1.0, 0, 5]), np.linspace(0, 1, 100)])
+def test_check_grid_accepts_ascending_points(grid):
+  checks.check_grid("grid", grid)
+
+
+@pytest.mark.parametrize("grid", [0.0, [], [1.0], [[0.0, 1.0], [2.0, 3.0]]])
+def test_check_grid_refuses_fewer_than_two_points_in_one_dimension(grid):
+  with pytest.raises(ValueError) as error:
+    checks.check_grid("grid", grid)
+  shape = np.shape(grid)
+  assert str(error.value) == f"grid: expected at least two points in one dimension, got {shape}"
+
+
+@pytest.mark.parametrize(
+  "grid", [[1.0, 0.0], [0.0, 0.0], [0.0, np.nan], [np.nan, 0.0, 1.0], [0.0, np.inf], [-np.inf, 0.0]]
+)
+def test_check_grid_refuses_points_that_do_not_ascend_or_are_not_finite(grid):
+  with pytest.raises(ValueError, match="^grid: expected finite points in ascending order"):
+    checks.check_grid("grid", grid)
+
+
+def test_check_grid_says_what_came_instead_of_ascending_points():
+  with pytest.raises(ValueError, match="got "):
+    checks.check_grid("grid", [0.0, 2.0, 1.0])
+
+
+def test_check_choice_accepts_a_choice():
+  checks.check_choice("mode", "forward", ("forward", "backward"))
+
+
+def test_check_choice_suggests_the_nearest():
+  with pytest.raises(ValueError) as error:
+    checks.check_choice("mode", "foward", ("forward", "backward"))
+  expected = "mode: expected one of ['backward', 'forward'], got 'foward'; did you mean 'forward'?"
+  assert str(error.value) == expected
+
+
+def test_check_choice_suggests_nothing_when_nothing_is_near():
+  with pytest.raises(ValueError, match=r"got 'xyz'$"):
+    checks.check_choice("mode", "xyz", ("forward", "backward"))
+
+
+def test_check_choice_names_a_value_that_is_not_a_string():
+  with pytest.raises(ValueError, match=r"^order: expected one of \['1', '2'\], got 3$"):
+    checks.check_choice("order", 3, (1, 2))

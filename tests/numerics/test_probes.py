@@ -1,0 +1,78 @@
+"""Start vectors."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tf_hessian.numerics.probes import probe
+
+EPS = np.finfo(np.float64).eps
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 100_000])
+def test_probe_has_unit_length(n):
+  v = probe(0, 0, n)
+  # One rounding for each division, and those of the sum of n squares, which add as sqrt(n).
+  assert abs(math.sqrt(math.fsum(v * v)) - 1) <= (1 + math.sqrt(n)) * EPS
+
+
+def test_probe_is_a_float64_vector():
+  v = probe(0, 0, 7)
+  assert (v.dtype, v.shape) == (np.float64, (7,))
+
+
+def test_probe_of_the_same_seed_and_draw_is_the_same():
+  np.testing.assert_array_equal(probe(3, 2, 20), probe(3, 2, 20))
+
+
+def test_probe_is_a_new_array_at_each_call():
+  first = probe(3, 2, 20)
+  expected = first.copy()
+  first[:] = 0
+  np.testing.assert_array_equal(probe(3, 2, 20), expected)
+
+
+def test_probe_ignores_the_global_random_state():
+  np.random.seed(0)  # noqa: NPY002
+  first = probe(3, 2, 20)
+  np.random.seed(1)  # noqa: NPY002
+  np.testing.assert_array_equal(probe(3, 2, 20), first)
+
+
+def test_all_draws_of_several_seeds_differ():
+  vectors = {probe(seed, draw, 5).tobytes() for seed in range(10) for draw in range(10)}
+  assert len(vectors) == 100
+
+
+def test_seed_0_draw_1_differs_from_seed_1_draw_0():
+  assert not np.any(probe(0, 1, 20) == probe(1, 0, 20))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+@pytest.mark.parametrize("draw", [0, 1, 9])
+def test_stream_is_the_child_that_seed_sequence_spawns(seed, draw):
+  child = np.random.SeedSequence(seed).spawn(10)[draw]
+  v = np.random.Generator(np.random.PCG64(child)).standard_normal(20)
+  np.testing.assert_array_equal(probe(seed, draw, 20), v / np.linalg.norm(v))
+
+
+def test_negative_seed_is_refused():
+  with pytest.raises(ValueError):
+    probe(-1, 0, 5)
+
+
+def test_mean_outer_product_is_the_identity_over_n():
+  n, draws = 10, 4000
+  v = np.array([probe(0, i, n) for i in range(draws)])
+  # Fourth moments of the sphere: E v_i^4 = 3 / (n (n + 2)) and E v_i^2 v_j^2 = 1 / (n (n + 2)).
+  variance = np.full((n, n), 1 / (n * (n + 2)))
+  np.fill_diagonal(variance, 3 / (n * (n + 2)) - 1 / n**2)
+  deviations = (v.T @ v / draws - np.eye(n) / n) / np.sqrt(variance / draws)
+  assert np.abs(deviations).max() <= 5
+
+
+def test_mean_is_zero():
+  n, draws = 10, 4000
+  mean = np.mean([probe(1, i, n) for i in range(draws)], axis=0)
+  assert np.abs(mean).max() <= 5 / np.sqrt(n * draws)

@@ -1,0 +1,33 @@
+"""The whole eigenvalue density of a neural network's Hessian, for any Keras model.
+
+Names are loaded when they are first used, so that `tf_hessian.numerics` needs no TensorFlow.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+  "ExactSpectrum": "tf_hessian.numerics.dense",
+  "HessianOperator": "tf_hessian.curvature.operator",
+  "OperatorReport": "tf_hessian.curvature.selfcheck",
+  "Spectrum": "tf_hessian.spectrum",
+  "check_operator": "tf_hessian.curvature.selfcheck",
+  "dense_hessian": "tf_hessian.curvature.exact",
+  "estimate_spectrum": "tf_hessian.experiments.density_run",
+  "exact_spectrum": "tf_hessian.curvature.exact",
+  "l1_distance": "tf_hessian.numerics.density",
+  "spectral_density": "tf_hessian.experiments.density_run",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - typed out just above
+
+
+def __getattr__(name):
+  if name not in _HOME:
+    raise AttributeError(f"module 'tf_hessian' has no attribute {name!r}")
+  return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__():
+  return sorted([*globals(), *__all__])

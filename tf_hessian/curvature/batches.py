@@ -1,0 +1,250 @@
+"""A data set as a fixed sequence of batches, read from inside a graph.
+
+H is defined by its batches: batch b has fixed examples, however often and wherever it is read. The
+data set is read once at the start, to count and to fingerprint it. A small one is then kept in
+memory, stacked by shape, so that a pass has no input pipeline at all; a large one is streamed.
+"""
+
+import collections
+import dataclasses
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.numerics import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+  """A run of batches of one shape, to be read in one graph loop.
+
+  Attributes:
+    signature: number of the batches' entry in `Batches.signatures`.
+    feed: what the graph function is called with: (indices, stacked batches), or (indices, iterator).
+  """
+
+  signature: int
+  feed: tuple
+
+
+class Batches:
+  """The batches of a data set in fixed order; made by `load_batches`.
+
+  Attributes:
+    num_batches: number of batches.
+    num_examples: sum of their leading dimensions.
+    signatures: tuple of batch signatures (nested `tf.TensorSpec`), one for each different shape.
+    fingerprint: hex digest of the contents of all batches in order.
+    cached: whether the batches are kept in memory.
+  """
+
+  def __init__(self, dataset, digests, shapes, specs, num_examples, cache):
+    self._dataset = dataset
+    self._digests = digests
+    self._shapes = shapes  # signature number of each batch
+    self.signatures = specs
+    self.num_batches = len(digests)
+    self.num_examples = num_examples
+    self.fingerprint = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+    self.cached = cache is not None
+    self._cached_segments = None if cache is None else self._stack(cache)
+
+  def _stack(self, cache):
+    segments = []
+    for number in range(len(self.signatures)):
+      indices = [b for b, s in enumerate(self._shapes) if s == number]
+      # The stack stays on the host; a batch moves to the accelerator when it is read.
+      with tf.device("CPU:0"):
+        stacked = tf.nest.map_structure(
+          lambda *parts: tf.stack(parts), *[cache[b] for b in indices]
+        )
+        segments.append(Segment(number, (tf.constant(indices, tf.int64), stacked)))
+      for b in indices:
+        cache[b] = None
+    return segments
+
+  def segments(self):
+    """Yields the `Segment`s of one pass, in a fixed order."""
+    if self.cached:
+      yield from self._cached_segments
+      return
+    iterator = iter(self._dataset)
+    start = 0
+    while start < self.num_batches:
+      end = start
+      while end < self.num_batches and self._shapes[end] == self._shapes[start]:
+        end += 1
+      yield Segment(self._shapes[start], (tf.range(start, end, dtype=tf.int64), iterator))
+      start = end
+
+  def read(self, feed, signature, i):
+    """Reads batch number i of a segment; for use inside a graph.
+
+    Args:
+      feed: `Segment.feed`.
+      signature: `Segment.signature`.
+      i: scalar integer tensor.
+
+    Returns:
+      (index of the batch in the data set, batch), the batch with static shapes.
+    """
+    indices, source = feed
+    batch = tf.nest.map_structure(lambda s: s[i], source) if self.cached else next(source)
+    specs = self.signatures[signature]
+    return indices[i], tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
+
+  def __iter__(self):
+    """Yields the batches eagerly, in order; for looking for the one that is at fault."""
+    if not self.cached:
+      yield from self._dataset
+      return
+    where = {}
+    for number, segment in enumerate(self._cached_segments):
+      where.update({int(b): (number, i) for i, b in enumerate(segment.feed[0].numpy())})
+    for b in range(self.num_batches):
+      number, i = where[b]
+      yield tf.nest.map_structure(lambda s, i=i: s[i], self._cached_segments[number].feed[1])
+
+  def changes(self):
+    """Reads the data set again and says how it differs from the first time.
+
+    Returns:
+      None if every batch is the same, else a sentence that names the cause and the remedy.
+    """
+    digests = [_digest(tf.nest.flatten(batch)) for batch in self._dataset]
+    if digests == self._digests:
+      return None
+    if len(digests) != len(self._digests):
+      return (
+        f"the number of batches changes between passes over the data set: {len(self._digests)}, "
+        f"then {len(digests)}"
+      )
+    if _examples(self._dataset) == _examples(self._dataset):
+      return (
+        "the order of the examples changes between passes over the data set: leave shuffle() out, "
+        "or give it a seed and reshuffle_each_iteration=False"
+      )
+    return (
+      "the examples themselves change between passes over the data set, as a random map() does: "
+      "leave the augmentation out, give its random numbers a fixed seed made from the example "
+      "(tf.random.stateless_*), or cache() what it makes"
+    )
+
+
+def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
+  """Reads a data set once and returns it as `Batches`.
+
+  Args:
+    dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
+      tensors whose first dimension counts examples.
+    num_batches: use only the first so many; required for an infinite data set.
+    cache_bytes: data up to this size is kept in memory.
+
+  Raises:
+    TypeError: for another kind of data set, or tensors that are not dense.
+    ValueError: for an empty or infinite data set, fewer than `num_batches` batches, an empty batch,
+      or batches of different structure or dtype.
+  """
+  if num_batches is not None:
+    checks.check_count("num_batches", num_batches)
+  dataset = _prepare(dataset, num_batches)
+  digests, shapes, signatures = [], [], {}
+  num_examples = size = 0
+  cache = []
+  structure = None
+  for b, batch in enumerate(dataset):
+    tensors = _check_batch(b, batch)
+    this = [t.dtype for t in tensors]
+    if structure is None:
+      structure, dtypes = batch, this
+    _check_same_structure(b, structure, dtypes, batch, this)
+    digests.append(_digest(tensors))
+    key = tuple(tuple(t.shape) for t in tensors)
+    spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
+    shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
+    num_examples += _count(tensors)
+    size += sum(_nbytes(t) for t in tensors)
+    if cache is not None:
+      cache.append(batch)
+      if size > cache_bytes:
+        cache = None
+  if not digests:
+    raise ValueError("data set: it is empty; expected at least one batch")
+  if num_batches is not None and len(digests) < num_batches:
+    raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
+  specs = tuple(spec for _, spec in signatures.values())
+  return Batches(dataset, digests, shapes, specs, num_examples, cache)
+
+
+def _prepare(dataset, num_batches):
+  """Returns a deterministic, finite data set, or the list that it was."""
+  if isinstance(dataset, list):
+    return [tf.nest.map_structure(tf.convert_to_tensor, b) for b in dataset[:num_batches]]
+  if not isinstance(dataset, tf.data.Dataset):
+    raise TypeError(
+      "data set: expected a tf.data.Dataset of batches, or a list of batches, got "
+      f"{type(dataset).__name__}; tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(128) "
+      "makes one from arrays"
+    )
+  if num_batches is not None:
+    dataset = dataset.take(num_batches)
+  if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+    raise ValueError("data set: it is infinite; say how much of it to use with num_batches")
+  options = tf.data.Options()
+  options.deterministic = True
+  return dataset.with_options(options)
+
+
+def _check_batch(b, batch):
+  tensors = tf.nest.flatten(batch)
+  for t in tensors:
+    if not isinstance(t, tf.Tensor):
+      raise TypeError(
+        f"data set: batch {b}: expected dense tensors, got {type(t).__name__}; convert with "
+        "to_tensor() or tf.sparse.to_dense() in a map()"
+      )
+  if not tensors or _count(tensors) == 0:
+    raise ValueError(f"data set: batch {b} has no examples")
+  return tensors
+
+
+def _check_same_structure(b, structure, dtypes, batch, this):
+  try:
+    tf.nest.assert_same_structure(structure, batch)
+  except (TypeError, ValueError) as e:
+    raise ValueError(f"data set: batch {b} has another structure than batch 0: {e}") from e
+  if dtypes != this:
+    raise ValueError(f"data set: batch {b} has other dtypes than batch 0: {this}, {dtypes}")
+
+
+def _count(tensors):
+  return int(tensors[0].shape[0]) if tensors[0].shape.rank else 1
+
+
+def _nbytes(tensor):
+  array = tensor.numpy()
+  return array.nbytes if isinstance(array, np.ndarray) else len(array)
+
+
+def _digest(tensors):
+  digest = hashlib.blake2b(digest_size=16)
+  for t in tensors:
+    array = t.numpy()
+    digest.update(f"{t.dtype.name}{tuple(t.shape)}".encode())
+    if t.dtype == tf.string:
+      for item in np.ravel(array):
+        digest.update(b"%d:" % len(item) + item)
+    else:
+      digest.update(np.ascontiguousarray(array).data)
+  return digest.digest()
+
+
+def _examples(dataset):
+  """Returns how often each example occurs, by digest."""
+  counts = collections.Counter()
+  for batch in dataset:
+    tensors = [t for t in tf.nest.flatten(batch) if t.shape.rank]
+    for i in range(_count(tensors)):
+      counts[_digest([t[i] for t in tensors])] += 1
+  return counts

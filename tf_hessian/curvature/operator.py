@@ -1,0 +1,331 @@
+"""The Hessian of the mean loss over a data set, as a SciPy linear operator."""
+
+import functools
+import os
+
+import numpy as np
+import scipy.sparse.linalg
+import tensorflow as tf
+
+from tf_hessian.curvature import batches as batches_lib
+from tf_hessian.curvature import objective as objective_lib
+from tf_hessian.curvature import products, second_order
+from tf_hessian.curvature.passes import DataPass
+from tf_hessian.numerics import checks
+
+
+class NonFiniteError(ValueError):
+  """A loss, gradient or product has NaN or infinity in it."""
+
+
+class HessianOperator(scipy.sparse.linalg.LinearOperator):
+  """H = sum_b w_b H_b / sum_b w_b, the Hessian of the mean loss over a whole data set.
+
+  A `scipy.sparse.linalg.LinearOperator`, float64, of shape (n, n): pass it to `eigsh`, `cg` and so
+  on. The vector is the chosen variables, each flattened in C order, one after the other. Vectors
+  are cast to the variables' dtypes for the product; each batch's product is summed in float64.
+
+  Batch b has fixed examples and, where the model draws random numbers, a seed made from (seed, b).
+  The model is never changed: moving statistics and seed generators stay as they are. Its variables
+  are read anew in every pass, so the operator follows a model that is trained on.
+
+  Attributes:
+    parameter_names: tuple of names, in the order of the vector.
+    parameter_shapes: tuple of shapes.
+    batches: the `Batches` it runs on.
+    model: what it was made from.
+    objective: the `Objective` it differentiates.
+    deterministic: whether products with the same vector are made bitwise equal.
+    precision: relative rounding error of the products' arithmetic, such as 1.2e-7 for float32.
+    mode: how the product is differentiated.
+    columns_per_pass: how many columns `matmat` takes through the data at once.
+  """
+
+  def __init__(
+    self,
+    model,
+    loss,
+    dataset,
+    *,
+    loss_weights=None,
+    variables=None,
+    training=False,
+    seed=0,
+    num_batches=None,
+    mode=None,
+    deterministic=True,
+    columns_per_pass=None,
+    cache_bytes=2**30,
+  ):
+    """Reads the data set once, and prepares the functions without running them.
+
+    Args:
+      model: a built `keras.Model`, or a list of tensors or variables.
+      loss: see `objective.build_objective`.
+      dataset: `tf.data.Dataset` of batches (inputs, targets[, sample_weight]), or a list of them.
+      loss_weights: coefficients of several outputs' losses.
+      variables: the block of the Hessian; see `objective.build_objective`.
+      training: what `training` the model is called with.
+      seed: seed of dropout and other random layers.
+      num_batches: use only the first so many batches of the data set.
+      mode: "forward_over_backward" or "backward_over_backward"; by default the first, unless the
+        model has operations that only the second can pass, such as the loops of recurrent layers.
+      deterministic: make products with the same vector bitwise equal.
+      columns_per_pass: how many columns `matmat` takes through the data at once; by default as many
+        as fit 256 MiB, at most 32.
+      cache_bytes: keep data sets up to this size in memory.
+
+    Raises:
+      TypeError, ValueError: for what can't be measured, saying what was expected.
+    """
+    if mode is not None:
+      checks.check_choice("mode", mode, products.MODES)
+    self.model = model
+    self._options = {
+      "loss": loss,
+      "loss_weights": loss_weights,
+      "variables": variables,
+      "training": training,
+      "seed": seed,
+      "mode": mode,
+      "deterministic": deterministic,
+    }
+    self.objective = objective_lib.build_objective(
+      model, loss, loss_weights=loss_weights, variables=variables, training=training
+    )
+    self.batches = batches_lib.load_batches(
+      dataset, num_batches=num_batches, cache_bytes=cache_bytes
+    )
+    self.seed = int(seed)
+    self.deterministic = deterministic
+    self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
+    n = sum(self._sizes)
+    if columns_per_pass is None:
+      columns_per_pass = max(1, min(32, 2**28 // (8 * n)))
+    checks.check_count("columns_per_pass", columns_per_pass)
+    self.columns_per_pass = columns_per_pass
+    super().__init__(np.dtype(np.float64), (n, n))
+    # The loss is traced here, so that what doesn't fit together is said now.
+    self.mode = self._choose_mode(mode)
+
+  @property
+  def parameter_names(self):
+    return self.objective.names
+
+  @property
+  def parameter_shapes(self):
+    return self.objective.shapes
+
+  @property
+  def precision(self):
+    return self.objective.precision
+
+  @property
+  def tracing_count(self):
+    """How often the product of one vector was traced: once for each shape of batch."""
+    return self._product_pass.segment_function.experimental_get_tracing_count()
+
+  def loss(self):
+    """Returns the mean loss over the data set, with `model.losses`: a float."""
+    sums, weights = self._term_sums()
+    return float(np.dot(self.objective.coefficients, sums / weights))
+
+  def gradient(self):
+    """Returns the gradient of `loss()`, (n,) float64."""
+    result = self._gradient_pass(self._ratios).numpy()
+    return self._checked(result, "gradient", self._gradient_pass, self._ratios)
+
+  def parameters(self):
+    """Returns the current point, (n,) float64."""
+    return np.concatenate(
+      [np.ravel(p.numpy()).astype(np.float64) for p in self.objective.parameters]
+    )
+
+  def like(self, *, dataset, model=None, variables=None):
+    """Returns an operator that is like this one but for the data set, the model or the block."""
+    options = self._options | ({} if variables is None else {"variables": variables})
+    return HessianOperator(
+      self.model if model is None else model, options.pop("loss"), dataset, **options
+    )
+
+  def graphs(self):
+    """Returns the `GraphDef`s of the product of one batch, one for each shape of batch."""
+    return self._product_pass.graphs
+
+  def _matvec(self, x):
+    v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
+    result = self._product_pass(self._ratios, v).numpy()
+    return self._checked(result, "product", self._product_pass, self._ratios, v)
+
+  def _matmat(self, x):
+    if x.shape[1] == 1 or self.columns_per_pass == 1:
+      return np.stack([self._matvec(column) for column in x.T], axis=1)
+    result = np.empty((self.shape[0], x.shape[1]))
+    for start in range(0, x.shape[1], self.columns_per_pass):
+      self.product_rows(
+        x.T[start : start + self.columns_per_pass], result.T[start : start + self.columns_per_pass]
+      )
+    return result
+
+  def product_rows(self, rows, out):
+    """Writes H rows[i] to out[i], in one pass over the data.
+
+    Args:
+      rows: (k, n) float64 vectors, with k at most `columns_per_pass`.
+      out: (k, n) float64 array for the products.
+    """
+    k = len(rows)
+    if k > self.columns_per_pass:
+      raise ValueError(
+        f"rows: expected at most columns_per_pass = {self.columns_per_pass}, got {k}"
+      )
+    # Fewer vectors than usual are filled up with zeros, so that nothing is traced again.
+    v = np.zeros((self.columns_per_pass, self.shape[0]))
+    v[:k] = rows
+    flat = self._products_pass(self._ratios, tf.convert_to_tensor(v)).numpy()
+    start = 0
+    for size in self._sizes:
+      block = flat[start * self.columns_per_pass : (start + size) * self.columns_per_pass]
+      out[:, start : start + size] = block.reshape(self.columns_per_pass, size)[:k]
+      start += size
+    out /= self._weights[0]
+    if not np.isfinite(out.sum()):
+      for row in rows:
+        self._matvec(row)  # names the batch and the variable
+
+  def _adjoint(self):
+    return self
+
+  def _transpose(self):
+    return self
+
+  def _choose_mode(self, mode):
+    found = (
+      second_order.backward_only_op(g, self.objective.layers) for g in self._loss_pass.graphs
+    )
+    op = next((f for f in found if f), None)
+    if mode is None:
+      return "backward_over_backward" if op else "forward_over_backward"
+    if mode == "forward_over_backward" and op:
+      raise second_order.DifferentiationError(
+        f"mode {mode!r} can't pass {op}; use mode='backward_over_backward'"
+      )
+    return mode
+
+  # Passes -----------------------------------------------------------------------------------
+
+  def _pass(self, function, prepare, *specs):
+    return DataPass(
+      function,
+      self.objective,
+      self.batches,
+      seed=self.seed,
+      prepare=prepare,
+      signature=specs,
+      deterministic=self.deterministic,
+    )
+
+  @functools.cached_property
+  def _loss_pass(self):
+    return self._pass(products.loss_sums(self.objective), list)
+
+  @functools.cached_property
+  def _gradient_pass(self):
+    function = products.batch_gradient(self.objective)
+    try:
+      return self._pass(function, lambda ratios: [ratios], self._ratios_spec)
+    except LookupError as e:
+      raise second_order.explain(e, self._loss_pass.graphs, self.objective.layers) from e
+
+  @functools.cached_property
+  def _product_pass(self):
+    function = products.batch_product(self.objective, self.mode)
+    return self._second_order_pass(function, self.shape[:1])
+
+  @functools.cached_property
+  def _products_pass(self):
+    function = products.batch_products(self.objective, self.mode)
+    return self._second_order_pass(function, (self.columns_per_pass, self.shape[0]))
+
+  def _second_order_pass(self, function, shape):
+    spec = tf.TensorSpec(shape, tf.float64)
+    try:
+      result = self._pass(function, lambda r, v: [r, self._split(v)], self._ratios_spec, spec)
+    except LookupError as e:
+      raise second_order.explain(e, self._gradient_pass.graphs, self.objective.layers) from e
+    for graph_def in result.graphs:
+      second_order.refuse_wrong_derivatives(graph_def, self.objective.layers)
+    return result
+
+  @property
+  def _ratios_spec(self):
+    return tf.TensorSpec((len(self.objective.coefficients),), tf.float64)
+
+  def _split(self, v):
+    """Splits vectors (..., n) into tensors like the parameters, in their dtypes."""
+    parts = tf.split(v, self._sizes, axis=-1)
+    return [
+      tf.reshape(tf.cast(part, p.dtype), [*v.shape[:-1], *p.shape])
+      for part, p in zip(parts, self.objective.parameters, strict=True)
+    ]
+
+  def _term_sums(self):
+    """Returns (S_t, W_t), each (terms,) float64, of the whole data set."""
+    sums = self._loss_pass().numpy()
+    if not np.isfinite(sums).all():
+      self._find("loss", self._loss_pass)
+    totals, weights = np.split(sums, 2)
+    for name, weight in zip(self.objective.term_names, weights, strict=True):
+      if not weight > 0:
+        raise ValueError(f"{name}: expected a positive sum of the examples' weights, got {weight}")
+    return totals, weights
+
+  @functools.cached_property
+  def _weights(self):
+    """(terms,) float64: W_t, which depends on the data only."""
+    return self._term_sums()[1]
+
+  @functools.cached_property
+  def _ratios(self):
+    return tf.constant(np.array(self.objective.coefficients) * self._weights[0] / self._weights)
+
+  def _checked(self, result, what, data_pass, *arguments):
+    """Divides a pass's sums by the weight; explains them if they are not finite."""
+    if not np.isfinite(np.sum(result)) and not np.isfinite(result).all():
+      self._find(what, data_pass, *arguments)
+    result /= self._weights[0]
+    return result
+
+  def _find(self, what, data_pass, *arguments):
+    """Raises an error that names the first batch, and the variable, that is not finite."""
+    for b, batch in enumerate(self.batches):
+      values = data_pass.single(b, batch, *arguments)
+      bad = [i for i, v in enumerate(values) if not np.isfinite(v.numpy()).all()]
+      if not bad:
+        continue
+      if what == "loss":
+        names = self.objective.term_names * 2
+        cause = f"{names[bad[0]]} is {values[bad[0]].numpy()}"
+      else:
+        cause = f"the part of variable {self.parameter_names[bad[0]]!r} has NaN or infinity"
+      raise NonFiniteError(f"{what}: in batch {b} of the data set {cause}{self._bad_parameter()}")
+    raise NonFiniteError(f"{what}: NaN or infinity in the sum over the data set, but in no batch")
+
+  def _bad_parameter(self):
+    for name, p in zip(self.parameter_names, self.objective.parameters, strict=True):
+      if not np.isfinite(p.numpy()).all():
+        return f"; the value of variable {name!r} itself is not finite"
+    return ""
+
+  def description(self):
+    """Returns what defines the matrix, for records: a dict of plain values."""
+    return {
+      **self.objective.description,
+      "mode": self.mode,
+      "operator_seed": self.seed,
+      "deterministic": self.deterministic,
+      "num_batches": self.batches.num_batches,
+      "num_examples": self.batches.num_examples,
+      "data_fingerprint": self.batches.fingerprint,
+      "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+    }

@@ -1,0 +1,136 @@
+"""What makes two passes bitwise equal, beyond TensorFlow's op determinism.
+
+The kernel of `AddN` begins its sum with whichever input buffer it may reuse, and that depends on
+which consumer ran first: with several inter-op threads, three or more terms are added in varying
+order. Gradients are summed by `AddN`, and Grappler's arithmetic optimizer makes more of them from
+ordinary additions. So each `AddN` of a traced graph becomes a chain of additions of two terms,
+whose order is fixed, and the functions run without that optimizer. See docs/design/repeatable.md.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+from tf_hessian.curvature import second_order
+
+# Ops that draw from a generator of their own: another result each time, whatever the seeds.
+STATEFUL_RANDOM_OPS = frozenset(
+  {
+    "Multinomial",
+    "ParameterizedTruncatedNormal",
+    "RandomGamma",
+    "RandomPoisson",
+    "RandomPoissonV2",
+    "RandomShuffle",
+    "RandomStandardNormal",
+    "RandomUniform",
+    "RandomUniformInt",
+    "StatefulRandomBinomial",
+    "StatefulStandardNormalV2",
+    "StatefulTruncatedNormal",
+    "StatefulUniform",
+    "StatefulUniformFullInt",
+    "StatefulUniformInt",
+    "TruncatedNormal",
+  }
+)
+
+
+@contextlib.contextmanager
+def repeatable_execution(enabled=True):
+  """Runs TensorFlow functions so that they give bitwise the same result each time.
+
+  Inside, op determinism is on and Grappler's arithmetic optimizer is off; both are restored
+  afterwards. They are settings of the process, so threads should not enter it at the same time as
+  others run functions with other settings.
+  """
+  if not enabled:
+    yield
+    return
+  name = "arithmetic_optimization"
+  before = tf.config.optimizer.get_experimental_options().get(name)
+  deterministic = _op_determinism()
+  tf.config.optimizer.set_experimental_options({name: False})
+  tf.config.experimental.enable_op_determinism()
+  try:
+    yield
+  finally:
+    tf.config.optimizer.set_experimental_options({name: before})
+    if deterministic is False:
+      _config.disable_op_determinism()
+
+
+try:
+  # TensorFlow has no public way to read or undo enable_op_determinism(); without these it stays on.
+  from tensorflow.python.framework import config as _config
+
+  _op_determinism = _config.is_op_determinism_enabled
+  _config.disable_op_determinism  # noqa: B018
+except (ImportError, AttributeError):  # pragma: no cover
+
+  def _op_determinism():
+    return None
+
+
+def chain_sums(graph_def, /):
+  """Replaces, in place, every numeric `AddN` by a chain of two-term additions.
+
+  Args:
+    graph_def: a `GraphDef`; the functions in its library are changed too.
+
+  Returns:
+    The number of `AddN` replaced.
+  """
+  count = _chain_nodes(graph_def.node, output="")
+  for function in graph_def.library.function:
+    # Inside a function, a reference names the output argument as well.
+    names = {n.name for n in function.node_def if _is_sum(n)}
+    count += _chain_nodes(function.node_def, output=":z:0")
+    references = {f"{name}:sum:0": f"{name}:z:0" for name in names}
+    for node in function.node_def:
+      for i, ref in enumerate(node.input):
+        node.input[i] = references.get(ref, ref)
+    for key, ref in function.ret.items():
+      function.ret[key] = references.get(ref, ref)
+  return count
+
+
+def _is_sum(node):
+  # Lists of tensors (variants), which loops accumulate, have no two-term addition.
+  return node.op == "AddN" and node.attr["T"].type != tf.variant.as_datatype_enum
+
+
+def _chain_nodes(nodes, output):
+  sums = [n for n in nodes if _is_sum(n) and n.attr["N"].i > 1]
+  for node in sums:
+    terms = [i for i in node.input if not i.startswith("^")]
+    control = [i for i in node.input if i.startswith("^")]
+    total = terms[0]
+    for i, term in enumerate(terms[1:-1], 1):
+      part = nodes.add(name=f"{node.name}/chain_{i}", op="AddV2", device=node.device)
+      part.input.extend([total, term, *control])
+      part.attr["T"].CopyFrom(node.attr["T"])
+      total = part.name + output
+    del node.input[:]
+    node.input.extend([total, terms[-1], *control])
+    node.op = "AddV2"
+    del node.attr["N"]
+  return len(sums)
+
+
+def stateful_random_ops(graph_def, layers, /):
+  """Yields a sentence, with the layer and the remedy, for each op that draws from its own state.
+
+  Args:
+    graph_def: a `GraphDef`.
+    layers: names of the model's layers.
+  """
+  for node in second_order.graph_nodes(graph_def):
+    if node.op in STATEFUL_RANDOM_OPS:
+      where = second_order.layer_in(node.name, layers)
+      place = f"layer {where!r}" if where else "the model or its loss"
+      yield (
+        f"{place} draws random numbers with the operation {node.op} (from tf.random), which gives "
+        "others in every pass, so there is no fixed Hessian: use keras.random with a "
+        "keras.random.SeedGenerator of the layer, or tf.random.stateless_*"
+      )

@@ -1,0 +1,1 @@
+"""Data sets as deterministic `tf.data.Dataset`s of single examples (input, target)."""

@@ -1,0 +1,54 @@
+"""The 1,000 MNIST digits that come with the package."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+NUM_CLASSES = 10
+_SHA256 = "3c84ce7ee5e3a0f7aae4c6ab4d245e705e55a918b5526f2f598413a395fa1492"
+_HERE = pathlib.Path(__file__).resolve()
+# In a clone the file lies beside the package, in an installation inside it.
+_FOLDERS = (_HERE.parents[2] / "third_party" / "mnist", _HERE.parents[1] / "third_party" / "mnist")
+
+
+def arrays(*, num_examples=1000):
+  """Returns (images, labels) of the first digits, whose classes are mixed.
+
+  Args:
+    num_examples: 1 to 1,000.
+
+  Returns:
+    images (num_examples, 784) float32 in [0, 1], labels (num_examples,) int64.
+
+  Raises:
+    ValueError: for more examples than there are, or a damaged file.
+    FileNotFoundError: if the file is missing.
+  """
+  path = next((f / "mnist_1000.npz" for f in _FOLDERS if (f / "mnist_1000.npz").exists()), None)
+  if path is None:
+    raise FileNotFoundError(
+      f"mnist_1000.npz is in none of {[str(f) for f in _FOLDERS]}: install tf_hessian again, or "
+      "rebuild it with third_party/mnist/rebuild.py"
+    )
+  with np.load(path, allow_pickle=False) as saved:
+    images, labels = saved["images"], saved["labels"]
+  if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != _SHA256:
+    raise ValueError(f"{path}: wrong checksum: it is damaged or was changed")
+  if not 1 <= num_examples <= len(images):
+    raise ValueError(f"num_examples: expected 1 to {len(images)}, got {num_examples}")
+  images = images[:num_examples].reshape(num_examples, -1).astype(np.float32) / 255
+  return images, labels[:num_examples].astype(np.int64)
+
+
+def dataset(*, num_examples=1000, dtype="float32"):
+  """Returns the digits as a data set of (image (784,), one-hot target (10,)).
+
+  Args:
+    num_examples: 1 to 1,000.
+    dtype: of both, "float32" or "float64".
+  """
+  images, labels = arrays(num_examples=num_examples)
+  targets = np.eye(NUM_CLASSES)[labels]
+  return tf.data.Dataset.from_tensor_slices((images.astype(dtype), targets.astype(dtype)))

@@ -1,0 +1,1 @@
+"""Runs: from a config or a model to results on disk, resumable."""

@@ -1,0 +1,256 @@
+"""Algorithm 1 of the paper: k draws of m Lanczos steps on one matrix."""
+
+import hashlib
+import json
+import time
+
+from absl import logging
+import numpy as np
+import scipy.sparse.linalg
+
+from tf_hessian import files
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.selfcheck import check_operator
+from tf_hessian.experiments import environment
+from tf_hessian.experiments.progress import Progress
+from tf_hessian.experiments.run_folder import RunFolder
+from tf_hessian.numerics import checks, lanczos, probes
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.spectrum import Spectrum
+
+
+def spectral_density(
+  model,
+  loss,
+  dataset,
+  *,
+  num_draws=10,
+  lanczos_steps=90,
+  seed=0,
+  loss_weights=None,
+  variables=None,
+  training=False,
+  num_batches=None,
+  mode=None,
+  deterministic=True,
+  cache_bytes=2**30,
+  check=True,
+  workdir=None,
+  progress=True,
+):
+  """Estimates the whole eigenvalue density of the Hessian of a model's mean loss.
+
+  The Hessian is that of the mean loss over the whole data set, in the model's variables.
+
+  Args:
+    model: a built `keras.Model`, or a list of tensors or variables.
+    loss: see `objective.build_objective`.
+    dataset: `tf.data.Dataset` of batches (inputs, targets[, sample_weight]), in a fixed order.
+    num_draws: number k of start vectors (default: the paper's).
+    lanczos_steps: number m of Lanczos steps for each (default: the paper's).
+    seed: seed of the start vectors and of random layers.
+    loss_weights: coefficients of several outputs' losses.
+    variables: block of the Hessian: variables, layers, names or patterns.
+    training: what `training` the model is called with; True means batch statistics in batch
+      normalization, and dropout with fixed seeds.
+    num_batches: use only the first so many batches.
+    mode: see `HessianOperator`.
+    deterministic: make products bitwise repeatable.
+    cache_bytes: keep data sets up to this size in memory.
+    check: first check that products and data repeat and that H is symmetric (three products).
+    workdir: folder for the state after each step; a run that was interrupted goes on from there and
+      ends with bitwise the same tridiagonal matrices. The result is written there too, as
+      spectrum.npz and spectrum.json. None keeps everything in memory.
+    progress: show a bar, or log lines where there is no terminal.
+
+  Returns:
+    A `Spectrum`.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, data, or a matrix that can't be relied on.
+    OSError: if `workdir` can't be written.
+  """
+  checks.check_count("num_draws", num_draws)
+  checks.check_count("lanczos_steps", lanczos_steps)
+  operator = HessianOperator(
+    model,
+    loss,
+    dataset,
+    loss_weights=loss_weights,
+    variables=variables,
+    training=training,
+    seed=seed,
+    num_batches=num_batches,
+    mode=mode,
+    deterministic=deterministic,
+    cache_bytes=cache_bytes,
+  )
+  return estimate_spectrum(
+    operator,
+    num_draws=num_draws,
+    lanczos_steps=lanczos_steps,
+    seed=seed,
+    check=check,
+    workdir=workdir,
+    progress=progress,
+  )
+
+
+def estimate_spectrum(
+  operator,
+  /,
+  *,
+  num_draws=10,
+  lanczos_steps=90,
+  seed=0,
+  check=True,
+  workdir=None,
+  progress=True,
+  config=None,
+):
+  """Does what `spectral_density` does, for any symmetric linear operator.
+
+  Args:
+    operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or matrix.
+    num_draws: see `spectral_density`, also for the others.
+    lanczos_steps: at most n; more are lowered to n, which is logged.
+    seed: seed of the start vectors.
+    check: whether to check a `HessianOperator` first.
+    workdir: folder for the state and the result, or None.
+    progress: show progress.
+    config: plain values to record in the result, such as an experiment's config.
+
+  Returns:
+    A `Spectrum`.
+
+  Raises:
+    TypeError, ValueError, OSError: see `spectral_density`.
+  """
+  checks.check_count("num_draws", num_draws)
+  checks.check_count("lanczos_steps", lanczos_steps)
+  operator = scipy.sparse.linalg.aslinearoperator(operator)
+  n = operator.shape[0]
+  if lanczos_steps > n:
+    logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
+    lanczos_steps = n
+  about = _describe(operator)
+  identity = {
+    "n": n,
+    "seed": seed,
+    "lanczos_steps": lanczos_steps,
+    "point": _digest(operator),
+    **about,
+  }
+  run = _Run(operator, num_draws, lanczos_steps, seed, check, progress)
+  about = about | {"lanczos_steps": lanczos_steps, "config": config}
+  if workdir is None:
+    return run.result(run.draws(None), about)
+  with RunFolder(workdir, identity, steps=lanczos_steps, n=n) as folder:
+    spectrum = run.result(run.draws(folder), about)
+    spectrum.save(folder.path / "spectrum.npz")
+    files.write_text(folder.path / "spectrum.json", json.dumps(spectrum.summary(), indent=2))
+    folder.clear_draw_in_progress()
+  return spectrum
+
+
+class _Run:
+  """The draws of one run."""
+
+  def __init__(self, operator, num_draws, steps, seed, check, progress):
+    self._operator = operator
+    self._num_draws = num_draws
+    self._steps = steps
+    self._seed = seed
+    self._check = check and isinstance(operator, HessianOperator)
+    self._show = progress
+    self._loss = None
+    self._tolerance = lanczos.breakdown_tolerance(
+      operator.shape[0], getattr(operator, "precision", np.finfo(np.float64).eps)
+    )
+
+  def draws(self, folder):
+    """Returns a list of (coefficients, wall time), computing what the folder does not have."""
+    finished = [folder and folder.load_draw(i) for i in range(self._num_draws)]
+    missing = [i for i, state in enumerate(finished) if not state]
+    if isinstance(self._operator, HessianOperator):
+      self._loss = self._operator.loss()
+    if not missing:
+      return finished
+    if self._check:
+      check_operator(self._operator, differences=False).raise_for_problems()
+    point = _digest(self._operator)
+    shape = (self._steps, self._operator.shape[0])
+    basis = folder.basis() if folder else np.empty(shape)
+    total = self._num_draws * self._steps
+    with Progress(total, done=total - len(missing) * self._steps, enabled=self._show) as progress:
+      for draw in missing:
+        coefficients, seconds = self._draw(draw, basis, folder, progress)
+        if _digest(self._operator) != point:
+          raise ValueError("the model's variables changed during the run; the draw is not kept")
+        if folder:
+          folder.save_draw(draw, coefficients, seconds)
+        finished[draw] = coefficients, seconds
+    return finished
+
+  def _draw(self, draw, basis, folder, progress):
+    resumed = folder and folder.load_step(draw, basis)
+    if resumed:
+      state = Lanczos(basis, tolerance=self._tolerance)
+      state.restore(resumed[0])
+      before = resumed[1]
+      progress.resume(state.num_steps)
+    else:
+      basis[0] = probes.probe(self._seed, draw, basis.shape[1])
+      state = Lanczos(basis, tolerance=self._tolerance)
+      before = 0.0
+      if folder:
+        folder.save_step(draw, state, before)
+    begin = time.monotonic()
+    while state.status is LanczosStatus.RUNNING:
+      state.step(self._operator.matvec)
+      if folder:
+        folder.save_step(draw, state, before + time.monotonic() - begin)
+      ended = state.status is LanczosStatus.INVARIANT
+      progress.update(draw, state.num_steps, skipped=self._steps - state.num_steps if ended else 0)
+    if state.status is LanczosStatus.INVARIANT:
+      logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
+    return state.coefficients(), before + time.monotonic() - begin
+
+  def result(self, draws, about):
+    """Returns the `Spectrum` of finished draws."""
+    operator = self._operator
+    return Spectrum(
+      diagonals=tuple(c["alphas"] for c, _ in draws),
+      off_diagonals=tuple(c["betas"][:-1] for c, _ in draws),
+      residuals=np.array([c["betas"][-1] for c, _ in draws]),
+      statuses=tuple(str(c["status"]) for c, _ in draws),
+      num_parameters=operator.shape[0],
+      seed=self._seed,
+      parameter_names=tuple(getattr(operator, "parameter_names", ())),
+      parameter_shapes=tuple(getattr(operator, "parameter_shapes", ())),
+      loss=self._loss,
+      config=about,
+      versions=environment.versions(),
+      device=environment.device(),
+      wall_times=np.array([seconds for _, seconds in draws]),
+    )
+
+
+def _describe(operator):
+  if isinstance(operator, HessianOperator):
+    names = [list(operator.parameter_names), [list(s) for s in operator.parameter_shapes]]
+    return operator.description() | {"variables": hashlib.sha256(repr(names).encode()).hexdigest()}
+  return {"operator": type(operator).__name__}
+
+
+def _digest(operator):
+  """Returns a digest of the point at which H is taken; for other operators, of a product."""
+  if isinstance(operator, HessianOperator):
+    values = [p.numpy() for p in operator.objective.parameters + operator.objective.context]
+  else:
+    values = [operator @ probes.probe(0, 0, operator.shape[0])]
+  digest = hashlib.blake2b(digest_size=16)
+  for value in values:
+    digest.update(np.ascontiguousarray(value).data)
+  return digest.hexdigest()

@@ -1,0 +1,182 @@
+"""A density run on disk: what is there survives the death of the process at any moment.
+
+  run.json      what the run is of; a run of something else is refused
+  draw_NNN.npz  finished draws
+  basis.f64     Lanczos basis of the draw in progress, (steps, n) float64, mapped into memory
+  step.npz      its coefficients, with a checksum of each basis row that counts
+  lock          held while a process works here
+
+A row of the basis is written before the coefficients that make it count, and those are renamed into
+place, so that at any moment the files describe some finished step.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import time
+import zipfile
+import zlib
+
+from absl import logging
+import numpy as np
+
+from tf_hessian import files
+
+FORMAT_VERSION = 1
+# A killed process loses nothing that was written; only a power failure may lose what was not forced
+# to the disk, which is done at most this often.
+_SYNC_SECONDS = 5.0
+
+
+class RunFolder:
+  """The folder of one density run; a context manager that holds its lock.
+
+  Args:
+    path: the folder; made if needed.
+    identity: dict of plain values that say which run it is.
+    steps: Lanczos steps of a draw.
+    n: length of the vectors.
+
+  Raises:
+    ValueError: if the folder is another run's, of a newer format, or in use.
+    OSError: if it can't be written or has not enough space, before anything is computed.
+  """
+
+  def __init__(self, path, identity, /, *, steps, n):
+    self.path = pathlib.Path(path)
+    self._shape = (steps, n)
+    self._checksums = []
+    self._synced = 0.0
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = open(self.path / "lock", "w")  # noqa: SIM115 - held until __exit__
+    except OSError as e:
+      raise OSError(e.errno, f"can't write to the run folder {path}: {os.strerror(e.errno)}") from e
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+      self._lock.close()
+      raise ValueError(f"{path}: another process is working in this folder") from e
+    try:
+      self._claim(identity)
+    except BaseException:
+      self._lock.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self._lock.close()
+
+  def _claim(self, identity):
+    path = self.path / "run.json"
+    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+    if not path.exists():
+      files.write_text(path, json.dumps(identity, indent=2))
+      return
+    try:
+      found = json.loads(path.read_text())
+      version = found["format_version"]
+    except (ValueError, KeyError, TypeError) as e:
+      raise ValueError(f"{path}: damaged ({e}); use another folder, or delete this one") from e
+    if version > FORMAT_VERSION:
+      raise ValueError(f"{path}: it has format version {version}: install a newer tf_hessian")
+    differences = [
+      f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} now"
+      for key in sorted(found.keys() | identity.keys())
+      if found.get(key) != identity.get(key)
+    ]
+    if differences:
+      raise ValueError(
+        f"{self.path}: it holds a run of something else ({'; '.join(differences)}); use another "
+        "folder, or delete this one"
+      )
+
+  def basis(self):
+    """Returns the (steps, n) float64 basis, mapped from disk, with room made for all of it."""
+    path = self.path / "basis.f64"
+    steps, n = self._shape
+    size = 8 * steps * n
+    try:
+      with open(path, "r+b" if path.exists() else "w+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as e:
+      if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(
+          e.errno, f"{self.path}: no room for the Lanczos basis of {size / 2**30:.3g} GiB"
+        ) from e
+      raise OSError(e.errno, f"can't write {path}: {os.strerror(e.errno)}") from e
+    return np.memmap(path, np.float64, mode="r+", shape=self._shape)
+
+  def save_step(self, draw, lanczos, wall_time, /):
+    """Records the state of draw number `draw` after a step, or before the first."""
+    rows = min(lanczos.num_steps + 1, len(lanczos.basis))
+    if lanczos.num_steps == 0:
+      self._checksums = []
+    self._checksums += [zlib.crc32(row) for row in lanczos.basis[len(self._checksums) : rows]]
+    sync = time.monotonic() - self._synced > _SYNC_SECONDS
+    if sync:
+      lanczos.basis.flush()
+      self._synced = time.monotonic()
+    with files.replacing(self.path / "step.npz", sync=sync) as file:
+      np.savez(
+        file,
+        draw=draw,
+        checksums=np.array(self._checksums, np.uint32),
+        wall_time=wall_time,
+        **lanczos.coefficients(),
+      )
+
+  def load_step(self, draw, basis, /):
+    """Returns (coefficients, wall time) of draw number `draw` if it was begun, else None."""
+    path = self.path / "step.npz"
+    if not path.exists():
+      return None
+    try:
+      with np.load(path, allow_pickle=False) as saved:
+        state = dict(saved)
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as e:
+      logging.warning("%s is damaged (%s): draw %d begins again", path, e, draw)
+      return None
+    if int(state["draw"]) != draw:
+      return None
+    checksums = state["checksums"].tolist()
+    if checksums != [zlib.crc32(row) for row in basis[: len(checksums)]]:
+      logging.warning("%s: the basis is damaged: draw %d begins again", self.path, draw)
+      return None
+    self._checksums = checksums
+    return state, float(state["wall_time"])
+
+  def save_draw(self, draw, coefficients, wall_time, /):
+    """Records the `Lanczos.coefficients` of a finished draw."""
+    with files.replacing(self._draw_path(draw)) as file:
+      np.savez(file, wall_time=wall_time, **coefficients)
+
+  def load_draw(self, draw, /):
+    """Returns (coefficients, wall time) of a finished draw, or None."""
+    path = self._draw_path(draw)
+    if not path.exists():
+      return None
+    try:
+      with np.load(path, allow_pickle=False) as saved:
+        state = dict(saved)
+        return state, float(state["wall_time"])
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as e:
+      logging.warning("%s is damaged (%s): the draw is computed again", path, e)
+      return None
+
+  def clear_draw_in_progress(self):
+    """Removes the basis, once all draws are finished."""
+    for name in ("step.npz", "basis.f64"):
+      (self.path / name).unlink(missing_ok=True)
+
+  def _draw_path(self, draw):
+    return self.path / f"draw_{draw:03d}.npz"
+
+
+def _short(value):
+  text = json.dumps(value)
+  return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,1 @@
+"""Keras models that the paper measures; each returns logits."""

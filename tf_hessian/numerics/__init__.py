@@ -1,0 +1,1 @@
+"""Lanczos, Gauss quadrature and spectral densities, in NumPy and SciPy only."""

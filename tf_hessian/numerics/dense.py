@@ -1,0 +1,91 @@
+"""Eigenvalues of a dense symmetric matrix, as the exact side of a comparison."""
+
+import dataclasses
+
+import numpy as np
+import scipy.linalg
+
+from tf_hessian.numerics import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactSpectrum:
+  """All eigenvalues of an n x n matrix; rows that are exactly zero were set aside first."""
+
+  eigenvalues: np.ndarray  # (n,) float64, ascending, with the zeros of the zero rows
+  num_zero_rows: int
+  # Of the part that is not zero; None if only eigenvalues were asked for.
+  nonzero_rows: np.ndarray  # (r,) int64: indices of the other rows
+  nonzero_eigenvalues: np.ndarray  # (r,) float64, ascending
+  eigenvectors: np.ndarray | None  # (r, r) float64, columns
+
+  @property
+  def weights(self):
+    """(n,) float64: each eigenvalue's share 1/n of the density."""
+    return np.full(self.eigenvalues.size, 1 / self.eigenvalues.size)
+
+  def draw(self, v, /):
+    """Returns (nodes, weights) of the exact measure of one draw: weight (v' q_i)^2 at lambda_i.
+
+    All zero rows together are one node at 0, the last one.
+
+    Args:
+      v: (n,) start vector of length 1.
+
+    Raises:
+      ValueError: if the eigenvectors were not kept, or v has another length.
+    """
+    if self.eigenvectors is None:
+      raise ValueError("exact spectrum of a draw: needs eigenvectors, none were kept")
+    checks.check_vector("v", v, self.eigenvalues.size)
+    weights = (v[self.nonzero_rows] @ self.eigenvectors) ** 2
+    if not self.num_zero_rows:
+      return self.nonzero_eigenvalues, weights
+    rest = max(0.0, float(v @ v - np.sum(v[self.nonzero_rows] ** 2)))
+    return np.append(self.nonzero_eigenvalues, 0.0), np.append(weights, rest)
+
+
+def symmetric_spectrum(matrix, /, *, eigenvectors=False):
+  """Returns the `ExactSpectrum` of a symmetric matrix.
+
+  Rows that are exactly zero (dead units, pixels that are never on) are dropped first: each is an
+  eigenvalue 0. Of the rest, the lower triangle is read.
+
+  Args:
+    matrix: (n, n) float64, symmetric to rounding.
+    eigenvectors: keep the eigenvectors too, for `ExactSpectrum.draw`; takes about r x r x 8 bytes
+      more, and longer.
+
+  Raises:
+    ValueError: if the matrix is not square or not finite.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    raise ValueError(f"matrix: expected a square matrix, got shape {matrix.shape}")
+  if not np.isfinite(matrix.sum()) and not np.isfinite(matrix).all():
+    raise ValueError("matrix: expected finite numbers, got NaN or infinity")
+  rows = np.flatnonzero(matrix.any(axis=1))
+  num_zero = len(matrix) - rows.size
+  block = np.array(matrix[np.ix_(rows, rows)], order="F")
+  vectors = None
+  if not rows.size:
+    values, vectors = np.empty(0), np.empty((0, 0)) if eigenvectors else None
+  elif eigenvectors:
+    values, vectors = scipy.linalg.eigh(block, overwrite_a=True, check_finite=False, driver="evd")
+  else:
+    values = scipy.linalg.eigvalsh(block, overwrite_a=True, check_finite=False)
+  everything = np.sort(np.concatenate([values, np.zeros(num_zero)]))
+  return ExactSpectrum(everything, num_zero, rows, values, vectors)
+
+
+def asymmetry(matrix, /):
+  """Returns max |H - H'| / max |H|, or 0 for a zero matrix."""
+  largest = max(-matrix.min(), matrix.max())
+  if not largest:
+    return 0.0
+  block = 2048  # rows at a time, so that no second matrix is made
+  difference = max(
+    np.abs(matrix[i : i + block] - matrix[:, i : i + block].T).max()
+    for i in range(0, len(matrix), block)
+  )
+  return float(difference / largest)

@@ -1,0 +1,236 @@
+"""The Lanczos recurrence with full reorthogonalization, one step at a time.
+
+With rows q_0 .. q_{m-1} of Q and q_0 the start vector, H Q' = Q' T + beta_{m-1} q_m e_m', where T
+is tridiagonal with diagonal alpha and off-diagonal beta. T is what Algorithm 1 of the paper needs.
+
+New vectors are made orthogonal to all earlier ones by classical Gram-Schmidt, done twice, as
+matrix-vector products on the row-major basis. Without it an isolated eigenvalue that has converged
+comes back as copies of itself.
+"""
+
+import numpy as np
+import scipy.linalg
+
+from tf_hessian.numerics import checks
+from tf_hessian.numerics.results import LanczosStatus, RitzPairs
+
+# A small beta_{j-1} magnifies the rounding error of q_j, and with it that of the residual, by
+# scale / beta_{j-1}. The residual of a matrix of rank 2 was seen at 17 to 119 times the tolerance
+# for that reason; a larger factor would end runs on an outlier above a tiny bulk too early.
+_MAX_MAGNIFICATION = 100.0
+
+# A third pass is needed only when the second has still removed half of the vector, that is, when
+# the vector is all but contained in the space; three passes more than suffice then.
+_MAX_PASSES = 5
+
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def breakdown_tolerance(n, precision=_EPS):
+  """Returns the size, relative to |H|, below which a new direction is rounding error.
+
+  A residual of orthogonalization carries an error of a few `precision` from the product and about
+  sqrt(n) eps from the sums of length n.
+
+  Args:
+    n: length of the vectors.
+    precision: relative rounding error of the products, float64's unless given.
+  """
+  return max(precision, np.sqrt(n) * _EPS, 10 * _EPS)
+
+
+class Lanczos:
+  """State of one Lanczos recurrence; `step` advances it.
+
+  A multiple eigenvalue may get several nodes that agree to rounding, since rounding errors grow
+  into further vectors of its eigenspace; weights and densities are not harmed.
+
+  Attributes:
+    basis: (max_steps, n) float64, row-major; rows beyond the current one are unused.
+    alphas: (steps,) float64, diagonal of the tridiagonal matrix.
+    betas: (steps,) float64; betas[j] is the length of the residual of step j, so betas[:-1] is the
+      off-diagonal and betas[-1] enters the residual bounds.
+    scale: largest |H q_j| so far, a lower bound of the spectral norm.
+    status: a `LanczosStatus`.
+  """
+
+  def __init__(self, basis, /, *, tolerance=None):
+    """Begins a recurrence whose start vector, of length 1, is in `basis[0]`.
+
+    Args:
+      basis: (max_steps, n) float64, C order: memory or a `np.memmap`. It is written to.
+      tolerance: residuals below `tolerance * scale`, or up to 100 times that after a small beta,
+        end the recurrence; by default `breakdown_tolerance(n)`.
+
+    Raises:
+      ValueError: if max_steps exceeds n, or basis[0] has not length 1.
+      TypeError: if the basis is not float64.
+    """
+    if basis.dtype != np.float64:
+      raise TypeError(f"basis: expected float64, got {basis.dtype}")
+    max_steps, n = basis.shape
+    _check_steps(max_steps, n)
+    if not abs(np.linalg.norm(basis[0]) - 1) <= 1e-12:
+      raise ValueError(f"start vector: expected length 1, got {np.linalg.norm(basis[0])}")
+    self.basis = basis
+    self.alphas = np.empty(0)
+    self.betas = np.empty(0)
+    self.scale = 0.0
+    self.status = LanczosStatus.RUNNING
+    self._tolerance = breakdown_tolerance(n) if tolerance is None else tolerance
+
+  @classmethod
+  def start(cls, vector, /, steps, *, tolerance=None):
+    """Begins a recurrence in memory from a vector (n,) of length 1, for `steps` steps."""
+    checks.check_count("steps", steps)
+    _check_steps(steps, np.size(vector))
+    basis = np.empty((steps, np.size(vector)))
+    basis[0] = vector
+    return cls(basis, tolerance=tolerance)
+
+  @property
+  def num_steps(self):
+    return self.alphas.size
+
+  def coefficients(self):
+    """Returns what, with the basis, restores the state: a dict of arrays for `restore`."""
+    return {
+      "alphas": self.alphas,
+      "betas": self.betas,
+      "scale": np.float64(self.scale),
+      "status": np.array(self.status.name),
+    }
+
+  def restore(self, coefficients, /):
+    """Continues from `coefficients()` of an earlier state with the same basis.
+
+    Raises:
+      ValueError: if they do not fit each other or the basis.
+    """
+    alphas, betas = np.asarray(coefficients["alphas"]), np.asarray(coefficients["betas"])
+    if alphas.shape != betas.shape or alphas.ndim != 1 or alphas.size > len(self.basis):
+      raise ValueError(
+        f"coefficients: expected two vectors of at most {len(self.basis)} entries, "
+        f"got {alphas.shape} and {betas.shape}"
+      )
+    status = LanczosStatus[str(coefficients["status"])]
+    if status is LanczosStatus.RUNNING and alphas.size == len(self.basis):
+      raise ValueError(
+        f"coefficients: all {alphas.size} rows of the basis are used, and none is left"
+      )
+    self.alphas, self.betas, self.status = alphas, betas, status
+    self.scale = float(coefficients["scale"])
+
+  def save(self, file, /):
+    """Writes the used rows of the basis and the coefficients to a `.npz` file or file object."""
+    rows = min(self.num_steps + 1, len(self.basis))
+    np.savez(
+      file,
+      capacity=len(self.basis),
+      tolerance=self._tolerance,
+      basis=self.basis[:rows],
+      **self.coefficients(),
+    )
+
+  @classmethod
+  def load(cls, file, /):
+    """Returns the recurrence that `save` wrote; its next steps are bitwise those of the saved."""
+    with np.load(file, allow_pickle=False) as saved:
+      basis = np.empty((int(saved["capacity"]), saved["basis"].shape[1]))
+      basis[: len(saved["basis"])] = saved["basis"]
+      state = cls(basis, tolerance=float(saved["tolerance"]))
+      state.restore(saved)
+    return state
+
+  def step(self, matvec, /):
+    """Takes one step.
+
+    Args:
+      matvec: product with H, (n,) float64 -> (n,) float64.
+
+    Returns:
+      The new status. Breakdown, that is an invariant Krylov space, is a normal end.
+
+    Raises:
+      ValueError: if the recurrence has ended, or the product has another shape or is not finite.
+    """
+    if self.status is not LanczosStatus.RUNNING:
+      raise ValueError(
+        f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
+      )
+    j = self.num_steps
+    n = self.basis.shape[1]
+    q = self.basis[j].view()
+    q.flags.writeable = False  # a product that writes to its argument would corrupt the basis
+    w = np.array(matvec(q), dtype=np.float64)
+    checks.check_vector("product", w, n)
+    norm = np.linalg.norm(w)
+    if not np.isfinite(norm):
+      raise ValueError(f"product of step {j}: expected finite numbers, got NaN or infinity")
+    self.scale = max(self.scale, float(norm))
+
+    smallest = self._smallest_residual()
+    alpha, beta = _orthogonalize(w, self.basis[: j + 1], norm, smallest)
+
+    self.alphas = np.append(self.alphas, alpha)
+    self.betas = np.append(self.betas, beta)
+    if beta <= smallest:
+      self.status = LanczosStatus.INVARIANT
+    elif j + 1 == len(self.basis):
+      self.status = LanczosStatus.COMPLETE
+    else:
+      np.divide(w, beta, out=self.basis[j + 1])
+    return self.status
+
+  def run(self, matvec, /):
+    """Takes all steps that are left; returns the final status."""
+    while self.status is LanczosStatus.RUNNING:
+      self.step(matvec)
+    return self.status
+
+  def _smallest_residual(self):
+    """Returns the length below which the residual of the step to come is rounding error."""
+    previous = self.betas[-1] if self.num_steps else self.scale
+    magnification = self.scale / previous if previous else 1.0
+    return self._tolerance * self.scale * min(max(magnification, 1.0), _MAX_MAGNIFICATION)
+
+  def tridiagonal(self):
+    """Returns (diagonal (m,), off-diagonal (m - 1,)) of the tridiagonal matrix so far."""
+    return self.alphas, self.betas[:-1]
+
+
+def _check_steps(steps, n):
+  if steps > n:
+    raise ValueError(f"steps: expected at most n = {n}, got {steps}")
+
+
+def _orthogonalize(w, basis, norm, smallest):
+  """Makes w orthogonal to the rows of basis, in place; returns (q_j' H q_j, |w|)."""
+  alpha = 0.0
+  for i in range(_MAX_PASSES):
+    overlaps = basis @ w
+    w -= overlaps @ basis
+    alpha += overlaps[-1]
+    before, norm = norm, np.linalg.norm(w)
+    if norm <= smallest or (i >= 1 and norm > 0.5 * before):
+      break
+  return float(alpha), float(norm)
+
+
+def ritz_pairs(lanczos, /, which=slice(None)):
+  """Returns Ritz values, vectors and residual bounds of a recurrence with at least one step.
+
+  The bound of pair i is betas[-1] |s_i[-1]|, s_i the eigenvector of the tridiagonal matrix
+  (Parlett, The Symmetric Eigenvalue Problem, section 13.2).
+
+  Args:
+    lanczos: a `Lanczos` after m steps.
+    which: index or slice of the ascending Ritz values to return; vectors are made only for these.
+  """
+  if not lanczos.num_steps:
+    raise ValueError("Ritz pairs: expected at least one Lanczos step, got none")
+  values, s = scipy.linalg.eigh_tridiagonal(*lanczos.tridiagonal(), lapack_driver="stev")
+  chosen = np.atleast_1d(np.arange(values.size)[which])
+  vectors = s[:, chosen].T @ lanczos.basis[: lanczos.num_steps]
+  return RitzPairs(values[chosen], vectors, np.abs(lanczos.betas[-1] * s[-1, chosen]))

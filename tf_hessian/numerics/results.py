@@ -1,0 +1,55 @@
+"""What the numerics return: frozen records, with a status where something can end early."""
+
+import dataclasses
+import enum
+
+import numpy as np
+
+
+class LanczosStatus(enum.Enum):
+  """How far a Lanczos recurrence has come; the values are the explanations."""
+
+  RUNNING = "more steps can be taken"
+  COMPLETE = "all steps asked for were taken"
+  INVARIANT = (
+    "ended early: the Krylov space is invariant, so the nodes are eigenvalues and there are no more"
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadrature:
+  """Gauss quadrature of one draw: sum_i weights[i] g(nodes[i]) approximates v' g(H) v."""
+
+  nodes: np.ndarray  # (m,) float64, ascending
+  weights: np.ndarray  # (m,) float64, not negative, sum 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RitzPairs:
+  """Approximate eigenpairs from a Lanczos basis.
+
+  |H vectors[i] - values[i] vectors[i]| = residual_bounds[i] in exact arithmetic, and an
+  eigenvalue of H lies within that distance of values[i].
+  """
+
+  values: np.ndarray  # (k,) float64, ascending
+  vectors: np.ndarray  # (k, n) float64, rows of unit length
+  residual_bounds: np.ndarray  # (k,) float64
+
+
+@dataclasses.dataclass(frozen=True)
+class Density:
+  """A density of eigenvalues on a grid, smoothed by a Gaussian kernel; it integrates to 1.
+
+  Unpacks as `grid, values, stderr = density`.
+  """
+
+  grid: np.ndarray  # (g,) float64, ascending
+  values: np.ndarray  # (g,) float64: mean over draws, per unit of eigenvalue
+  stderr: np.ndarray  # (g,) float64: standard error of the mean; NaN for a single draw
+  draws: np.ndarray  # (k, g) float64: density of each draw
+  sigma_squared: float  # variance of the kernel that was used
+  missing_mass: float  # part of the mass outside the grid
+
+  def __iter__(self):
+    return iter((self.grid, self.values, self.stderr))

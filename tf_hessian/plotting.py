@@ -1,0 +1,99 @@
+"""Pictures of spectra, in the manner of the paper's figures."""
+
+import io
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+
+from tf_hessian import files
+from tf_hessian.numerics import density as density_lib
+
+# What the paper's figures show; a smoothed density has far smaller values between outliers.
+_FLOOR = 1e-10
+
+
+def new_figure(width=7.0, height=4.2, **subplots):
+  """Returns (figure, axes) that no global state knows of."""
+  figure = Figure(figsize=(width, height), layout="constrained")
+  FigureCanvasAgg(figure)
+  return figure, figure.subplots(**subplots)
+
+
+def save_figure(figure, path, /):
+  """Writes a figure, whole or not at all; the suffix is the format."""
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format=str(path).rsplit(".", 1)[-1], dpi=150)
+  with files.replacing(path) as file:
+    file.write(buffer.getvalue())
+
+
+def plot_spectrum(
+  spectrum,
+  path,
+  /,
+  *,
+  sigma_squared=1e-5,
+  relative=False,
+  exact=None,
+  limits=None,
+  log=True,
+  floor=_FLOOR,
+  title=None,
+):
+  """Draws the density over the eigenvalue axis, with a band of one standard error.
+
+  Args:
+    spectrum: a `Spectrum`.
+    path: where the picture goes, such as "spectrum.png".
+    sigma_squared: variance of the kernel.
+    relative: see `Spectrum.density`.
+    exact: (n,) exact eigenvalues to overlay, or None.
+    limits: (low, high) of the eigenvalue axis; all of the density by default.
+    log: logarithmic density axis, as in the paper.
+    floor: lowest density shown on a logarithmic axis.
+    title: text above; by default the number of parameters, draws and steps.
+
+  Raises:
+    ValueError: for bad arguments.
+    OSError: if the picture can't be written.
+  """
+  estimate = spectrum.density(sigma_squared, relative=relative)
+  if exact is not None:
+    nodes = [*spectrum.nodes, np.asarray(exact)]
+    grid = density_lib.density_grid(nodes, estimate.sigma_squared)
+    estimate = spectrum.density(estimate.sigma_squared, grid=grid)
+  figure, axes = new_figure()
+  draw_density(axes, estimate, exact=exact, log=log, floor=floor, limits=limits)
+  if title is None:
+    steps = max(len(d) for d in spectrum.diagonals)
+    n = "" if spectrum.num_parameters is None else f"n = {spectrum.num_parameters:,}, "
+    title = (
+      f"{n}{spectrum.num_draws} draws of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}"
+    )
+  axes.set_title(title, fontsize="medium")
+  save_figure(figure, path)
+
+
+def draw_density(axes, estimate, /, *, exact=None, log=True, floor=_FLOOR, limits=None):
+  """Draws a `Density` into axes, and the exact density over it."""
+  grid, values, stderr = estimate
+  color = "C0"
+  axes.plot(grid, values, color=color, lw=1.2, label="estimate")
+  if not np.isnan(stderr).any():
+    low = np.maximum(values - stderr, floor if log else 0)
+    axes.fill_between(
+      grid, low, values + stderr, color=color, alpha=0.25, lw=0, label="± 1 standard error"
+    )
+  if exact is not None:
+    weights = np.full(len(exact), 1 / len(exact))
+    truth = density_lib.smooth(np.asarray(exact), weights, grid, estimate.sigma_squared)
+    axes.plot(grid, truth, color="k", lw=0.9, ls="--", label="exact")
+  if log:
+    axes.set_yscale("log")
+    axes.set_ylim(floor, 3 * max(values.max(), floor * 10))
+  if limits is not None:
+    axes.set_xlim(*limits)
+  axes.set_xlabel("eigenvalue")
+  axes.set_ylabel("density")
+  axes.legend(fontsize="small", frameon=False)
