@@ -21,7 +21,7 @@ class Segment:
 
   Attributes:
     signature: number of the batches' entry in `Batches.signatures`.
-    feed: what the graph function is called with: (indices, stacked batches), or (indices, iterator).
+    feed: what the graph function is called with: (indices, stacked batches or iterator).
   """
 
   signature: int

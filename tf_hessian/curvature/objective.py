@@ -167,8 +167,8 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     raise TypeError(f"training: expected True or False, got {training!r}")
   if not model.built or not model.variables:
     raise ValueError(
-      f"model {model.name!r} is not built, so it has no variables yet: call it on a batch first, or "
-      "model.build(input_shape)"
+      f"model {model.name!r} is not built, so it has no variables yet: call it on a batch first, "
+      "or model.build(input_shape)"
     )
   _check_policies(model)
   trainable, fixed = model.trainable_variables, model.non_trainable_variables
@@ -436,8 +436,8 @@ def _keras_term(name, loss, targets, outputs, sample_weight):
     values = tf.convert_to_tensor(call(targets, outputs))
   except (ValueError, TypeError, tf.errors.InvalidArgumentError) as e:
     raise ValueError(
-      f"{name}: {_loss_name(loss)} takes no targets {_show(targets)} with outputs {_show(outputs)}: "
-      f"{e}"
+      f"{name}: {_loss_name(loss)} takes no targets {_show(targets)} with outputs "
+      f"{_show(outputs)}: {e}"
     ) from e
   _check_loss_dtype(name, values)
   return _weighted_sum(name, values, mask, sample_weight, targets)

@@ -46,7 +46,7 @@ def batch_product(objective, mode):
     with tf.autodiff.ForwardAccumulator(params, v) as accumulator:
       grads = gradient(params, context, batch, seed, ratios)
     tangents = accumulator.jvp(grads, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return [tf.convert_to_tensor(t) for t in tangents]
+    return _dense(tangents, params)
 
   def backward_over_backward(params, context, batch, seed, ratios, v):
     with tf.GradientTape() as tape:
@@ -93,5 +93,12 @@ def _dense_gradient(tape, target, sources, output_gradients=None):
     output_gradients=output_gradients,
     unconnected_gradients=tf.UnconnectedGradients.ZERO,
   )
-  # Embeddings have sparse gradients, IndexedSlices; the sums here are dense.
-  return [tf.convert_to_tensor(g) for g in grads]
+  return _dense(grads, sources)
+
+
+def _dense(values, like):
+  """Embeddings have sparse gradients (IndexedSlices), of unknown shape; the sums are dense."""
+  tensors = [tf.convert_to_tensor(v) for v in values]
+  for tensor, parameter in zip(tensors, like, strict=True):
+    tensor.set_shape(parameter.shape)
+  return tensors

@@ -29,7 +29,7 @@ class OperatorReport:
   repeatable: bool  # two products with one vector were bitwise equal
   asymmetry: float  # |u'Hv - v'Hu| / |Hu| with v = Hu / |Hu|
   asymmetry_tolerance: float
-  # |differences - Hv| / |Hv| in float64 on the first batch; None where it was not computed: why not.
+  # |differences - Hv| / |Hv| in float64 on the first batch; None where it was not computed, and why
   difference_error: float | None
   difference_skipped: str
   # |Hv - H64 v| / |H64 v| on the first batch, H64 the same Hessian in float64; None likewise.
@@ -113,8 +113,8 @@ def _why_not_repeatable(operator):
     return "two products with the same vector differ: " + found[0]
   if operator.deterministic:
     return (
-      "two products with the same vector differ, though the data are the same and no random numbers "
-      "are drawn: a kernel adds up in varying order; run with one inter-op thread "
+      "two products with the same vector differ, though no random numbers are drawn: a kernel adds "
+      "up in varying order; run with one inter-op thread "
       "(tf.config.threading.set_inter_op_parallelism_threads(1)), and please report the model"
     )
   return (
@@ -183,8 +183,9 @@ def _float64_model(model):
       raise ValueError(f"variable {old.path!r} has another shape in the copy")
     new.assign(keras.ops.cast(old.value, new.dtype))
   for layer in copy._flatten_layers():
-    # A model is a container here; its own dtype is not used.
-    if layer.compute_dtype != "float64" and not isinstance(layer, keras.Model):
+    # Models are containers here; their own dtype is not used.
+    container = isinstance(layer, (keras.Model, keras.layers.InputLayer))
+    if layer.compute_dtype != "float64" and not container:
       raise ValueError(
         f"layer {layer.name!r} stays {layer.compute_dtype} when float64 is asked for"
       )

@@ -1,0 +1,1 @@
+"""Commands: flags in, one library call, files out."""

@@ -1,0 +1,45 @@
+"""Draws a spectrum: python -m tf_hessian.bin.plot --input=spectrum.npz --output=spectrum.png
+
+Reads the original code's tridiag_<k> files too.
+"""
+
+from absl import flags as absl_flags
+import numpy as np
+
+from tf_hessian.bin import flags
+
+INPUT = absl_flags.DEFINE_string(
+  "input", None, "spectrum.npz, or tridiag_<k> of the original code."
+)
+OUTPUT = absl_flags.DEFINE_string("output", None, "Picture to write; the suffix is the format.")
+SIGMA_SQUARED = absl_flags.DEFINE_float("sigma_squared", 1e-5, "Variance of the Gaussian kernel.")
+RELATIVE = absl_flags.DEFINE_bool(
+  "relative", False, "Multiply sigma_squared by max(1, range of the nodes), as the original code."
+)
+EXACT = absl_flags.DEFINE_string("exact", None, "Exact eigenvalues to overlay, a .npy file.")
+LIMITS = absl_flags.DEFINE_list("limits", None, "Ends of the eigenvalue axis: low,high.")
+LINEAR = absl_flags.DEFINE_bool("linear", False, "Linear density axis instead of logarithmic.")
+NUM_PARAMETERS = absl_flags.DEFINE_integer(
+  "num_parameters", None, "Number of parameters, which the original layout does not record."
+)
+
+
+def main():
+  from tf_hessian import spectrum
+
+  exact = None if EXACT.value is None else np.load(EXACT.value, allow_pickle=False)
+  limits = None if LIMITS.value is None else tuple(float(x) for x in LIMITS.value)
+  spectrum.load(INPUT.value, num_parameters=NUM_PARAMETERS.value).plot(
+    OUTPUT.value,
+    sigma_squared=SIGMA_SQUARED.value,
+    relative=RELATIVE.value,
+    exact=exact,
+    limits=limits,
+    log=not LINEAR.value,
+  )
+  print(f"the picture is {OUTPUT.value}")
+
+
+if __name__ == "__main__":
+  absl_flags.mark_flags_as_required(["input", "output"])
+  flags.run_plain(main)

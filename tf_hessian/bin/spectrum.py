@@ -1,0 +1,37 @@
+"""Measures a checkpoint: python -m tf_hessian.bin.spectrum --config=... --workdir=...
+
+Writes <workdir>/spectrum: the state after each step, spectrum.npz, spectrum.json, spectrum.png.
+Started again, it goes on where it was interrupted.
+"""
+
+from absl import flags as absl_flags
+
+from tf_hessian.bin import flags
+
+CHECKPOINT = absl_flags.DEFINE_string(
+  "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
+)
+INITIAL = absl_flags.DEFINE_bool(
+  "initial", False, "Measure the model with its initial weights, before any training."
+)
+CHECK = absl_flags.DEFINE_bool(
+  "check", True, "First check that products repeat and that H is symmetric."
+)
+
+
+def main():
+  flags.set_threads()
+  from tf_hessian.experiments import commands
+
+  report = commands.spectrum(
+    flags.CONFIG.value,
+    flags.WORKDIR.value,
+    checkpoint=CHECKPOINT.value,
+    initial=INITIAL.value,
+    check=CHECK.value,
+  )
+  print(report)
+
+
+if __name__ == "__main__":
+  flags.run(main)

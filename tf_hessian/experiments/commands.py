@@ -1,0 +1,121 @@
+"""What the binaries do, as functions."""
+
+import json
+import pathlib
+
+from absl import logging
+
+from tf_hessian import files
+from tf_hessian.experiments import density_run, experiment
+from tf_hessian.numerics import checks
+from tf_hessian.training import train as training
+
+
+def train(config, workdir, /):
+  """Trains the model of a config into a folder.
+
+  Args:
+    config: `ml_collections.ConfigDict`; see configs/.
+    workdir: folder for model.keras, train.csv, train.json and config.json.
+
+  Returns:
+    dict: loss, accuracy, epochs.
+
+  Raises:
+    ValueError: for a bad config, another config's folder, or training that fails.
+    OSError: if the folder can't be written.
+  """
+  setup = experiment.build(config)
+  workdir = pathlib.Path(workdir)
+  _claim(workdir, setup.config)
+  done = workdir / "train.json"
+  if done.exists() and (workdir / "model.keras").exists():
+    logging.info("%s: already trained", workdir)
+    return json.loads(done.read_text())
+  return training.train(
+    setup.new_model(),
+    setup.loss,
+    setup.examples,
+    setup.config["train"],
+    workdir,
+    seed=setup.config["seed"],
+  )
+
+
+def _claim(workdir, config):
+  """Records the config that a folder is trained with; refuses a folder with another."""
+  keys = ("seed", "model", "data", "loss", "train")
+  config = json.loads(json.dumps({k: config[k] for k in keys}))
+  path = workdir / "config.json"
+  if not path.exists():
+    files.write_text(path, json.dumps(config, indent=2))
+    return
+  try:
+    found = json.loads(path.read_text())
+    different = [k for k in keys if found[k] != config[k]]
+  except (ValueError, KeyError, TypeError) as e:
+    raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
+  if different:
+    raise ValueError(
+      f"{workdir}: a model was trained there with another config ({', '.join(different)}); use "
+      "another --workdir, or delete this one"
+    )
+
+
+def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, progress=True):
+  """Measures the spectrum of a config's model.
+
+  Args:
+    config: `ml_collections.ConfigDict`; see configs/.
+    workdir: the results go to its folder `spectrum` (`spectrum_initial` with `initial`).
+    checkpoint: path of the model; by default `workdir`/model.keras.
+    initial: measure the initial weights instead.
+    check: check the operator first.
+    progress: show progress.
+
+  Returns:
+    A report: text of a few lines.
+
+  Raises:
+    ValueError: for a bad config or checkpoint, or another run's folder.
+    OSError: if the checkpoint is missing or the folder can't be written.
+  """
+  setup = experiment.build(config)
+  checks.check_positive("config.density.sigma_squared", setup.config["density"]["sigma_squared"])
+  for name in ("draws", "steps"):
+    checks.check_count(f"config.lanczos.{name}", setup.config["lanczos"][name])
+  workdir = pathlib.Path(workdir)
+  if initial:
+    model = setup.new_model()
+  else:
+    model = training.load_model(checkpoint or workdir / "model.keras")
+  folder = workdir / ("spectrum_initial" if initial else "spectrum")
+  result = density_run.estimate_spectrum(
+    setup.operator(model),
+    num_draws=setup.config["lanczos"]["draws"],
+    lanczos_steps=setup.config["lanczos"]["steps"],
+    seed=setup.config["seed"],
+    check=check,
+    workdir=folder,
+    progress=progress,
+    config=setup.config,
+  )
+  picture = folder / "spectrum.png"
+  result.plot(picture, **setup.config["density"])
+  return report(result, picture)
+
+
+def report(result, picture, /):
+  """Returns the main numbers of a `Spectrum` as text."""
+  trace, stderr = result.trace()
+  largest = " ".join(f"{x:.6g}" for x in result.largest(10))
+  smallest = " ".join(f"{x:.6g}" for x in result.smallest(5))
+  return "\n".join(
+    [
+      f"largest Ritz values   {largest}",
+      f"smallest Ritz values  {smallest}",
+      f"trace                 {trace:.6g} ± {stderr:.2g} (standard error over draws)",
+      f"loss                  {result.loss:.8g}",
+      f"picture               {picture}",
+    ]
+  )
