@@ -28,7 +28,7 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff format --check .
 
 verify: $(VENV)/installed
-	$(RUN) -m tf_hessian.bin.verify --workdir=runs/verify
+	$(RUN) -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/verify
 
 bench: $(VENV)/installed
 	$(RUN) -m benchmarks.products

@@ -33,10 +33,10 @@ def get_config():
   config.loss.label_smoothing = 0.1  # paper, section F
 
   config.train = ml_collections.ConfigDict()
-  config.train.batch_size = 128
+  config.train.batch_size = 32
   config.train.learning_rate = 0.1
   config.train.momentum = 0.9
-  config.train.epochs = 200
+  config.train.epochs = 40
   config.train.until_accuracy = 1.0  # goes on after `epochs` until this is reached
   config.train.max_epochs = 2000
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from tf_hessian.numerics import dense
+from tf_hessian.numerics import dense, probes
+
+_STREAM = 2**31 + 1  # of the vectors that find zero rows, apart from those of the draws
 
 
-def dense_hessian(operator, /, *, progress=None):
+def dense_hessian(operator, /, *, rows=None, progress=None):
   """Returns the matrix of an operator, column by column through its products.
 
   Several columns are computed in one pass over the data. The result is symmetric to rounding, and
@@ -13,33 +15,48 @@ def dense_hessian(operator, /, *, progress=None):
 
   Args:
     operator: a `HessianOperator`, or any symmetric `scipy.sparse.linalg.LinearOperator`.
+    rows: (r,) indices of the rows and columns to return; all by default.
     progress: called with the number of finished columns.
 
   Returns:
-    (n, n) float64: n * n * 8 bytes.
+    (r, r) float64: r * r * 8 bytes.
   """
   n = operator.shape[0]
+  rows = np.arange(n) if rows is None else np.asarray(rows)
   count = getattr(operator, "columns_per_pass", 64)
-  matrix = np.empty((n, n))
-  for start in range(0, n, count):
-    rows = np.zeros((min(count, n - start), n))
-    rows[np.arange(len(rows)), start + np.arange(len(rows))] = 1
-    if hasattr(operator, "product_rows"):
-      operator.product_rows(rows, matrix[start : start + len(rows)])
-    else:
-      matrix[start : start + len(rows)] = (operator @ rows.T).T
+  matrix = np.empty((rows.size, rows.size))
+  for start in range(0, rows.size, count):
+    chosen = rows[start : start + count]
+    unit = np.zeros((chosen.size, n))
+    unit[np.arange(chosen.size), chosen] = 1
+    matrix[start : start + count] = (operator @ unit.T).T[:, rows]
     if progress is not None:
-      progress(start + len(rows))
+      progress(start + chosen.size)
   return matrix
 
 
+def nonzero_rows(operator, /):
+  """Returns the ascending indices of the rows that are not exactly zero.
+
+  A row is zero exactly if its entry in the products with random vectors is zero: other rows have a
+  sum there that vanishes with probability zero; two vectors are used.
+  """
+  n = operator.shape[0]
+  products = [operator @ probes.probe(seed, _STREAM, n) for seed in (0, 1)]
+  return np.flatnonzero((products[0] != 0) | (products[1] != 0))
+
+
 def exact_spectrum(operator, /, *, eigenvectors=False, progress=None):
-  """Returns the `ExactSpectrum` of an operator, from its dense matrix.
+  """Returns the `ExactSpectrum` of an operator, from the dense matrix of its nonzero rows.
+
+  With r nonzero rows this takes r products, 8 r^2 bytes for the matrix and up to twice as much as
+  work space.
 
   Args:
     operator: a `HessianOperator` or symmetric `LinearOperator`.
     eigenvectors: keep the eigenvectors, which the exact density of one draw needs.
     progress: called with the number of finished columns.
   """
-  matrix = dense_hessian(operator, progress=progress)
-  return dense.symmetric_spectrum(matrix, eigenvectors=eigenvectors)
+  rows = nonzero_rows(operator)
+  block = dense_hessian(operator, rows=rows, progress=progress)
+  return dense.block_spectrum(block, rows, operator.shape[0], eigenvectors=eigenvectors)

@@ -160,38 +160,29 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _matmat(self, x):
     if x.shape[1] == 1 or self.columns_per_pass == 1:
       return np.stack([self._matvec(column) for column in x.T], axis=1)
-    result = np.empty((self.shape[0], x.shape[1]))
-    for start in range(0, x.shape[1], self.columns_per_pass):
-      self.product_rows(
-        x.T[start : start + self.columns_per_pass], result.T[start : start + self.columns_per_pass]
-      )
-    return result
+    parts = [
+      self._products(x[:, start : start + self.columns_per_pass])
+      for start in range(0, x.shape[1], self.columns_per_pass)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-  def product_rows(self, rows, out):
-    """Writes H rows[i] to out[i], in one pass over the data.
-
-    Args:
-      rows: (k, n) float64 vectors, with k at most `columns_per_pass`.
-      out: (k, n) float64 array for the products.
-    """
-    k = len(rows)
-    if k > self.columns_per_pass:
-      raise ValueError(
-        f"rows: expected at most columns_per_pass = {self.columns_per_pass}, got {k}"
-      )
-    # Fewer vectors than usual are filled up with zeros, so that nothing is traced again.
-    v = np.zeros((self.columns_per_pass, self.shape[0]))
-    v[:k] = rows
+  def _products(self, x):
+    """Returns H x for at most `columns_per_pass` columns, in one pass over the data."""
+    k, count = x.shape[1], self.columns_per_pass
+    # Fewer columns than usual are filled up with zeros, so that nothing is traced again.
+    v = np.zeros((count, self.shape[0]))
+    v[:k] = x.T
     flat = self._products_pass(self._ratios, tf.convert_to_tensor(v)).numpy()
+    result = np.empty((self.shape[0], k))
     start = 0
     for size in self._sizes:
-      block = flat[start * self.columns_per_pass : (start + size) * self.columns_per_pass]
-      out[:, start : start + size] = block.reshape(self.columns_per_pass, size)[:k]
+      block = flat[start * count : (start + size) * count].reshape(count, size)
+      np.divide(block[:k].T, self._weights[0], out=result[start : start + size])
       start += size
-    out /= self._weights[0]
-    if not np.isfinite(out.sum()):
-      for row in rows:
-        self._matvec(row)  # names the batch and the variable
+    if not np.isfinite(result.sum()):
+      for column in x.T:
+        self._matvec(column)  # names the batch and the variable
+    return result
 
   def _adjoint(self):
     return self

@@ -39,13 +39,25 @@ class Experiment:
     keras.utils.set_random_seed(self.config["seed"])
     return _call("model", MODELS, self.config["model"])
 
-  def operator(self, model):
-    """Returns the `HessianOperator` that `config.hessian` asks for."""
+  def operator(self, model, *, dtype=None):
+    """Returns the `HessianOperator` that `config.hessian` asks for.
+
+    Args:
+      model: the model.
+      dtype: what floating-point examples are cast to, such as "float64"; None leaves them.
+    """
     section = self.config["hessian"]
+    examples = self.examples
+    if dtype is not None:
+      examples = examples.map(
+        lambda *example: tf.nest.map_structure(
+          lambda t: tf.cast(t, dtype) if t.dtype.is_floating else t, example
+        )
+      )
     return HessianOperator(
       model,
       self.loss,
-      self.examples.batch(section["batch_size"]),
+      examples.batch(section["batch_size"]),
       variables=section["variables"] or None,
       training=section["training"],
       seed=self.config["seed"],

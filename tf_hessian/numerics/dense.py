@@ -65,10 +65,22 @@ def symmetric_spectrum(matrix, /, *, eigenvectors=False):
   if not np.isfinite(matrix.sum()) and not np.isfinite(matrix).all():
     raise ValueError("matrix: expected finite numbers, got NaN or infinity")
   rows = np.flatnonzero(matrix.any(axis=1))
-  num_zero = len(matrix) - rows.size
   block = np.array(matrix[np.ix_(rows, rows)], order="F")
+  return block_spectrum(block, rows, len(matrix), eigenvectors=eigenvectors)
+
+
+def block_spectrum(block, rows, n, /, *, eigenvectors=False):
+  """Returns the `ExactSpectrum` of the n x n matrix that is `block` in `rows`, and zero elsewhere.
+
+  Args:
+    block: (r, r) float64, symmetric to rounding; overwritten.
+    rows: (r,) ascending indices.
+    n: order of the whole matrix.
+    eigenvectors: see `symmetric_spectrum`.
+  """
+  num_zero = n - len(rows)
   vectors = None
-  if not rows.size:
+  if not len(rows):
     values, vectors = np.empty(0), np.empty((0, 0)) if eigenvectors else None
   elif eigenvectors:
     values, vectors = scipy.linalg.eigh(block, overwrite_a=True, check_finite=False, driver="evd")

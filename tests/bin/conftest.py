@@ -1,0 +1,169 @@
+"""The real commands, run as a user does, on the synthetic config."""
+
+import concurrent.futures
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = "--config=configs/synthetic_quadratic.py"
+SECONDS = 90
+NUM_KILLS = 5
+# Long enough to be killed in the middle, five times.
+LONG = ("--initial", "--nocheck", "--config.lanczos.draws=8", "--config.lanczos.steps=100")
+
+
+def start(command, *arguments):
+  """Starts a command; returns its process."""
+  return subprocess.Popen(
+    [sys.executable, "-m", f"tf_hessian.bin.{command}", *map(str, arguments)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+    env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+  )
+
+
+def finish(process):
+  """Waits for a process; returns it as a `CompletedProcess`."""
+  try:
+    out, err = process.communicate(timeout=SECONDS)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.communicate()
+    raise
+  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def run():
+  """Returns a function that runs a command to its end."""
+  return lambda command, *arguments: finish(start(command, *arguments))
+
+
+@pytest.fixture(scope="session")
+def run_all():
+  """Returns a function that runs several independent commands, two at a time."""
+
+  def run(commands):
+    results, running = {}, {}
+    for name, arguments in commands.items():
+      if len(running) == 2:
+        first = next(iter(running))
+        results[first] = finish(running.pop(first))
+      running[name] = start(*arguments)
+    return results | {name: finish(process) for name, process in running.items()}
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory):
+  """The folder that the model is trained and measured in."""
+  return tmp_path_factory.mktemp("bin") / "quadratic"
+
+
+@pytest.fixture(scope="session")
+def trained(run, workdir):
+  """The finished training."""
+  return run("train", CONFIG, f"--workdir={workdir}")
+
+
+@pytest.fixture(scope="session")
+def measured(trained, run, workdir):
+  """The finished measurement of what was trained."""
+  assert trained.returncode == 0, trained.stderr
+  return run("spectrum", CONFIG, f"--workdir={workdir}", "--config.lanczos.draws=3")
+
+
+@pytest.fixture(scope="session")
+def afterwards(measured, run_all, workdir, tmp_path_factory):
+  """What commands said that were given once the folder was finished: a dict."""
+  assert measured.returncode == 0, measured.stderr
+  folder = tmp_path_factory.mktemp("afterwards")
+  here, draws = f"--workdir={workdir}", "--config.lanczos.draws=3"
+  return run_all(
+    {
+      "train again": ("train", CONFIG, here),
+      "spectrum again": ("spectrum", CONFIG, here, draws),
+      "train another config": ("train", CONFIG, here, "--config.train.learning_rate=0.01"),
+      "spectrum of other steps": ("spectrum", CONFIG, here, "--config.lanczos.steps=30"),
+      "spectrum without a checkpoint": ("spectrum", CONFIG, f"--workdir={folder / 'none'}"),
+    }
+  )
+
+
+# Interruptions, which take so long that they go on while other tests run.
+
+
+def stamp(path):
+  return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def start_long(workdir):
+  """Starts a long measurement; returns once it has recorded a step of its own."""
+  step = workdir / "spectrum_initial" / "step.npz"
+  before, deadline = stamp(step), time.monotonic() + SECONDS
+  process = start("spectrum", CONFIG, f"--workdir={workdir}", *LONG)
+  while stamp(step) in (before, 0) and process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.01)
+  return process
+
+
+def state(folder):
+  """Returns (draw, steps) of the draw in progress, or None when the run is finished."""
+  if (folder / "spectrum.npz").exists():
+    return None
+  with np.load(folder / "step.npz") as step:
+    return int(step["draw"]), len(step["alphas"])
+
+
+def kill_and_start_again(folder, whole, third):
+  """Kills a long measurement five times, then lets it finish; runs one undisturbed as well.
+
+  Args:
+    folder: workdir of the one that is killed.
+    whole: workdir of the undisturbed one.
+    third: workdir of one that is interrupted as by Ctrl-C.
+
+  Returns:
+    The folders of the first two, the state at each kill that hit a run in progress, and what the
+    interrupted one said.
+  """
+  rng, states = random.Random(0), []
+  for _ in range(NUM_KILLS):
+    process = start_long(folder)
+    time.sleep(rng.uniform(0, 0.25))
+    process.kill()
+    finish(process)
+    if process.returncode == -signal.SIGKILL and state(folder / "spectrum_initial"):
+      states.append(state(folder / "spectrum_initial"))
+  process = start_long(third)
+  process.send_signal(signal.SIGINT)
+  interrupted = finish(process)
+  for path in (folder, whole):
+    last = finish(start("spectrum", CONFIG, f"--workdir={path}", *LONG))
+    assert last.returncode == 0, last.stderr
+  return folder / "spectrum_initial", whole / "spectrum_initial", states, interrupted
+
+
+@pytest.fixture(scope="session", autouse=True)
+def killing(tmp_path_factory):
+  """The future result of `kill_and_start_again`."""
+  folders = [tmp_path_factory.mktemp(name) for name in ("killed", "whole", "interrupted")]
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    yield pool.submit(kill_and_start_again, *folders)
+
+
+@pytest.fixture
+def killed(killing):
+  """The result of `kill_and_start_again`."""
+  return killing.result()

@@ -1,0 +1,90 @@
+"""The command that measures, also when it is interrupted and killed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tf_hessian.spectrum import Spectrum
+
+
+def test_measurement_ends_well(measured):
+  assert measured.returncode == 0, measured.stderr
+
+
+@pytest.mark.parametrize("name", ["spectrum.npz", "spectrum.json", "spectrum.png", "run.json"])
+def test_output_is_there(measured, workdir, name):
+  assert measured.returncode == 0
+  assert (workdir / "spectrum" / name).stat().st_size > 0
+
+
+def test_report_has_the_largest_eigenvalues(measured):
+  line = next(x for x in measured.stdout.splitlines() if x.startswith("largest"))
+  found = [float(x) for x in line.split()[-10:]]
+  np.testing.assert_allclose(found[:3], [5, 2, 1], rtol=1e-5)
+  assert found[3] < 0.1001
+
+
+@pytest.mark.parametrize("word", ["smallest", "trace", "loss", "spectrum.png"])
+def test_report_has_the_other_numbers(measured, word):
+  assert word in measured.stdout
+
+
+@pytest.mark.usefixtures("measured")
+def test_result_records_the_config(workdir):
+  config = Spectrum.load(workdir / "spectrum" / "spectrum.npz").config
+  assert "MeanSquaredError" in json.dumps(config)
+  assert config["lanczos_steps"] == 40
+
+
+def test_second_start_gives_the_same_report(afterwards, measured):
+  assert afterwards["spectrum again"].returncode == 0
+  assert afterwards["spectrum again"].stdout == measured.stdout
+
+
+def test_second_start_says_that_nothing_is_left(afterwards):
+  said = afterwards["spectrum again"].stderr
+  assert "already" in said or "finished" in said
+  assert "products" not in said
+
+
+def test_folder_of_other_steps_is_refused(afterwards, workdir):
+  done = afterwards["spectrum of other steps"]
+  assert done.returncode == 1
+  assert "lanczos_steps: 40 there, 30 now" in done.stderr
+  assert str(workdir) in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+def test_missing_checkpoint_is_named(afterwards):
+  done = afterwards["spectrum without a checkpoint"]
+  assert done.returncode == 1
+  assert "none/model.keras: there is no such checkpoint; train the model first" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+# Interrupted and killed.
+
+
+def test_kills_hit_a_run_in_progress(killed):
+  assert len(killed[2]) >= 3
+
+
+def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):
+  whole, disturbed = (Spectrum.load(folder / "spectrum.npz") for folder in killed[:2])
+  assert whole.num_draws == disturbed.num_draws == 8
+  for a, b in zip(whole.tridiagonals, disturbed.tridiagonals, strict=True):
+    assert a.tobytes() == b.tobytes()
+  np.testing.assert_array_equal(whole.residuals, disturbed.residuals)
+  assert whole.statuses == disturbed.statuses
+
+
+def test_killed_run_goes_on_after_its_last_step(killed):
+  assert killed[2] == sorted(set(killed[2]))
+
+
+def test_interrupted_run_says_how_to_go_on(killed):
+  done = killed[3]
+  assert done.returncode == 1
+  assert "interrupted; the same command goes on from here" in done.stderr
+  assert "Traceback" not in done.stderr

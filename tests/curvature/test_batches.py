@@ -1,0 +1,261 @@
+"""A data set is a fixed sequence of batches, or it is refused with the cause."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian.curvature.batches import load_batches
+
+CACHES = pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+
+
+def numbers(*sizes):
+  """Returns a data set of pairs (i, i^2) cut into batches of the given sizes."""
+
+  def generate():
+    start = 0
+    for size in sizes:
+      i = np.arange(start, start + size, dtype=np.float32)
+      yield i, i**2
+      start += size
+
+  spec = tf.TensorSpec((None,), tf.float32)
+  return tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))
+
+
+def read_in_graph(batches):
+  """Returns [(number of the batch, first tensor)] as passes read them, sorted by number."""
+  result = []
+
+  @tf.function(autograph=False)
+  def read(number, feed, i):
+    return batches.read(feed, number, i)
+
+  for segment in batches.segments():
+    for i in range(len(segment.feed[0])):
+      b, batch = read(segment.signature, segment.feed, tf.constant(i))
+      result.append((int(b), tf.nest.flatten(batch)[0].numpy().tolist()))
+  return result
+
+
+SIZES = pytest.mark.parametrize(
+  "sizes", [(3,), (2, 2), (2, 2, 1), (2, 1, 2), (1, 2, 2), (3, 1, 2, 1, 3)]
+)
+
+
+def expected_batches(sizes):
+  ends = np.cumsum(sizes)
+  return [
+    (b, list(map(float, range(e - s, e)))) for b, (s, e) in enumerate(zip(sizes, ends, strict=True))
+  ]
+
+
+@CACHES
+@SIZES
+def test_every_batch_is_read_once_under_its_number(sizes, cache_bytes):
+  batches = load_batches(numbers(*sizes), cache_bytes=cache_bytes)
+  for _ in range(2):
+    assert sorted(read_in_graph(batches)) == expected_batches(sizes)
+
+
+@CACHES
+@SIZES
+def test_iteration_yields_the_batches_in_order(sizes, cache_bytes):
+  batches = load_batches(numbers(*sizes), cache_bytes=cache_bytes)
+  found = [(b, batch[0].numpy().tolist()) for b, batch in enumerate(batches)]
+  assert found == expected_batches(sizes)
+
+
+@CACHES
+def test_a_list_of_batches_is_read_like_a_data_set(cache_bytes):
+  data = [(np.float32([0, 1]), np.float32([0, 1])), (np.float32([2]), np.float32([4]))]
+  batches = load_batches(data, cache_bytes=cache_bytes)
+  assert sorted(read_in_graph(batches)) == expected_batches((2, 1))
+  assert batches.changes() is None
+
+
+@CACHES
+def test_counts(cache_bytes):
+  batches = load_batches(numbers(2, 2, 1), cache_bytes=cache_bytes)
+  assert (batches.num_batches, batches.num_examples, len(batches.signatures)) == (3, 5, 2)
+
+
+def test_data_larger_than_the_cache_is_streamed():
+  assert load_batches(numbers(2, 2), cache_bytes=32).cached
+  assert not load_batches(numbers(2, 2), cache_bytes=31).cached
+
+
+def test_num_batches_takes_the_first_of_an_infinite_data_set():
+  batches = load_batches(numbers(2, 2, 1).repeat(), num_batches=4)
+  assert [b[0].shape[0] for b in batches] == [2, 2, 1, 2]
+
+
+def test_num_batches_takes_the_first_of_a_list():
+  assert load_batches([np.ones(2), np.ones(1), np.ones(3)], num_batches=2).num_examples == 3
+
+
+# Fingerprints.
+
+
+def fingerprint(*arrays):
+  return load_batches([np.asarray(a) for a in arrays]).fingerprint
+
+
+def test_the_fingerprint_is_the_same_for_the_same_data():
+  assert load_batches(numbers(2, 1)).fingerprint == load_batches(numbers(2, 1)).fingerprint
+
+
+@CACHES
+def test_the_fingerprint_does_not_depend_on_the_cache(cache_bytes):
+  fingerprints = {
+    load_batches(numbers(2, 1), cache_bytes=c).fingerprint for c in (2**30, cache_bytes)
+  }
+  assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    ([3.0, 4.0], [1.0, 2.0]),
+    ([1.0, 2.0], [3.0, 5.0]),
+    ([2.0, 1.0], [3.0, 4.0]),
+    ([1.0, 2.0], [3.0, 4.0], [5.0, 6.0]),
+    ([1.0, 2.0, 3.0], [4.0]),
+    ([[1.0, 2.0]], [[3.0, 4.0]]),
+    (np.float32([1, 2]), np.float32([3, 4])),
+  ],
+  ids=["order of batches", "content", "order of examples", "more", "cut", "shape", "dtype"],
+)
+def test_the_fingerprint_changes_with_order_content_cut_shape_and_dtype(other):
+  assert fingerprint(*other) != fingerprint([1.0, 2.0], [3.0, 4.0])
+
+
+def test_the_fingerprint_of_strings_knows_where_they_end():
+  assert fingerprint([b"ab", b"c"]) != fingerprint([b"a", b"bc"])
+
+
+# Changes.
+
+
+@CACHES
+def test_a_fixed_data_set_has_no_changes(cache_bytes):
+  assert load_batches(numbers(2, 2, 1), cache_bytes=cache_bytes).changes() is None
+
+
+def examples(count=20):
+  return tf.data.Dataset.range(count)
+
+
+def test_reshuffling_is_named():
+  sentence = load_batches(examples().shuffle(20, seed=1).batch(4)).changes()
+  assert sentence.startswith("the order of the examples changes")
+  assert "reshuffle_each_iteration=False" in sentence
+
+
+def test_a_fixed_shuffle_has_no_changes():
+  data = examples().shuffle(20, seed=1, reshuffle_each_iteration=False).batch(4)
+  assert load_batches(data).changes() is None
+
+
+def test_a_random_map_is_named():
+  rng = np.random.default_rng(0)  # its state goes on from pass to pass
+
+  def noisy(x):
+    return tf.numpy_function(lambda y: y + rng.standard_normal(y.shape), [x], tf.float64)
+
+  sentence = load_batches(examples().batch(4).map(noisy)).changes()
+  assert sentence.startswith("the examples themselves change")
+  assert "random map()" in sentence and "tf.random.stateless_" in sentence
+
+
+def test_a_changing_count_is_named():
+  passes = []
+
+  def generate():
+    passes.append(None)
+    yield from range(4 + len(passes))
+
+  data = tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec((), tf.int64))
+  sentence = load_batches(data.batch(1)).changes()
+  assert sentence.startswith("the number of batches changes") and sentence.endswith("5, then 6")
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("data", [[], examples(0).batch(2)], ids=["list", "data set"])
+def test_an_empty_data_set_is_refused(data):
+  with pytest.raises(ValueError, match="^data set: it is empty; expected at least one batch"):
+    load_batches(data)
+
+
+@pytest.mark.parametrize(
+  "data",
+  [[np.ones(2), np.ones(0)], [()], [(np.ones(0), np.ones(0))]],
+  ids=["second", "no tensors", "pair"],
+)
+def test_an_empty_batch_is_refused(data):
+  with pytest.raises(ValueError, match=rf"^data set: batch {len(data) - 1} has no examples"):
+    load_batches(data)
+
+
+def test_an_infinite_data_set_is_refused_without_num_batches():
+  with pytest.raises(
+    ValueError, match="it is infinite; say how much of it to use with num_batches"
+  ):
+    load_batches(examples().batch(4).repeat())
+
+
+@pytest.mark.parametrize("data", [numbers(2, 2, 1), [np.ones(2)] * 3], ids=["data set", "list"])
+def test_fewer_batches_than_asked_for_are_refused(data):
+  with pytest.raises(ValueError, match="expected num_batches = 4, it has 3"):
+    load_batches(data, num_batches=4)
+
+
+@pytest.mark.parametrize("value, error", [(0, ValueError), (-1, ValueError), (2.0, TypeError)])
+def test_num_batches_must_be_a_count(value, error):
+  with pytest.raises(error, match="num_batches: expected an integer of at least 1"):
+    load_batches(numbers(2), num_batches=value)
+
+
+@pytest.mark.parametrize(
+  "data",
+  [np.ones((4, 2)), (np.ones(2), np.ones(2)), None, tf.ones(3)],
+  ids=lambda d: type(d).__name__,
+)
+def test_what_is_no_data_set_is_refused_with_the_way_to_make_one(data):
+  with pytest.raises(TypeError, match="expected a tf.data.Dataset .*from_tensor_slices"):
+    load_batches(data)
+
+
+def test_a_generator_is_refused():
+  with pytest.raises(TypeError, match="got generator"):
+    load_batches(np.ones(2) for _ in range(3))
+
+
+SPARSE = tf.sparse.from_dense([[1.0, 0.0]])
+RAGGED = tf.ragged.constant([[1.0], [2.0, 3.0]])
+
+
+@pytest.mark.parametrize("tensor", [SPARSE, RAGGED], ids=["sparse", "ragged"])
+@pytest.mark.parametrize("kind", ["data set", "list"])
+def test_tensors_that_are_not_dense_are_refused(tensor, kind):
+  data = [tensor] if kind == "list" else tf.data.Dataset.from_tensors(tensor)
+  with pytest.raises(TypeError, match="batch 0: expected dense tensors, got (Sparse|Ragged)Tensor"):
+    load_batches(data)
+
+
+@pytest.mark.parametrize(
+  "other",
+  [{"a": np.ones(2), "c": np.ones(2)}, {"a": np.ones(2)}, (np.ones(2), np.ones(2))],
+  ids=["other key", "missing key", "tuple"],
+)
+def test_a_batch_of_another_structure_is_refused(other):
+  data = [{"a": np.ones(2), "b": np.ones(2)}] * 2 + [other]
+  with pytest.raises(ValueError, match="batch 2 has another structure than batch 0"):
+    load_batches(data)
+
+
+def test_a_batch_of_another_dtype_is_refused():
+  with pytest.raises(ValueError, match="batch 1 has other dtypes than batch 0: .*float32.*float64"):
+    load_batches([np.ones(2), np.ones(2, np.float32)])

@@ -1,0 +1,90 @@
+"""The dense matrix and its spectrum."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+
+from tf_hessian.curvature.exact import dense_hessian, exact_spectrum
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.numerics.dense import asymmetry
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((9, 4)), RNG.standard_normal((9, 1))
+X[:, 2] = 0  # an input that is never on
+
+
+@pytest.fixture(scope="module")
+def net():
+  """41 parameters, four of them behind the input that is always 0."""
+  keras.utils.set_random_seed(0)
+  inputs = keras.Input((4,), dtype="float64")
+  x = layers.Dense(4, "tanh", dtype="float64")(inputs)
+  x = layers.Dense(3, "tanh", dtype="float64")(x)
+  model = keras.Model(inputs, layers.Dense(1, dtype="float64", use_bias=False)(x))
+  return HessianOperator(model, "mse", [(X[:5], Y[:5]), (X[5:], Y[5:])])
+
+
+@pytest.fixture(scope="module")
+def matrix(net):
+  return dense_hessian(net)
+
+
+def regression():
+  inputs = keras.Input((4,), dtype="float64")
+  model = keras.Model(inputs, layers.Dense(1, dtype="float64")(inputs))
+  return HessianOperator(model, "mse", [(X[:5], Y[:5]), (X[5:], Y[5:])])
+
+
+def test_dense_hessian_equals_the_column_products(net, matrix, columns):
+  # The same sums, vectorized over columns: some roundings of the largest entry.
+  np.testing.assert_allclose(matrix, columns(net), rtol=0, atol=1e-14)
+
+
+def test_dense_hessian_is_symmetric_to_rounding(matrix):
+  assert asymmetry(matrix) <= 1e-14
+
+
+def test_dense_hessian_reports_its_progress(net):
+  done = []
+  dense_hessian(net, progress=done.append)
+  assert done[-1] == net.shape[0]
+  assert done == sorted(done)
+
+
+def test_dense_hessian_of_another_linear_operator():
+  a = np.diag(np.arange(70.0))
+  a[0, 69] = a[69, 0] = 5
+  found = dense_hessian(scipy.sparse.linalg.aslinearoperator(a))
+  np.testing.assert_array_equal(found, a)
+
+
+def test_exact_spectrum_of_linear_regression_equals_eigvalsh(regression_hessian):
+  expected = np.linalg.eigvalsh(regression_hessian(X))
+  np.testing.assert_allclose(exact_spectrum(regression()).eigenvalues, expected, atol=1e-14)
+
+
+def test_zero_rows_are_counted():
+  spectrum = exact_spectrum(regression())
+  assert spectrum.num_zero_rows == 1
+  np.testing.assert_array_equal(spectrum.nonzero_rows, [0, 1, 3, 4])
+
+
+def test_zero_rows_of_a_net_are_counted(net):
+  spectrum = exact_spectrum(net)
+  assert spectrum.num_zero_rows == 4
+  assert set(range(8, 12)).isdisjoint(spectrum.nonzero_rows)
+
+
+def test_exact_spectrum_has_an_eigenvalue_for_each_parameter(net, matrix):
+  expected = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+  np.testing.assert_allclose(exact_spectrum(net).eigenvalues, expected, rtol=0, atol=1e-14)
+
+
+def test_eigenvectors_are_kept_when_asked_for(net, matrix):
+  spectrum = exact_spectrum(net, eigenvectors=True)
+  v = np.random.default_rng(1).standard_normal(net.shape[0])
+  v /= np.linalg.norm(v)
+  nodes, weights = spectrum.draw(v)
+  np.testing.assert_allclose(nodes @ weights, v @ matrix @ v, rtol=0, atol=1e-14)

@@ -1,0 +1,211 @@
+"""Layer by layer: right second derivatives, or an error that names the layer."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.second_order import DifferentiationError
+
+layers = keras.layers
+IMAGE, SEQUENCE, VECTOR, TOKENS = (6, 6, 2), (5, 3), (6,), (5,)
+
+
+def attention():
+  inputs = keras.Input(SEQUENCE)
+  return keras.Model(inputs, layers.MultiHeadAttention(2, 3)(inputs, inputs))
+
+
+# name: (layers, shape of an example, training). Before layers without parameters, or linear in
+# them, stands one with parameters and a smooth activation.
+TABLE = {
+  "Dense": (lambda: [layers.Dense(4, "tanh")], VECTOR, False),
+  "Conv2D": (lambda: [layers.Conv2D(2, 3, activation="tanh")], IMAGE, False),
+  "Conv2D dilated": (
+    lambda: [layers.Conv2D(2, 2, dilation_rate=2, padding="same", activation="tanh")],
+    IMAGE,
+    False,
+  ),
+  "Conv1D causal": (
+    lambda: [layers.Conv1D(2, 3, padding="causal", activation="tanh")],
+    SEQUENCE,
+    False,
+  ),
+  "DepthwiseConv2D": (
+    lambda: [layers.DepthwiseConv2D(3, strides=2, activation="tanh")],
+    IMAGE,
+    False,
+  ),
+  "SeparableConv2D": (lambda: [layers.SeparableConv2D(2, 3, activation="tanh")], IMAGE, False),
+  "Conv2DTranspose": (
+    lambda: [layers.Conv2DTranspose(2, 3, strides=2, activation="tanh")],
+    IMAGE,
+    False,
+  ),
+  "BatchNormalization, batch statistics": (
+    lambda: [layers.Dense(4, "tanh"), layers.BatchNormalization()],
+    VECTOR,
+    True,
+  ),
+  "BatchNormalization, moving statistics": (
+    lambda: [layers.Dense(4, "tanh"), layers.BatchNormalization()],
+    VECTOR,
+    False,
+  ),
+  "BatchNormalization of images, batch statistics": (
+    lambda: [layers.Conv2D(2, 3, activation="tanh"), layers.BatchNormalization()],
+    IMAGE,
+    True,
+  ),
+  "LayerNormalization": (
+    lambda: [layers.Dense(4, "tanh"), layers.LayerNormalization()],
+    VECTOR,
+    False,
+  ),
+  "GroupNormalization": (
+    lambda: [layers.Conv2D(4, 3, activation="tanh"), layers.GroupNormalization(2)],
+    IMAGE,
+    False,
+  ),
+  "MaxPooling2D": (
+    lambda: [layers.Conv2D(2, 3, padding="same", activation="tanh"), layers.MaxPooling2D(2)],
+    IMAGE,
+    False,
+  ),
+  "MaxPooling2D overlapping": (
+    lambda: [
+      layers.Conv2D(2, 3, padding="same", activation="tanh"),
+      layers.MaxPooling2D(3, strides=2, padding="same"),
+    ],
+    IMAGE,
+    False,
+  ),
+  "AveragePooling2D": (
+    lambda: [layers.Conv2D(2, 3, activation="tanh"), layers.AveragePooling2D(2)],
+    IMAGE,
+    False,
+  ),
+  "Embedding": (
+    lambda: [layers.Embedding(7, 2), layers.Dense(2, "tanh")],
+    TOKENS,
+    False,
+  ),
+  "LSTM": (lambda: [layers.LSTM(2)], SEQUENCE, False),
+  "LSTM unrolled": (lambda: [layers.LSTM(2, unroll=True)], SEQUENCE, False),
+  "GRU": (lambda: [layers.GRU(2)], SEQUENCE, False),
+  "GRU unrolled": (lambda: [layers.GRU(2, unroll=True)], SEQUENCE, False),
+  "MultiHeadAttention": (lambda: [attention()], SEQUENCE, False),
+  "Dropout": (lambda: [layers.Dense(6, "tanh"), layers.Dropout(0.4)], VECTOR, True),
+  "UpSampling2D nearest": (
+    lambda: [layers.Conv2D(2, 3, activation="tanh"), layers.UpSampling2D(2)],
+    IMAGE,
+    False,
+  ),
+}
+
+
+def operator_of(parts, shape, training=False, **options):
+  """Returns a float64 operator of layers with two outputs behind them."""
+  model = keras.Sequential(
+    [keras.Input(shape), *parts, layers.Flatten(), layers.Dense(2, "tanh", name="head")]
+  )
+  rng = np.random.default_rng(0)
+  # Weights away from zero, so that no second derivative is zero by symmetry.
+  for v in model.trainable_variables:
+    v.assign(v.numpy() + 0.1 * rng.standard_normal(v.shape))
+  x = rng.integers(0, 7, (5, *shape)) if shape == TOKENS else rng.standard_normal((5, *shape))
+  return HessianOperator(
+    model, "mse", [(x, rng.standard_normal((5, 2)))], training=training, **options
+  )
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", TABLE)
+def test_products_equal_central_differences_of_the_gradient(name, difference_error):
+  make, shape, training = TABLE[name]
+  operator = operator_of(make(), shape, training)
+  directions = np.random.default_rng(1).standard_normal((operator.shape[0], 3))
+  directions /= np.linalg.norm(directions, axis=0)
+  products = np.stack([operator @ d for d in directions.T], axis=1)
+  # Differences at the best step err by some 1e-10 (see difference_error); third derivatives of
+  # these nets are up to ten times the second ones.
+  assert difference_error(operator, directions, products) <= 1e-8
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["Conv2D", "MaxPooling2D", "MultiHeadAttention", "GRU unrolled"])
+def test_both_modes_give_the_same_products(name, relative_error):
+  make, shape, training = TABLE[name]
+  first = operator_of(make(), shape, training, mode="forward_over_backward")
+  second = operator_of(make(), shape, training, mode="backward_over_backward")
+  v = np.random.default_rng(1).standard_normal(first.shape[0])
+  for p, q in zip(second.objective.parameters, first.objective.parameters, strict=True):
+    p.assign(q)
+  assert relative_error(first @ v, second @ v) <= 1e-12
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("make", [layers.LSTM, layers.GRU])
+def test_loops_of_recurrent_layers_choose_the_mode_that_passes_them(make):
+  assert operator_of([make(2)], SEQUENCE).mode == "backward_over_backward"
+
+
+@pytest.mark.usefixtures("float64")
+def test_forward_mode_through_a_loop_is_refused_naming_the_layer():
+  with pytest.raises(DifferentiationError, match="can't pass operation .*While of layer 'loop'"):
+    operator_of([layers.GRU(2, name="loop")], SEQUENCE, mode="forward_over_backward")
+
+
+def softsign_dense():
+  return layers.Dense(4, "softsign", name="culprit")
+
+
+BEFORE = lambda: layers.Conv2D(2, 3, padding="same", activation="tanh")  # noqa: E731
+
+REFUSED = {
+  "UpSampling2D bilinear": (
+    lambda: [BEFORE(), layers.UpSampling2D(2, interpolation="bilinear", name="culprit")],
+    IMAGE,
+  ),
+  "UpSampling2D bicubic": (
+    lambda: [BEFORE(), layers.UpSampling2D(2, interpolation="bicubic", name="culprit")],
+    IMAGE,
+  ),
+  "softsign": (lambda: [softsign_dense()], VECTOR),
+  "Resizing nearest": (
+    lambda: [BEFORE(), layers.Resizing(4, 4, interpolation="nearest", name="culprit")],
+    IMAGE,
+  ),
+  "MaxPooling2D strides 1 same": (
+    lambda: [BEFORE(), layers.MaxPooling2D(2, strides=1, padding="same", name="culprit")],
+    IMAGE,
+  ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_differentiated_twice_is_refused_naming_the_layer(name):
+  make, shape = REFUSED[name]
+  with pytest.raises(DifferentiationError, match="'culprit'"):
+    operator = operator_of(make(), shape)
+    operator @ np.ones(operator.shape[0])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["UpSampling2D bilinear", "MaxPooling2D strides 1 same"])
+def test_variables_behind_what_cannot_be_differentiated_twice_can_be_chosen(name, difference_error):
+  make, shape = REFUSED[name]
+  operator = operator_of(make(), shape, variables="head")
+  directions = np.eye(operator.shape[0])[:, :3]
+  products = np.stack([operator @ d for d in directions.T], axis=1)
+  assert difference_error(operator, directions, products) <= 1e-8
+
+
+@pytest.mark.usefixtures("float64")
+def test_tf_nn_moments_is_restored_after_tracing():
+  before = tf.nn.moments
+  make, shape, training = TABLE["BatchNormalization, batch statistics"]
+  operator = operator_of(make(), shape, training)
+  operator @ np.ones(operator.shape[0])
+  assert tf.nn.moments is before

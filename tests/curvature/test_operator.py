@@ -1,0 +1,505 @@
+"""The operator against closed forms and differences, and as a SciPy linear operator."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator, NonFiniteError
+from tf_hessian.curvature.products import MODES
+
+layers = keras.layers
+N, INPUTS, CLASSES = 11, 4, 3
+# Two correct float64 computations of these small matrices differ by some roundings of 1e-16;
+# 1e-12 leaves room for cancellation, and nothing that passed through float32 meets it.
+FLOAT64 = 1e-12
+# About 16 roundings of float32.
+FLOAT32 = 2e-6
+
+
+def rounded(rng, *shape):
+  """Returns normal numbers that float32 has exactly, as float64."""
+  return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def batches(*arrays, sizes):
+  """Cuts arrays into a list of batches of the given sizes."""
+  ends = np.cumsum(sizes)
+  return [tuple(a[e - s : e] for a in arrays) for s, e in zip(sizes, ends, strict=True)]
+
+
+RNG = np.random.default_rng(0)
+X = rounded(RNG, N, INPUTS)
+CLASS = RNG.integers(0, CLASSES, N)
+ONE_HOT = np.eye(CLASSES)[CLASS]
+KERNEL, BIAS = rounded(RNG, INPUTS, CLASSES), rounded(RNG, CLASSES)
+LOGITS = X @ KERNEL + BIAS
+
+
+def softmax_model(dtype, activation=None):
+  model = keras.Sequential(
+    [
+      keras.Input((INPUTS,), dtype=dtype),
+      layers.Dense(CLASSES, activation=activation, dtype=dtype, name="logits"),
+    ]
+  )
+  model.set_weights([KERNEL, BIAS])
+  return model
+
+
+def softmax_operator(sizes=(N,), weights=None, dtype="float64", **options):
+  arrays = (X, CLASS) if weights is None else (X, CLASS, np.asarray(weights, np.float64))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  return HessianOperator(softmax_model(dtype), loss, batches(*arrays, sizes=sizes), **options)
+
+
+# Closed forms.
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [tf.constant, tf.Variable])
+def test_a_quadratic_function_has_its_matrix(symmetric_matrix, columns, kind, mode):
+  a = tf.constant(symmetric_matrix(7))
+
+  def loss(parameters, batch):
+    del batch
+    x = tf.concat([tf.reshape(p, [-1]) for p in parameters], 0)
+    return 0.5 * tf.tensordot(x, tf.linalg.matvec(a, x), 1)
+
+  point = [kind(np.arange(3.0)), kind(np.ones((2, 2)))]
+  operator = HessianOperator(point, loss, [np.zeros(5), np.zeros(2)], mode=mode)
+  np.testing.assert_allclose(columns(operator), a.numpy(), rtol=0, atol=1e-14)
+
+
+@pytest.fixture(scope="module")
+def symmetric_matrix():
+  def make(n):
+    a = np.random.default_rng(1).standard_normal((n, n))
+    return a + a.T
+
+  return make
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", FLOAT64), ("float32", FLOAT32)])
+def test_linear_regression_by_a_model(
+  columns, relative_error, regression_hessian, dtype, tolerance, outputs
+):
+  model = keras.Sequential(
+    [keras.Input((INPUTS,), dtype=dtype), layers.Dense(outputs, dtype=dtype)]
+  )
+  targets = rounded(np.random.default_rng(1), N, outputs)
+  operator = HessianOperator(
+    model, keras.losses.MeanSquaredError(), batches(X, targets, sizes=(4, 4, 3))
+  )
+  assert relative_error(columns(operator), regression_hessian(X, outputs)) <= tolerance
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", FLOAT64), ("float32", FLOAT32)])
+def test_linear_regression_by_a_function(columns, relative_error, dtype, tolerance):
+  def loss(parameters, batch):
+    x, y = batch
+    return (tf.linalg.matvec(x, parameters[0]) - y) ** 2
+
+  data = batches(X.astype(dtype), X[:, 0].astype(dtype), sizes=(4, 4, 3))
+  operator = HessianOperator([tf.zeros(INPUTS, dtype)], loss, data)
+  assert relative_error(columns(operator), 2 * X.T @ X / N) <= tolerance
+
+
+WAYS = {
+  "categorical from logits": (None, keras.losses.CategoricalCrossentropy, True, ONE_HOT),
+  "categorical": ("softmax", keras.losses.CategoricalCrossentropy, False, ONE_HOT),
+  "sparse from logits": (None, keras.losses.SparseCategoricalCrossentropy, True, CLASS),
+  "sparse": ("softmax", keras.losses.SparseCategoricalCrossentropy, False, CLASS),
+}
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", FLOAT64), ("float32", FLOAT32)])
+@pytest.mark.parametrize("way", WAYS)
+def test_softmax_regression_by_a_model(
+  columns, relative_error, softmax_hessian, way, dtype, tolerance
+):
+  activation, loss, from_logits, targets = WAYS[way]
+  operator = HessianOperator(
+    softmax_model(dtype, activation),
+    loss(from_logits=from_logits),
+    batches(X, targets, sizes=(N,)),
+  )
+  assert relative_error(columns(operator), softmax_hessian(X, LOGITS)) <= tolerance
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", FLOAT64), ("float32", FLOAT32)])
+def test_softmax_regression_by_a_function(
+  columns, relative_error, softmax_hessian, dtype, tolerance
+):
+  def loss(parameters, batch):
+    x, y = batch
+    return tf.nn.softmax_cross_entropy_with_logits(y, x @ parameters[0] + parameters[1])
+
+  data = batches(X.astype(dtype), ONE_HOT.astype(dtype), sizes=(6, 5))
+  point = [tf.constant(KERNEL, dtype), tf.constant(BIAS, dtype)]
+  operator = HessianOperator(point, loss, data)
+  assert relative_error(columns(operator), softmax_hessian(X, LOGITS)) <= tolerance
+
+
+# A small convolutional net.
+
+
+def conv_net(dtype, dropout):
+  """Convolution, batch norm, both poolings, dropout; smooth but for the maxima."""
+  model = keras.Sequential(
+    [
+      keras.Input((6, 6, 2), dtype=dtype),
+      layers.Conv2D(3, 3, padding="same", activation="tanh", dtype=dtype),
+      layers.BatchNormalization(dtype=dtype),
+      layers.AveragePooling2D(2, dtype=dtype),
+      layers.MaxPooling2D(2, strides=1, dtype=dtype),
+      layers.Flatten(dtype=dtype),
+      layers.Dropout(dropout, seed=1, dtype=dtype),
+      layers.Dense(3, dtype=dtype),
+    ]
+  )
+  rng = np.random.default_rng(2)
+  for v in model.trainable_variables:
+    v.assign(0.5 * rounded(rng, *v.shape) + ("gamma" in v.path))
+  for v in model.non_trainable_variables:
+    if "moving" in v.path:
+      v.assign(np.abs(rounded(rng, *v.shape)) + 0.5)
+  return model
+
+
+@pytest.fixture(scope="module")
+def conv_operator():
+  """Returns a function: (dtype, training, mode, dropout) -> operator, each made once."""
+  rng = np.random.default_rng(3)
+  data = batches(rounded(rng, 8, 6, 6, 2), rng.integers(0, 3, 8), sizes=(4, 4))
+  made = {}
+
+  def make(dtype, training, mode=MODES[0], dropout=0.3):
+    key = dtype, training, mode, dropout
+    if key not in made:
+      loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+      made[key] = HessianOperator(
+        conv_net(dtype, dropout), loss, data, training=training, mode=mode
+      )
+    return made[key]
+
+  return make
+
+
+@pytest.fixture(scope="module")
+def conv_matrix(conv_operator, columns):
+  made = {}
+
+  def make(*key):
+    if key not in made:
+      made[key] = columns(conv_operator(*key))
+    return made[key]
+
+  return make
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_conv_net_modes_of_differentiation_agree(conv_matrix, relative_error, training):
+  first, second = (conv_matrix("float64", training, mode) for mode in MODES)
+  assert relative_error(first, second) <= FLOAT64
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_conv_net_equals_central_differences(
+  conv_operator, conv_matrix, difference_error, training
+):
+  operator = conv_operator("float64", training, MODES[0])
+  matrix = conv_matrix("float64", training, MODES[0])
+  # The best step gives some 1e-10; third derivatives are larger than second ones.
+  assert difference_error(operator, np.eye(len(matrix)), matrix) <= 1e-8
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_conv_net_in_float32_agrees_with_float64(conv_matrix, relative_error, training):
+  # Without dropout: Keras draws other random numbers in another type, so other units are dropped.
+  first, second = (conv_matrix(d, training, MODES[0], 0.0) for d in ("float32", "float64"))
+  assert relative_error(first, second) <= FLOAT32
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_conv_net_is_symmetric(conv_matrix, relative_error, training):
+  matrix = conv_matrix("float64", training, MODES[0])
+  assert relative_error(matrix.T, matrix) <= FLOAT64
+
+
+# Batches.
+
+
+def test_a_short_last_batch_counts_by_its_examples(columns, relative_error):
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+  def matrix(sizes):
+    data = batches(X[:3], CLASS[:3], sizes=sizes)
+    return columns(HessianOperator(softmax_model("float64"), loss, data))
+
+  assert relative_error(matrix((2, 1)), matrix((3,))) <= 1e-15 * 10
+
+
+@pytest.mark.parametrize("sizes", [(1, 4, 2, 4), (5, 1, 5), (1,) * N, (N,)])
+def test_batches_of_any_sizes_give_the_hessian_of_the_whole(
+  columns, relative_error, softmax_hessian, sizes
+):
+  assert relative_error(columns(softmax_operator(sizes)), softmax_hessian(X, LOGITS)) <= FLOAT64
+
+
+WEIGHTS = {
+  "positive": np.linspace(0.5, 3, N),
+  "some zero": np.array([0, 1, 2, 0, 0, 1, 3, 1, 0, 1, 0.5]),
+  "a whole batch zero": np.array([0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]),
+  "all small": np.full(N, 1e-9),
+}
+
+
+@pytest.mark.parametrize("which", WEIGHTS)
+def test_sample_weights_enter_sum_and_divisor(columns, relative_error, softmax_hessian, which):
+  weights = WEIGHTS[which]
+  expected = softmax_hessian(X, LOGITS, weights)
+  assert relative_error(columns(softmax_operator((4, 4, 3), weights)), expected) <= FLOAT64
+
+
+def as_dataset(data):
+  specs = tf.nest.map_structure(
+    lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), tuple(data[0])
+  )
+  return tf.data.Dataset.from_generator(lambda: iter(data), output_signature=specs)
+
+
+@pytest.mark.parametrize("kind", [list, as_dataset])
+@pytest.mark.parametrize("sizes", [(4, 4, 3), (N,), (4, 3, 4), (2, 3, 2, 4)])
+def test_cached_and_streamed_data_give_bitwise_the_same(sizes, kind):
+  data = kind(batches(X, CLASS, sizes=sizes))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  cached, streamed = (
+    HessianOperator(softmax_model("float64"), loss, data, cache_bytes=size) for size in (2**30, 0)
+  )
+  assert (cached.batches.cached, streamed.batches.cached) == (True, False)
+  for v in np.random.default_rng(0).standard_normal((10, cached.shape[0])):
+    np.testing.assert_array_equal(cached @ v, streamed @ v)
+
+
+def test_num_batches_uses_only_the_first(columns, relative_error, softmax_hessian):
+  operator = softmax_operator((4, 4, 3), num_batches=2)
+  assert relative_error(columns(operator), softmax_hessian(X[:8], LOGITS[:8])) <= FLOAT64
+
+
+def test_a_tf_data_set_and_a_list_give_bitwise_the_same():
+  data = tf.data.Dataset.from_tensor_slices((X, CLASS)).batch(4)
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  first = HessianOperator(softmax_model("float64"), loss, data)
+  v = np.arange(first.shape[0], dtype=float)
+  np.testing.assert_array_equal(first @ v, softmax_operator((4, 4, 3)) @ v)
+
+
+# A SciPy linear operator.
+
+
+@pytest.fixture(scope="module")
+def operator():
+  return softmax_operator((4, 4, 3))
+
+
+@pytest.fixture(scope="module")
+def matrix(operator, columns):
+  return columns(operator)
+
+
+def test_shape_and_dtype(operator):
+  n = (INPUTS + 1) * CLASSES
+  assert isinstance(operator, scipy.sparse.linalg.LinearOperator)
+  assert (operator.shape, operator.dtype) == ((n, n), np.float64)
+
+
+def test_eigsh_finds_the_extreme_eigenvalues(operator, softmax_hessian):
+  expected = np.linalg.eigvalsh(softmax_hessian(X, LOGITS))
+  found = scipy.sparse.linalg.eigsh(
+    operator, k=3, which="LA", return_eigenvectors=False, v0=X.flat[:15]
+  )
+  np.testing.assert_allclose(np.sort(found), expected[-3:], rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 70])
+def test_matmat_equals_columns_of_matvec(operator, matrix, count):
+  x = np.random.default_rng(count).standard_normal((operator.shape[0], count))
+  # The same sums in another order: some roundings of the largest entries.
+  np.testing.assert_allclose(operator @ x, matrix @ x, rtol=0, atol=1e-13)
+
+
+def test_matmat_does_not_depend_on_columns_per_pass(operator):
+  x = np.random.default_rng(0).standard_normal((operator.shape[0], 5))
+  other = softmax_operator((4, 4, 3), columns_per_pass=2)
+  np.testing.assert_allclose(other @ x, operator @ x, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("view", ["H", "T"])
+def test_adjoint_and_transpose_give_the_same_products(operator, view):
+  v = np.arange(operator.shape[0], dtype=float)
+  np.testing.assert_array_equal(getattr(operator, view) @ v, operator @ v)
+
+
+def test_rmatvec_equals_matvec(operator):
+  v = np.arange(operator.shape[0], dtype=float)
+  np.testing.assert_array_equal(operator.rmatvec(v), operator.matvec(v))
+
+
+def test_products_accept_float32_and_strided_vectors(operator):
+  v = np.arange(2 * operator.shape[0], dtype=np.float32)[::2]
+  np.testing.assert_array_equal(operator @ v, operator @ v.astype(np.float64))
+
+
+def test_operator_follows_the_model(softmax_hessian, columns, relative_error):
+  operator = softmax_operator()
+  columns(operator)
+  operator.model.set_weights([KERNEL / 2, BIAS])
+  expected = softmax_hessian(X, X @ KERNEL / 2 + BIAS)
+  assert relative_error(columns(operator), expected) <= FLOAT64
+
+
+def test_parameter_names_and_shapes_are_in_the_order_of_trainable_variables(operator):
+  variables = operator.model.trainable_variables
+  assert list(operator.parameter_names) == [v.path for v in variables]
+  assert list(operator.parameter_shapes) == [tuple(v.shape) for v in variables]
+
+
+def test_parameters_returns_the_point(operator):
+  np.testing.assert_array_equal(operator.parameters(), np.append(KERNEL.ravel(), BIAS))
+
+
+def test_description_tells_what_defines_the_matrix(operator):
+  described = operator.description()
+  assert described["num_examples"] == N
+  assert described["data_fingerprint"] == operator.batches.fingerprint
+  assert described["training"] is False
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_precision_is_that_of_the_arithmetic(dtype):
+  assert softmax_operator(dtype=dtype).precision == np.finfo(dtype).eps
+
+
+# Loss and gradient.
+
+
+def test_gradient_equals_differences_of_the_loss(operator, difference_error):
+  gradient = operator.gradient()
+  identity = np.eye(operator.shape[0])
+  # Differences of the loss itself lose eps / h = 1e-11 at h = 1e-5.
+  assert difference_error(operator, identity, gradient, operator.loss) <= 1e-8
+
+
+@pytest.mark.parametrize("sizes", [(N,), (4, 4, 3)])
+def test_loss_equals_the_models_own_evaluate(sizes):
+  operator = softmax_operator(sizes, dtype="float32")
+  operator.model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+  expected = operator.model.evaluate(X, CLASS, batch_size=4, verbose=0)
+  np.testing.assert_allclose(operator.loss(), expected, rtol=1e-6)  # evaluate is float32
+
+
+def test_loss_equals_the_models_own_evaluate_with_regularization():
+  model = keras.Sequential(
+    [keras.Input((INPUTS,)), layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.1))]
+  )
+  model.compile(loss="mse")
+  targets = X[:, :2]
+  expected = model.evaluate(X, targets, batch_size=4, verbose=0)
+  operator = HessianOperator(model, "mse", batches(X, targets, sizes=(4, 4, 3)))
+  np.testing.assert_allclose(operator.loss(), expected, rtol=1e-6)
+
+
+def test_gradient_is_the_closed_form(operator, relative_error):
+  p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+  x1 = np.concatenate([X, np.ones((N, 1))], axis=1)
+  expected = (x1.T @ (p - ONE_HOT) / N).ravel()
+  assert relative_error(operator.gradient(), expected) <= FLOAT64
+
+
+# Errors.
+
+
+def test_unknown_mode_is_refused_with_the_nearest():
+  with pytest.raises(ValueError, match="did you mean 'forward_over_backward'"):
+    softmax_operator(mode="forward_over_backwards")
+
+
+def test_a_vector_of_another_length_is_refused(operator):
+  with pytest.raises(ValueError):
+    operator @ np.zeros(3)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient", "product"])
+def test_nan_in_the_data_names_the_batch(what):
+  x = X.copy()
+  x[5, 0] = np.nan
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  operator = HessianOperator(softmax_model("float64"), loss, batches(x, CLASS, sizes=(4, 4, 3)))
+  call = {"loss": operator.loss, "gradient": operator.gradient}
+  with pytest.raises(NonFiniteError, match="batch 1 "):
+    call.get(what, lambda: operator @ np.ones(operator.shape[0]))()
+
+
+def test_nan_of_a_product_names_the_batch_and_the_variable():
+  # At 0, x^1.5 has a finite value and gradient, and an infinite second derivative.
+  def loss(parameters, batch):
+    a, b = parameters
+    return a**2 * batch + tf.pow(b + 7 - batch, 1.5)
+
+  point = [tf.Variable(1.0, name="a"), tf.Variable(0.0, name="b")]
+  operator = HessianOperator(point, loss, [np.float32([1, 2]), np.float32([5, 7])])
+  with pytest.raises(NonFiniteError, match="product: in batch 1 .*variable 'b'"):
+    operator @ np.ones(2)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient", "product"])
+def test_nan_in_a_variable_names_it(what):
+  operator = softmax_operator()
+  operator.model.layers[-1].bias.assign([0, np.nan, 0])
+  call = {"loss": operator.loss, "gradient": operator.gradient}
+  with pytest.raises(NonFiniteError, match="variable '[^']*bias' itself is not finite"):
+    call.get(what, lambda: operator @ np.ones(operator.shape[0]))()
+
+
+def test_nan_in_a_variable_after_good_products_names_it():
+  operator = softmax_operator()
+  v = np.ones(operator.shape[0])
+  operator @ v
+  operator.model.layers[-1].bias.assign([0, np.nan, 0])
+  with pytest.raises(NonFiniteError, match="product: .*variable '[^']*bias' itself is not finite"):
+    operator @ v
+
+
+def test_nan_in_a_block_of_products_names_the_batch():
+  operator = softmax_operator((4, 4, 3))
+  n = operator.shape[0]
+  operator @ np.eye(n)
+  operator.model.layers[-1].kernel.assign(np.full((INPUTS, CLASSES), np.nan))
+  with pytest.raises(NonFiniteError, match="product: in batch 0 "):
+    operator @ np.eye(n)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bad", [CLASSES, -1])
+def test_a_class_number_out_of_range_names_the_batch(dtype, bad):
+  y = CLASS.copy()
+  y[9] = bad
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  operator = HessianOperator(softmax_model(dtype), loss, batches(X, y, sizes=(4, 4, 3)))
+  with pytest.raises(ValueError, match="batch 2 "):
+    operator @ np.ones(operator.shape[0])
+
+
+def test_weights_that_are_all_zero_are_refused():
+  operator = softmax_operator((4, 4, 3), np.zeros(N))
+  with pytest.raises(ValueError, match="expected a positive sum of the examples' weights, got 0"):
+    operator @ np.ones(operator.shape[0])
+
+
+@pytest.mark.parametrize("value, error", [(0, ValueError), (1.5, TypeError)])
+def test_columns_per_pass_must_be_a_count(value, error):
+  with pytest.raises(error, match="columns_per_pass: expected an integer of at least 1"):
+    softmax_operator(columns_per_pass=value)

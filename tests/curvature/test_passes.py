@@ -1,0 +1,167 @@
+"""A pass leaves the model alone, is traced once, and takes neither time nor memory of its own."""
+
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator
+
+layers = keras.layers
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+Y = np.arange(10) % 3
+
+
+def dataset(batch_size=5, num_examples=10):
+  pairs = X[:num_examples], Y[:num_examples]
+  return tf.data.Dataset.from_tensor_slices(pairs).batch(batch_size)
+
+
+def random_model():
+  """Batch norm and dropout: a model with moving statistics and a seed generator."""
+  return keras.Sequential(
+    [
+      keras.Input((4,)),
+      layers.Dense(8, activation="tanh"),
+      layers.BatchNormalization(),
+      layers.Dropout(0.5),
+      layers.Dense(3),
+    ]
+  )
+
+
+def small_model():
+  """103 parameters."""
+  return keras.Sequential(
+    [keras.Input((4,)), layers.Dense(12, activation="tanh"), layers.Dense(3)], name="small"
+  )
+
+
+def vector(operator, seed=0):
+  return np.random.default_rng(seed).standard_normal(operator.shape[0])
+
+
+# The state of the model.
+
+
+@pytest.mark.parametrize("what", ["product", "products", "gradient", "loss"])
+def test_moving_statistics_and_seed_generators_stay_bit_identical(what):
+  model = random_model()
+  before = [v.numpy().tobytes() for v in model.variables]
+  operator = HessianOperator(model, LOSS, dataset(), training=True)
+  calls = {
+    "product": lambda: operator @ vector(operator),
+    "products": lambda: operator @ np.eye(operator.shape[0])[:, :3],
+    "gradient": operator.gradient,
+    "loss": operator.loss,
+  }
+  calls[what]()
+  calls[what]()
+  assert [v.numpy().tobytes() for v in model.variables] == before
+
+
+@pytest.fixture(scope="module")
+def random_operators():
+  """Operators on one model with dropout, seeds 0, 0 and 1."""
+  keras.utils.set_random_seed(0)
+  model = random_model()
+  return [HessianOperator(model, LOSS, dataset(), training=True, seed=s) for s in (0, 0, 1)]
+
+
+def test_dropout_gives_the_same_matrix_twice(random_operators, columns):
+  first, second = columns(random_operators[0]), columns(random_operators[0])
+  np.testing.assert_array_equal(first, second)
+
+
+def test_dropout_gives_the_same_matrix_in_another_operator_of_the_same_seed(random_operators):
+  first, second, _ = random_operators
+  np.testing.assert_array_equal(first @ vector(first), second @ vector(first))
+
+
+def test_dropout_gives_another_matrix_for_another_seed(random_operators):
+  first, _, third = random_operators
+  assert not np.allclose(first @ vector(first), third @ vector(first))
+
+
+def test_dropout_drops_other_units_in_other_batches():
+  # Two batches of the same examples: with the same masks, the loss would be that of one batch.
+  model = random_model()
+  same = (X[:5], Y[:5])
+  one, two = (HessianOperator(model, LOSS, [same] * n, training=True).loss() for n in (1, 2))
+  assert abs(one - two) > 1e-3
+
+
+def test_dropout_of_two_layers_is_not_the_same():
+  inputs = keras.Input((50,))
+  drop = [layers.Dropout(0.5, seed=7)(inputs) for _ in range(2)]
+  outputs = layers.Dense(1, use_bias=False, kernel_initializer="ones")(layers.Subtract()(drop))
+  # With the same masks, the difference would be zero.
+  model = keras.Model(inputs, outputs)
+  data = [(np.ones((4, 50), np.float32), np.zeros((4, 1), np.float32))]
+  assert HessianOperator(model, "mse", data, training=True).loss() > 0
+
+
+def test_without_training_nothing_is_dropped():
+  model = random_model()
+  operators = [HessianOperator(model, LOSS, dataset(), seed=s) for s in (0, 1)]
+  assert operators[0].loss() == operators[1].loss()
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**40 + 3])
+def test_large_seeds_are_different_seeds(seed):
+  model = random_model()
+  first, second = (
+    HessianOperator(model, LOSS, dataset(), training=True, seed=s) for s in (seed, seed % 2**31)
+  )
+  assert first.loss() != second.loss()
+
+
+# Tracing, memory, time.
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+@pytest.mark.parametrize("num_examples, count", [(10, 1), (8, 2)], ids=["even", "short last"])
+def test_a_product_is_traced_once_for_each_shape(num_examples, count, cache_bytes):
+  operator = HessianOperator(small_model(), LOSS, dataset(5, num_examples), cache_bytes=cache_bytes)
+  for i in range(90):
+    operator @ vector(operator, i)
+  assert operator.tracing_count == count
+
+
+def test_several_operators_do_not_share_their_traces():
+  operators = [HessianOperator(small_model(), LOSS, dataset()) for _ in range(3)]
+  for operator in operators:
+    operator @ vector(operator)
+  assert [o.tracing_count for o in operators] == [1, 1, 1]
+
+
+def resident_bytes():
+  with open("/proc/self/status") as status:
+    line = next(line for line in status if line.startswith("VmRSS:"))
+  return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+def test_memory_does_not_grow_product_after_product(cache_bytes):
+  operator = HessianOperator(small_model(), LOSS, dataset(), cache_bytes=cache_bytes)
+  v = vector(operator)
+  for _ in range(50):
+    operator @ v
+  before = resident_bytes()
+  for _ in range(200):
+    operator @ v
+  assert resident_bytes() - before < 5e6
+
+
+def test_a_product_of_a_small_model_takes_under_3_ms():
+  operator = HessianOperator(small_model(), LOSS, dataset(10))
+  v = vector(operator)
+  times = []
+  for _ in range(200):
+    start = time.perf_counter()
+    operator @ v
+    times.append(time.perf_counter() - start)
+  assert np.median(times) < 3e-3

@@ -1,0 +1,220 @@
+"""The check passes healthy operators, and names what is wrong with others."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.selfcheck import check_operator
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((8, 3)).astype(np.float32)
+Y = RNG.standard_normal((8, 1)).astype(np.float32)
+DATA = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+
+
+def model_of(*parts, shape=(3,)):
+  return keras.Sequential([keras.Input(shape), *parts, layers.Dense(1, name="head")])
+
+
+def functional():
+  inputs = keras.Input((3,))
+  x = layers.Dense(3, activation="tanh")(inputs)
+  return keras.Model(inputs, layers.Dense(1)(layers.Add()([x, inputs])))
+
+
+HEALTHY = {
+  "dense": (lambda: model_of(layers.Dense(4, "tanh")), {}),
+  "functional": (functional, {}),
+  "batch statistics and dropout": (
+    lambda: model_of(layers.Dense(6, "tanh"), layers.BatchNormalization(), layers.Dropout(0.3)),
+    {"training": True},
+  ),
+  "a block": (lambda: model_of(layers.Dense(4, "tanh")), {"variables": "head"}),
+  "quadratic loss of a linear model": (lambda: model_of(), {}),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_models_pass(name):
+  make, options = HEALTHY[name]
+  report = check_operator(HessianOperator(make(), "mse", DATA, **options))
+  report.raise_for_problems()
+  assert report.passed and report.repeatable
+  assert report.difference_error is not None and report.difference_error < 1e-6
+
+
+def test_a_healthy_plain_function_passes():
+  def loss(parameters, batch):
+    x, y = batch
+    return (tf.tanh(tf.linalg.matvec(x, parameters[0])) - tf.cast(y[:, 0], x.dtype)) ** 2
+
+  report = check_operator(HessianOperator([tf.Variable([0.1, 0.2, 0.3])], loss, DATA))
+  report.raise_for_problems()
+  assert report.difference_error < 1e-6
+
+
+def test_the_model_is_unchanged():
+  model = model_of(layers.Dense(4, "tanh"), layers.BatchNormalization(), layers.Dropout(0.3))
+  before = [v.numpy().tobytes() for v in model.variables]
+  check_operator(HessianOperator(model, "mse", DATA, training=True))
+  assert [v.numpy().tobytes() for v in model.variables] == before
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_rounding_error_of_a_float32_model_is_rounding(dropout):
+  model = model_of(layers.Dense(6, "tanh"), layers.Dropout(dropout))
+  report = check_operator(HessianOperator(model, "mse", DATA, training=True))
+  assert 0 < report.rounding_error < 1e-5
+
+
+def test_a_zero_hessian_passes():
+  operator = HessianOperator([tf.ones(3)], lambda p, b: b * tf.reduce_sum(p[0]), [np.ones(2, "f4")])
+  report = check_operator(operator)
+  report.raise_for_problems()
+  assert report.difference_skipped == "the product with the test vector is zero"
+
+
+def test_differences_can_be_left_out():
+  report = check_operator(HessianOperator(model_of(), "mse", DATA), differences=False)
+  assert (report.difference_error, report.difference_skipped) == (None, "not asked for")
+
+
+def problem(operator, **options):
+  """Returns the only problem that is found."""
+  report = check_operator(operator, **options)
+  assert not report.passed
+  assert len(report.problems) == 1
+  return report.problems[0]
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+def test_reshuffled_data_are_named(cache_bytes):
+  data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(8, seed=1).batch(4)
+  operator = HessianOperator(model_of(), "mse", data, cache_bytes=cache_bytes)
+  report = check_operator(operator, differences=False)
+  assert any("the order of the examples changes" in p for p in report.problems)
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+def test_a_random_map_is_named(cache_bytes):
+  rng = np.random.default_rng(0)
+
+  def noisy(x, y):
+    z = tf.numpy_function(lambda a: a + np.float32(rng.standard_normal()), [x], tf.float32)
+    return tf.ensure_shape(z, x.shape), y
+
+  data = tf.data.Dataset.from_tensor_slices((X, Y)).map(noisy).batch(4)
+  operator = HessianOperator(model_of(), "mse", data, cache_bytes=cache_bytes)
+  report = check_operator(operator, differences=False)
+  assert any("the examples themselves change" in p for p in report.problems)
+
+
+@keras.saving.register_keras_serializable(package="test_selfcheck")
+class Noise(layers.Layer):
+  """Draws from TensorFlow's own stateful generator."""
+
+  def call(self, inputs):
+    return inputs * (1 + 0.1 * tf.random.normal(tf.shape(inputs), dtype=inputs.dtype))
+
+
+def test_random_numbers_of_a_layer_are_named():
+  operator = HessianOperator(model_of(Noise(name="noise")), "mse", DATA, deterministic=False)
+  report = check_operator(operator, differences=False)
+  assert not report.repeatable
+  assert any("layer 'noise' draws random numbers" in p for p in report.problems)
+
+
+@keras.saving.register_keras_serializable(package="test_selfcheck")
+class StoppedSquare(layers.Layer):
+  """Adds x^2 with a gradient whose own derivative is stopped: no second derivative of x^2."""
+
+  def call(self, inputs):
+    return inputs + wrong_square(inputs)
+
+
+@tf.custom_gradient
+def wrong_square(x):
+  """x^2 with the right gradient, whose own derivative is stopped."""
+  return x * x, lambda g: 2 * g * tf.stop_gradient(x)
+
+
+def test_a_stopped_second_derivative_is_found():
+  operator = HessianOperator(model_of(layers.Dense(3), StoppedSquare()), "mse", DATA)
+  report = check_operator(operator)
+  assert any("wrong second derivative" in p for p in report.problems)
+
+
+def test_a_wrong_custom_gradient_of_a_plain_function_is_found_by_differences():
+  def loss(parameters, batch):
+    return batch * tf.reduce_sum(wrong_square(parameters[0]))
+
+  operator = HessianOperator([tf.Variable([1.0, 2.0])], loss, [np.ones(2, np.float32)])
+  # Its products are all zero, where they should be twice the vector.
+  report = check_operator(operator)
+  assert any("differ from central differences" in p for p in report.problems)
+
+
+def test_an_asymmetric_matrix_is_found_without_differences():
+  @tf.custom_gradient
+  def wrong_product(a, b):
+    return a * b, lambda g: (g * b, g * tf.stop_gradient(a))
+
+  def loss(parameters, batch):
+    a, b = parameters
+    return batch * (tf.reduce_sum(a * a) + tf.reduce_sum(wrong_product(a, b)))
+
+  point = [tf.Variable([1.0, 2.0]), tf.Variable([3.0, 4.0])]
+  operator = HessianOperator(point, loss, [np.ones(2, np.float32)])
+  assert "it is not symmetric" in problem(operator, differences=False)
+
+
+def test_asymmetry_at_float32_rounding_is_found_in_a_float64_model():
+  # 1e-5 relative is far above the rounding of float64, though below a thousand of float32.
+  @tf.custom_gradient
+  def slightly_wrong(a, b):
+    stopped = tf.stop_gradient(a)
+    return a * b, lambda g: (g * b, g * (a + 2e-5 * (stopped - a)))
+
+  @keras.saving.register_keras_serializable(package="test_selfcheck")
+  class Wrong(layers.Layer):
+    def build(self, shape):
+      self.a = self.add_weight(shape=(1,), initializer="ones", name="a")
+      self.b = self.add_weight(shape=(1,), initializer="ones", name="b")
+      super().build(shape)
+
+    def call(self, inputs):
+      return inputs + slightly_wrong(self.a.value + 0.0, self.b.value + 0.0)
+
+  model = keras.Sequential([keras.Input((3,), dtype="float64"), Wrong(dtype="float64")])
+  operator = HessianOperator(model, "mse", [(X.astype(float), X[:, ::-1].astype(float))])
+  assert "it is not symmetric" in problem(operator, differences=False)
+
+
+class NoConfig(keras.Model):
+  """A subclassed model that can't be copied."""
+
+  def __init__(self, width):
+    super().__init__()
+    self.dense = layers.Dense(width)
+
+  def call(self, inputs, training=False):
+    return self.dense(inputs, training=training)
+
+
+def test_a_float64_copy_that_cannot_be_built_is_said():
+  model = NoConfig(1)
+  model(X)
+  report = check_operator(HessianOperator(model, "mse", DATA))
+  assert report.passed
+  assert report.difference_error is None
+  assert report.difference_skipped.startswith("no float64 copy of the model could be built: ")
+
+
+def test_raise_for_problems_raises_all_of_them():
+  data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(8, seed=1).batch(4)
+  report = check_operator(HessianOperator(model_of(), "mse", data), differences=False)
+  with pytest.raises(ValueError, match="can't be relied on: .*the order of the examples changes"):
+    report.raise_for_problems()

@@ -1,0 +1,314 @@
+"""A density run is the numerics' Lanczos, draw by draw, whatever interrupts it."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+
+import tf_hessian
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.experiments.density_run import estimate_spectrum
+from tf_hessian.numerics import lanczos, probes
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.spectrum import Spectrum
+
+STEPS = 6
+
+
+def run(operator, *, draws=3, steps=STEPS, seed=1, **options):
+  return estimate_spectrum(
+    operator, num_draws=draws, lanczos_steps=steps, seed=seed, progress=False, **options
+  )
+
+
+def assert_same(first, second, draws=None):
+  """Asserts that the tridiagonal matrices are bitwise the same."""
+  assert draws or first.num_draws == second.num_draws
+  for name in ("diagonals", "off_diagonals"):
+    pairs = zip(getattr(first, name)[:draws], getattr(second, name)[:draws], strict=True)
+    for a, b in pairs:
+      assert (a.shape, a.tobytes()) == (b.shape, b.tobytes())
+  assert first.residuals[:draws].tobytes() == second.residuals[:draws].tobytes()
+  assert first.statuses[:draws] == second.statuses[:draws]
+
+
+def assert_is_lanczos(result, operator, seed, **options):
+  n = operator.shape[0]
+  for i, (d, e) in enumerate(zip(result.diagonals, result.off_diagonals, strict=True)):
+    state = Lanczos.start(probes.probe(seed, i, n), STEPS, **options)
+    state.run(lambda v: operator @ v)
+    np.testing.assert_array_equal(d, state.alphas)
+    np.testing.assert_array_equal(e, state.betas[:-1])
+    assert result.residuals[i] == state.betas[-1]
+
+
+# The result.
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+  "kind", [np.asarray, scipy.sparse.csr_array, scipy.sparse.linalg.aslinearoperator]
+)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_tridiagonals_are_those_of_the_numerics(matrix, tmp_path, kind, seed, on_disk):
+  result = run(kind(matrix), seed=seed, workdir=tmp_path / "run" if on_disk else None)
+  assert_is_lanczos(result, scipy.sparse.linalg.aslinearoperator(kind(matrix)), seed)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_tridiagonals_of_a_model_are_those_of_the_numerics(hessian, tmp_path, on_disk):
+  result = run(hessian, workdir=tmp_path / "run" if on_disk else None)
+  tolerance = lanczos.breakdown_tolerance(hessian.shape[0], hessian.precision)
+  assert_is_lanczos(result, hessian, 1, tolerance=tolerance)
+
+
+def test_draws_do_not_depend_on_their_number(matrix):
+  assert_same(run(matrix, draws=2), run(matrix, draws=4), draws=2)
+
+
+def test_same_seed_gives_bitwise_the_same(matrix):
+  assert_same(run(matrix), run(matrix))
+
+
+def test_other_seed_gives_other_draws(matrix):
+  first, second = run(matrix, seed=0), run(matrix, seed=1)
+  values = [d[0] for d in first.diagonals + second.diagonals]
+  assert len(set(values)) == 6
+
+
+def test_result_records_the_run(matrix):
+  result = run(matrix, config={"name": "test"})
+  assert (result.num_parameters, result.num_draws, result.seed) == (24, 3, 1)
+  assert result.config["config"] == {"name": "test"}
+  assert result.config["lanczos_steps"] == STEPS
+  assert result.versions["numpy"] == np.__version__
+  assert result.wall_times.shape == (3,)
+  assert result.loss is None
+
+
+def test_result_of_a_model_records_its_variables_and_loss(hessian):
+  result = run(hessian)
+  assert result.parameter_names == hessian.parameter_names
+  assert result.parameter_shapes == ((3, 4), (4,), (4, 2), (2,))
+  assert result.loss == hessian.loss()
+  json.dumps(result.summary(), allow_nan=False)
+
+
+def test_spectral_density_measures_the_operator_of_its_arguments(hessian):
+  options = {"num_draws": 2, "lanczos_steps": STEPS, "seed": 1, "progress": False}
+  found = tf_hessian.spectral_density(
+    hessian.model, hessian._options["loss"], list(hessian.batches), **options
+  )
+  assert_same(found, run(hessian, draws=2))
+
+
+@pytest.mark.parametrize("steps, lowered", [(23, False), (24, False), (25, True), (1000, True)])
+def test_more_steps_than_parameters_are_lowered_and_logged(matrix, caplog, steps, lowered):
+  result = run(matrix, draws=1, steps=steps)
+  assert len(result.diagonals[0]) == min(steps, 24)
+  assert (f"lowered from {steps} to n = 24" in caplog.text) is lowered
+
+
+def test_zero_matrix_has_one_node():
+  result = run(np.zeros((5, 5)), steps=3)
+  assert [d.tolist() for d in result.diagonals] == [[0.0]] * 3
+  assert result.statuses == ("INVARIANT",) * 3
+
+
+# Bad arguments.
+
+
+@pytest.mark.parametrize("name", ["num_draws", "lanczos_steps"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_count_below_one_is_refused(matrix, name, value):
+  with pytest.raises(ValueError, match=f"{name}: expected an integer of at least 1, got {value}"):
+    estimate_spectrum(matrix, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["num_draws", "lanczos_steps"])
+@pytest.mark.parametrize("value", [2.0, True, "3", None])
+def test_count_that_is_no_integer_is_refused(matrix, name, value):
+  with pytest.raises(TypeError, match=name):
+    estimate_spectrum(matrix, **{name: value})
+
+
+@pytest.mark.parametrize("count", [{"num_draws": 0}, {"lanczos_steps": 0}])
+def test_spectral_density_refuses_a_count_before_it_reads_data(count):
+  with pytest.raises(ValueError, match=next(iter(count))):
+    tf_hessian.spectral_density(None, None, None, **count)
+
+
+def test_negative_seed_is_refused(matrix):
+  with pytest.raises(ValueError, match="seed"):
+    run(matrix, seed=-1)
+
+
+def test_matrix_that_is_not_square_is_refused():
+  with pytest.raises(ValueError, match="square"):
+    run(np.ones((3, 4)), steps=2)
+
+
+# Interrupted.
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("fail_at", [1, 2, 5, 6, 7, 8, 12, 13, 18])
+def test_interrupted_run_computes_only_the_missing_steps(
+  matrix, counting, tmp_path, fail_at, error
+):
+  with pytest.raises(error, match="on purpose"):
+    run(counting(fail_at, error), workdir=tmp_path)
+  operator = counting()
+  result = run(operator, workdir=tmp_path)
+  assert operator.count == 3 * STEPS - (fail_at - 1)
+  assert_same(result, run(matrix))
+
+
+def test_run_interrupted_many_times_gives_the_same(matrix, counting, tmp_path):
+  products, result = 0, None
+  while result is None:
+    operator = counting(4)
+    try:
+      result = run(operator, workdir=tmp_path)
+      products += operator.count
+    except RuntimeError:
+      products += operator.count - 1
+  assert products == 3 * STEPS
+  assert_same(result, run(matrix))
+
+
+def test_wall_times_of_an_interrupted_draw_add_up(counting, tmp_path):
+  with pytest.raises(RuntimeError):
+    run(counting(4), workdir=tmp_path, draws=1)
+  with np.load(tmp_path / "step.npz") as step:
+    before = float(step["wall_time"])
+  assert run(counting(), workdir=tmp_path, draws=1).wall_times[0] > before > 0
+
+
+def test_interrupted_run_of_a_model_gives_the_same(hessian, new_operator, tmp_path, monkeypatch):
+  operator, products = new_operator(), []
+  original = HessianOperator._matvec
+
+  def matvec(self, x):
+    products.append(x)
+    if len(products) == 10:
+      raise KeyboardInterrupt
+    return original(self, x)
+
+  monkeypatch.setattr(HessianOperator, "_matvec", matvec)
+  with pytest.raises(KeyboardInterrupt):
+    run(operator, workdir=tmp_path, check=False)
+  result = run(new_operator(), workdir=tmp_path, check=False)
+  assert len(products) == 3 * STEPS + 1
+  assert_same(result, run(hessian))
+
+
+def test_finished_run_started_again_computes_nothing(counting, tmp_path):
+  first = run(counting(), workdir=tmp_path)
+  operator = counting()
+  second = run(operator, workdir=tmp_path)
+  assert operator.count == 0
+  assert_same(first, second)
+  np.testing.assert_array_equal(first.wall_times, second.wall_times)
+
+
+def test_finished_run_of_a_model_started_again_computes_no_product(
+  new_operator, tmp_path, monkeypatch
+):
+  first = run(new_operator(), workdir=tmp_path)
+  monkeypatch.setattr(HessianOperator, "_matvec", lambda *_: pytest.fail("a product"))
+  assert_same(run(new_operator(), workdir=tmp_path), first)
+
+
+def test_finished_run_started_again_says_so(counting, tmp_path, caplog):
+  caplog.set_level("INFO")
+  run(counting(), workdir=tmp_path)
+  caplog.clear()
+  run(counting(), workdir=tmp_path)
+  assert "already" in caplog.text or "finished" in caplog.text
+
+
+def test_more_draws_reuse_the_finished_ones(matrix, counting, tmp_path):
+  run(counting(), workdir=tmp_path, draws=2)
+  operator = counting()
+  result = run(operator, workdir=tmp_path, draws=4)
+  assert operator.count == 2 * STEPS
+  assert_same(result, run(matrix, draws=4))
+
+
+def test_fewer_draws_are_the_first_of_the_finished_ones(matrix, counting, tmp_path):
+  run(counting(), workdir=tmp_path, draws=3)
+  operator = counting()
+  assert_same(run(operator, workdir=tmp_path, draws=1), run(matrix, draws=1))
+  assert operator.count == 0
+
+
+@pytest.mark.parametrize("name", ["draw_001.npz", "draw_000.npz"])
+def test_lost_draw_is_computed_again(matrix, counting, tmp_path, name):
+  run(counting(), workdir=tmp_path)
+  (tmp_path / name).unlink()
+  operator = counting()
+  assert_same(run(operator, workdir=tmp_path), run(matrix))
+  assert operator.count == STEPS
+
+
+def test_result_is_written(counting, tmp_path):
+  result = run(counting(), workdir=tmp_path)
+  assert_same(Spectrum.load(tmp_path / "spectrum.npz"), result)
+  assert json.loads((tmp_path / "spectrum.json").read_text()) == json.loads(
+    json.dumps(result.summary())
+  )
+
+
+def test_finished_run_keeps_no_basis(counting, tmp_path):
+  run(counting(), workdir=tmp_path)
+  assert not (tmp_path / "basis.f64").exists()
+  assert not (tmp_path / "step.npz").exists()
+
+
+# The model changes while it is measured.
+
+
+def train_during_product(operator, monkeypatch, product):
+  """Lets the model's weights change during product number `product`; returns an undo."""
+  original, count = operator._matvec, []
+  weights = operator.model.get_weights()
+
+  def matvec(x):
+    count.append(x)
+    if len(count) == product:
+      operator.model.set_weights([1.5 * w for w in weights])
+    return original(x)
+
+  monkeypatch.setattr(operator, "_matvec", matvec)
+  return lambda: operator.model.set_weights(weights)
+
+
+def test_model_that_changes_during_a_run_is_an_error(new_operator, monkeypatch):
+  operator = new_operator()
+  train_during_product(operator, monkeypatch, STEPS + 2)
+  with pytest.raises(ValueError, match="variables changed during the run"):
+    run(operator, check=False)
+
+
+def test_draw_of_a_model_that_changed_is_not_kept(new_operator, tmp_path, monkeypatch):
+  operator = new_operator()
+  train_during_product(operator, monkeypatch, STEPS + 2)
+  with pytest.raises(ValueError, match="variables changed"):
+    run(operator, check=False, workdir=tmp_path)
+  assert (tmp_path / "draw_000.npz").exists()
+  assert not (tmp_path / "draw_001.npz").exists()
+
+
+@pytest.mark.parametrize("product", [2, STEPS, STEPS + 2, STEPS + 5])
+def test_run_goes_on_rightly_once_the_model_is_restored(
+  hessian, new_operator, tmp_path, monkeypatch, product
+):
+  operator = new_operator()
+  restore = train_during_product(operator, monkeypatch, product)
+  with pytest.raises(ValueError, match="variables changed"):
+    run(operator, check=False, workdir=tmp_path)
+  restore()
+  assert_same(run(new_operator(), workdir=tmp_path, check=False), run(hessian, check=False))

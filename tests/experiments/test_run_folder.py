@@ -1,0 +1,377 @@
+"""What lies in a run's folder may be another run's, damaged, locked, or not fit on the disk."""
+
+import errno
+import fcntl
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.experiments.density_run import estimate_spectrum
+from tf_hessian.experiments.run_folder import RunFolder
+
+STEPS, DRAWS = 6, 3
+
+
+def run(operator, workdir=None, *, draws=DRAWS, steps=STEPS, seed=1, **options):
+  return estimate_spectrum(
+    operator,
+    num_draws=draws,
+    lanczos_steps=steps,
+    seed=seed,
+    workdir=workdir,
+    progress=False,
+    **options,
+  )
+
+
+def full(*_, **__):
+  raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def expected(matrix):
+  """The undisturbed run's tridiagonal matrices."""
+  return run(matrix).tridiagonals
+
+
+@pytest.fixture
+def half(counting, tmp_path):
+  """A folder with draw 0 finished and draw 1 after 3 steps."""
+  with pytest.raises(RuntimeError):
+    run(counting(STEPS + 4), tmp_path)
+  return tmp_path
+
+
+def contents(folder):
+  return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def assert_goes_on(operator, folder, expected, products):
+  """Asserts that a run ends with the right result after so many products."""
+  result = run(operator, folder)
+  assert operator.count == products
+  for a, b in zip(result.tridiagonals, expected, strict=True):
+    assert a.tobytes() == b.tobytes()
+
+
+# Other runs.
+
+
+@pytest.mark.parametrize(
+  "options, difference",
+  [({"steps": 5}, "lanczos_steps: 6 there, 5 now"), ({"seed": 2}, "seed: 1 there, 2 now")],
+)
+def test_run_with_another_argument_is_refused(counting, half, options, difference):
+  before, operator = contents(half), counting()
+  with pytest.raises(ValueError, match=f"{half}: .*{difference}.*use another folder"):
+    run(operator, half, **options)
+  assert operator.count == 0
+  assert contents(half) == before
+
+
+def test_run_of_another_matrix_is_refused(matrix, half):
+  before = contents(half)
+  with pytest.raises(ValueError, match="something else.*point: "):
+    run(matrix + np.eye(len(matrix)), half)
+  assert contents(half) == before
+
+
+def test_run_of_a_larger_matrix_is_refused(half):
+  with pytest.raises(ValueError, match="n: 24 there, 25 now"):
+    run(np.eye(25), half)
+
+
+@pytest.fixture(scope="module")
+def model_folder(new_operator, tmp_path_factory):
+  """The folder of a model's run."""
+  folder = tmp_path_factory.mktemp("model")
+  run(new_operator(), folder, draws=1)
+  return folder
+
+
+def test_run_on_other_data_is_refused(new_operator, model_folder):
+  with pytest.raises(ValueError, match="data_fingerprint: "):
+    run(new_operator(seed=1), model_folder, draws=1)
+
+
+def test_run_at_other_weights_is_refused(new_operator, model_folder):
+  operator = new_operator()
+  operator.model.set_weights([2 * w for w in operator.model.get_weights()])
+  with pytest.raises(ValueError, match="point: "):
+    run(operator, model_folder, draws=1)
+
+
+@pytest.mark.parametrize(
+  "options, difference",
+  [
+    ({"num_batches": 1}, "num_batches: 3 there, 1 now"),
+    ({"mode": "backward_over_backward"}, "mode: "),
+    ({"training": True}, "training: false there, true now"),
+    ({"variables": "hidden_1/*"}, "n: 26 there, 16 now"),
+  ],
+)
+def test_run_of_another_operator_is_refused(new_operator, model_folder, options, difference):
+  with pytest.raises(ValueError, match=difference):
+    run(new_operator(**options), model_folder, draws=1)
+
+
+# Locks.
+
+
+def test_folder_in_use_is_refused(counting, half):
+  operator = counting()
+  with open(half / "lock") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(ValueError, match=f"{half}: another process is working in this folder"):
+      run(operator, half)
+  assert operator.count == 0
+
+
+def test_folder_in_use_by_another_process_is_refused(counting, half, expected):
+  code = (
+    "import fcntl, sys\nlock = open(sys.argv[1])\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
+    "print('locked', flush=True)\nsys.stdin.read()"
+  )
+  command = [sys.executable, "-c", code, half / "lock"]
+  with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    try:
+      assert process.stdout.readline() == b"locked\n"
+      with pytest.raises(ValueError, match="another process"):
+        run(counting(), half)
+    finally:
+      process.kill()
+  assert_goes_on(counting(), half, expected, DRAWS * STEPS - STEPS - 3)
+
+
+def test_folder_is_in_use_during_a_run(counting, tmp_path):
+  operator = counting()
+  original, messages = operator._matvec, []
+
+  def matvec(x):
+    if operator.count == 2 and not messages:
+      with pytest.raises(ValueError, match="another process") as error:
+        run(counting(), tmp_path)
+      messages.append(str(error.value))
+    return original(x)
+
+  operator._matvec = matvec
+  run(operator, tmp_path)
+  assert messages
+
+
+def test_refused_folder_is_not_left_locked(counting, half, expected):
+  with pytest.raises(ValueError, match="seed"):
+    run(counting(), half, seed=2)
+  assert_goes_on(counting(), half, expected, DRAWS * STEPS - STEPS - 3)
+
+
+# Damage.
+
+
+def truncated(content):
+  return content[: len(content) // 2]
+
+
+def flipped(content):
+  damaged = bytearray(content)
+  damaged[len(damaged) // 3] ^= 0xFF
+  return bytes(damaged)
+
+
+def other_npz(_):
+  file = io.BytesIO()
+  np.savez(file, other=np.arange(3))
+  return file.getvalue()
+
+
+DAMAGES = [truncated, flipped, other_npz, lambda _: b"", lambda _: b"text", lambda c: bytes(len(c))]
+DAMAGE_IDS = ["truncated", "flipped", "other", "empty", "text", "zeros"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
+def test_damaged_step_begins_the_draw_again(counting, half, expected, caplog, damage):
+  path = half / "step.npz"
+  path.write_bytes(damage(path.read_bytes()))
+  assert_goes_on(counting(), half, expected, (DRAWS - 1) * STEPS)
+  assert "draw 1 begins again" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
+@pytest.mark.parametrize("name", ["draw_000.npz"])
+def test_damaged_draw_is_computed_again(counting, half, expected, caplog, name, damage):
+  path = half / name
+  path.write_bytes(damage(path.read_bytes()))
+  result = run(counting(), half)
+  for a, b in zip(result.tridiagonals, expected, strict=True):
+    assert a.tobytes() == b.tobytes()
+  assert f"{path} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["step.npz", "draw_000.npz"])
+def test_flipped_byte_is_noticed_or_does_no_harm(half, name):
+  path = half / name
+  content = path.read_bytes()
+  identity = json.loads((half / "run.json").read_text())
+  escaped = {}
+  with RunFolder(half, identity, steps=STEPS, n=24) as folder:
+    basis = np.array(folder.basis())
+    load = (lambda: folder.load_draw(0)) if "draw" in name else lambda: folder.load_step(1, basis)
+    expected = load()[0]["alphas"]
+    # The directory of the file, at its end, is where most can go wrong.
+    for place in [*range(0, len(content), 41), *range(len(content) - 100, len(content))]:
+      damaged = bytearray(content)
+      damaged[place] ^= 0xFF
+      path.write_bytes(damaged)
+      try:
+        found = load()
+        assert found is None or np.array_equal(found[0]["alphas"], expected)
+      except Exception as e:  # any error, or a wrong result
+        escaped[place] = repr(e)[:100]
+  assert not escaped
+
+
+@pytest.mark.parametrize("row", [0, 2, 3])
+def test_damaged_basis_begins_the_draw_again(counting, half, expected, caplog, row):
+  path = half / "basis.f64"
+  content = bytearray(path.read_bytes())
+  content[8 * (24 * row + 5)] ^= 1
+  path.write_bytes(content)
+  assert_goes_on(counting(), half, expected, (DRAWS - 1) * STEPS)
+  assert "basis is damaged: draw 1 begins again" in caplog.text
+
+
+def test_rows_of_the_basis_that_do_not_count_do_no_harm(counting, half, expected, caplog):
+  path = half / "basis.f64"
+  content = bytearray(path.read_bytes())
+  content[8 * 24 * 4 :] = b"\xff" * (8 * 24 * 2)
+  path.write_bytes(content)
+  assert_goes_on(counting(), half, expected, DRAWS * STEPS - STEPS - 3)
+  assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("size", [None, 0, 8 * 24 * 2, 8 * 24 * 2 + 3])
+def test_short_or_lost_basis_begins_the_draw_again(counting, half, expected, caplog, size):
+  path = half / "basis.f64"
+  if size is None:
+    path.unlink()
+  else:
+    os.truncate(path, size)
+  assert_goes_on(counting(), half, expected, (DRAWS - 1) * STEPS)
+  assert "basis is damaged" in caplog.text
+
+
+def test_lost_step_begins_the_draw_again(counting, half, expected):
+  (half / "step.npz").unlink()
+  assert_goes_on(counting(), half, expected, (DRAWS - 1) * STEPS)
+
+
+@pytest.mark.parametrize("content", ["", "{", "text", "[]", "{}", "3", "null", "\x00" * 100])
+def test_damaged_description_is_refused(counting, half, content):
+  (half / "run.json").write_text(content)
+  operator = counting()
+  with pytest.raises(ValueError, match=f"{half}/run.json: damaged"):
+    run(operator, half)
+  assert operator.count == 0
+
+
+@pytest.mark.parametrize("version", ["2", None, [1]])
+def test_description_with_a_bad_version_is_refused(counting, half, version):
+  path = half / "run.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version}))
+  with pytest.raises(ValueError, match=str(path)):
+    run(counting(), half)
+
+
+def test_newer_format_is_refused_with_a_remedy(counting, half):
+  path = half / "run.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+  with pytest.raises(ValueError, match="format version 2: install a newer"):
+    run(counting(), half)
+
+
+# Folders that can't be written.
+
+
+@pytest.mark.parametrize("below", ["file", "file/run"])
+def test_folder_that_is_a_file_is_an_error_before_any_product(counting, tmp_path, below):
+  (tmp_path / "file").write_text("")
+  operator = counting()
+  with pytest.raises(OSError, match=f"can't write to the run folder {tmp_path / below}"):
+    run(operator, tmp_path / below)
+  assert operator.count == 0
+
+
+def test_no_room_is_an_error_before_any_product(counting, tmp_path, monkeypatch):
+  monkeypatch.setattr(os, "posix_fallocate", full)
+  operator = counting()
+  with pytest.raises(OSError, match=f"{tmp_path}: no room for the Lanczos basis of .* GiB"):
+    run(operator, tmp_path)
+  assert operator.count == 0
+
+
+def test_no_room_is_an_error_before_the_products_of_the_check(new_operator, tmp_path, monkeypatch):
+  monkeypatch.setattr(os, "posix_fallocate", full)
+  monkeypatch.setattr(HessianOperator, "_matvec", lambda *_: pytest.fail("a product"))
+  with pytest.raises(OSError, match="no room"):
+    run(new_operator(), tmp_path)
+
+
+def test_run_goes_on_once_there_is_room(counting, tmp_path, monkeypatch, expected):
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="no room"):
+      run(counting(), tmp_path)
+  assert_goes_on(counting(), tmp_path, expected, DRAWS * STEPS)
+
+
+# One more write for the start vector of each draw, and one for the draw.
+WRITES = STEPS + 2
+
+
+@pytest.mark.parametrize("call", ["numpy.savez", "os.replace"])
+@pytest.mark.parametrize("written", [1, 2, 5, STEPS, STEPS + 1, WRITES, WRITES + 1, 2 * WRITES - 2])
+def test_full_disk_is_an_error_and_the_run_goes_on_afterwards(
+  counting, tmp_path, monkeypatch, expected, call, written
+):
+  module = {"numpy": np, "os": os}[call.split(".")[0]]
+  original, count = getattr(module, call.split(".")[1]), []
+  skipped = 1 if call == "os.replace" else 0  # run.json is written before
+
+  def limited(*args, **kwargs):
+    count.append(args)
+    if len(count) > written + skipped:
+      full()
+    return original(*args, **kwargs)
+
+  operator = counting()
+  with monkeypatch.context() as patch:
+    patch.setattr(module, call.split(".")[1], limited)
+    with pytest.raises(OSError, match=f"can't write {tmp_path}/(step|draw_00.).npz: No space"):
+      run(operator, tmp_path)
+  # The products whose steps are on disk: each draw has one write more before and after them.
+  draw, rest = divmod(written, WRITES)
+  kept = draw * STEPS + min(max(rest - 1, 0), STEPS)
+  assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+  assert_goes_on(counting(), tmp_path, expected, DRAWS * STEPS - kept)
+
+
+def test_full_disk_at_the_end_keeps_the_draws(counting, tmp_path, monkeypatch, expected):
+  with monkeypatch.context() as patch:
+    original, count = np.savez, []
+
+    def limited(*args, **kwargs):
+      count.append(args)
+      if len(count) > DRAWS * WRITES:
+        full()
+      return original(*args, **kwargs)
+
+    patch.setattr(np, "savez", limited)
+    with pytest.raises(OSError, match="spectrum.npz"):
+      run(counting(), tmp_path)
+  assert_goes_on(counting(), tmp_path, expected, 0)

@@ -1,0 +1,22 @@
+"""Compares a small model's estimated spectrum with its exact one, in float64 (section B).
+
+python -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/verify
+"""
+
+import sys
+
+from tf_hessian.bin import flags
+
+
+def main():
+  flags.set_threads()
+  from tf_hessian.studies import small_model
+
+  numbers = small_model.verify(flags.CONFIG.value, flags.WORKDIR.value)
+  print(small_model.report(numbers, flags.WORKDIR.value))
+  if numbers["failed"]:
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  flags.run(main)
