@@ -1,5 +1,6 @@
 """The result of a density run: what it says of a matrix, and its files."""
 
+import gc
 import io
 import json
 
@@ -73,6 +74,13 @@ def saved(some, tmp_path_factory):
   path = tmp_path_factory.mktemp("saved") / "spectrum.npz"
   some.save(path)
   return path.read_bytes()
+
+
+@pytest.fixture
+def closed():
+  """Lets a file that a test has left open count against that test."""
+  yield
+  gc.collect()
 
 
 def assert_same(first, second):
@@ -246,6 +254,8 @@ def assert_refused(path, load=Spectrum.load):
   assert str(path) in str(error.value)
 
 
+@pytest.mark.usefixtures("closed")
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("load", [Spectrum.load, spectrum_lib.load])
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
 def test_truncated_file_is_refused(saved, tmp_path, part, load):
@@ -272,6 +282,8 @@ def test_flipped_byte_is_refused_or_does_no_harm(some, saved, tmp_path):
   assert not escaped
 
 
+@pytest.mark.usefixtures("closed")
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY", b"PK\x03\x04", bytes(1000)])
 def test_other_file_is_refused(tmp_path, content):
   (tmp_path / "spectrum.npz").write_bytes(content)
@@ -283,6 +295,7 @@ def test_other_npz_is_refused(tmp_path):
   assert_refused(tmp_path / "spectrum.npz")
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("about", [{}, {"format": "other"}, [], "text", None])
 def test_npz_of_another_format_is_refused(tmp_path, about):
   text = np.frombuffer(json.dumps(about).encode(), np.uint8)
@@ -290,6 +303,8 @@ def test_npz_of_another_format_is_refused(tmp_path, about):
   assert_refused(tmp_path / "spectrum.npz")
 
 
+@pytest.mark.usefixtures("closed")
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("missing", ["steps", "diagonals", "residuals", "wall_times"])
 def test_file_without_one_of_its_arrays_is_refused(saved, tmp_path, missing):
   with np.load(io.BytesIO(saved)) as file:
@@ -387,6 +402,7 @@ def test_original_of_another_shape_is_refused(tmp_path, shape):
   assert_refused(tmp_path / "tridiag_1", spectrum_lib.load)
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.1, 0.5, 0.99])
 def test_truncated_original_is_refused(some, tmp_path, part):
   path = tmp_path / "tridiag_3"
@@ -396,6 +412,7 @@ def test_truncated_original_is_refused(some, tmp_path, part):
   assert_refused(path, spectrum_lib.load)
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("part", [0.5, 1.0])
 def test_our_layout_is_refused_by_the_reader_of_the_original(saved, tmp_path, part):
   (tmp_path / "file").write_bytes(saved[: int(part * len(saved))])

@@ -31,10 +31,12 @@ def matrix(net):
   return dense_hessian(net)
 
 
+@pytest.fixture(scope="module")
 def regression():
+  """The exact spectrum of linear regression."""
   inputs = keras.Input((4,), dtype="float64")
   model = keras.Model(inputs, layers.Dense(1, dtype="float64")(inputs))
-  return HessianOperator(model, "mse", [(X[:5], Y[:5]), (X[5:], Y[5:])])
+  return exact_spectrum(HessianOperator(model, "mse", [(X[:5], Y[:5]), (X[5:], Y[5:])]))
 
 
 def test_dense_hessian_equals_the_column_products(net, matrix, columns):
@@ -60,15 +62,14 @@ def test_dense_hessian_of_another_linear_operator():
   np.testing.assert_array_equal(found, a)
 
 
-def test_exact_spectrum_of_linear_regression_equals_eigvalsh(regression_hessian):
+def test_exact_spectrum_of_linear_regression_equals_eigvalsh(regression, regression_hessian):
   expected = np.linalg.eigvalsh(regression_hessian(X))
-  np.testing.assert_allclose(exact_spectrum(regression()).eigenvalues, expected, atol=1e-14)
+  np.testing.assert_allclose(regression.eigenvalues, expected, atol=1e-14)
 
 
-def test_zero_rows_are_counted():
-  spectrum = exact_spectrum(regression())
-  assert spectrum.num_zero_rows == 1
-  np.testing.assert_array_equal(spectrum.nonzero_rows, [0, 1, 3, 4])
+def test_zero_rows_are_counted(regression):
+  assert regression.num_zero_rows == 1
+  np.testing.assert_array_equal(regression.nonzero_rows, [0, 1, 3, 4])
 
 
 def test_zero_rows_of_a_net_are_counted(net):

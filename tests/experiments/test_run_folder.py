@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import io
 import json
 import os
@@ -46,6 +47,13 @@ def half(counting, tmp_path):
   with pytest.raises(RuntimeError):
     run(counting(STEPS + 4), tmp_path)
   return tmp_path
+
+
+@pytest.fixture
+def closed():
+  """Lets a file that a test has left open count against that test."""
+  yield
+  gc.collect()
 
 
 def contents(folder):
@@ -194,6 +202,7 @@ DAMAGES = [truncated, flipped, other_npz, lambda _: b"", lambda _: b"text", lamb
 DAMAGE_IDS = ["truncated", "flipped", "other", "empty", "text", "zeros"]
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
 def test_damaged_step_begins_the_draw_again(counting, half, expected, caplog, damage):
   path = half / "step.npz"
@@ -202,6 +211,7 @@ def test_damaged_step_begins_the_draw_again(counting, half, expected, caplog, da
   assert "draw 1 begins again" in caplog.text
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
 @pytest.mark.parametrize("name", ["draw_000.npz"])
 def test_damaged_draw_is_computed_again(counting, half, expected, caplog, name, damage):
@@ -213,6 +223,7 @@ def test_damaged_draw_is_computed_again(counting, half, expected, caplog, name, 
   assert f"{path} is damaged" in caplog.text
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("name", ["step.npz", "draw_000.npz"])
 def test_flipped_byte_is_noticed_or_does_no_harm(half, name):
   path = half / name

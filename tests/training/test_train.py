@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import warnings
 
 import keras
 import numpy as np
@@ -29,7 +30,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def collected():
   """Closes what an exception left open, while the warning is still ignored."""
   yield
@@ -63,7 +64,7 @@ def epochs_logged(workdir):
 
 
 @pytest.fixture
-def interrupt(monkeypatch):
+def interrupt(monkeypatch, collected):  # noqa: ARG001 - only its end is wanted
   """Returns a function that lets an exception come at the end of an epoch, counted from 0."""
 
   def at(epoch, error=KeyboardInterrupt):
@@ -90,9 +91,11 @@ def test_separable_problem_is_fitted(tmp_path):
   assert 5 <= result["epochs"] < 50
 
 
-@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.usefixtures("collected")
 def test_training_gives_no_warning(tmp_path):
-  run(tmp_path, epochs=1, max_epochs=1, until_accuracy=0.0)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error", UserWarning)
+    run(tmp_path, epochs=1, max_epochs=1, until_accuracy=0.0)
 
 
 def test_result_is_on_disk(tmp_path):
@@ -169,6 +172,7 @@ def test_interrupted_training_starts_from_the_weights_it_had(tmp_path, interrupt
 # Training that fails.
 
 
+@pytest.mark.usefixtures("collected")
 def test_loss_that_is_not_finite_names_the_epoch(tmp_path):
   with pytest.raises(ValueError, match="loss is nan after epoch 1; lower the learning rate"):
     run(tmp_path, learning_rate=float("nan"))

@@ -8,6 +8,7 @@ memory, stacked by shape, so that a pass has no input pipeline at all; a large o
 import collections
 import dataclasses
 import hashlib
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -50,33 +51,33 @@ class Batches:
     self.cached = cache is not None
     self._cached_segments = None if cache is None else self._stack(cache)
 
+  def _runs(self):
+    """Yields (signature, first batch, last batch + 1) of the runs of batches of one shape."""
+    start = 0
+    for signature, run in itertools.groupby(self._shapes):
+      end = start + len(list(run))
+      yield signature, start, end
+      start = end
+
   def _stack(self, cache):
     segments = []
-    for number in range(len(self.signatures)):
-      indices = [b for b, s in enumerate(self._shapes) if s == number]
+    for signature, start, end in self._runs():
       # The stack stays on the host; a batch moves to the accelerator when it is read.
       with tf.device("CPU:0"):
-        stacked = tf.nest.map_structure(
-          lambda *parts: tf.stack(parts), *[cache[b] for b in indices]
-        )
-        segments.append(Segment(number, (tf.constant(indices, tf.int64), stacked)))
-      for b in indices:
-        cache[b] = None
+        indices = tf.range(start, end, dtype=tf.int64)
+        stacked = tf.nest.map_structure(lambda *parts: tf.stack(parts), *cache[start:end])
+      segments.append(Segment(signature, (indices, stacked)))
+      cache[start:end] = [None] * (end - start)
     return segments
 
   def segments(self):
-    """Yields the `Segment`s of one pass, in a fixed order."""
+    """Yields the `Segment`s of one pass, in the order of the data set."""
     if self.cached:
       yield from self._cached_segments
       return
     iterator = iter(self._dataset)
-    start = 0
-    while start < self.num_batches:
-      end = start
-      while end < self.num_batches and self._shapes[end] == self._shapes[start]:
-        end += 1
-      yield Segment(self._shapes[start], (tf.range(start, end, dtype=tf.int64), iterator))
-      start = end
+    for signature, start, end in self._runs():
+      yield Segment(signature, (tf.range(start, end, dtype=tf.int64), iterator))
 
   def read(self, feed, signature, i):
     """Reads batch number i of a segment; for use inside a graph.
@@ -99,12 +100,10 @@ class Batches:
     if not self.cached:
       yield from self._dataset
       return
-    where = {}
-    for number, segment in enumerate(self._cached_segments):
-      where.update({int(b): (number, i) for i, b in enumerate(segment.feed[0].numpy())})
-    for b in range(self.num_batches):
-      number, i = where[b]
-      yield tf.nest.map_structure(lambda s, i=i: s[i], self._cached_segments[number].feed[1])
+    for segment in self._cached_segments:
+      indices, stacked = segment.feed
+      for i in range(len(indices)):
+        yield tf.nest.map_structure(lambda s, i=i: s[i], stacked)
 
   def changes(self):
     """Reads the data set again and says how it differs from the first time.
@@ -139,7 +138,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
       tensors whose first dimension counts examples.
     num_batches: use only the first so many; required for an infinite data set.
-    cache_bytes: data up to this size is kept in memory.
+    cache_bytes: data up to this size is kept in memory; a list always is.
 
   Raises:
     TypeError: for another kind of data set, or tensors that are not dense.
@@ -148,6 +147,8 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
   """
   if num_batches is not None:
     checks.check_count("num_batches", num_batches)
+  if isinstance(dataset, list):
+    cache_bytes = float("inf")  # it is in memory already
   dataset = _prepare(dataset, num_batches)
   digests, shapes, signatures = [], [], {}
   num_examples = size = 0
@@ -180,7 +181,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
 def _prepare(dataset, num_batches):
   """Returns a deterministic, finite data set, or the list that it was."""
   if isinstance(dataset, list):
-    return [tf.nest.map_structure(tf.convert_to_tensor, b) for b in dataset[:num_batches]]
+    return [tf.nest.map_structure(_tensor, b) for b in dataset[:num_batches]]
   if not isinstance(dataset, tf.data.Dataset):
     raise TypeError(
       "data set: expected a tf.data.Dataset of batches, or a list of batches, got "
@@ -194,6 +195,11 @@ def _prepare(dataset, num_batches):
   options = tf.data.Options()
   options.deterministic = True
   return dataset.with_options(options)
+
+
+def _tensor(value):
+  composite = isinstance(value, (tf.SparseTensor, tf.RaggedTensor))  # refused later, by batch
+  return value if composite else tf.convert_to_tensor(value)
 
 
 def _check_batch(b, batch):

@@ -181,19 +181,21 @@ def _keras_objective(model, loss, loss_weights, variables, training):
   seeds = [i for i, v in enumerate(fixed) if _is_seed(v)]
   others = [i for i in range(len(fixed)) if i not in seeds]
   outputs = _Outputs(model, loss, loss_weights)
+  call_arguments = _training_argument(model, training)
 
   def terms(params, context, batch, seed):
     inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(_as_tuple(batch))
     weights = dict(zip(chosen + rest, [*params, *context[: len(rest)]], strict=True))
     state = dict(zip(others, context[len(rest) :], strict=True))
     for j, i in enumerate(seeds):
-      state[i] = tf.bitcast(tf.random.experimental.stateless_fold_in(seed, j), tf.uint32)
+      folded = tf.random.experimental.stateless_fold_in(seed, j)
+      state[i] = tf.cast(tf.bitwise.bitwise_and(folded, 0x7FFFFFFF), fixed[i].dtype)
     predictions, _, extra = model.stateless_call(
       [weights[i] for i in range(len(weights))],
       [state[i] for i in range(len(state))],
       inputs,
-      training=training,
       return_losses=True,
+      **call_arguments,
     )
     result = outputs.terms(targets, predictions, sample_weight)
     first, weight = result[0]
@@ -217,10 +219,23 @@ def _keras_objective(model, loss, loss_weights, variables, training):
       "random_layers": len(seeds),
       "precision": _precision(
         [v.value.dtype for v in trainable]
-        + [tf.as_dtype(layer.compute_dtype) for layer in model._flatten_layers()]
+        + [tf.as_dtype(x.compute_dtype) for x in model._flatten_layers() if not _is_container(x)]
       ),
     },
   )
+
+
+def _training_argument(model, training):
+  """Returns the keyword arguments that put a model into or out of training mode."""
+  accepted = inspect.signature(model.call).parameters
+  if "training" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+    return {"training": training}
+  if training:
+    raise ValueError(
+      f"training=True: the call() of model {model.name!r} takes no argument `training`, so its "
+      "layers can't be told; add it and pass it on"
+    )
+  return {}
 
 
 def _as_tuple(batch):
@@ -229,7 +244,12 @@ def _as_tuple(batch):
 
 
 def _is_seed(variable):
-  return variable.dtype == "uint32" and variable.path.endswith("seed_generator_state")
+  return variable.path.endswith("seed_generator_state") and tuple(variable.shape) == (2,)
+
+
+def _is_container(layer):
+  """Models and inputs have a dtype policy of their own that nothing computes in."""
+  return isinstance(layer, (keras.Model, keras.layers.InputLayer))
 
 
 def _check_policies(model):
@@ -254,8 +274,8 @@ def _check_dtypes(names, tensors):
 
 
 def _precision(dtypes):
-  floating = [d for d in dtypes if d.is_floating]
-  return max(float(tf.experimental.numpy.finfo(d.as_numpy_dtype).eps) for d in floating)
+  eps = {tf.bfloat16: 2.0**-7, tf.float16: 2.0**-10, tf.float32: 2.0**-23, tf.float64: 2.0**-52}
+  return max(eps[d] for d in dtypes if d.is_floating)
 
 
 def _check_loss_dtype(name, value):

@@ -132,7 +132,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   def gradient(self):
     """Returns the gradient of `loss()`, (n,) float64."""
-    result = self._gradient_pass(self._ratios).numpy()
+    result = self._run("gradient", self._gradient_pass, self._ratios)
     return self._checked(result, "gradient", self._gradient_pass, self._ratios)
 
   def parameters(self):
@@ -154,7 +154,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   def _matvec(self, x):
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
-    result = self._product_pass(self._ratios, v).numpy()
+    result = self._run("product", self._product_pass, self._ratios, v)
     return self._checked(result, "product", self._product_pass, self._ratios, v)
 
   def _matmat(self, x):
@@ -172,7 +172,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     # Fewer columns than usual are filled up with zeros, so that nothing is traced again.
     v = np.zeros((count, self.shape[0]))
     v[:k] = x.T
-    flat = self._products_pass(self._ratios, tf.convert_to_tensor(v)).numpy()
+    flat = self._run("product", self._products_pass, self._ratios, tf.convert_to_tensor(v))
     result = np.empty((self.shape[0], k))
     start = 0
     for size in self._sizes:
@@ -262,7 +262,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   def _term_sums(self):
     """Returns (S_t, W_t), each (terms,) float64, of the whole data set."""
-    sums = self._loss_pass().numpy()
+    sums = self._run("loss", self._loss_pass)
     if not np.isfinite(sums).all():
       self._find("loss", self._loss_pass)
     totals, weights = np.split(sums, 2)
@@ -279,6 +279,23 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   @functools.cached_property
   def _ratios(self):
     return tf.constant(np.array(self.objective.coefficients) * self._weights[0] / self._weights)
+
+  def _run(self, what, data_pass, *arguments):
+    """Returns a pass's sums as a NumPy array; explains what stops it."""
+    try:
+      return data_pass(*arguments).numpy()
+    except tf.errors.OutOfRangeError as e:
+      raise ValueError(
+        f"{what}: the data set ended before its {self.batches.num_batches} batches"
+      ) from e
+    except tf.errors.OpError as e:
+      for b, batch in enumerate(self.batches):
+        try:
+          data_pass.single(b, batch, *arguments)
+        except tf.errors.OpError as single:
+          reason = single.message.split(" [Op:")[0].replace("{{function_node __wrapped__", "{")
+          raise ValueError(f"{what}: batch {b} of the data set fails: {reason}") from e
+      raise
 
   def _checked(self, result, what, data_pass, *arguments):
     """Divides a pass's sums by the weight; explains them if they are not finite."""
