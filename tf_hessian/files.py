@@ -5,6 +5,8 @@ import os
 import pathlib
 import tempfile
 
+import numpy as np
+
 
 @contextlib.contextmanager
 def replacing(path, /, *, sync=True):
@@ -41,6 +43,21 @@ def replacing(path, /, *, sync=True):
     if isinstance(e, OSError) and e.errno is not None:
       raise OSError(e.errno, f"can't write {path}: {os.strerror(e.errno)}") from e
     raise
+
+
+def read_npz(path, /):
+  """Returns the arrays of a `.npz` file: a dict.
+
+  Raises:
+    OSError: if there is no such file.
+    ValueError: if it is damaged, or something else.
+  """
+  with open(path, "rb") as file:
+    try:
+      with np.load(file, allow_pickle=False) as saved:
+        return {name: saved[name] for name in saved.files}
+    except Exception as e:  # damaged archives fail in many ways inside zipfile and NumPy
+      raise ValueError(f"{path}: not an .npz file of arrays, or damaged ({e})") from e
 
 
 def write_text(path, text, /):

@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -186,11 +184,10 @@ class Spectrum:
       OSError: if there is no such file.
       ValueError: if it is damaged, of another kind, or of a newer format.
     """
+    arrays = files.read_npz(path)
     try:
-      with np.load(path, allow_pickle=False) as saved:
-        arrays = {name: saved[name] for name in saved.files}
-      about = json.loads(arrays["about"].tobytes())
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, AttributeError) as e:
+      about = dict(json.loads(arrays["about"].tobytes()))
+    except (ValueError, KeyError, TypeError) as e:
       raise ValueError(f"{path}: not a spectrum, or damaged ({e})") from e
     if about.get("format") != FORMAT:
       raise ValueError(f"{path}: expected format {FORMAT!r}, got {about.get('format')!r}")
@@ -199,6 +196,13 @@ class Spectrum:
         f"{path}: it has format version {about['format_version']}, and this tf_hessian reads up to "
         f"{FORMAT_VERSION}: install a newer one"
       )
+    try:
+      return cls._from_arrays(arrays, about)
+    except (KeyError, ValueError, TypeError) as e:
+      raise ValueError(f"{path}: damaged: {e} is missing or wrong") from e
+
+  @classmethod
+  def _from_arrays(cls, arrays, about):
     steps = arrays["steps"]
     return cls(
       diagonals=tuple(d[:m] for d, m in zip(arrays["diagonals"], steps, strict=True)),
@@ -247,10 +251,11 @@ class Spectrum:
       OSError: if there is no such file.
       ValueError: if it is damaged, or not such an array of tridiagonal matrices.
     """
-    try:
-      array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as e:
-      raise ValueError(f"{path}: not an array of the original code, or damaged ({e})") from e
+    with open(path, "rb") as file:
+      try:
+        array = np.load(file, allow_pickle=False)
+      except Exception as e:  # damaged files fail in many ways inside zipfile and NumPy
+        raise ValueError(f"{path}: not an array of the original code, or damaged ({e})") from e
     if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[0] != array.shape[1]:
       raise ValueError(
         f"{path}: expected an array (steps, steps, draws), got {getattr(array, 'shape', 'several')}"

@@ -28,7 +28,12 @@ def main():
   from tf_hessian import spectrum
 
   exact = None if EXACT.value is None else np.load(EXACT.value, allow_pickle=False)
-  limits = None if LIMITS.value is None else tuple(float(x) for x in LIMITS.value)
+  try:
+    limits = None if LIMITS.value is None else [float(x) for x in LIMITS.value]
+  except ValueError as e:
+    raise ValueError(f"--limits: expected two numbers low,high: {e}") from e
+  if limits is not None and len(limits) != 2:
+    raise ValueError(f"--limits: expected two numbers low,high, got {len(limits)}")
   spectrum.load(INPUT.value, num_parameters=NUM_PARAMETERS.value).plot(
     OUTPUT.value,
     sigma_squared=SIGMA_SQUARED.value,

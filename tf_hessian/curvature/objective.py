@@ -454,7 +454,7 @@ def _keras_term(name, loss, targets, outputs, sample_weight):
     targets, outputs = _align(targets, outputs)
   try:
     values = tf.convert_to_tensor(call(targets, outputs))
-  except (ValueError, TypeError, tf.errors.InvalidArgumentError) as e:
+  except (ValueError, TypeError) as e:
     raise ValueError(
       f"{name}: {_loss_name(loss)} takes no targets {_show(targets)} with outputs "
       f"{_show(outputs)}: {e}"

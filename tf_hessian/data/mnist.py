@@ -32,8 +32,12 @@ def arrays(*, num_examples=1000):
       f"mnist_1000.npz is in none of {[str(f) for f in _FOLDERS]}: install tf_hessian again, or "
       "rebuild it with third_party/mnist/rebuild.py"
     )
-  with np.load(path, allow_pickle=False) as saved:
-    images, labels = saved["images"], saved["labels"]
+  with open(path, "rb") as file:
+    try:
+      with np.load(file, allow_pickle=False) as saved:
+        images, labels = saved["images"], saved["labels"]
+    except Exception as e:  # damaged archives fail in many ways inside zipfile and NumPy
+      raise ValueError(f"{path}: damaged ({e})") from e
   if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != _SHA256:
     raise ValueError(f"{path}: wrong checksum: it is damaged or was changed")
   if not 1 <= num_examples <= len(images):

@@ -27,11 +27,16 @@ def train(config, workdir, /):
   """
   setup = experiment.build(config)
   workdir = pathlib.Path(workdir)
-  _claim(workdir, setup.config)
   done = workdir / "train.json"
-  if done.exists() and (workdir / "model.keras").exists():
+  finished = done.exists() and (workdir / "model.keras").exists()
+  _claim(workdir, setup.config, finished)
+  if finished:
+    try:
+      result = json.loads(done.read_text())
+    except ValueError as e:
+      raise ValueError(f"{done}: damaged ({e}); delete it to train again") from e
     logging.info("%s: already trained", workdir)
-    return json.loads(done.read_text())
+    return result
   return training.train(
     setup.new_model(),
     setup.loss,
@@ -42,24 +47,28 @@ def train(config, workdir, /):
   )
 
 
-def _claim(workdir, config):
-  """Records the config that a folder is trained with; refuses a folder with another."""
+def _claim(workdir, config, finished):
+  """Records the config that a folder is trained with; refuses a folder with another.
+
+  Before the end of training, the conditions of its end may still be changed.
+  """
   keys = ("seed", "model", "data", "loss", "train")
   config = json.loads(json.dumps({k: config[k] for k in keys}))
   path = workdir / "config.json"
-  if not path.exists():
-    files.write_text(path, json.dumps(config, indent=2))
-    return
-  try:
-    found = json.loads(path.read_text())
-    different = [k for k in keys if found[k] != config[k]]
-  except (ValueError, KeyError, TypeError) as e:
-    raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
-  if different:
-    raise ValueError(
-      f"{workdir}: a model was trained there with another config ({', '.join(different)}); use "
-      "another --workdir, or delete this one"
-    )
+  if path.exists():
+    try:
+      found = json.loads(path.read_text())
+      if not finished:
+        found["train"] |= {k: config["train"][k] for k in ("until_accuracy", "max_epochs")}
+      different = [k for k in keys if found[k] != config[k]]
+    except (ValueError, KeyError, TypeError) as e:
+      raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
+    if different:
+      raise ValueError(
+        f"{workdir}: a model was trained there with another config ({', '.join(different)}); use "
+        "another --workdir, or delete this one"
+      )
+  files.write_text(path, json.dumps(config, indent=2))
 
 
 def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, progress=True):

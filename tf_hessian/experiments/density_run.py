@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import numbers
 import time
 
 from absl import logging
@@ -131,6 +132,10 @@ def estimate_spectrum(
   checks.check_count("lanczos_steps", lanczos_steps)
   operator = scipy.sparse.linalg.aslinearoperator(operator)
   n = operator.shape[0]
+  if operator.shape != (n, n):
+    raise ValueError(f"operator: expected a square matrix, got shape {operator.shape}")
+  if not isinstance(seed, numbers.Integral) or seed < 0:
+    raise ValueError(f"seed: expected an integer that is not negative, got {seed!r}")
   if lanczos_steps > n:
     logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
     lanczos_steps = n
@@ -173,20 +178,24 @@ class _Run:
     """Returns a list of (coefficients, wall time), computing what the folder does not have."""
     finished = [folder and folder.load_draw(i) for i in range(self._num_draws)]
     missing = [i for i, state in enumerate(finished) if not state]
+    shape = (self._steps, self._operator.shape[0])
+    if missing:  # first, since there may be no room
+      basis = folder.basis() if folder else np.empty(shape)
     if isinstance(self._operator, HessianOperator):
       self._loss = self._operator.loss()
     if not missing:
+      logging.info("all %d draws were finished before", self._num_draws)
       return finished
     if self._check:
       check_operator(self._operator, differences=False).raise_for_problems()
     point = _digest(self._operator)
-    shape = (self._steps, self._operator.shape[0])
-    basis = folder.basis() if folder else np.empty(shape)
     total = self._num_draws * self._steps
     with Progress(total, done=total - len(missing) * self._steps, enabled=self._show) as progress:
       for draw in missing:
         coefficients, seconds = self._draw(draw, basis, folder, progress)
         if _digest(self._operator) != point:
+          if folder:
+            folder.clear_draw_in_progress()
           raise ValueError("the model's variables changed during the run; the draw is not kept")
         if folder:
           folder.save_draw(draw, coefficients, seconds)

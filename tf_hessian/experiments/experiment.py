@@ -79,18 +79,25 @@ def build(config, /):
   for name, fields in _SECTIONS.items():
     if fields is not None:
       _check_fields(f"config.{name}", config[name], fields, required=True)
+  _arguments("model", MODELS, config["model"])
+  loss = _loss(config["loss"])
   examples = _call("data", DATA, config["data"])
-  return Experiment(config, _loss(config["loss"]), examples)
+  return Experiment(config, loss, examples)
 
 
 def _call(section, registry, fields):
   """Calls the function that a section names with the section's other fields."""
+  return registry[fields["name"]](**_arguments(section, registry, fields))
+
+
+def _arguments(section, registry, fields):
+  """Returns a section's fields without its name, after checking both."""
   name = fields.get("name")
   checks.check_choice(f"config.{section}.name", name, registry)
-  function = registry[name]
   arguments = {k: v for k, v in fields.items() if k != "name"}
-  _check_fields(f"config.{section}", arguments, set(inspect.signature(function).parameters))
-  return function(**arguments)
+  known = set(inspect.signature(registry[name]).parameters)
+  _check_fields(f"config.{section}", arguments, known)
+  return arguments
 
 
 def _loss(fields):

@@ -16,13 +16,13 @@ import json
 import os
 import pathlib
 import time
-import zipfile
 import zlib
 
 from absl import logging
 import numpy as np
 
 from tf_hessian import files
+from tf_hessian.numerics.lanczos import Lanczos
 
 FORMAT_VERSION = 1
 # A killed process loses nothing that was written; only a power failure may lose what was not forced
@@ -59,6 +59,8 @@ class RunFolder:
     except OSError as e:
       self._lock.close()
       raise ValueError(f"{path}: another process is working in this folder") from e
+    for leftover in self.path.glob(".*.npz.*"):
+      leftover.unlink()  # of a process that was killed while it wrote
     try:
       self._claim(identity)
     except BaseException:
@@ -79,7 +81,7 @@ class RunFolder:
       return
     try:
       found = json.loads(path.read_text())
-      version = found["format_version"]
+      version = int(found["format_version"])
     except (ValueError, KeyError, TypeError) as e:
       raise ValueError(f"{path}: damaged ({e}); use another folder, or delete this one") from e
     if version > FORMAT_VERSION:
@@ -136,19 +138,19 @@ class RunFolder:
     if not path.exists():
       return None
     try:
-      with np.load(path, allow_pickle=False) as saved:
-        state = dict(saved)
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as e:
-      logging.warning("%s is damaged (%s): draw %d begins again", path, e, draw)
-      return None
-    if int(state["draw"]) != draw:
-      return None
-    checksums = state["checksums"].tolist()
-    if checksums != [zlib.crc32(row) for row in basis[: len(checksums)]]:
-      logging.warning("%s: the basis is damaged: draw %d begins again", self.path, draw)
+      state = files.read_npz(path)
+      if int(state["draw"]) != draw:
+        return None
+      checksums = state["checksums"].tolist()
+      if checksums != [zlib.crc32(row) for row in basis[: len(checksums)]]:
+        raise ValueError("the basis is damaged")
+      wall_time = float(state["wall_time"])
+      Lanczos(basis).restore(state)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+      logging.warning("%s: %s: draw %d begins again", path, e, draw)
       return None
     self._checksums = checksums
-    return state, float(state["wall_time"])
+    return state, wall_time
 
   def save_draw(self, draw, coefficients, wall_time, /):
     """Records the `Lanczos.coefficients` of a finished draw."""
@@ -161,11 +163,12 @@ class RunFolder:
     if not path.exists():
       return None
     try:
-      with np.load(path, allow_pickle=False) as saved:
-        state = dict(saved)
-        return state, float(state["wall_time"])
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as e:
-      logging.warning("%s is damaged (%s): the draw is computed again", path, e)
+      state = files.read_npz(path)
+      if state["alphas"].shape != state["betas"].shape or not str(state["status"]):
+        raise ValueError("its arrays don't fit each other")
+      return state, float(state["wall_time"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+      logging.warning("%s: %s: the draw is computed again", path, e)
       return None
 
   def clear_draw_in_progress(self):
