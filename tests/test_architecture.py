@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "spectrum",
     "training",
   },
-  "studies": {"experiments", "numerics", "plotting"},
+  "studies": {"curvature", "experiments", "files", "numerics", "plotting", "training"},
   "bin": {"experiments", "plotting", "spectrum", "studies"},
 }
 

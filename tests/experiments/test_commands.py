@@ -4,12 +4,6 @@ import pytest
 
 from tf_hessian.experiments import commands
 
-# Keras warns that it does not shuffle; tests/training is about that.
-pytestmark = [
-  pytest.mark.filterwarnings("ignore:.shuffle=True. was passed"),
-  pytest.mark.filterwarnings("ignore:unclosed file.*train.csv:ResourceWarning"),
-]
-
 
 @pytest.fixture
 def failing(read_config):

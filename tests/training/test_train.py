@@ -1,6 +1,5 @@
 """Training: it fits, goes on after an interruption, and says what went wrong."""
 
-import gc
 import json
 import os
 import warnings
@@ -22,19 +21,6 @@ CONFIG = {
   "until_accuracy": 1.0,
   "max_epochs": 50,
 }
-pytestmark = [
-  # Keras warns that it does not shuffle; test_training_gives_no_warning is about that.
-  pytest.mark.filterwarnings("ignore:.shuffle=True. was passed"),
-  # Keras leaves its log open when training ends by an exception.
-  pytest.mark.filterwarnings("ignore:unclosed file.*train.csv:ResourceWarning"),
-]
-
-
-@pytest.fixture
-def collected():
-  """Closes what an exception left open, while the warning is still ignored."""
-  yield
-  gc.collect()
 
 
 def toy():
@@ -64,19 +50,21 @@ def epochs_logged(workdir):
 
 
 @pytest.fixture
-def interrupt(monkeypatch, collected):  # noqa: ARG001 - only its end is wanted
+def interrupt(monkeypatch):
   """Returns a function that lets an exception come at the end of an epoch, counted from 0."""
 
-  def at(epoch, error=KeyboardInterrupt):
-    original = training._StopWhenFitted.on_epoch_end
+  def at(last, error=KeyboardInterrupt):
+    original = training._epoch
 
-    def on_epoch_end(self, now, logs=None):
-      if now == epoch:
-        monkeypatch.setattr(training._StopWhenFitted, "on_epoch_end", original)
+    def epoch(model, examples, config, seed, now):
+      row = original(model, examples, config, seed, now)
+      if now == last:
+        monkeypatch.setattr(training, "_epoch", original)
         raise error("interrupted")
-      original(self, now, logs)
+      return row
 
-    monkeypatch.setattr(training._StopWhenFitted, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(training, "_epoch", epoch)
+    monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
 
   return at
 
@@ -91,7 +79,6 @@ def test_separable_problem_is_fitted(tmp_path):
   assert 5 <= result["epochs"] < 50
 
 
-@pytest.mark.usefixtures("collected")
 def test_training_gives_no_warning(tmp_path):
   with warnings.catch_warnings():
     warnings.simplefilter("error", UserWarning)
@@ -158,11 +145,13 @@ def test_interrupted_training_runs_only_the_epochs_that_are_left(tmp_path, inter
   assert epochs_logged(tmp_path) == [0, 1, 2, 3, 4, 5]
 
 
-def test_interrupted_training_starts_from_the_weights_it_had(tmp_path, interrupt):
-  interrupt(3)
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
+  tmp_path, interrupt, epoch
+):
+  interrupt(epoch)
   with pytest.raises(KeyboardInterrupt):
     run(tmp_path, epochs=4, until_accuracy=0.0)
-  # Nothing is left to train.
   model = run(tmp_path, epochs=4, until_accuracy=0.0)[1]
   whole = run(tmp_path / "whole", epochs=4, until_accuracy=0.0)[1]
   for a, b in zip(model.get_weights(), whole.get_weights(), strict=True):
@@ -172,7 +161,6 @@ def test_interrupted_training_starts_from_the_weights_it_had(tmp_path, interrupt
 # Training that fails.
 
 
-@pytest.mark.usefixtures("collected")
 def test_loss_that_is_not_finite_names_the_epoch(tmp_path):
   with pytest.raises(ValueError, match="loss is nan after epoch 1; lower the learning rate"):
     run(tmp_path, learning_rate=float("nan"))

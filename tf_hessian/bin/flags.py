@@ -42,7 +42,15 @@ def run_plain(main, /):
         raise
       sys.exit(f"error: {e}")
 
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv):
+  """Parses the flags; an override of a field that the config doesn't have is one line."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError) as e:
+    sys.exit(f"error: {e.args[0] if e.args else e}")
 
 
 def set_threads():
