@@ -42,15 +42,13 @@ def run_plain(main, /):
         raise
       sys.exit(f"error: {e}")
 
-  app.run(guarded, flags_parser=_parse)
+  def parse(argv):
+    try:
+      return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as e:  # an override of a field that the config doesn't have
+      sys.exit(f"error: {e.args[0]}")
 
-
-def _parse(argv):
-  """Parses the flags; an override of a field that the config doesn't have is one line."""
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError) as e:
-    sys.exit(f"error: {e.args[0] if e.args else e}")
+  app.run(guarded, flags_parser=parse)
 
 
 def set_threads():

@@ -87,7 +87,8 @@ def build(config, /):
 
 def _call(section, registry, fields):
   """Calls the function that a section names with the section's other fields."""
-  return registry[fields["name"]](**_arguments(section, registry, fields))
+  arguments = _arguments(section, registry, fields)
+  return registry[fields["name"]](**arguments)
 
 
 def _arguments(section, registry, fields):

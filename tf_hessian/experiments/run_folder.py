@@ -168,7 +168,8 @@ class RunFolder:
         raise ValueError("its arrays don't fit each other")
       return state, float(state["wall_time"])
     except (OSError, ValueError, KeyError, TypeError) as e:
-      logging.warning("%s: %s: the draw is computed again", path, e)
+      reason = f"no array {e}" if isinstance(e, KeyError) else str(e).removeprefix(f"{path}: ")
+      logging.warning("%s is damaged (%s): draw %d is computed again", path, reason, draw)
       return None
 
   def clear_draw_in_progress(self):
