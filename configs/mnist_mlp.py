@@ -6,8 +6,9 @@ of the schedule. Where the paper is silent (optimizer, length), the values are o
   python -m tf_hessian.bin.train    --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
   python -m tf_hessian.bin.spectrum --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
 
-Expected: loss 0.517; nine to ten eigenvalues between 1.2 and 4.5, the rest near 0. About half a
-minute on 2 cores.
+Expected: loss 0.52; ten eigenvalues of about 0.8 to 3.5 stand apart, the rest lie near 0, the
+smallest at about -0.01. Rounding decides which minimum training ends in, so the numbers differ
+between machines as they do between seeds. About half a minute on 2 cores.
 """
 
 import ml_collections
@@ -33,10 +34,10 @@ def get_config():
   config.loss.label_smoothing = 0.1  # paper, section F
 
   config.train = ml_collections.ConfigDict()
-  config.train.batch_size = 32
-  config.train.learning_rate = 0.1
-  config.train.momentum = 0.9
-  config.train.epochs = 40
+  config.train.batch_size = 8
+  config.train.learning_rate = 0.2
+  config.train.momentum = 0.0  # with 0.9, the largest eigenvalue varies more between seeds
+  config.train.epochs = 60
   config.train.until_accuracy = 1.0  # goes on after `epochs` until this is reached
   config.train.max_epochs = 2000
 
