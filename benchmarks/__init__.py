@@ -1,0 +1,1 @@
+"""What products and densities cost, in time and memory."""
