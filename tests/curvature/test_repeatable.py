@@ -1,5 +1,8 @@
 """What makes two passes bitwise equal."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +11,6 @@ import tensorflow as tf
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.repeatable import chain_sums, repeatable_execution, stateful_random_ops
 from tf_hessian.curvature.second_order import graph_nodes
-from tf_hessian.models.cifar_resnet import cifar_resnet
 
 layers = keras.layers
 
@@ -223,17 +225,41 @@ def test_stateless_random_ops_are_none_of_these():
 # The whole.
 
 
-def test_ten_products_of_a_resnet_are_bitwise_equal():
-  rng = np.random.default_rng(0)
-  model = cifar_resnet(depth=8, num_classes=4, input_shape=(12, 12, 3), dropout_rate=0.2)
-  x = rng.standard_normal((40, 12, 12, 3)).astype(np.float32)
-  operator = HessianOperator(
-    model,
-    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    tf.data.Dataset.from_tensor_slices((x, np.arange(40) % 4)).batch(20),
-    training=True,
-  )
-  v = rng.standard_normal(operator.shape[0])
-  first = operator @ v
-  for _ in range(9):
-    np.testing.assert_array_equal(operator @ v, first)
+RESNET = """
+import hashlib
+import keras
+import numpy as np
+import tensorflow as tf
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.models.cifar_resnet import cifar_resnet
+
+keras.utils.set_random_seed(0)
+rng = np.random.default_rng(0)
+images = rng.standard_normal((40, 32, 32, 3), dtype=np.float32)
+operator = HessianOperator(
+  cifar_resnet(depth=32, dropout_rate=0.2),
+  keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+  tf.data.Dataset.from_tensor_slices((images, np.arange(40) % 10)).batch(16),
+  training=True,
+)
+v = rng.standard_normal(operator.shape[0])
+for _ in range(10):
+  print("product", hashlib.sha256((operator @ v).tobytes()).hexdigest())
+"""
+
+
+def test_ten_products_of_resnet_32_are_bitwise_equal_in_one_process_and_in_another():
+  # At the same time, so that their threads run in varying order.
+  processes = [
+    subprocess.Popen([sys.executable, "-c", RESNET], stdout=subprocess.PIPE, text=True)
+    for _ in range(2)
+  ]
+  try:
+    outputs = [p.communicate(timeout=300)[0] for p in processes]
+  finally:
+    for p in processes:
+      p.kill()
+      p.wait()
+  products = [line for out in outputs for line in out.splitlines() if line.startswith("product")]
+  assert len(products) == 20
+  assert len(set(products)) == 1
