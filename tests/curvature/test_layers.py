@@ -124,45 +124,73 @@ def test_forward_mode_through_a_loop_is_refused_naming_the_layer():
     operator_of([layers.GRU(2, name="loop")], SEQUENCE, mode="forward_over_backward")
 
 
-def softsign_dense():
-  return layers.Dense(4, "softsign", name="culprit")
+class Operation(layers.Layer):
+  """A function of TensorFlow as a layer."""
+
+  def __init__(self, function, **kwargs):
+    super().__init__(**kwargs)
+    self.function = function
+
+  def call(self, inputs):
+    return self.function(inputs)
 
 
-BEFORE = lambda: layers.Conv2D(2, 3, padding="same", activation="tanh")  # noqa: E731
+def dilation(x):
+  return tf.nn.dilation2d(x, tf.ones((2, 2, 2)), [1, 1, 1, 1], "SAME", "NHWC", [1, 1, 1, 1])
 
+
+def crop(x):
+  boxes = tf.repeat([[0.0, 0.0, 1.0, 1.0]], tf.shape(x)[0], axis=0)
+  return tf.image.crop_and_resize(x, boxes, tf.range(tf.shape(x)[0]), (3, 3))
+
+
+# docs/limits.md lists the same.
 REFUSED = {
-  "UpSampling2D bilinear": (
-    lambda: [BEFORE(), layers.UpSampling2D(2, interpolation="bilinear", name="culprit")],
-    IMAGE,
-  ),
-  "UpSampling2D bicubic": (
-    lambda: [BEFORE(), layers.UpSampling2D(2, interpolation="bicubic", name="culprit")],
-    IMAGE,
-  ),
-  "softsign": (lambda: [softsign_dense()], VECTOR),
-  "Resizing nearest": (
-    lambda: [BEFORE(), layers.Resizing(4, 4, interpolation="nearest", name="culprit")],
-    IMAGE,
-  ),
-  "MaxPooling2D strides 1 same": (
-    lambda: [BEFORE(), layers.MaxPooling2D(2, strides=1, padding="same", name="culprit")],
-    IMAGE,
-  ),
+  "UpSampling2D bilinear": layers.UpSampling2D(2, interpolation="bilinear"),
+  "UpSampling2D bicubic": layers.UpSampling2D(2, interpolation="bicubic"),
+  "Resizing bilinear": layers.Resizing(4, 4, interpolation="bilinear"),
+  "Resizing nearest": layers.Resizing(4, 4, interpolation="nearest"),
+  "Resizing bicubic": layers.Resizing(4, 4, interpolation="bicubic"),
+  "Resizing lanczos5": layers.Resizing(4, 4, interpolation="lanczos5"),
+  "image.resize antialias": lambda x: tf.image.resize(x, (4, 4), antialias=True),
+  "image.crop_and_resize": crop,
+  "MaxPooling2D strides 1 same": layers.MaxPooling2D(2, strides=1, padding="same"),
+  "nn.max_pool_with_argmax": lambda x: tf.nn.max_pool_with_argmax(x, 2, 2, "SAME")[0],
+  "nn.fractional_max_pool": lambda x: tf.nn.fractional_max_pool(x, 1.5, seed=1)[0],
+  "nn.local_response_normalization": tf.nn.local_response_normalization,
+  "nn.dilation2d": dilation,
+  "softsign": layers.Activation("softsign"),
+  "math.igamma": lambda x: tf.math.igamma(1 + x * x, tf.ones_like(x)),
 }
+
+
+def with_culprit(layer):
+  """Layers with a given one, named "culprit", after one that has parameters."""
+  if isinstance(layer, layers.Layer):
+    culprit = type(layer).from_config(layer.get_config() | {"name": "culprit"})
+  else:
+    culprit = Operation(layer, name="culprit")
+  return [layers.Conv2D(2, 3, padding="same", activation="tanh"), culprit]
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_differentiated_twice_is_refused_naming_the_layer(name):
-  make, shape = REFUSED[name]
   with pytest.raises(DifferentiationError, match="'culprit'"):
-    operator = operator_of(make(), shape)
+    operator = operator_of(with_culprit(REFUSED[name]), IMAGE)
+    operator @ np.ones(operator.shape[0])
+
+
+@pytest.mark.parametrize("mode", ["forward_over_backward", "backward_over_backward"])
+def test_recomputed_activations_are_refused(mode):
+  operator = operator_of(with_culprit(tf.recompute_grad(tf.math.sin)), IMAGE, mode=mode)
+  with pytest.raises(DifferentiationError, match="recompute_grad"):
     operator @ np.ones(operator.shape[0])
 
 
 @pytest.mark.usefixtures("float64")
 def test_variables_behind_what_cannot_be_differentiated_twice_can_be_chosen(difference_error):
-  make, shape = REFUSED["UpSampling2D bilinear"]
-  operator = operator_of(make(), shape, variables="head")
+  made = with_culprit(REFUSED["UpSampling2D bilinear"])
+  operator = operator_of(made, IMAGE, variables="head")
   directions = np.eye(operator.shape[0])[:, :3]
   products = np.stack([operator @ d for d in directions.T], axis=1)
   assert difference_error(operator, directions, products) <= 1e-8

@@ -244,6 +244,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       result = self._pass(function, lambda r, v: [r, self._split(v)], self._ratios_spec, spec)
     except LookupError as e:
       raise second_order.explain(e, self._gradient_pass.graphs, self.objective.layers) from e
+    except NotImplementedError as e:  # tf.recompute_grad says so itself
+      raise second_order.DifferentiationError(
+        f"the model or its loss can't be differentiated twice: {e} (docs/limits.md)"
+      ) from e
     for graph_def in result.graphs:
       second_order.refuse_wrong_derivatives(graph_def, self.objective.layers)
     return result
