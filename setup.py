@@ -20,16 +20,16 @@ setuptools.setup(
   packages=[*setuptools.find_packages(include=["tf_hessian*"]), "tf_hessian.third_party.mnist"],
   package_dir={"tf_hessian.third_party.mnist": "third_party/mnist"},
   package_data={"tf_hessian.third_party.mnist": ["mnist_1000.npz", "LICENSE", "README.md"]},
-  # Lower bounds are the oldest versions that the tests were run with.
+  # Lower bounds are the oldest versions that the tests were run with, all at once, on Python 3.11.
   install_requires=[
-    "absl-py>=2.1",
-    "keras>=3.15",
-    "matplotlib>=3.9",
-    "ml_collections>=1.0",
-    "numpy>=2.0",
-    "scipy>=1.14",
-    "tensorflow>=2.21",
-    "tqdm>=4.66",
+    "absl-py>=2.1.0",
+    "keras>=3.15.0",
+    "matplotlib>=3.9.0",
+    "ml_collections>=1.0.0",
+    "numpy>=2.0.0",
+    "scipy>=1.14.0",
+    "tensorflow>=2.21.0",
+    "tqdm>=4.66.0",
   ],
-  extras_require={"test": ["pytest>=8", "ruff>=0.9"]},
+  extras_require={"test": ["pytest>=8.0.0", "ruff>=0.9.0"]},
 )

@@ -17,7 +17,7 @@ CONFIG = "--config=configs/synthetic_quadratic.py"
 SECONDS = 90
 NUM_KILLS = 5
 # Long enough to be killed in the middle, five times.
-LONG = ("--initial", "--nocheck", "--config.lanczos.draws=6", "--config.lanczos.steps=100")
+LONG = ("--initial", "--nocheck", "--config.lanczos.draws=30", "--config.lanczos.steps=100")
 
 
 def start(command, *arguments):
