@@ -31,5 +31,5 @@ setuptools.setup(
     "tensorflow>=2.21.0",
     "tqdm>=4.66.0",
   ],
-  extras_require={"test": ["pytest>=8.0.0", "ruff>=0.9.0"]},
+  extras_require={"test": ["pytest>=8.0.0", "ruff==0.17.*"]},
 )
