@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tf_hessian import plotting
+from tf_hessian.numerics.dense import symmetric_spectrum
 from tf_hessian.spectrum import Spectrum
 
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -143,3 +144,17 @@ def test_picture_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(OSError, match=str(tmp_path / "file" / "spectrum.png")):
     make(2).plot(tmp_path / "file" / "spectrum.png", sigma_squared=1e-2)
+
+
+def test_exact_spectrum_is_overlaid_like_its_eigenvalues(tmp_path):
+  paths = tmp_path / "a.png", tmp_path / "b.png"
+  spectrum = symmetric_spectrum(np.diag(EXACT))
+  for path, exact in zip(paths, (EXACT, spectrum), strict=True):
+    plotting.plot_spectrum(make(3), path, sigma_squared=1e-2, exact=exact)
+  assert written(paths[0]) == written(paths[1])
+
+
+@pytest.mark.parametrize("name", ["plot", "plot.xyz"])
+def test_unknown_suffix_is_refused_with_those_there_are(tmp_path, name):
+  with pytest.raises(ValueError, match=r"expected a suffix of .*png"):
+    plotting.plot_spectrum(make(3), tmp_path / name, sigma_squared=1e-2)

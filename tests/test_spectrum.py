@@ -424,3 +424,17 @@ def test_either_layout_is_recognised_by_its_content(some, saved, tmp_path):
   (tmp_path / "a").write_bytes(saved)
   assert_same(spectrum_lib.load(tmp_path / "a"), some)
   assert spectrum_lib.load(tmp_path / "b.npz", num_parameters=N).trace() == some.trace()
+
+
+def test_a_path_without_suffix_is_loaded_as_it_was_saved(some, tmp_path):
+  some.save(tmp_path / "result")
+  assert_same(Spectrum.load(tmp_path / "result"), some)
+  assert_same(spectrum_lib.load(tmp_path / "result"), some)
+
+
+def test_residual_bounds_hold_for_some_eigenvalue(some):
+  for nodes, bounds in zip(some.nodes, some.residual_bounds(), strict=True):
+    nearest = np.abs(nodes[:, None] - EIGENVALUES).min(axis=1)
+    # Rounding of the nodes, on top of the bounds.
+    assert np.all(nearest <= bounds + 1e-14)
+    assert bounds.max() > 0.01 > bounds.min()

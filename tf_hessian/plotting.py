@@ -1,6 +1,7 @@
 """Pictures of spectra, in the manner of the paper's figures."""
 
 import io
+import pathlib
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,8 +23,14 @@ def new_figure(width=7.0, height=4.2, **subplots):
 
 def save_figure(figure, path, /):
   """Writes a figure, whole or not at all; the suffix is the format."""
+  suffix = pathlib.Path(path).suffix[1:].lower()
+  known = figure.canvas.get_supported_filetypes()
+  if suffix not in known:
+    raise ValueError(
+      f"{path}: unknown format; expected a suffix of {', '.join(sorted(known))}, such as .png"
+    )
   buffer = io.BytesIO()
-  figure.savefig(buffer, format=str(path).rsplit(".", 1)[-1], dpi=150)
+  figure.savefig(buffer, format=suffix, dpi=150)
   with files.replacing(path) as file:
     file.write(buffer.getvalue())
 
@@ -48,7 +55,7 @@ def plot_spectrum(
     path: where the picture goes, such as "spectrum.png".
     sigma_squared: variance of the kernel.
     relative: see `Spectrum.density`.
-    exact: (n,) exact eigenvalues to overlay, or None.
+    exact: (n,) exact eigenvalues to overlay, or an `ExactSpectrum`, or None.
     limits: (low, high) of the eigenvalue axis; all of the density by default.
     log: logarithmic density axis, as in the paper.
     floor: lowest density shown on a logarithmic axis.
@@ -60,7 +67,8 @@ def plot_spectrum(
   """
   estimate = spectrum.density(sigma_squared, relative=relative)
   if exact is not None:
-    nodes = [*spectrum.nodes, np.asarray(exact)]
+    exact = np.asarray(getattr(exact, "eigenvalues", exact), np.float64)
+    nodes = [*spectrum.nodes, exact]
     grid = density_lib.density_grid(nodes, estimate.sigma_squared)
     estimate = spectrum.density(estimate.sigma_squared, grid=grid)
   figure, axes = new_figure()

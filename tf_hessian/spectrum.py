@@ -112,6 +112,15 @@ class Spectrum:
     """Returns the `count` smallest Ritz values, ascending, each the smallest over the draws."""
     return _extremes(self.nodes, count, np.minimum)
 
+  def residual_bounds(self):
+    """Returns, for each node of each draw, how far an eigenvalue is away at most: k vectors (m_i,).
+
+    |beta_m s_mi|, the length of H y - theta y of the Ritz pair (Parlett, The Symmetric Eigenvalue
+    Problem, section 13.2). NaN where the last residual is not known.
+    """
+    pairs = zip(self.diagonals, self.off_diagonals, self.residuals, strict=True)
+    return tuple(quadrature.ritz_residuals(d, e, beta) for d, e, beta in pairs)
+
   def summary(self):
     """Returns the main numbers and the provenance as a dict that JSON can hold."""
     trace, trace_stderr = self.trace()
@@ -184,6 +193,7 @@ class Spectrum:
       OSError: if there is no such file.
       ValueError: if it is damaged, of another kind, or of a newer format.
     """
+    path = _existing(path)
     arrays = files.read_npz(path)
     try:
       about = dict(json.loads(arrays["about"].tobytes()))
@@ -280,6 +290,8 @@ class Spectrum:
 def load(path, *, num_parameters=None):
   """Reads a spectrum of either layout, ours or the original code's, whichever the file holds.
 
+  As `Spectrum.save` does, it adds ".npz" to a path without it if there is no file otherwise.
+
   Args:
     path: the file.
     num_parameters: n, which the original layout does not record.
@@ -287,6 +299,7 @@ def load(path, *, num_parameters=None):
   Raises:
     OSError, ValueError: see `Spectrum.load` and `Spectrum.load_original`.
   """
+  path = _existing(path)
   with open(path, "rb") as file:
     is_array = file.read(6) == b"\x93NUMPY"
   if is_array:
@@ -301,6 +314,10 @@ def _number(x):
 def _with_suffix(path):
   path = pathlib.Path(path)
   return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
+def _existing(path):
+  return path if pathlib.Path(path).exists() else _with_suffix(path)
 
 
 def _extremes(nodes, count, best):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_hessian.curvature.batches import load_batches
+from tf_hessian.curvature.batches import check_examples, load_batches
 
 CACHES = pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
 
@@ -32,7 +32,7 @@ def read_in_graph(batches):
     return batches.read(feed, number, i)
 
   for segment in batches.segments():
-    for i in range(len(segment.feed[0])):
+    for i in range(int(segment.feed[2])):
       b, batch = read(segment.signature, segment.feed, tf.constant(i))
       result.append((int(b), tf.nest.flatten(batch)[0].numpy().tolist()))
   return result
@@ -259,3 +259,27 @@ def test_a_batch_of_another_structure_is_refused(other):
 def test_a_batch_of_another_dtype_is_refused():
   with pytest.raises(ValueError, match="batch 1 has other dtypes than batch 0: .*float32.*float64"):
     load_batches([np.ones(2), np.ones(2, np.float32)])
+
+
+@CACHES
+def test_bfloat16_batches_have_a_fingerprint(cache_bytes):
+  data = tf.data.Dataset.from_tensors(tf.ones((2, 3), tf.bfloat16))
+  other = tf.data.Dataset.from_tensors(tf.zeros((2, 3), tf.bfloat16))
+  first, second = (load_batches(d, cache_bytes=cache_bytes).fingerprint for d in (data, other))
+  assert first != second
+
+
+def test_scalars_of_a_batch_are_kept():
+  batches = load_batches([{"t": np.float32(2), "x": np.ones(3, np.float32)}])
+  assert next(iter(batches))["t"].numpy() == 2
+
+
+def test_sample_weights_that_are_none_are_left_out():
+  (batch,) = load_batches([(np.ones((2, 1)), np.ones(2), None)])
+  assert len(batch) == 2
+
+
+def test_single_examples_are_refused_with_what_to_do():
+  data = tf.data.Dataset.from_tensor_slices((np.ones((4, 3)), np.arange(4)))
+  with pytest.raises(ValueError, match=r"one row an example.* add \.batch\(128\)"):
+    check_examples(load_batches(data))

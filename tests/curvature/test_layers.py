@@ -196,6 +196,45 @@ def test_variables_behind_what_cannot_be_differentiated_twice_can_be_chosen(diff
   assert difference_error(operator, directions, products) <= 1e-8
 
 
+@pytest.mark.parametrize("make", [layers.RandomRotation, layers.RandomZoom])
+def test_image_transforms_behind_variables_are_refused(make):
+  parts = [layers.Conv2D(2, 3, padding="same", activation="tanh"), make(0.3, name="culprit")]
+  operator = operator_of(parts, IMAGE, training=True)
+  with pytest.raises(DifferentiationError, match="'culprit'.*wrong gradient"):
+    operator @ np.ones(operator.shape[0])
+
+
+def test_image_transforms_of_the_inputs_pass():
+  parts = [layers.RandomRotation(0.3), layers.Conv2D(2, 3, activation="tanh")]
+  operator = operator_of(parts, IMAGE, training=True)
+  dense = operator @ np.eye(operator.shape[0])
+  # float32 products; behind variables the asymmetry was 0.3.
+  assert np.abs(dense - dense.T).max() <= 1e-5 * np.abs(dense).max()
+
+
+@pytest.mark.usefixtures("float64")
+def test_grouped_convolutions_pass_every_time(difference_error):
+  for _ in range(6):  # half of them failed when sums in functions were renamed in varying order
+    operator = operator_of([layers.Conv2D(4, 3, groups=2, activation="tanh")], IMAGE)
+    directions = np.eye(operator.shape[0])[:, :1]
+    products = np.stack([operator @ d for d in directions.T], axis=1)
+  assert difference_error(operator, directions, products) <= 1e-8
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("make", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_several_columns_through_loops_equal_single_ones(make):
+  operator = operator_of([make(2)], SEQUENCE)
+  columns = np.eye(operator.shape[0])[:, :40]
+  expected = np.stack([operator @ v for v in columns.T], axis=1)
+  np.testing.assert_array_equal(operator @ columns, expected)
+
+
+def test_several_columns_at_once_through_loops_are_refused():
+  with pytest.raises(ValueError, match="columns_per_pass: expected 1 .* loops or branches, got 4"):
+    operator_of([layers.GRU(2)], SEQUENCE, columns_per_pass=4)
+
+
 @pytest.mark.usefixtures("float64")
 def test_tf_nn_moments_is_restored_after_tracing():
   before = tf.nn.moments

@@ -625,3 +625,66 @@ def test_a_function_that_returns_a_matrix_is_refused():
 def test_a_function_that_returns_integers_is_refused():
   with pytest.raises(TypeError, match="expected floating-point losses, got int64"):
     HessianOperator([tf.zeros((), tf.float64)], lambda _, batch: batch[0], batches(CLASS))
+
+
+# Outputs that are not told apart by name.
+
+
+def shared_head():
+  """A head that is called on both inputs, so that both outputs have its name."""
+  head = layers.Dense(2, name="head")
+  first, second = keras.Input((INPUTS,)), keras.Input((INPUTS,))
+  return keras.Model([first, second], [head(first), head(second)])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss", ["mse", ["mse", "mse"]])
+def test_outputs_of_the_same_name_all_count(columns, relative_error, regression_hessian, loss):
+  other = X[::-1].copy()
+  operator = HessianOperator(shared_head(), loss, batches([X, other], [Y, Y]))
+  expected = regression_hessian(X, 2) + regression_hessian(other, 2)
+  assert relative_error(columns(operator), expected) <= FLOAT64
+
+
+def test_outputs_of_the_same_name_cannot_be_given_by_name():
+  with pytest.raises(ValueError, match="several outputs are named 'head'; give a list"):
+    HessianOperator(shared_head(), {"head": "mse"}, batches([X, X], [Y, Y]))
+
+
+class TwoOutputs(keras.Model):
+  """Says nothing of its outputs beforehand."""
+
+  def __init__(self):
+    super().__init__()
+    self.dense = layers.Dense(2)
+
+  def call(self, inputs):
+    return self.dense(inputs), 2 * self.dense(inputs)
+
+
+def test_one_loss_for_a_subclassed_model_of_several_outputs_is_refused():
+  model = TwoOutputs()
+  model(X.astype(np.float32))
+  with pytest.raises(ValueError, match="returns 2 outputs; give a loss for each"):
+    HessianOperator(model, "mse", batches(X, (Y, Y)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_sequence_may_end_in_a_model_of_several_outputs(
+  columns, relative_error, regression_hessian
+):
+  inputs = keras.Input((INPUTS,))
+  head = keras.Model(inputs, [layers.Dense(2, name="a")(inputs), layers.Dense(2, name="b")(inputs)])
+  model = keras.Sequential([keras.Input((INPUTS,)), head])
+  operator = HessianOperator(model, {"a": "mse", "b": "mse"}, batches(X, {"a": Y, "b": Y}))
+  expected = block_diagonal(*[regression_hessian(X, 2)] * 2)
+  assert relative_error(columns(operator), expected) <= FLOAT64
+
+
+@pytest.mark.usefixtures("float64")
+def test_classes_to_ignore_do_not_count(columns, relative_error, softmax_hessian):
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2)
+  operator = HessianOperator(dense_model(CLASSES), loss, batches(X, CLASS))
+  logits = operator.model(X).numpy()
+  expected = softmax_hessian(X, logits, CLASS != 2)
+  assert relative_error(columns(operator), expected) <= FLOAT64

@@ -511,3 +511,32 @@ def test_weights_that_are_all_zero_are_refused():
 def test_columns_per_pass_must_be_a_count(value, error):
   with pytest.raises(error, match="columns_per_pass: expected an integer of at least 1"):
     softmax_operator(columns_per_pass=value)
+
+
+def test_a_vector_that_is_not_finite_is_refused():
+  operator = softmax_operator()
+  v = np.ones(operator.shape[0])
+  v[1] = np.nan
+  with pytest.raises(ValueError, match="vector: expected finite numbers"):
+    operator @ v
+
+
+def test_a_complex_vector_is_refused():
+  operator = softmax_operator()
+  with pytest.raises(TypeError, match="vector: expected real numbers"):
+    operator @ (1j * np.ones(operator.shape[0]))
+
+
+def test_a_large_model_takes_fewer_columns_at_once():
+  model = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(64, 3), layers.Flatten()])
+  x = np.ones((8, 64, 64, 3), np.float32)
+  y = np.ones((8, 62 * 62 * 64), np.float32)
+  # The output alone is 7.9 MB.
+  assert 1 <= HessianOperator(model, "mse", [(x, y)]).columns_per_pass <= 16
+  assert softmax_operator().columns_per_pass == 32
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, -1])
+def test_a_seed_that_is_no_natural_number_is_refused(seed):
+  with pytest.raises((TypeError, ValueError), match="seed: expected an integer"):
+    softmax_operator(seed=seed)

@@ -130,6 +130,60 @@ def test_a_product_is_traced_once_for_each_shape(num_examples, count, cache_byte
   assert operator.tracing_count == count
 
 
+@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+def test_shapes_in_varying_order_are_traced_once_each(cache_bytes):
+  sizes = [2, 2, 1, 3, 3, 3, 1, 2, 1, 1, 3, 2]
+  x = np.ones((sum(sizes), 4), np.float32)
+  ends = np.cumsum(sizes)
+
+  def generate():
+    for e, s in zip(ends, sizes, strict=True):
+      yield x[e - s : e], np.zeros(s, np.int64)
+
+  specs = tf.TensorSpec((None, 4), tf.float32), tf.TensorSpec((None,), tf.int64)
+  data = tf.data.Dataset.from_generator(generate, output_signature=specs)
+  operator = HessianOperator(small_model(), LOSS, data, cache_bytes=cache_bytes)
+  for i in range(3):
+    operator @ vector(operator, i)
+  assert operator.tracing_count == 3
+
+
+# What else a model may read.
+
+
+def test_lookup_tables_of_a_model_are_read():
+  inputs = keras.Input((2,), dtype="string")
+  tokens = layers.StringLookup(vocabulary=["a", "b", "c"])(inputs)
+  outputs = layers.Dense(1)(layers.Flatten()(layers.Embedding(4, 3)(tokens)))
+  words = np.array([["a", "b"], ["c", "d"], ["b", "b"]])
+  numbers = np.array([[1, 2], [3, 0], [2, 2]])
+  whole = keras.Model(inputs, outputs)
+  rest = keras.Sequential([keras.Input((2,)), *whole.layers[2:]])
+  y = np.ones((3, 1), np.float32)
+  first, second = (
+    HessianOperator(m, "mse", [(x, y)]) for m, x in ((whole, words), (rest, numbers))
+  )
+  np.testing.assert_array_equal(first @ vector(first), second @ vector(first))
+
+
+class Decorated(layers.Layer):
+  """Reads its weight in a function that is traced when the model is built."""
+
+  def build(self, shape):
+    self.w = self.add_weight(shape=(shape[-1], 1), name="w")
+
+  @tf.function
+  def call(self, inputs):
+    return tf.tanh(inputs @ self.w)
+
+
+def test_variable_that_a_traced_function_hides_is_refused():
+  model = keras.Sequential([keras.Input((4,)), Decorated()])
+  model(X)
+  with pytest.raises(ValueError, match="/w.* is read by a tf.function .* remove that decorator"):
+    HessianOperator(model, "mse", [(X, np.ones((10, 1), np.float32))])
+
+
 def test_several_operators_do_not_share_their_traces():
   operators = [HessianOperator(small_model(), LOSS, dataset()) for _ in range(2)]
   for operator in operators:

@@ -213,3 +213,20 @@ def test_raise_for_problems_raises_all_of_them():
   report = OperatorReport(False, 0.0, 1e-4, None, "not asked for", None, ("one thing", "another"))
   with pytest.raises(ValueError, match="the Hessian can't be relied on: one thing; another"):
     report.raise_for_problems()
+
+
+def test_a_model_without_float64_kernels_passes_without_differences():
+  parts = layers.Conv3D(2, 2, activation="tanh"), layers.AveragePooling3D(2), layers.Flatten()
+  x = RNG.standard_normal((4, 5, 5, 5, 1)).astype(np.float32)
+  model = model_of(*parts, shape=(5, 5, 5, 1))
+  report = check_operator(HessianOperator(model, "mse", [(x, Y[:4])]))
+  report.raise_for_problems()
+  assert report.difference_error is None
+  assert "AvgPool3D" in report.difference_skipped
+
+
+def test_a_shuffled_data_set_is_the_only_problem_named():
+  data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(8).batch(4)
+  operator = HessianOperator(model_of(layers.Dense(4, "tanh")), "mse", data, cache_bytes=0)
+  (problem,) = check_operator(operator).problems
+  assert "the order of the examples changes" in problem

@@ -122,3 +122,10 @@ def test_missing_file_names_the_remedy(copy):
   copy.unlink()
   with pytest.raises(FileNotFoundError, match="rebuild"):
     mnist.arrays()
+
+
+def test_images_may_keep_their_shape():
+  flat = next(iter(mnist.dataset(num_examples=3)))[0]
+  image = next(iter(mnist.dataset(num_examples=3, flatten=False)))[0]
+  assert image.shape == (28, 28, 1)
+  np.testing.assert_array_equal(np.ravel(image), flat)

@@ -85,3 +85,27 @@ def test_folder_of_another_config_is_refused(config, tmp_path, section, value):
   config.update({section: value})
   with pytest.raises(ValueError, match=f"another config \\({section}\\)"):
     commands.train(config, tmp_path)
+
+
+def test_folder_is_free_after_training_that_did_not_begin(read_config, tmp_path, monkeypatch):
+  def fail(*_, **__):
+    raise ValueError("stopped before the first epoch")
+
+  config = read_config("synthetic_quadratic")
+  with monkeypatch.context() as patch, pytest.raises(ValueError, match="stopped"):
+    patch.setattr(commands.training, "train", fail)
+    commands.train(config, tmp_path)
+  config.train.learning_rate = 0.01
+  assert commands.train(config, tmp_path)["epochs"] > 0
+
+
+@pytest.mark.parametrize(
+  "section, field, value", [("model", "use_bias", True), ("train", "epochs", 2)]
+)
+def test_config_that_the_checkpoint_was_not_trained_with_is_refused(
+  config, tmp_path, section, field, value
+):
+  commands.train(config, tmp_path)
+  config[section][field] = value
+  with pytest.raises(ValueError, match=f"was trained with another config \\({section}\\)"):
+    commands.spectrum(config, tmp_path, progress=False)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+import tensorflow as tf
 
 import tf_hessian
 from tf_hessian.curvature.operator import HessianOperator
@@ -201,7 +202,8 @@ def test_interrupted_run_of_a_model_gives_the_same(hessian, new_operator, tmp_pa
   with pytest.raises(KeyboardInterrupt):
     run(operator, workdir=tmp_path, check=False)
   result = run(new_operator(), workdir=tmp_path, check=False)
-  assert len(products) == 3 * STEPS + 1
+  # One of the steps twice, and for each start one that tells the matrix from others.
+  assert len(products) == 3 * STEPS + 1 + 2
   assert_same(result, run(hessian))
 
 
@@ -214,12 +216,19 @@ def test_finished_run_started_again_computes_nothing(counting, tmp_path):
   np.testing.assert_array_equal(first.wall_times, second.wall_times)
 
 
-def test_finished_run_of_a_model_started_again_computes_no_product(
+def test_finished_run_of_a_model_started_again_computes_only_what_tells_the_matrix(
   new_operator, tmp_path, monkeypatch
 ):
   first = run(new_operator(), workdir=tmp_path)
-  monkeypatch.setattr(HessianOperator, "_matvec", lambda *_: pytest.fail("a product"))
+  products, original = [], HessianOperator._matvec
+
+  def matvec(self, x):
+    products.append(x)
+    return original(self, x)
+
+  monkeypatch.setattr(HessianOperator, "_matvec", matvec)
   assert_same(run(new_operator(), workdir=tmp_path), first)
+  assert len(products) == 1
 
 
 def test_finished_run_started_again_says_so(counting, tmp_path, caplog):
@@ -312,3 +321,31 @@ def test_run_goes_on_rightly_once_the_model_is_restored(
     run(operator, check=False, workdir=tmp_path)
   restore()
   assert_same(run(new_operator(), workdir=tmp_path, check=False), run(hessian, check=False))
+
+
+# Beyond the precision of the products.
+
+
+def test_an_outlier_far_above_a_bulk_does_not_end_a_float32_run():
+  eigenvalues = np.append(np.linspace(0, 0.01, 199), 1000.0).astype(np.float32)
+  operator = HessianOperator(
+    [tf.Variable(np.ones(200, np.float32))],
+    lambda p, batch: batch * tf.reduce_sum(eigenvalues * p[0] ** 2) / 2,
+    [np.ones(1, np.float32)],
+  )
+  result = run(operator, draws=1, steps=20, check=False)
+  assert result.statuses == ("COMPLETE",)
+  assert len(result.nodes[0]) == 20
+
+
+def test_numpy_integers_are_integers(matrix, tmp_path):
+  result = run(matrix, seed=np.int64(3), steps=np.int64(4), workdir=tmp_path)
+  assert_same(Spectrum.load(tmp_path / "spectrum.npz"), result)
+  assert_same(run(matrix, seed=3, steps=4), result)
+
+
+def test_config_that_json_cannot_hold_is_refused_before_the_first_product(counting):
+  operator = counting()
+  with pytest.raises(TypeError, match="config: expected plain values"):
+    run(operator, config={"rate": np.float32(1)})
+  assert operator.count == 0

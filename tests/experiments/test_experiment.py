@@ -139,3 +139,19 @@ def test_variables_choose_a_block(config):
   config.hessian.variables = "hidden_1/*"
   setup = experiment.build(config)
   assert setup.operator(setup.new_model()).shape == (30, 30)
+
+
+@pytest.mark.parametrize(
+  "section, field, value",
+  [
+    ("train", "batch_size", 0),
+    ("train", "learning_rate", -0.1),
+    ("hessian", "batch_size", 0),
+    ("lanczos", "steps", 0),
+    ("density", "sigma_squared", 0.0),
+  ],
+)
+def test_a_value_out_of_range_is_named(config, section, field, value):
+  config[section][field] = value
+  with pytest.raises(ValueError, match=f"config.{section}.{field}: expected"):
+    experiment.build(config)

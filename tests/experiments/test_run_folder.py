@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -85,7 +86,7 @@ def test_run_with_another_argument_is_refused(counting, half, options, differenc
 
 def test_run_of_another_matrix_is_refused(matrix, half):
   before = contents(half)
-  with pytest.raises(ValueError, match="something else.*point: "):
+  with pytest.raises(ValueError, match="something else.*product: "):
     run(matrix + np.eye(len(matrix)), half)
   assert contents(half) == before
 
@@ -328,9 +329,16 @@ def test_no_room_is_an_error_before_any_product(counting, tmp_path, monkeypatch)
 
 def test_no_room_is_an_error_before_the_products_of_the_check(new_operator, tmp_path, monkeypatch):
   monkeypatch.setattr(os, "posix_fallocate", full)
-  monkeypatch.setattr(HessianOperator, "_matvec", lambda *_: pytest.fail("a product"))
+  products, original = [], HessianOperator._matvec
+
+  def matvec(self, x):
+    products.append(x)
+    return original(self, x)
+
+  monkeypatch.setattr(HessianOperator, "_matvec", matvec)
   with pytest.raises(OSError, match="no room"):
     run(new_operator(), tmp_path)
+  assert len(products) == 1  # which tells the matrix from others
 
 
 def test_run_goes_on_once_there_is_room(counting, tmp_path, monkeypatch, expected):
@@ -386,3 +394,16 @@ def test_full_disk_at_the_end_keeps_the_draws(counting, tmp_path, monkeypatch, e
     with pytest.raises(OSError, match="spectrum.npz"):
       run(counting(), tmp_path)
   assert_goes_on(counting(), tmp_path, expected, 0)
+
+
+def activation_model(activation):
+  keras.utils.set_random_seed(0)
+  inputs = keras.Input((3,))
+  return keras.Model(inputs, keras.layers.Dense(2, activation, name="dense")(inputs), name="same")
+
+
+def test_folder_of_another_function_with_the_same_variables_is_refused(tmp_path):
+  data = [(np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32))]
+  run(HessianOperator(activation_model("relu"), "mse", data), tmp_path)
+  with pytest.raises(ValueError, match="a run of something else .*product"):
+    run(HessianOperator(activation_model("tanh"), "mse", data), tmp_path)

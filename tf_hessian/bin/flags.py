@@ -37,7 +37,7 @@ def run_plain(main, /):
       main()
     except KeyboardInterrupt:
       sys.exit("interrupted; the same command goes on from here")
-    except (ValueError, OSError) as e:
+    except (TypeError, ValueError, OSError) as e:
       if logging.level_debug():
         raise
       sys.exit(f"error: {e}")

@@ -22,7 +22,9 @@ class Segment:
 
   Attributes:
     signature: number of the batches' entry in `Batches.signatures`.
-    feed: what the graph function is called with: (indices, stacked batches or iterator).
+    feed: what the graph function is called with: (number of the first batch in the data set, its
+      position in the stack, number of batches, stacked batches or iterator). Only its values differ
+      between segments of one signature, so nothing is traced anew.
   """
 
   signature: int
@@ -49,35 +51,38 @@ class Batches:
     self.num_examples = num_examples
     self.fingerprint = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
     self.cached = cache is not None
-    self._cached_segments = None if cache is None else self._stack(cache)
+    self._stacks = None if cache is None else self._stack(cache)
+    self._places = [(s, tf.nest.map_structure(_scalar, p)) for s, *p in self._runs()]
 
   def _runs(self):
-    """Yields (signature, first batch, last batch + 1) of the runs of batches of one shape."""
-    start = 0
+    """Yields (signature, first batch, its position in the stack, number of batches) of each run."""
+    start, filled = 0, collections.Counter()
     for signature, run in itertools.groupby(self._shapes):
-      end = start + len(list(run))
-      yield signature, start, end
-      start = end
+      count = len(list(run))
+      yield signature, start, filled[signature], count
+      start += count
+      filled[signature] += count
 
   def _stack(self, cache):
-    segments = []
-    for signature, start, end in self._runs():
+    """Returns the stacked batches of each signature; empties the cache."""
+    stacks = []
+    for signature in range(len(self.signatures)):
+      chosen = [b for b, s in enumerate(self._shapes) if s == signature]
       # The stack stays on the host; a batch moves to the accelerator when it is read.
       with tf.device("CPU:0"):
-        indices = tf.range(start, end, dtype=tf.int64)
-        stacked = tf.nest.map_structure(lambda *parts: tf.stack(parts), *cache[start:end])
-      segments.append(Segment(signature, (indices, stacked)))
-      cache[start:end] = [None] * (end - start)
-    return segments
+        parts = [cache[b] for b in chosen]
+        stacks.append(tf.nest.map_structure(lambda *p: tf.stack(p), *parts))
+      for b in chosen:
+        cache[b] = None
+    return stacks
 
   def segments(self):
-    """Yields the `Segment`s of one pass, in the order of the data set."""
-    if self.cached:
-      yield from self._cached_segments
-      return
-    iterator = iter(self._dataset)
-    for signature, start, end in self._runs():
-      yield Segment(signature, (tf.range(start, end, dtype=tf.int64), iterator))
+    """Returns the `Segment`s of one pass, in the order of the data set."""
+    iterator = None if self.cached else iter(self._dataset)
+    return [
+      Segment(signature, (*place, self._stacks[signature] if self.cached else iterator))
+      for signature, place in self._places
+    ]
 
   def read(self, feed, signature, i):
     """Reads batch number i of a segment; for use inside a graph.
@@ -90,20 +95,23 @@ class Batches:
     Returns:
       (index of the batch in the data set, batch), the batch with static shapes.
     """
-    indices, source = feed
-    batch = tf.nest.map_structure(lambda s: s[i], source) if self.cached else next(source)
+    first, position, _, source = feed
+    i = tf.cast(i, tf.int64)
+    if self.cached:
+      batch = tf.nest.map_structure(lambda s: s[position + i], source)
+    else:
+      batch = next(source)
     specs = self.signatures[signature]
-    return indices[i], tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
+    return first + i, tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
 
   def __iter__(self):
     """Yields the batches eagerly, in order; for looking for the one that is at fault."""
     if not self.cached:
       yield from self._dataset
       return
-    for segment in self._cached_segments:
-      indices, stacked = segment.feed
-      for i in range(len(indices)):
-        yield tf.nest.map_structure(lambda s, i=i: s[i], stacked)
+    for signature, _, position, count in self._runs():
+      for i in range(position, position + count):
+        yield tf.nest.map_structure(lambda s, i=i: s[i], self._stacks[signature])
 
   def changes(self):
     """Reads the data set again and says how it differs from the first time.
@@ -178,10 +186,22 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
   return Batches(dataset, digests, shapes, specs, num_examples, cache)
 
 
+def check_examples(batches, /):
+  """Raises ValueError unless all tensors of a batch have the same number of examples."""
+  for spec in batches.signatures:
+    counts = {t.shape[0] if t.shape.rank else None for t in tf.nest.flatten(spec)}
+    if len(counts) > 1:
+      shapes = ", ".join(str(t.shape) for t in tf.nest.flatten(spec))
+      raise ValueError(
+        f"data set: expected batches whose tensors have one row an example, got shapes {shapes}; "
+        "if it yields single examples, add .batch(128)"
+      )
+
+
 def _prepare(dataset, num_batches):
   """Returns a deterministic, finite data set, or the list that it was."""
   if isinstance(dataset, list):
-    return [tf.nest.map_structure(_tensor, b) for b in dataset[:num_batches]]
+    return [tf.nest.map_structure(_tensor, _without_none(b)) for b in dataset[:num_batches]]
   if not isinstance(dataset, tf.data.Dataset):
     raise TypeError(
       "data set: expected a tf.data.Dataset of batches, or a list of batches, got "
@@ -195,6 +215,13 @@ def _prepare(dataset, num_batches):
   options = tf.data.Options()
   options.deterministic = True
   return dataset.with_options(options)
+
+
+def _without_none(batch):
+  """Leaves out sample weights that are None, as Keras allows."""
+  while isinstance(batch, tuple) and batch and batch[-1] is None:
+    batch = batch[:-1]
+  return batch
 
 
 def _tensor(value):
@@ -229,8 +256,14 @@ def _count(tensors):
 
 
 def _nbytes(tensor):
-  array = tensor.numpy()
-  return array.nbytes if isinstance(array, np.ndarray) else len(array)
+  if tensor.dtype == tf.string:
+    return sum(map(len, np.ravel(tensor.numpy())))
+  return tensor.dtype.size * tensor.shape.num_elements()
+
+
+def _scalar(value):
+  with tf.device("CPU:0"):
+    return tf.constant(value, tf.int64)
 
 
 def _digest(tensors):
@@ -242,7 +275,7 @@ def _digest(tensors):
       for item in np.ravel(array):
         digest.update(b"%d:" % len(item) + item)
     else:
-      digest.update(np.ascontiguousarray(array).data)
+      digest.update(array.tobytes())
   return digest.digest()
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 
+import keras
 import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
@@ -12,6 +13,13 @@ from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature import products, second_order
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.numerics import checks
+
+
+def _check_operand(x):
+  if np.iscomplexobj(x):
+    raise TypeError("vector: expected real numbers, got complex ones")
+  if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
+    raise ValueError("vector: expected finite numbers, got NaN or infinity")
 
 
 class NonFiniteError(ValueError):
@@ -71,8 +79,9 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       mode: "forward_over_backward" or "backward_over_backward"; by default the first, unless the
         model has operations that only the second can pass, such as the loops of recurrent layers.
       deterministic: make products with the same vector bitwise equal.
-      columns_per_pass: how many columns `matmat` takes through the data at once; by default as many
-        as fit 256 MiB, at most 32.
+      columns_per_pass: how many columns `matmat` takes through the data at once, which costs less a
+        column and as much more memory for activations; by default at most 32, fewer for large
+        models, and 1 for models with loops or branches, which don't pass several.
       cache_bytes: keep data sets up to this size in memory.
 
     Raises:
@@ -96,17 +105,16 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self.batches = batches_lib.load_batches(
       dataset, num_batches=num_batches, cache_bytes=cache_bytes
     )
-    self.seed = int(seed)
+    if isinstance(model, keras.Model):
+      batches_lib.check_examples(self.batches)
+    self.seed = checks.check_seed(seed)
     self.deterministic = deterministic
     self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
     n = sum(self._sizes)
-    if columns_per_pass is None:
-      columns_per_pass = max(1, min(32, 2**28 // (8 * n)))
-    checks.check_count("columns_per_pass", columns_per_pass)
-    self.columns_per_pass = columns_per_pass
     super().__init__(np.dtype(np.float64), (n, n))
     # The loss is traced here, so that what doesn't fit together is said now.
     self.mode = self._choose_mode(mode)
+    self.columns_per_pass = self._choose_columns(columns_per_pass)
 
   @property
   def parameter_names(self):
@@ -153,12 +161,15 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return self._product_pass.graphs
 
   def _matvec(self, x):
+    _check_operand(x)
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
     result = self._run("product", self._product_pass, self._ratios, v)
     return self._checked(result, "product", self._product_pass, self._ratios, v)
 
   def _matmat(self, x):
-    if x.shape[1] == 1 or self.columns_per_pass == 1:
+    _check_operand(x)
+    # A few columns cost less one by one than filled up.
+    if 2 * x.shape[1] <= self.columns_per_pass or self.columns_per_pass == 1:
       return np.stack([self._matvec(column) for column in x.T], axis=1)
     parts = [
       self._products(x[:, start : start + self.columns_per_pass])
@@ -202,6 +213,22 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         f"mode {mode!r} can't pass {op}; use mode='backward_over_backward'"
       )
     return mode
+
+  def _choose_columns(self, count):
+    graphs = self._loss_pass.graphs
+    if any(second_order.has_control_flow(g) for g in graphs):
+      if count not in (None, 1):
+        raise ValueError(
+          f"columns_per_pass: expected 1 for a model with loops or branches, got {count}"
+        )
+      return 1
+    if count is None:
+      # A product keeps about four tensors for each that the loss has (seen with ResNets), and all
+      # but those of the primal pass are there once a column.
+      size = max(8 * self.shape[0], 4 * max(self._loss_pass.bytes))
+      count = max(1, min(32, 2**30 // size))
+    checks.check_count("columns_per_pass", count)
+    return count
 
   # Passes -----------------------------------------------------------------------------------
 
@@ -248,8 +275,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       raise second_order.DifferentiationError(
         f"the model or its loss can't be differentiated twice: {e} (docs/limits.md)"
       ) from e
-    for graph_def in result.graphs:
-      second_order.refuse_wrong_derivatives(graph_def, self.objective.layers)
+    for graph_def, loss in zip(result.graphs, self._loss_pass.graphs, strict=True):
+      second_order.refuse_wrong_derivatives(graph_def, loss, self.objective.layers)
     return result
 
   @property

@@ -24,7 +24,7 @@ class OutputLosses:
     if not any(fn is not None for fn in self._losses.values()):
       raise ValueError("loss: expected a loss for at least one output, got none")
     self._losses = {k: _as_loss(fn) for k, fn in self._losses.items() if fn is not None}
-    self.names = ["loss" if k is None else str(k) for k in self._losses]
+    self.names = ["loss" if k is None else _name(k, self._outputs) for k in self._losses]
     self.coefficients = [1.0 if weights.get(k) is None else float(weights[k]) for k in self._losses]
     self.description = {
       n: _loss_name(fn) for n, fn in zip(self.names, self._losses.values(), strict=True)
@@ -50,46 +50,69 @@ class OutputLosses:
 
 
 def _output_keys(model):
-  """Returns a dict: name of each output -> its key in the model's result.
+  """Returns a list of (name, key in the model's result) of the outputs.
 
-  Keys are the names of a dict, the numbers of a list, None for a single output; the dict is empty
-  for a subclassed model, which says nothing of its outputs.
+  Keys are the names of a dict, the numbers of a list, None for a single output. Names may repeat,
+  as those of a layer that is called twice. The list is empty for a subclassed model, which says
+  nothing of its outputs, and for a sequence that ends in such a one.
   """
-  if not getattr(model, "outputs", None):
-    return {}
   if isinstance(model, keras.Sequential):
-    return {model.layers[-1].name: None}
+    last = model.layers[-1]
+    return _output_keys(last) if isinstance(last, keras.Model) else [(last.name, None)]
+  if not getattr(model, "outputs", None):
+    return []
   if isinstance(model.output, dict):
-    return {k: k for k in model.output}
+    return [(k, k) for k in model.output]
   if isinstance(model.output, (list, tuple)):
-    return dict(zip(model.output_names, range(len(model.output)), strict=True))
-  return {model.output_names[0]: None}
+    return list(zip(model.output_names, range(len(model.output)), strict=True))
+  return [(model.output_names[0], None)]
+
+
+def _name(key, outputs):
+  """Returns the name of an output, or its number where that doesn't tell it from the others."""
+  name = {k: n for n, k in outputs}.get(key, key)
+  return str(key) if [n for n, _ in outputs].count(name) > 1 else str(name)
 
 
 def _by_key(what, value, outputs):
   """Returns a dict: output key -> what the user gave for it."""
-  keys = list(outputs.values()) or [None]
+  keys = [k for _, k in outputs] or [None]
   if isinstance(value, dict):
     if not outputs:
       return dict(value)
-    for k in value:
-      if k not in outputs and k not in keys:
-        raise ValueError(f"{what}: there is no output {k!r}; there are {list(outputs)}")
-    return dict.fromkeys(keys) | {outputs.get(k, k): v for k, v in value.items()}
+    return dict.fromkeys(keys) | {_key(what, k, outputs): v for k, v in value.items()}
   if isinstance(value, (list, tuple)):
-    if outputs and len(value) != len(keys):
+    if outputs and len(value) != len(outputs):
       raise ValueError(f"{what}: expected one for each of {len(keys)} outputs, got {len(value)}")
     return dict(zip(keys if outputs else range(len(value)), value, strict=True))
   return dict.fromkeys(keys, value)
 
 
+def _key(what, given, outputs):
+  """Returns the key of the output that is given by its name or key."""
+  if given in [k for _, k in outputs]:
+    return given
+  found = [k for n, k in outputs if n == given]
+  if len(found) == 1:
+    return found[0]
+  names = [n for n, _ in outputs]
+  if found:
+    raise ValueError(f"{what}: several outputs are named {given!r}; give a list, in their order")
+  raise ValueError(f"{what}: there is no output {given!r}; there are {names}")
+
+
 def _pick(what, nest, key, outputs):
   """Returns the part of a nest of targets, outputs or weights that belongs to an output."""
+  if what == "outputs" and key is None and isinstance(nest, (dict, list, tuple)) and len(nest) > 1:
+    raise ValueError(
+      f"loss: the model returns {len(nest)} outputs; give a loss for each, as a list or a dict"
+    )
   if nest is None or tf.is_tensor(nest):
     if tf.is_tensor(nest) and len(outputs) > 1:
-      raise ValueError(f"{what}: expected one for each of {list(outputs)}, got a single tensor")
+      names = [n for n, _ in outputs]
+      raise ValueError(f"{what}: expected one for each of {names}, got a single tensor")
     return nest
-  names = [k for k in [key, *(n for n, k in outputs.items() if k == key)] if k is not None]
+  names = [k for k in [key, *(n for n, k in outputs if k == key)] if k is not None]
   for k in names or [0]:
     if k in nest if isinstance(nest, dict) else isinstance(k, int) and k < len(nest):
       return nest[k]
@@ -138,19 +161,22 @@ def _keras_term(name, loss, targets, outputs, sample_weight):
   if not isinstance(loss, keras.losses.Loss) and tf.is_tensor(targets) and tf.is_tensor(outputs):
     targets, outputs = _align(targets, outputs)
   try:
-    values = tf.convert_to_tensor(call(targets, outputs))
+    values = call(targets, outputs)
+    ignored = getattr(values, "_keras_mask", None)  # of classes that are not to count
+    values = tf.convert_to_tensor(values)
   except (ValueError, TypeError) as e:
     raise ValueError(
       f"{name}: {_loss_name(loss)} takes no targets {_show(targets)} with outputs "
       f"{_show(outputs)}: {e}"
     ) from e
   check_loss_dtype(name, values)
-  return _weighted_sum(name, values, mask, sample_weight, targets)
+  masks = [m for m in (mask, ignored) if m is not None]
+  return _weighted_sum(name, values, masks, sample_weight, targets)
 
 
-def _weighted_sum(name, values, mask, sample_weight, targets):
+def _weighted_sum(name, values, masks, sample_weight, targets):
   if values.shape.rank == 0:
-    if sample_weight is not None or mask is not None:
+    if sample_weight is not None or masks:
       raise ValueError(
         f"{name}: it returns one number a batch, so sample weights or masks can't be applied: "
         "return one loss an example"
@@ -158,7 +184,7 @@ def _weighted_sum(name, values, mask, sample_weight, targets):
     weight = tf.cast(batch_size(targets), values.dtype)
     return values * weight, weight
   weights = tf.ones_like(values)
-  for factor, what in ((sample_weight, "sample weights"), (mask, "mask")):
+  for factor, what in [(sample_weight, "sample weights"), *((m, "mask") for m in masks)]:
     if factor is not None:
       weights *= _expand(name, what, tf.cast(factor, values.dtype), values)
   return tf.reduce_sum(values * weights), tf.reduce_sum(weights)

@@ -51,11 +51,25 @@ class DataPass:
     """List of `GraphDef`s of the function, one for each shape of batch."""
     return [graph_def for _, graph_def in self._traced]
 
+  @property
+  def bytes(self):
+    """List of the bytes of all tensors of the function, one number for each shape of batch."""
+    return [
+      sum(
+        t.dtype.size * (t.shape.num_elements() or 0)
+        for op in concrete.graph.get_operations()
+        for t in op.outputs
+      )
+      for concrete, _ in self._traced
+    ]
+
   def __call__(self, *arguments):
     """Runs the pass; returns the sums, flattened one after the other: a float64 tensor."""
+    # Not inside: there, a data set that draws random numbers would only say that it may not.
+    segments = self._batches.segments()
     with repeatable.repeatable_execution(self._deterministic):
       self._reset()
-      for segment in self._batches.segments():
+      for segment in segments:
         self.segment_function(segment.signature, segment.feed, *arguments)
       return self._read()
 
@@ -87,12 +101,24 @@ class DataPass:
         tf.TensorSpec((2,), tf.int32),
         *tf.nest.map_structure(spec, prepared.structured_outputs),
       )
+    self._refuse_hidden_variables(concrete)
     graph_def = concrete.graph.as_graph_def()
     if self._deterministic:
       for problem in repeatable.stateful_random_ops(graph_def, objective.layers):
         raise ValueError(problem)
       repeatable.chain_sums(graph_def)
     return concrete, graph_def
+
+  def _refuse_hidden_variables(self, concrete):
+    """Refuses a function that reads a variable behind the back of the objective's parameters."""
+    captured = {id(t) for t in concrete.captured_inputs}
+    objective = self._objective
+    for p in (*objective.parameters, *objective.context):
+      if id(getattr(p, "handle", None)) in captured:
+        raise ValueError(
+          f"variable {p.name!r} is read by a tf.function of the model or its loss that was traced "
+          "before, which hides it from the derivative: remove that decorator"
+        )
 
   def _segment(self, signature, feed, *arguments):
     concrete, graph_def = self._traced[signature]
@@ -106,15 +132,20 @@ class DataPass:
       return i + 1
 
     # One batch at a time: overlapping ones would need more memory and add up in varying order.
-    count = tf.size(feed[0])
-    tf.while_loop(lambda i: i < count, body, [tf.constant(0)], parallel_iterations=1)
+    count = feed[2]
+    tf.while_loop(lambda i: i < count, body, [tf.zeros((), tf.int64)], parallel_iterations=1)
+
+
+def _capture(resource):
+  """Returns a resource that stands outside, such as a lookup table, as a tensor of this graph."""
+  return tf.compat.v1.get_default_graph().capture(resource)
 
 
 def _call(concrete, graph_def, values):
   """Calls a rewritten graph on tensors of the graph that is being built."""
   inputs = tf.nest.flatten(values) + list(concrete.captured_inputs)
   # A graph can be imported only onto tensors of this graph, not of one around it.
-  inputs = [tf.identity(t) if t.dtype != tf.resource else t for t in inputs]
+  inputs = [_capture(t) if t.dtype == tf.resource else tf.identity(t) for t in inputs]
   return tf.graph_util.import_graph_def(
     graph_def,
     input_map={t.name: x for t, x in zip(concrete.inputs, inputs, strict=True)},

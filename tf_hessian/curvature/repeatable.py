@@ -90,7 +90,7 @@ def chain_sums(graph_def, /):
     for node in function.node_def:
       for i, ref in enumerate(node.input):
         node.input[i] = references.get(ref, ref)
-    for key, ref in function.ret.items():
+    for key, ref in list(function.ret.items()):
       function.ret[key] = references.get(ref, ref)
   return count
 

@@ -16,6 +16,9 @@ import tensorflow as tf
 _lock = threading.RLock()
 
 
+_TRANSFORM = "ImageProjectiveTransformV3"
+
+
 class DifferentiationError(ValueError):
   """An operation of the model has no second derivative in TensorFlow."""
 
@@ -60,6 +63,17 @@ BACKWARD_ONLY_OPS = frozenset(
 )
 
 
+# Of these, what no vectorization passes either.
+CONTROL_FLOW_OPS = frozenset(
+  {"Case", "If", "StatelessCase", "StatelessIf", "StatelessWhile", "While"}
+)
+
+
+def has_control_flow(graph_def, /):
+  """Returns whether there are loops or branches in a `GraphDef`."""
+  return any(node.op in CONTROL_FLOW_OPS for node in graph_nodes(graph_def))
+
+
 def backward_only_op(graph_def, layers, /):
   """Returns "operation of layer" for the first operation of BACKWARD_ONLY_OPS, or None."""
   for node in graph_nodes(graph_def):
@@ -68,18 +82,28 @@ def backward_only_op(graph_def, layers, /):
   return None
 
 
-def refuse_wrong_derivatives(graph_def, layers, /):
+def refuse_wrong_derivatives(graph_def, loss_graph_def, layers, /):
   """Raises DifferentiationError for what TensorFlow differentiates wrongly, without an error.
 
   - The gradient of bilinear resizing is registered as not differentiable, so its part of the second
     derivative is dropped.
   - The CPU kernel of max pooling's second gradient overwrites its input when the output has the
     shape of the input (strides 1 with padding "same").
+  - The gradient of projective transforms (rotations, zooms) is the inverse transform and not the
+    adjoint.
 
   Args:
     graph_def: `GraphDef` of a product.
+    loss_graph_def: `GraphDef` of the loss.
     layers: names of the model's layers.
   """
+  transforms = [n for n in graph_nodes(graph_def) if n.op == _TRANSFORM]
+  if len(transforms) > sum(n.op == _TRANSFORM for n in graph_nodes(loss_graph_def)):
+    raise DifferentiationError(
+      f"{_place(transforms[0].name, layers)} transforms images with variables before it, and "
+      "TensorFlow has a wrong gradient for that; replace it, or leave those variables out with "
+      "variables= (docs/limits.md)"
+    )
   for node in graph_nodes(graph_def):
     if node.op == "ResizeBilinearGrad":
       what = "resizes bilinearly, and TensorFlow drops that operation's second derivative"

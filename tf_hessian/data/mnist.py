@@ -46,13 +46,16 @@ def arrays(*, num_examples=1000):
   return images, labels[:num_examples].astype(np.int64)
 
 
-def dataset(*, num_examples=1000, dtype="float32"):
-  """Returns the digits as a data set of (image (784,), one-hot target (10,)).
+def dataset(*, num_examples=1000, flatten=True, dtype="float32"):
+  """Returns the digits as a data set of (image, one-hot target (10,)).
 
   Args:
     num_examples: 1 to 1,000.
+    flatten: images are (784,); else (28, 28, 1), for convolutions.
     dtype: of both, "float32" or "float64".
   """
   images, labels = arrays(num_examples=num_examples)
   targets = np.eye(NUM_CLASSES)[labels]
+  if not flatten:
+    images = images.reshape(num_examples, 28, 28, 1)
   return tf.data.Dataset.from_tensor_slices((images.astype(dtype), targets.astype(dtype)))

@@ -7,7 +7,6 @@ from absl import logging
 
 from tf_hessian import files
 from tf_hessian.experiments import density_run, experiment
-from tf_hessian.numerics import checks
 from tf_hessian.training import train as training
 
 
@@ -55,6 +54,7 @@ def _claim(workdir, config, finished):
   keys = ("seed", "model", "data", "loss", "train")
   config = json.loads(json.dumps({k: config[k] for k in keys}))
   path = workdir / "config.json"
+  begun = any((workdir / name).exists() for name in ("model.keras", "training.keras"))
   if path.exists():
     try:
       found = json.loads(path.read_text())
@@ -63,12 +63,27 @@ def _claim(workdir, config, finished):
       different = [k for k in keys if found[k] != config[k]]
     except (ValueError, KeyError, TypeError) as e:
       raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
-    if different:
+    if different and begun:
       raise ValueError(
         f"{workdir}: a model was trained there with another config ({', '.join(different)}); use "
         "another --workdir, or delete this one"
       )
   files.write_text(path, json.dumps(config, indent=2))
+
+
+def _check_trained(workdir, config):
+  """Refuses a config that says of the checkpoint what it is not: it would go on record."""
+  path = workdir / "config.json"
+  if not path.exists():
+    return
+  found = json.loads(path.read_text())
+  config = json.loads(json.dumps(config))
+  different = [k for k in ("model", "train") if found.get(k) != config[k]]
+  if different:
+    raise ValueError(
+      f"{workdir}: its model was trained with another config ({', '.join(different)}); leave those "
+      "fields as they were, or train in another --workdir"
+    )
 
 
 def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, progress=True):
@@ -90,14 +105,13 @@ def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, 
     OSError: if the checkpoint is missing or the folder can't be written.
   """
   setup = experiment.build(config)
-  checks.check_positive("config.density.sigma_squared", setup.config["density"]["sigma_squared"])
-  for name in ("draws", "steps"):
-    checks.check_count(f"config.lanczos.{name}", setup.config["lanczos"][name])
   workdir = pathlib.Path(workdir)
   if initial:
     model = setup.new_model()
   else:
     model = training.load_model(checkpoint or workdir / "model.keras")
+    if checkpoint is None:
+      _check_trained(workdir, setup.config)
   folder = workdir / ("spectrum_initial" if initial else "spectrum")
   result = density_run.estimate_spectrum(
     setup.operator(model),
@@ -110,7 +124,11 @@ def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, 
     config=setup.config,
   )
   picture = folder / "spectrum.png"
-  result.plot(picture, **setup.config["density"])
+  try:
+    result.plot(picture, **setup.config["density"])
+  except (ValueError, OSError) as e:  # the numbers are worth having without it
+    logging.error("no picture: %s", e)
+    picture = f"none ({e})"
   return report(result, picture)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import numbers
 import time
 
 from absl import logging
@@ -15,10 +14,12 @@ from tf_hessian.curvature.selfcheck import check_operator
 from tf_hessian.experiments import environment
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
-from tf_hessian.numerics import checks, lanczos, probes
+from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
 from tf_hessian.spectrum import Spectrum
+
+_STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
 
 
 def spectral_density(
@@ -134,8 +135,11 @@ def estimate_spectrum(
   n = operator.shape[0]
   if operator.shape != (n, n):
     raise ValueError(f"operator: expected a square matrix, got shape {operator.shape}")
-  if not isinstance(seed, numbers.Integral) or seed < 0:
-    raise ValueError(f"seed: expected an integer that is not negative, got {seed!r}")
+  seed, lanczos_steps = checks.check_seed(seed), int(lanczos_steps)
+  try:
+    json.dumps(config)
+  except TypeError as e:
+    raise TypeError(f"config: expected plain values that JSON can hold: {e}") from e
   if lanczos_steps > n:
     logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
     lanczos_steps = n
@@ -144,7 +148,8 @@ def estimate_spectrum(
     "n": n,
     "seed": seed,
     "lanczos_steps": lanczos_steps,
-    "point": _digest(operator),
+    "point": _digest(operator) if isinstance(operator, HessianOperator) else None,
+    "product": _product_digest(operator),
     **about,
   }
   run = _Run(operator, num_draws, lanczos_steps, seed, check, progress)
@@ -170,9 +175,6 @@ class _Run:
     self._check = check and isinstance(operator, HessianOperator)
     self._show = progress
     self._loss = None
-    self._tolerance = lanczos.breakdown_tolerance(
-      operator.shape[0], getattr(operator, "precision", np.finfo(np.float64).eps)
-    )
 
   def draws(self, folder):
     """Returns a list of (coefficients, wall time), computing what the folder does not have."""
@@ -205,13 +207,13 @@ class _Run:
   def _draw(self, draw, basis, folder, progress):
     resumed = folder and folder.load_step(draw, basis)
     if resumed:
-      state = Lanczos(basis, tolerance=self._tolerance)
+      state = Lanczos(basis)
       state.restore(resumed[0])
       before = resumed[1]
       progress.resume(state.num_steps)
     else:
       basis[0] = probes.probe(self._seed, draw, basis.shape[1])
-      state = Lanczos(basis, tolerance=self._tolerance)
+      state = Lanczos(basis)
       before = 0.0
       if folder:
         folder.save_step(draw, state, before)
@@ -255,11 +257,23 @@ def _describe(operator):
 
 def _digest(operator):
   """Returns a digest of the point at which H is taken; for other operators, of a product."""
-  if isinstance(operator, HessianOperator):
-    values = [p.numpy() for p in operator.objective.parameters + operator.objective.context]
-  else:
-    values = [operator @ probes.probe(0, 0, operator.shape[0])]
+  if not isinstance(operator, HessianOperator):
+    return _product_digest(operator)
+  return _hash(p.numpy() for p in operator.objective.parameters + operator.objective.context)
+
+
+def _product_digest(operator):
+  """Returns a digest of a product, by which another function of the same variables is noticed.
+
+  None for products that don't repeat bitwise.
+  """
+  if not getattr(operator, "deterministic", True):
+    return None
+  return _hash([operator @ probes.probe(0, _STREAM, operator.shape[0])])
+
+
+def _hash(arrays):
   digest = hashlib.blake2b(digest_size=16)
-  for value in values:
-    digest.update(np.ascontiguousarray(value).data)
+  for array in arrays:
+    digest.update(array.tobytes())
   return digest.hexdigest()

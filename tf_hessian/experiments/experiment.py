@@ -79,10 +79,27 @@ def build(config, /):
   for name, fields in _SECTIONS.items():
     if fields is not None:
       _check_fields(f"config.{name}", config[name], fields, required=True)
+  _check_values(config)
   _arguments("model", MODELS, config["model"])
   loss = _loss(config["loss"])
   examples = _call("data", DATA, config["data"])
   return Experiment(config, loss, examples)
+
+
+def _check_values(config):
+  """Checks the fields whose values would fail late, or without naming the field."""
+  checks.check_seed(config["seed"])
+  for section, field in (
+    ("train", "batch_size"),
+    ("train", "epochs"),
+    ("train", "max_epochs"),
+    ("hessian", "batch_size"),
+    ("lanczos", "draws"),
+    ("lanczos", "steps"),
+  ):
+    checks.check_count(f"config.{section}.{field}", config[section][field])
+  for section, field in (("train", "learning_rate"), ("density", "sigma_squared")):
+    checks.check_positive(f"config.{section}.{field}", config[section][field])
 
 
 def _call(section, registry, fields):

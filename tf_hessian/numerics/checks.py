@@ -42,6 +42,15 @@ def check_choice(name, value, choices):
     raise ValueError(f"{name}: expected one of {expected}, got {value!r}{nearest(value, choices)}")
 
 
+def check_seed(seed):
+  """Returns a seed as an int; raises TypeError or ValueError unless it is an integer >= 0."""
+  if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+    raise TypeError(f"seed: expected an integer, got {seed!r}")
+  if seed < 0:
+    raise ValueError(f"seed: expected an integer that is not negative, got {seed!r}")
+  return int(seed)
+
+
 def nearest(word, known):
   """Returns "; did you mean 'x'?" for the nearest of `known`, or "" if none is near."""
   near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)

@@ -21,6 +21,18 @@ def gauss_quadrature(diagonal, off_diagonal, /):
   return Quadrature(nodes, vectors[0] ** 2)
 
 
+def ritz_residuals(diagonal, off_diagonal, beta, /):
+  """Returns |beta s_mi| of each node, s_i the eigenvectors of the tridiagonal matrix: (m,) float64.
+
+  Args:
+    diagonal: (m,) float64.
+    off_diagonal: (m - 1,) float64.
+    beta: length of the residual of the last Lanczos step.
+  """
+  _, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal, lapack_driver="stev")
+  return np.abs(beta * vectors[-1])
+
+
 def tridiagonal_matrix(diagonal, off_diagonal, /):
   """Returns the dense (m, m) float64 matrix."""
   return np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1)
