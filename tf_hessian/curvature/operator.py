@@ -223,8 +223,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         )
       return 1
     if count is None:
-      # A product keeps about four tensors for each that the loss has (seen with ResNets), and all
-      # but those of the primal pass are there once a column.
+      # A rough bound, not measured: four tensors of a product for each that the loss has, once a
+      # column.
       size = max(8 * self.shape[0], 4 * max(self._loss_pass.bytes))
       count = max(1, min(32, 2**30 // size))
     checks.check_count("columns_per_pass", count)
