@@ -46,6 +46,7 @@ def get_config():
   config.hessian.training = False  # there is nothing that differs in training
   config.hessian.mode = ""  # chosen by the model's operations
   config.hessian.variables = ""  # a name pattern, such as "hidden_1/*"; empty for all
+  config.hessian.num_shards = 16  # parts of a pass that workers of a cluster are handed
 
   config.lanczos = ml_collections.ConfigDict()
   config.lanczos.draws = 10  # paper

@@ -43,6 +43,7 @@ def get_config():
   config.hessian.training = False
   config.hessian.mode = ""  # chosen by the model's operations
   config.hessian.variables = ""
+  config.hessian.num_shards = 16  # parts of a pass that workers of a cluster are handed
 
   config.lanczos = ml_collections.ConfigDict()
   config.lanczos.draws = 4

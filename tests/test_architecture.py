@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "training",
   },
   "studies": {"curvature", "experiments", "files", "numerics", "plotting", "training"},
-  "bin": {"experiments", "plotting", "spectrum", "studies"},
+  "bin": {"distribute", "experiments", "plotting", "spectrum", "studies"},
 }
 
 

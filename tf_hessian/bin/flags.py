@@ -1,5 +1,6 @@
 """Flags that the commands share, and their start-up."""
 
+import logging as python_logging
 import os
 import sys
 
@@ -10,12 +11,11 @@ CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment, such as configs/mnist_mlp.py.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoint, state, results.")
-INTRA_THREADS = flags.DEFINE_integer(
-  "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", lower_bound=0
-)
-INTER_THREADS = flags.DEFINE_integer(
-  "inter_op_threads", 0, "Operations at the same time; 0: TensorFlow's choice.", lower_bound=0
-)
+
+
+def _is_worth_showing(record):
+  """Leaves out what TensorFlow says of its own doings."""
+  return record.levelno >= python_logging.WARNING or "/tensorflow/" not in record.pathname
 
 
 def run(main, /):
@@ -24,17 +24,18 @@ def run(main, /):
   run_plain(main)
 
 
-def run_plain(main, /):
-  """Runs a command that has no config."""
+def run_plain(main, /, *, arguments=False):
+  """Runs a command that has no config; with `arguments`, main is given what is no flag."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
   def guarded(argv):
-    if len(argv) > 1:
+    if len(argv) > 1 and not arguments:
       raise app.UsageError(f"unknown argument {argv[1]!r}")
     logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_is_worth_showing)
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     try:
-      main()
+      main(argv[1:]) if arguments else main()
     except KeyboardInterrupt:
       sys.exit("interrupted; the same command goes on from here")
     except (TypeError, ValueError, OSError) as e:
@@ -49,11 +50,3 @@ def run_plain(main, /):
       sys.exit(f"error: {e.args[0]}")
 
   app.run(guarded, flags_parser=parse)
-
-
-def set_threads():
-  """Applies the flags of the machine; before TensorFlow has initialised its devices."""
-  import tensorflow as tf
-
-  tf.config.threading.set_intra_op_parallelism_threads(INTRA_THREADS.value)
-  tf.config.threading.set_inter_op_parallelism_threads(INTER_THREADS.value)

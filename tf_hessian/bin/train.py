@@ -1,10 +1,10 @@
 """Trains a config's model: python -m tf_hessian.bin.train --config=... --workdir=..."""
 
-from tf_hessian.bin import flags
+from tf_hessian.bin import flags, machine_flags
 
 
 def main():
-  flags.set_threads()
+  machine_flags.apply()
   from tf_hessian.experiments import commands
 
   result = commands.train(flags.CONFIG.value, flags.WORKDIR.value)

@@ -5,11 +5,11 @@ python -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/ver
 
 import sys
 
-from tf_hessian.bin import flags
+from tf_hessian.bin import flags, machine_flags
 
 
 def main():
-  flags.set_threads()
+  machine_flags.apply(True)
   from tf_hessian.studies import small_model
 
   numbers = small_model.verify(flags.CONFIG.value, flags.WORKDIR.value)

@@ -40,6 +40,7 @@ class Batches:
     signatures: tuple of batch signatures (nested `tf.TensorSpec`), one for each different shape.
     fingerprint: hex digest of the contents of all batches in order.
     cached: whether the batches are kept in memory.
+    stacks: if so, the stacked batches of each signature, else None.
   """
 
   def __init__(self, dataset, digests, shapes, specs, num_examples, cache):
@@ -51,17 +52,18 @@ class Batches:
     self.num_examples = num_examples
     self.fingerprint = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
     self.cached = cache is not None
-    self._stacks = None if cache is None else self._stack(cache)
-    self._places = [(s, tf.nest.map_structure(_scalar, p)) for s, *p in self._runs()]
+    self.stacks = None if cache is None else self._stack(cache)
+    self._positions = self._count_positions()
+    self._places = {}  # by bounds: a pass of a cached data set makes no tensor
 
-  def _runs(self):
-    """Yields (signature, first batch, its position in the stack, number of batches) of each run."""
-    start, filled = 0, collections.Counter()
-    for signature, run in itertools.groupby(self._shapes):
-      count = len(list(run))
-      yield signature, start, filled[signature], count
-      start += count
-      filled[signature] += count
+  def _count_positions(self):
+    """Returns, for each batch, how many of its signature come before it."""
+    filled = collections.Counter()
+    positions = []
+    for signature in self._shapes:
+      positions.append(filled[signature])
+      filled[signature] += 1
+    return positions
 
   def _stack(self, cache):
     """Returns the stacked batches of each signature; empties the cache."""
@@ -76,13 +78,53 @@ class Batches:
         cache[b] = None
     return stacks
 
-  def segments(self):
-    """Returns the `Segment`s of one pass, in the order of the data set."""
-    iterator = None if self.cached else iter(self._dataset)
+  def table(self, low, high):
+    """Returns (batch, signature, position in its stack) of batches low to high - 1: int64 rows."""
+    chosen = range(low, high)
+    rows = [(b, self._shapes[b], self._positions[b]) for b in chosen]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+  def segments(self, low=0, high=None):
+    """Returns the `Segment`s of batches low to high - 1, by default all, in order."""
+    high = self.num_batches if high is None else high
+    if (low, high) not in self._places:
+      self._places[low, high] = list(self._runs(low, high))
+    iterator = None if self.cached else iter(self._range(low, high))
     return [
-      Segment(signature, (*place, self._stacks[signature] if self.cached else iterator))
-      for signature, place in self._places
+      Segment(signature, (*place, self.stacks[signature] if self.cached else iterator))
+      for signature, place in self._places[low, high]
     ]
+
+  def _runs(self, low, high):
+    """Yields (signature, (first batch, its position in the stack, number of batches))."""
+    for signature, run in itertools.groupby(range(low, high), key=lambda b: self._shapes[b]):
+      run = list(run)
+      place = (run[0], self._positions[run[0]], len(run))
+      yield signature, tf.nest.map_structure(_scalar, place)
+
+  def _range(self, low, high):
+    if (low, high) == (0, self.num_batches) or low == high:
+      return self._dataset
+    return self._dataset.skip(low).take(high - low)
+
+  def serialized(self):
+    """Returns the data set as a graph that other processes can run: bytes.
+
+    Raises:
+      ValueError: if it runs Python code, which can't be sent.
+    """
+    variant = tf.data.experimental.to_variant(self._dataset)
+    try:
+      graph = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=variant, external_state_policy=2, strip_device_assignment=True
+      )
+    except tf.errors.OpError as e:
+      raise ValueError(
+        "data set: it can't be sent to the workers, since it runs Python code (from_generator, "
+        "py_function) or has a state; make it small enough for cache_bytes, so that its batches "
+        f"are sent, or of TensorFlow operations only ({e.message})"
+      ) from e
+    return graph.numpy()
 
   def read(self, feed, signature, i):
     """Reads batch number i of a segment; for use inside a graph.
@@ -101,17 +143,43 @@ class Batches:
       batch = tf.nest.map_structure(lambda s: s[position + i], source)
     else:
       batch = next(source)
+    return first + i, self.shaped(batch, signature)
+
+  def shaped(self, batch, signature):
+    """Returns a batch with the static shapes of its signature."""
     specs = self.signatures[signature]
-    return first + i, tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
+    return tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
+
+  def stream(self, graph, low, count):
+    """Returns an iterator over `count` batches from batch `low` on, of a `serialized` data set."""
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
+    dataset = tf.data.experimental.from_variant(variant, self._dataset.element_spec)
+    return iter(dataset.skip(low).take(count))
+
+  def checksum(self, low, high):
+    """Returns the sum of the checksums of batches low to high - 1: int64."""
+    total = tf.zeros((), tf.int64)
+    for batch in self._range(low, high):
+      total = self.add_checksum(total, batch)
+    return total.numpy()
+
+  @staticmethod
+  def add_checksum(total, batch):
+    """Adds a batch's checksum to an int64 scalar; for use inside a graph and outside."""
+    for tensor in tf.nest.flatten(batch):
+      data = tf.reshape(tensor, [1, -1])
+      if tensor.dtype != tf.string:
+        data = tf.reshape(tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8), [1, -1])
+      total += tf.bitcast(tf.raw_ops.Fingerprint(data=data, method="farmhash64"), tf.int64)[0]
+    return total
 
   def __iter__(self):
     """Yields the batches eagerly, in order; for looking for the one that is at fault."""
     if not self.cached:
       yield from self._dataset
       return
-    for signature, _, position, count in self._runs():
-      for i in range(position, position + count):
-        yield tf.nest.map_structure(lambda s, i=i: s[i], self._stacks[signature])
+    for signature, i in zip(self._shapes, self._positions, strict=True):
+      yield tf.nest.map_structure(lambda s, i=i: s[i], self.stacks[signature])
 
   def changes(self):
     """Reads the data set again and says how it differs from the first time.

@@ -12,6 +12,7 @@ from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature import products, second_order
 from tf_hessian.curvature.passes import DataPass
+from tf_hessian.distribute import engines
 from tf_hessian.numerics import checks
 
 
@@ -20,6 +21,11 @@ def _check_operand(x):
     raise TypeError("vector: expected real numbers, got complex ones")
   if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
     raise ValueError("vector: expected finite numbers, got NaN or infinity")
+
+
+def _by(data_pass):
+  """Returns who computed what is not finite, where several do."""
+  return f"; computed by {', '.join(data_pass.culprits)}" if data_pass.culprits else ""
 
 
 class NonFiniteError(ValueError):
@@ -47,6 +53,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     precision: relative rounding error of the products' arithmetic, such as 1.2e-7 for float32.
     mode: how the product is differentiated.
     columns_per_pass: how many columns `matmat` takes through the data at once.
+    engine: what runs its passes; see distribute.engines.
   """
 
   def __init__(
@@ -64,6 +71,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     deterministic=True,
     columns_per_pass=None,
     cache_bytes=2**30,
+    strategy=None,
+    num_shards=16,
+    patience=600.0,
+    jit_compile=False,
   ):
     """Reads the data set once, and prepares the functions without running them.
 
@@ -83,10 +94,18 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         column and as much more memory for activations; by default at most 32, fewer for large
         models, and 1 for models with loops or branches, which don't pass several.
       cache_bytes: keep data sets up to this size in memory.
+      strategy: a `tf.distribute.Strategy` whose replicas or workers share the batches; None for one
+        device. See docs/cluster.md.
+      num_shards: number of parts that a `ParameterServerStrategy` hands out; of the same number the
+        sums are bitwise the same, for any number of workers.
+      patience: seconds that a `ParameterServerStrategy` waits while all workers are gone.
+      jit_compile: compile the function of a batch by XLA.
 
     Raises:
       TypeError, ValueError: for what can't be measured, saying what was expected.
     """
+    checks.check_count("num_shards", num_shards)
+    checks.check_positive("patience", patience)
     if mode is not None:
       checks.check_choice("mode", mode, products.MODES)
     self.model = model
@@ -98,7 +117,12 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "seed": seed,
       "mode": mode,
       "deterministic": deterministic,
+      "cache_bytes": cache_bytes,
+      "jit_compile": jit_compile,
     }
+    self.engine = engines.make_engine(
+      strategy, num_shards=num_shards, patience=patience, deterministic=deterministic
+    )
     self.objective = objective_lib.build_objective(
       model, loss, loss_weights=loss_weights, variables=variables, training=training
     )
@@ -109,6 +133,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       batches_lib.check_examples(self.batches)
     self.seed = checks.check_seed(seed)
     self.deterministic = deterministic
+    self._jit_compile = jit_compile
+    self._agreed = False
     self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
     n = sum(self._sizes)
     super().__init__(np.dtype(np.float64), (n, n))
@@ -131,7 +157,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   @property
   def tracing_count(self):
     """How often the product of one vector was traced: once for each shape of batch."""
-    return self._product_pass.segment_function.experimental_get_tracing_count()
+    return self._product_pass.tracing_count
 
   def loss(self):
     """Returns the mean loss over the data set, with `model.losses`: a float."""
@@ -148,6 +174,41 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return np.concatenate(
       [np.ravel(p.numpy()).astype(np.float64) for p in self.objective.parameters]
     )
+
+  def follow(self):
+    """On workers other than the chief: takes part in its passes until it calls `finish`.
+
+    With a `MultiWorkerMirroredStrategy`, each worker either makes the same calls as the chief, or
+    this one.
+
+    Returns:
+      The bytes that the chief has given to `finish`.
+
+    Raises:
+      ClusterError: if the chief has ended with an error, or a worker is gone.
+    """
+    self.agree()
+    return self.engine.follow(
+      {
+        "loss": lambda: self._loss_pass,
+        "gradient": lambda: self._gradient_pass,
+        "product": lambda: self._product_pass,
+        "columns": lambda: self._products_pass,
+      }
+    )
+
+  def agree(self, **about):
+    """Makes sure that all processes measure the same matrix; called before the first pass.
+
+    Args:
+      **about: plain values that must agree besides what defines the matrix.
+
+    Raises:
+      DisagreementError: if a worker measures another; says the difference.
+    """
+    if about or not self._agreed:
+      self.engine.agree(self.description() | {"names": list(self.parameter_names)} | about)
+      self._agreed = True
 
   def like(self, *, dataset, model=None, variables=None):
     """Returns an operator that is like this one but for the data set, the model or the block."""
@@ -232,43 +293,46 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   # Passes -----------------------------------------------------------------------------------
 
-  def _pass(self, function, prepare, *specs):
+  def _pass(self, name, function, prepare, *specs):
     return DataPass(
+      name,
       function,
       self.objective,
       self.batches,
+      self.engine,
       seed=self.seed,
       prepare=prepare,
       signature=specs,
       deterministic=self.deterministic,
+      jit_compile=self._jit_compile,
     )
 
   @functools.cached_property
   def _loss_pass(self):
-    return self._pass(products.loss_sums(self.objective), list)
+    return self._pass("loss", products.loss_sums(self.objective), list)
 
   @functools.cached_property
   def _gradient_pass(self):
     function = products.batch_gradient(self.objective)
     try:
-      return self._pass(function, lambda ratios: [ratios], self._ratios_spec)
+      return self._pass("gradient", function, lambda ratios: [ratios], self._ratios_spec)
     except LookupError as e:
       raise second_order.explain(e, self._loss_pass.graphs, self.objective.layers) from e
 
   @functools.cached_property
   def _product_pass(self):
     function = products.batch_product(self.objective, self.mode)
-    return self._second_order_pass(function, self.shape[:1])
+    return self._second_order_pass("product", function, self.shape[:1])
 
   @functools.cached_property
   def _products_pass(self):
     function = products.batch_products(self.objective, self.mode)
-    return self._second_order_pass(function, (self.columns_per_pass, self.shape[0]))
+    return self._second_order_pass("columns", function, (self.columns_per_pass, self.shape[0]))
 
-  def _second_order_pass(self, function, shape):
+  def _second_order_pass(self, name, function, shape):
     spec = tf.TensorSpec(shape, tf.float64)
     try:
-      result = self._pass(function, lambda r, v: [r, self._split(v)], self._ratios_spec, spec)
+      result = self._pass(name, function, lambda r, v: [r, self._split(v)], self._ratios_spec, spec)
     except LookupError as e:
       raise second_order.explain(e, self._gradient_pass.graphs, self.objective.layers) from e
     except NotImplementedError as e:  # tf.recompute_grad says so itself
@@ -313,6 +377,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   def _run(self, what, data_pass, *arguments):
     """Returns a pass's sums as a NumPy array; explains what stops it."""
+    self.agree()
     try:
       return data_pass(*arguments).numpy()
     except tf.errors.OutOfRangeError as e:
@@ -347,8 +412,13 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         cause = f"{names[bad[0]]} is {values[bad[0]].numpy()}"
       else:
         cause = f"the part of variable {self.parameter_names[bad[0]]!r} has NaN or infinity"
-      raise NonFiniteError(f"{what}: in batch {b} of the data set {cause}{self._bad_parameter()}")
-    raise NonFiniteError(f"{what}: NaN or infinity in the sum over the data set, but in no batch")
+      raise NonFiniteError(
+        f"{what}: in batch {b} of the data set {cause}{self._bad_parameter()}{_by(data_pass)}"
+      )
+    raise NonFiniteError(
+      f"{what}: NaN or infinity in the sum over the data set{_by(data_pass)}, but in no batch that "
+      "this process computes alone"
+    )
 
   def _bad_parameter(self):
     for name, p in zip(self.parameter_names, self.objective.parameters, strict=True):
@@ -360,9 +430,11 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """Returns what defines the matrix, for records: a dict of plain values."""
     return {
       **self.objective.description,
+      **self.engine.description,
       "mode": self.mode,
       "operator_seed": self.seed,
       "deterministic": self.deterministic,
+      "jit_compile": self._jit_compile,
       "num_batches": self.batches.num_batches,
       "num_examples": self.batches.num_examples,
       "data_fingerprint": self.batches.fingerprint,

@@ -1,50 +1,64 @@
 """A pass: one function of a batch, summed over a whole data set in float64.
 
-The loop over the batches runs in a graph, traced once for each shape of batch. The sums stay on the
-device until the pass is over.
+The function is traced once for each shape of batch, and its graph is made repeatable; an engine
+(distribute.engines) runs the loop over the batches, on the devices that there are.
 """
-
-import functools
 
 import tensorflow as tf
 
 from tf_hessian.curvature import repeatable, second_order
-from tf_hessian.curvature.accumulators import Accumulators
 
 
 class DataPass:
-  """Sums a function of one batch over `Batches`.
+  """Sums a function of one batch over `Batches`; the work of an engine.
 
   Args:
+    name: name of the pass.
     function: (parameters, context, batch, seed, *arguments) -> list of tensors.
     objective: the `Objective` whose parameters and context it is called with.
     batches: the `Batches`.
+    engine: what runs it.
     seed: seed of the run; batch b is given a seed made from it and b.
     prepare: (*pass arguments) -> list of the function's arguments: work that is done once a pass.
     signature: `tf.TensorSpec`s of the pass arguments.
     deterministic: passes are bitwise repeatable.
+    jit_compile: the function of a batch is compiled by XLA.
+
+  Attributes:
+    shapes: list of the shapes of the sums.
 
   Raises:
     LookupError: if TensorFlow has no gradient for an operation of the function.
     ValueError: if `deterministic` and an operation draws random numbers from a state of its own.
   """
 
-  def __init__(self, function, objective, batches, *, seed, prepare, signature, deterministic):
+  def __init__(
+    self,
+    name,
+    function,
+    objective,
+    batches,
+    engine,
+    *,
+    seed,
+    prepare,
+    signature,
+    deterministic,
+    jit_compile=False,
+  ):
+    self.name = name
+    self.signature = signature
+    self.prepare = prepare
     self._function = function
     self._objective = objective
     self._batches = batches
     self._seed = seed
-    self._prepare = prepare
     self._deterministic = deterministic
+    self._jit_compile = jit_compile
     # Traced here, so that what can't be differentiated is found before the first pass.
     self._traced = [self._trace(s, signature) for s in range(len(batches.signatures))]
-    shapes = [t.shape for t in self._traced[0][0].outputs]
-    self._sums = Accumulators(shapes)
-    # partial() gives each its own identity; else TensorFlow counts the traces of all passes
-    # together and warns of retracing.
-    self.segment_function = tf.function(functools.partial(self._segment), autograph=False)
-    self._reset = tf.function(functools.partial(self._sums.reset), autograph=False)
-    self._read = tf.function(functools.partial(self._sums.read), autograph=False)
+    self.shapes = [t.shape for t in self._traced[0][0].outputs]
+    self._run = engine.build(self, batches)
 
   @property
   def graphs(self):
@@ -63,26 +77,48 @@ class DataPass:
       for concrete, _ in self._traced
     ]
 
+  @property
+  def tracing_count(self):
+    """How often the loop over batches was traced."""
+    return self._run.tracing_count
+
+  @property
+  def culprits(self):
+    """Who computed sums that are not finite in the last pass, where an engine knows: strings."""
+    return self._run.culprits
+
   def __call__(self, *arguments):
     """Runs the pass; returns the sums, flattened one after the other: a float64 tensor."""
     # Not inside: there, a data set that draws random numbers would only say that it may not.
-    segments = self._batches.segments()
+    feeds = self._run.feeds()
     with repeatable.repeatable_execution(self._deterministic):
-      self._reset()
-      for segment in segments:
-        self.segment_function(segment.signature, segment.feed, *arguments)
-      return self._read()
+      return self._run(feeds, *arguments)
+
+  def join(self):
+    """Takes part in a pass that the chief of several workers has announced."""
+    feeds = self._run.feeds()
+    with repeatable.repeatable_execution(self._deterministic):
+      self._run.join(feeds)
 
   def single(self, b, batch, *arguments):
     """Returns the function's values for one batch, eagerly; for looking for the one at fault."""
     with repeatable.repeatable_execution(self._deterministic):
-      return self._function(*self._state(), batch, self._batch_seed(b), *self._prepare(*arguments))
+      return self._function(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
 
-  def _state(self):
+  # What an engine asks of its work ------------------------------------------------------------
+
+  def state(self):
+    """Returns (parameters, context), as tensors."""
     return (
       [tf.convert_to_tensor(p) for p in self._objective.parameters],
       [tf.convert_to_tensor(c) for c in self._objective.context],
     )
+
+  def values(self, signature, b, batch, state, prepared):
+    """Returns what batch number b adds to the sums, in the graph that is being built."""
+    concrete, graph_def = self._traced[signature]
+    values = [*state, batch, self._batch_seed(b), *prepared]
+    return _call(concrete, graph_def, values, self._jit_compile)
 
   def _batch_seed(self, b):
     base = tf.constant([self._seed & 0x7FFFFFFF, self._seed >> 31 & 0x7FFFFFFF], tf.int32)
@@ -92,7 +128,7 @@ class DataPass:
     """Returns (concrete function of a batch, its graph with sums in fixed order)."""
     spec = lambda t: tf.TensorSpec(t.shape, t.dtype)  # noqa: E731
     objective = self._objective
-    prepared = tf.function(self._prepare, autograph=False).get_concrete_function(*argument_specs)
+    prepared = tf.function(self.prepare, autograph=False).get_concrete_function(*argument_specs)
     with second_order.differentiable_moments():
       concrete = tf.function(self._function, autograph=False).get_concrete_function(
         [spec(p) for p in objective.parameters],
@@ -114,26 +150,19 @@ class DataPass:
     captured = {id(t) for t in concrete.captured_inputs}
     objective = self._objective
     for p in (*objective.parameters, *objective.context):
-      if id(getattr(p, "handle", None)) in captured:
+      if id(_handle(p)) in captured:
         raise ValueError(
           f"variable {p.name!r} is read by a tf.function of the model or its loss that was traced "
           "before, which hides it from the derivative: remove that decorator"
         )
 
-  def _segment(self, signature, feed, *arguments):
-    concrete, graph_def = self._traced[signature]
-    params, context = self._state()
-    prepared = self._prepare(*arguments)
 
-    def body(i):
-      b, batch = self._batches.read(feed, signature, i)
-      values = [params, context, batch, self._batch_seed(b), *prepared]
-      self._sums.add(_call(concrete, graph_def, values))
-      return i + 1
-
-    # One batch at a time: overlapping ones would need more memory and add up in varying order.
-    count = feed[2]
-    tf.while_loop(lambda i: i < count, body, [tf.zeros((), tf.int64)], parallel_iterations=1)
+def _handle(tensor):
+  """Returns the resource of a variable, or None of what has none, or one on each replica."""
+  try:
+    return getattr(tensor, "handle", None)
+  except ValueError:
+    return None
 
 
 def _capture(resource):
@@ -141,14 +170,20 @@ def _capture(resource):
   return tf.compat.v1.get_default_graph().capture(resource)
 
 
-def _call(concrete, graph_def, values):
+def _call(concrete, graph_def, values, jit_compile):
   """Calls a rewritten graph on tensors of the graph that is being built."""
   inputs = tf.nest.flatten(values) + list(concrete.captured_inputs)
   # A graph can be imported only onto tensors of this graph, not of one around it.
   inputs = [_capture(t) if t.dtype == tf.resource else tf.identity(t) for t in inputs]
-  return tf.graph_util.import_graph_def(
-    graph_def,
-    input_map={t.name: x for t, x in zip(concrete.inputs, inputs, strict=True)},
-    return_elements=[t.name for t in concrete.outputs],
-    name="batch",
-  )
+
+  def imported(*tensors):
+    return tf.graph_util.import_graph_def(
+      graph_def,
+      input_map={t.name: x for t, x in zip(concrete.inputs, tensors, strict=True)},
+      return_elements=[t.name for t in concrete.outputs],
+      name="batch",
+    )
+
+  if jit_compile:
+    return tf.function(imported, jit_compile=True, autograph=False)(*inputs)
+  return imported(*inputs)

@@ -6,7 +6,8 @@ import pathlib
 from absl import logging
 
 from tf_hessian import files
-from tf_hessian.experiments import density_run, experiment
+from tf_hessian.distribute import cluster
+from tf_hessian.experiments import density_run, environment, experiment
 from tf_hessian.training import train as training
 
 
@@ -86,8 +87,22 @@ def _check_trained(workdir, config):
     )
 
 
-def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, progress=True):
-  """Measures the spectrum of a config's model.
+def spectrum(
+  config,
+  workdir,
+  /,
+  *,
+  checkpoint=None,
+  initial=False,
+  check=True,
+  progress=True,
+  strategy="one_device",
+  num_devices=0,
+  patience=600.0,
+  deterministic=True,
+  jit_compile=False,
+):
+  """Measures the spectrum of a config's model, or takes part in that as a task of a cluster.
 
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
@@ -96,16 +111,38 @@ def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, 
     initial: measure the initial weights instead.
     check: check the operator first.
     progress: show progress.
+    strategy: name of a `distribute.cluster.STRATEGIES`; `TF_CONFIG` says which task this is.
+    num_devices: number of replicas of "mirrored".
+    patience: seconds that the processes of "parameter_server" wait for each other.
+    deterministic: make products bitwise repeatable.
+    jit_compile: compile the function of a batch by XLA.
 
   Returns:
     A report: text of a few lines.
 
   Raises:
     ValueError: for a bad config or checkpoint, or another run's folder.
-    OSError: if the checkpoint is missing or the folder can't be written.
+    OSError: if the checkpoint is missing, the folder can't be written, or (ClusterError) other
+      processes of the cluster are gone.
   """
-  setup = experiment.build(config)
-  workdir = pathlib.Path(workdir)
+  values = experiment.check(config)
+  if cluster.serves(strategy):
+    identity = environment.identity() | {"config": values}
+    cluster.serve(identity, patience=patience, deterministic=deterministic)
+    return "the chief has finished"
+  options = {
+    # First: some have to be made before any tensor is.
+    "strategy": cluster.make_strategy(strategy, num_devices=num_devices),
+    "patience": patience,
+    "deterministic": deterministic,
+    "jit_compile": jit_compile,
+  }
+  with cluster.released(strategy):
+    setup = experiment.build(config)
+    return _measure(setup, pathlib.Path(workdir), checkpoint, initial, check, progress, options)
+
+
+def _measure(setup, workdir, checkpoint, initial, check, progress, options):
   if initial:
     model = setup.new_model()
   else:
@@ -113,8 +150,9 @@ def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, 
     if checkpoint is None:
       _check_trained(workdir, setup.config)
   folder = workdir / ("spectrum_initial" if initial else "spectrum")
+  operator = setup.operator(model, **options)
   result = density_run.estimate_spectrum(
-    setup.operator(model),
+    operator,
     num_draws=setup.config["lanczos"]["draws"],
     lanczos_steps=setup.config["lanczos"]["steps"],
     seed=setup.config["seed"],
@@ -123,6 +161,8 @@ def spectrum(config, workdir, /, *, checkpoint=None, initial=False, check=True, 
     progress=progress,
     config=setup.config,
   )
+  if not operator.engine.leads:
+    return "the chief has finished, and has the result"
   picture = folder / "spectrum.png"
   try:
     result.plot(picture, **setup.config["density"])

@@ -2,22 +2,24 @@
 
 import hashlib
 import json
+import pathlib
+import tempfile
 import time
 
 from absl import logging
 import numpy as np
 import scipy.sparse.linalg
 
-from tf_hessian import files
+from tf_hessian import files, spectrum
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.selfcheck import check_operator
+from tf_hessian.distribute import errors, machine
 from tf_hessian.experiments import environment
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
 from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
-from tf_hessian.spectrum import Spectrum
 
 _STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
 
@@ -37,6 +39,10 @@ def spectral_density(
   mode=None,
   deterministic=True,
   cache_bytes=2**30,
+  strategy=None,
+  num_shards=16,
+  patience=600.0,
+  jit_compile=False,
   check=True,
   workdir=None,
   progress=True,
@@ -60,6 +66,12 @@ def spectral_density(
     mode: see `HessianOperator`.
     deterministic: make products bitwise repeatable.
     cache_bytes: keep data sets up to this size in memory.
+    strategy: a `tf.distribute.Strategy` whose replicas or workers share the batches; None for one
+      device. Of several workers each calls this function, and all get the result, while the chief
+      alone does the Lanczos steps and writes `workdir`. See docs/cluster.md.
+    num_shards: see `HessianOperator`, also for the next two.
+    patience: seconds.
+    jit_compile: compile by XLA.
     check: first check that products and data repeat and that H is symmetric (three products).
     workdir: folder for the state after each step; a run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
@@ -71,7 +83,7 @@ def spectral_density(
 
   Raises:
     TypeError, ValueError: for bad arguments, data, or a matrix that can't be relied on.
-    OSError: if `workdir` can't be written.
+    OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
   checks.check_count("num_draws", num_draws)
   checks.check_count("lanczos_steps", lanczos_steps)
@@ -87,6 +99,10 @@ def spectral_density(
     mode=mode,
     deterministic=deterministic,
     cache_bytes=cache_bytes,
+    strategy=strategy,
+    num_shards=num_shards,
+    patience=patience,
+    jit_compile=jit_compile,
   )
   return estimate_spectrum(
     operator,
@@ -143,35 +159,79 @@ def estimate_spectrum(
   if lanczos_steps > n:
     logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
     lanczos_steps = n
+  run = _Run(operator, num_draws, lanczos_steps, seed, check, progress)
+  if not isinstance(operator, HessianOperator):
+    return _measure(run, workdir, config)
+  operator.agree(
+    **environment.identity(),
+    config=config,
+    draws=num_draws,
+    lanczos_steps=lanczos_steps,
+    seed=seed,
+    point=_digest(operator),
+  )
+  if not operator.engine.leads:
+    return _from_bytes(operator.follow())
+  try:
+    result = _measure(run, workdir, config)
+  except (errors.ClusterError, errors.DisagreementError):
+    raise  # there is nobody left to be told, or everybody knows
+  except BaseException as e:
+    operator.engine.finish(b"", f"{type(e).__name__}: {e}")
+    raise
+  operator.engine.finish(_to_bytes(result) if operator.engine.followers else b"")
+  return result
+
+
+def _measure(run, workdir, config):
+  """Does the draws of a run, in a folder if there is one; returns the `Spectrum`."""
+  operator, n = run.operator, run.operator.shape[0]
   about = _describe(operator)
   identity = {
     "n": n,
-    "seed": seed,
-    "lanczos_steps": lanczos_steps,
+    "seed": run.seed,
+    "lanczos_steps": run.steps,
     "point": _digest(operator) if isinstance(operator, HessianOperator) else None,
     "product": _product_digest(operator),
     **about,
   }
-  run = _Run(operator, num_draws, lanczos_steps, seed, check, progress)
-  about = about | {"lanczos_steps": lanczos_steps, "config": config}
+  about = about | {
+    "lanczos_steps": run.steps,
+    "config": config,
+    "machine": machine.settings(),
+  }
   if workdir is None:
     return run.result(run.draws(None), about)
-  with RunFolder(workdir, identity, steps=lanczos_steps, n=n) as folder:
-    spectrum = run.result(run.draws(folder), about)
-    spectrum.save(folder.path / "spectrum.npz")
-    files.write_text(folder.path / "spectrum.json", json.dumps(spectrum.summary(), indent=2))
+  with RunFolder(workdir, identity, steps=run.steps, n=n) as folder:
+    result = run.result(run.draws(folder), about)
+    result.save(folder.path / "spectrum.npz")
+    files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
     folder.clear_draw_in_progress()
-  return spectrum
+  return result
+
+
+def _to_bytes(result):
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / "spectrum.npz"
+    result.save(path)
+    return path.read_bytes()
+
+
+def _from_bytes(content):
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / "spectrum.npz"
+    path.write_bytes(content)
+    return spectrum.load(path)
 
 
 class _Run:
   """The draws of one run."""
 
   def __init__(self, operator, num_draws, steps, seed, check, progress):
-    self._operator = operator
+    self.operator = operator
     self._num_draws = num_draws
-    self._steps = steps
-    self._seed = seed
+    self.steps = steps
+    self.seed = seed
     self._check = check and isinstance(operator, HessianOperator)
     self._show = progress
     self._loss = None
@@ -180,22 +240,22 @@ class _Run:
     """Returns a list of (coefficients, wall time), computing what the folder does not have."""
     finished = [folder and folder.load_draw(i) for i in range(self._num_draws)]
     missing = [i for i, state in enumerate(finished) if not state]
-    shape = (self._steps, self._operator.shape[0])
+    shape = (self.steps, self.operator.shape[0])
     if missing:  # first, since there may be no room
       basis = folder.basis() if folder else np.empty(shape)
-    if isinstance(self._operator, HessianOperator):
-      self._loss = self._operator.loss()
+    if isinstance(self.operator, HessianOperator):
+      self._loss = self.operator.loss()
     if not missing:
       logging.info("all %d draws were finished before", self._num_draws)
       return finished
     if self._check:
-      check_operator(self._operator, differences=False).raise_for_problems()
-    point = _digest(self._operator)
-    total = self._num_draws * self._steps
-    with Progress(total, done=total - len(missing) * self._steps, enabled=self._show) as progress:
+      check_operator(self.operator, differences=False).raise_for_problems()
+    point = _digest(self.operator)
+    total = self._num_draws * self.steps
+    with Progress(total, done=total - len(missing) * self.steps, enabled=self._show) as progress:
       for draw in missing:
         coefficients, seconds = self._draw(draw, basis, folder, progress)
-        if _digest(self._operator) != point:
+        if _digest(self.operator) != point:
           if folder:
             folder.clear_draw_in_progress()
           raise ValueError("the model's variables changed during the run; the draw is not kept")
@@ -212,32 +272,32 @@ class _Run:
       before = resumed[1]
       progress.resume(state.num_steps)
     else:
-      basis[0] = probes.probe(self._seed, draw, basis.shape[1])
+      basis[0] = probes.probe(self.seed, draw, basis.shape[1])
       state = Lanczos(basis)
       before = 0.0
       if folder:
         folder.save_step(draw, state, before)
     begin = time.monotonic()
     while state.status is LanczosStatus.RUNNING:
-      state.step(self._operator.matvec)
+      state.step(self.operator.matvec)
       if folder:
         folder.save_step(draw, state, before + time.monotonic() - begin)
       ended = state.status is LanczosStatus.INVARIANT
-      progress.update(draw, state.num_steps, skipped=self._steps - state.num_steps if ended else 0)
+      progress.update(draw, state.num_steps, skipped=self.steps - state.num_steps if ended else 0)
     if state.status is LanczosStatus.INVARIANT:
       logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
     return state.coefficients(), before + time.monotonic() - begin
 
   def result(self, draws, about):
     """Returns the `Spectrum` of finished draws."""
-    operator = self._operator
-    return Spectrum(
+    operator = self.operator
+    return spectrum.Spectrum(
       diagonals=tuple(c["alphas"] for c, _ in draws),
       off_diagonals=tuple(c["betas"][:-1] for c, _ in draws),
       residuals=np.array([c["betas"][-1] for c, _ in draws]),
       statuses=tuple(str(c["status"]) for c, _ in draws),
       num_parameters=operator.shape[0],
-      seed=self._seed,
+      seed=self.seed,
       parameter_names=tuple(getattr(operator, "parameter_names", ())),
       parameter_shapes=tuple(getattr(operator, "parameter_shapes", ())),
       loss=self._loss,

@@ -1,6 +1,8 @@
 """What a result records of where it was made."""
 
+import hashlib
 import os
+import pathlib
 import platform
 
 import keras
@@ -23,6 +25,21 @@ def versions():
     "scipy": scipy.__version__,
     "ml_collections": getattr(ml_collections, "__version__", ""),
   }
+
+
+def identity():
+  """Returns what must be the same in all processes of a run: a dict of plain values."""
+  names = ("tf_hessian", "tensorflow", "keras", "numpy")
+  return {"versions": {n: versions()[n] for n in names}, "code": _code_digest()}
+
+
+def _code_digest():
+  """Returns a digest of the package's source files."""
+  root = pathlib.Path(tf_hessian.__file__).parent
+  digest = hashlib.blake2b(digest_size=8)
+  for path in sorted(root.rglob("*.py")):
+    digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+  return digest.hexdigest()
 
 
 def device():

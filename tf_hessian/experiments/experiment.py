@@ -20,7 +20,7 @@ _SECTIONS = {
   "data": None,
   "loss": None,
   "train": {"batch_size", "learning_rate", "momentum", "epochs", "until_accuracy", "max_epochs"},
-  "hessian": {"batch_size", "training", "mode", "variables"},
+  "hessian": {"batch_size", "training", "mode", "variables", "num_shards"},
   "lanczos": {"draws", "steps"},
   "density": {"sigma_squared", "relative"},
 }
@@ -39,12 +39,13 @@ class Experiment:
     keras.utils.set_random_seed(self.config["seed"])
     return _call("model", MODELS, self.config["model"])
 
-  def operator(self, model, *, dtype=None):
+  def operator(self, model, *, dtype=None, **options):
     """Returns the `HessianOperator` that `config.hessian` asks for.
 
     Args:
       model: the model.
       dtype: what floating-point examples are cast to, such as "float64"; None leaves them.
+      **options: further arguments of `HessianOperator`: what concerns the machine.
     """
     section = self.config["hessian"]
     examples = self.examples
@@ -62,11 +63,13 @@ class Experiment:
       training=section["training"],
       seed=self.config["seed"],
       mode=section["mode"] or None,
+      num_shards=section["num_shards"],
+      **options,
     )
 
 
-def build(config, /):
-  """Returns the `Experiment` of a config, after checking all its fields.
+def check(config, /):
+  """Returns a config as plain values, after checking its fields; initialises no device.
 
   Args:
     config: an `ml_collections.ConfigDict`; see configs/mnist_mlp.py.
@@ -81,6 +84,13 @@ def build(config, /):
       _check_fields(f"config.{name}", config[name], fields, required=True)
   _check_values(config)
   _arguments("model", MODELS, config["model"])
+  _arguments("data", DATA, config["data"])
+  return config
+
+
+def build(config, /):
+  """Returns the `Experiment` of a config, after checking all its fields; see `check`."""
+  config = check(config)
   loss = _loss(config["loss"])
   examples = _call("data", DATA, config["data"])
   return Experiment(config, loss, examples)
@@ -94,6 +104,7 @@ def _check_values(config):
     ("train", "epochs"),
     ("train", "max_epochs"),
     ("hessian", "batch_size"),
+    ("hessian", "num_shards"),
     ("lanczos", "draws"),
     ("lanczos", "steps"),
   ):

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature.accumulators import Accumulators
+from tf_hessian.distribute.accumulators import Accumulators
 
 
 def test_no_addition_of_many_threads_is_lost():

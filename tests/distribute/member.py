@@ -1,0 +1,81 @@
+"""One process of a test: makes an operator with a strategy, and writes what it computes.
+
+python member.py STRATEGY DEVICES OUTPUT [OPTION=JSON ...]
+"""
+
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian import HessianOperator
+from tf_hessian.distribute import cluster, machine
+from tf_hessian.experiments import environment
+
+
+def model():
+  """Returns a net with all that could depend on how batches are handed out, in float64."""
+  keras.config.set_floatx("float64")
+  keras.utils.set_random_seed(0)
+  return keras.Sequential(
+    [
+      keras.Input((6, 6, 2)),
+      keras.layers.Conv2D(4, 3, activation="tanh"),
+      keras.layers.BatchNormalization(),
+      keras.layers.MaxPooling2D(2, padding="valid"),
+      keras.layers.Flatten(),
+      keras.layers.Dropout(0.3),
+      keras.layers.Dense(3),
+    ]
+  )
+
+
+def dataset(examples=52, seed=0):
+  """Returns 7 batches, the last one short."""
+  rng = np.random.default_rng(seed)
+  x, y = rng.standard_normal((examples, 6, 6, 2)), rng.integers(0, 3, examples)
+  return tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+
+
+def operator(strategy=None, seed=0, **options):
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  return HessianOperator(
+    model(), loss, dataset(seed=seed), training=True, strategy=strategy, **options
+  )
+
+
+def vectors(n):
+  return np.random.default_rng(1).standard_normal((2, n))
+
+
+def compute(op, columns):
+  """Returns what is compared: the loss, the gradient, and products, one of them again."""
+  v = vectors(op.shape[0])
+  return {
+    **({"columns": op @ v.T} if columns else {}),
+    "loss": op.loss(),
+    "gradient": op.gradient(),
+    "products": np.stack([op @ x for x in v]),
+    "again": op @ v[0],
+    "traces": op.tracing_count,
+  }
+
+
+def main(strategy, devices, output, *options):
+  options = {k: json.loads(v) for k, v in (o.split("=", 1) for o in options)}
+  columns = options.pop("columns", False)
+  machine.set_threads(1, 1)
+  if cluster.serves(strategy):
+    cluster.serve(environment.identity())
+    return
+  # The servers are not told to end: the next chief goes on with them.
+  op = operator(cluster.make_strategy(strategy, num_devices=int(devices)), **options)
+  task = cluster.task()
+  np.savez(pathlib.Path(output) / f"{task.name if task else 'alone'}.npz", **compute(op, columns))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

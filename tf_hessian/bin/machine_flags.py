@@ -1,0 +1,34 @@
+"""Flags of the machine: threads, memory, Grappler, TF32."""
+
+from absl import flags
+
+from tf_hessian.distribute import grappler
+
+INTRA_THREADS = flags.DEFINE_integer(
+  "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", lower_bound=0
+)
+INTER_THREADS = flags.DEFINE_integer(
+  "inter_op_threads", 0, "Operations at the same time; 0: TensorFlow's choice.", lower_bound=0
+)
+MEMORY_GROWTH = flags.DEFINE_bool(
+  "memory_growth", None, "Take an accelerator's memory as it is needed; default: leave alone."
+)
+MEMORY_LIMIT = flags.DEFINE_integer(
+  "memory_limit", None, "MiB of each accelerator for this process.", lower_bound=1
+)
+TF32 = flags.DEFINE_bool("tf32", False, "Allow TF32 (10 bits of mantissa) on accelerators.")
+GRAPPLER = {
+  name: flags.DEFINE_bool(name, None, f"Grappler: {what}; default: leave alone.")
+  for name, what in grappler.GRAPPLER.items()
+}
+
+
+def apply(deterministic=False, /):
+  """Applies the flags; before TensorFlow has initialised its devices."""
+  from tf_hessian.distribute import machine
+
+  machine.set_threads(INTRA_THREADS.value, INTER_THREADS.value)
+  machine.set_memory(MEMORY_GROWTH.value, MEMORY_LIMIT.value)
+  chosen = {name: f.value for name, f in GRAPPLER.items() if f.value is not None}
+  machine.set_grappler(chosen, deterministic=deterministic)
+  machine.set_tf32(TF32.value)

@@ -1,0 +1,1 @@
+"""Who computes which batches, and how their sums come together; knows nothing of Hessians."""

@@ -1,0 +1,333 @@
+"""The coordinator engine: a pass is cut into shards, which go to whichever worker is free.
+
+A shard is a fixed run of batches. Its function reads the parameters and the vector once from the
+parameter servers, adds up its batches in float64 and returns the sums, so that a shard which is run
+twice after a failure counts once. The chief adds the shards in their order, so the result does not
+depend on the number of workers or on who did what.
+"""
+
+import functools
+import json
+import threading
+import time
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.distribute import accumulators, errors, members
+
+# Errors by which a result is lost with the worker that had it.
+_LOST = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.NotFoundError,
+)
+_LOG_SECONDS = 30.0
+_RETRY_SECONDS = 0.2
+
+
+class Coordinator:
+  """Shards of batches to the workers of a parameter-server cluster.
+
+  A data set that is kept in memory is sent to each worker once; another is sent as a graph, and
+  each worker reads its files itself.
+
+  Args:
+    strategy: a `tf.distribute.ParameterServerStrategy`.
+    num_shards: number of shards of a pass (at most one a batch); it must stay the same for bitwise
+      the same sums, while the number of workers may change.
+    patience: seconds without a finished shard after which a pass is given up, if workers are gone.
+    deterministic: passes are to be bitwise repeatable.
+
+  Attributes:
+    leads, followers, description: see `engines.Engine`.
+  """
+
+  leads = True
+  followers = False
+
+  def __init__(self, strategy, /, *, num_shards, patience, deterministic):
+    if deterministic:
+      # For good, unlike in `repeatable`: the coordinator's threads keep the settings they find.
+      tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    self.strategy = strategy
+    self.num_shards = num_shards
+    self.patience = patience
+    self.description = {"strategy": "parameter_server", "num_shards": num_shards}
+    # The public property is None for this strategy.
+    spec = strategy._cluster_resolver.cluster_spec()
+    self.workers = spec.job_tasks("worker")
+    self.servers = spec.job_tasks("ps")
+    self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    self._identity = {}
+    self._refused = set()
+    self._starts = {}  # of each worker, the process that was last heard of
+    self._data = None
+    self._state = _Published(strategy)
+
+  def build(self, work, batches, /):
+    """Returns a pass; see `engines`."""
+    return _CoordinatorPass(self, work, batches)
+
+  def agree(self, identity, /):
+    """Sets what workers must have been started for; results of others are not taken."""
+    self._identity = json.loads(json.dumps(identity))
+
+  def follow(self, passes, /):  # noqa: ARG002
+    """Raises ValueError: workers of this strategy serve, and run no program."""
+    raise ValueError("follow(): workers of a parameter-server cluster serve; see docs/cluster.md")
+
+  def finish(self, content=b"", error="", /):
+    """Nothing to be done: servers outlive an operator."""
+
+  def admits(self, note):
+    """Whether a worker is the run's; one that isn't is told to end, with the difference.
+
+    Args:
+      note: what the worker says of itself (`members.publish`): "" for a plain TensorFlow server.
+    """
+    if not note:
+      return True
+    note = json.loads(note)
+    if note["start"] in self._refused:
+      return False
+    found = list(errors.differences(self._identity, note["identity"]))
+    if not found:
+      if self._starts.get(note["task"]) not in (None, note["start"]):
+        logging.info("%s is back", note["task"])
+      self._starts[note["task"]] = note["start"]
+      return True
+    self._refused.add(note["start"])
+    reason = f"{note['task']} was started for something else: {'; '.join(found)}"
+    logging.error("%s; its results are not taken", reason)
+    job, index = note["task"].split()
+    try:
+      members.end(f"/job:{job}/replica:0/task:{index}", reason, note["start"])
+    except tf.errors.OpError as e:
+      logging.warning("%s could not be told: %s", note["task"], e.message)
+    return False
+
+  def publish_state(self, tensors):
+    """Returns the variables on the parameter servers that have these values."""
+    return self._state.set(tensors)
+
+  def data(self, batches):
+    """Returns what shards read cached batches from: the workers' iterators, each of which yields
+    all of them, again and again. A worker that comes back is sent them anew."""
+    if self._data is None:
+      dataset = tf.data.Dataset.from_tensors(tuple(batches.stacks)).repeat()
+      self._data = iter(self.coordinator.create_per_worker_dataset(dataset))
+    return self._data
+
+  def wait(self, fetch, what):
+    """Returns fetch(), a blocking call; gives up if workers are gone for longer than `patience`.
+
+    Raises:
+      ClusterError: if a parameter server is gone, or no worker is there for so long.
+    """
+    call = _Call(fetch)
+    begin = logged = time.monotonic()
+    while not call.done.wait(1.0):
+      now = time.monotonic()
+      if now - logged < min(_LOG_SECONDS, self.patience / 4):
+        continue
+      logged = now
+      self.check_servers()
+      gone = errors.silent(self.workers)
+      if not gone:
+        begin = now  # they are at work
+        continue
+      logging.warning(
+        "%s is waited for since %.0f s; no answer from worker %s%s",
+        what,
+        now - begin,
+        ", ".join(gone),
+        "" if len(gone) < len(self.workers) else " - all workers are gone",
+      )
+      if now - begin >= self.patience and len(gone) == len(self.workers):
+        raise errors.ClusterError(
+          f"all workers are gone for {now - begin:.0f} s ({', '.join(gone)}): start them again, "
+          "then this command, which goes on after the last finished Lanczos step of its --workdir"
+        )
+    return call.result()
+
+  def check_servers(self):
+    """Raises ClusterError if a parameter server is gone."""
+    gone = errors.silent(self.servers)
+    if gone:
+      raise errors.ClusterError(
+        f"no answer from parameter server {', '.join(gone)}: TensorFlow can't go on without it. "
+        "Start all tasks again with the same commands: the run goes on after the last finished "
+        "Lanczos step of its --workdir"
+      )
+
+
+class _Published:
+  """Tensors as variables on the parameter servers, sent again only when they change."""
+
+  def __init__(self, strategy):
+    self._strategy = strategy
+    self._variables = None
+    self._digests = None
+
+  def set(self, tensors):
+    digests = [_digest(t) for t in tensors]
+    if self._variables is None:
+      with self._strategy.scope():
+        self._variables = [tf.Variable(t, trainable=False) for t in tensors]
+    else:
+      for i, tensor in enumerate(tensors):
+        if digests[i] != self._digests[i]:
+          self._variables[i].assign(tensor)
+    self._digests = digests
+    return self._variables
+
+
+class _CoordinatorPass:
+  """A pass that is one scheduled function a shard."""
+
+  def __init__(self, engine, work, batches):
+    self._engine = engine
+    self._work = work
+    self._batches = batches
+    self._count = min(engine.num_shards, batches.num_batches)
+    self._arguments = _Published(engine.strategy)
+    # Captured as a tensor: Grappler would fold a constant into a data set, which can't be sent.
+    self._graph = None if batches.cached else tf.constant(batches.serialized())
+    self._checksums = None
+    self._shard = tf.function(functools.partial(self._sum_shard), autograph=False)
+    self.culprits = ()
+
+  @property
+  def tracing_count(self):
+    return self._shard.experimental_get_tracing_count()
+
+  def feeds(self):
+    """Returns the shards' tables of batches; see `Batches.table`."""
+    count = self._batches.num_batches
+    ends = [accumulators.bounds(count, self._count, s) for s in range(self._count)]
+    return [self._batches.table(*e) for e in ends]
+
+  def __call__(self, feeds, *arguments):
+    try:
+      return self._pass(feeds, arguments)
+    except _LOST as e:
+      self._engine.check_servers()
+      raise errors.ClusterError(f"the cluster failed: {e.message}") from e
+
+  def _pass(self, feeds, arguments):
+    engine = self._engine
+    state = self._work.state()
+    self._structure = tf.nest.map_structure(lambda t: t.dtype, state)
+    self._parameters = engine.publish_state(tf.nest.flatten(state))
+    self._vectors = self._arguments.set(arguments)
+    if not self._batches.cached and self._checksums is None:
+      self._checksums = [self._batches.checksum(f[0, 0], f[-1, 0] + 1) for f in feeds]
+    self.culprits = []
+    results = [self._schedule(feed) for feed in feeds]
+    total = None
+    for s, feed in enumerate(feeds):
+      value = self._fetch(s, feed, results)
+      total = value if total is None else np.add(total, value, out=total)
+      results[s] = None  # lets the worker free it
+    return tf.constant(total)
+
+  def _schedule(self, feed):
+    arguments = [tf.constant(feed)]
+    if self._batches.cached:
+      arguments.append(self._engine.data(self._batches))
+    return self._engine.coordinator.schedule(self._shard, args=tuple(arguments))
+
+  def _fetch(self, shard, feed, results):
+    """Returns a shard's sums, a new array; a shard that was lost is scheduled again."""
+    what = f"{self._work.name}: shard {shard} (batches {feed[0, 0]} to {feed[-1, 0]})"
+    while True:
+      try:
+        value, note, checksum = self._engine.wait(results[shard].fetch, what)
+      except _LOST as e:
+        self._engine.check_servers()
+        logging.warning("%s was lost with its worker and is computed again", what)
+        logging.debug("%s", e.message)
+      else:
+        if self._engine.admits(note.decode()):
+          break
+      time.sleep(_RETRY_SECONDS)
+      results[shard] = self._schedule(feed)
+    worker = json.loads(note)["task"] if note else "a worker"
+    if self._checksums is not None and checksum != self._checksums[shard]:
+      raise errors.DisagreementError(
+        f"{what}: {worker} reads other data than the chief: its files must be the same"
+      )
+    if not np.isfinite(value.sum()):
+      self.culprits.append(f"{worker} (shard {shard}, batches {feed[0, 0]} to {feed[-1, 0]})")
+    return np.array(value)
+
+  def _sum_shard(self, table, iterator=None):
+    """Returns (sums (size,) float64, note of the worker, checksum of its data), in a graph."""
+    work, batches = self._work, self._batches
+    values = [v.read_value() for v in self._parameters]
+    state = tf.nest.pack_sequence_as(self._structure, values)
+    prepared = work.prepare(*[v.read_value() for v in self._vectors])
+    if batches.cached:
+      source = next(iterator)
+    else:
+      source = batches.stream(self._graph, table[0, 0], tf.shape(table, tf.int64)[0])
+
+    def add(signature, row, sums, checksum):
+      if batches.cached:
+        batch = tf.nest.map_structure(lambda s: s[row[2]], source[signature])
+      else:
+        batch = batches.shaped(next(source), signature)
+        checksum = batches.add_checksum(checksum, batch)
+      values = work.values(signature, row[0], batch, state, prepared)
+      sums = [t + tf.cast(v, tf.float64) for t, v in zip(sums, values, strict=True)]
+      return (*sums, checksum)
+
+    def body(i, *carried):
+      row, sums, checksum = table[i], carried[:-1], carried[-1]
+      branches = [
+        functools.partial(add, s, row, sums, checksum) for s in range(len(batches.signatures))
+      ]
+      if len(branches) == 1:
+        new = branches[0]()
+      else:
+        new = tf.switch_case(tf.cast(row[1], tf.int32), branches)
+      return (i + 1, *new)
+
+    initial = [tf.zeros(s, tf.float64) for s in work.shapes] + [tf.zeros((), tf.int64)]
+    count = tf.shape(table)[0]
+    _, *sums, checksum = tf.while_loop(
+      lambda i, *_: i < count, body, [tf.constant(0), *initial], parallel_iterations=1
+    )
+    flat = tf.concat([tf.reshape(s, [-1]) for s in sums], 0)
+    return flat, members.read_in_graph(), checksum
+
+
+class _Call:
+  """A blocking call in a thread of its own."""
+
+  def __init__(self, function):
+    self.done = threading.Event()
+    self._function = function
+    self._value = self._error = None
+    threading.Thread(target=self._run, daemon=True).start()
+
+  def _run(self):
+    try:
+      self._value = self._function()
+    except BaseException as e:
+      self._error = e
+    self.done.set()
+
+  def result(self):
+    """Returns the value, or raises the error, once it is done."""
+    if self._error is not None:
+      raise self._error
+    return self._value
+
+
+def _digest(tensor):
+  data = tf.reshape(tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8), [1, -1])
+  return tf.raw_ops.Fingerprint(data=data, method="farmhash64").numpy().tobytes()

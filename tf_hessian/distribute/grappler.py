@@ -1,0 +1,20 @@
+"""The rewrites of graphs that TensorFlow lets a program switch; without TensorFlow, for flags."""
+
+# The rewrites that `tf.config.optimizer.set_experimental_options` knows, and what they do.
+GRAPPLER = {
+  "layout_optimizer": "choose the memory layout of images",
+  "constant_folding": "compute constant parts once",
+  "shape_optimization": "simplify what computes shapes",
+  "remapping": "fuse groups of operations",
+  "arithmetic_optimization": "simplify arithmetic (adds up in varying order: not with determinism)",
+  "dependency_optimization": "remove and merge control dependencies",
+  "loop_optimization": "hoist out of loops",
+  "function_optimization": "inline functions",
+  "debug_stripper": "remove assertions and prints",
+  "disable_model_pruning": "keep operations that nothing uses",
+  "scoped_allocator_optimization": "allocate operands of collectives together",
+  "pin_to_host_optimization": "move small operations to the host",
+  "implementation_selector": "choose implementations by device",
+  "auto_mixed_precision": "compute in float16 where it is thought safe",
+  "disable_meta_optimizer": "switch all of these off",
+}

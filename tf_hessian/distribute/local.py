@@ -1,0 +1,118 @@
+"""A cluster of processes on this machine."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+_GRACE_SECONDS = 10.0
+
+
+class LocalCluster:
+  """Processes of one command, one a task, on 127.0.0.1; a context manager that ends them all.
+
+  Args:
+    command: list of strings: the command of every task; its role is in `TF_CONFIG`.
+    workers: number of workers.
+    ps: number of parameter servers; if there are any, there is a chief too.
+    output: where lines of the processes go: called with (task's name, line).
+  """
+
+  def __init__(self, command, /, *, workers, ps=0, output=None):
+    self._command = command
+    self._output = output or _print
+    names = {"chief": 1 if ps else 0, "worker": workers, "ps": ps}
+    ports = iter(_free_ports(sum(names.values())))
+    self.jobs = {
+      job: [f"127.0.0.1:{next(ports)}" for _ in range(count)]
+      for job, count in names.items()
+      if count
+    }
+    self.processes = {}
+
+  @property
+  def tasks(self):
+    """List of (job, index), the chief first."""
+    return [(job, i) for job, addresses in self.jobs.items() for i in range(len(addresses))]
+
+  def start(self, job, index, /, *, command=None):
+    """Starts a task, for the first time or again, perhaps by another command."""
+    config = {"cluster": self.jobs, "task": {"type": job, "index": index}}
+    process = subprocess.Popen(
+      command or self._command,
+      env=os.environ | {"TF_CONFIG": json.dumps(config)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    self.processes[job, index] = process
+    name = f"{job} {index}"
+    threading.Thread(target=self._forward, args=(name, process.stdout), daemon=True).start()
+
+  def kill(self, job, index, /):
+    """Kills a task with SIGKILL and waits for its end."""
+    process = self.processes[job, index]
+    process.kill()
+    process.wait()
+
+  def wait(self, timeout=None, /):
+    """Waits for the chief to end; returns its exit code."""
+    return self.processes[self.tasks[0]].wait(timeout)
+
+  def __enter__(self):
+    for job, index in self.tasks:
+      self.start(job, index)
+    return self
+
+  def __exit__(self, *unused):
+    self.end(_GRACE_SECONDS if unused[0] is None else 0.0)
+
+  def end(self, grace=0.0, /):
+    """Gives the processes some seconds to end by themselves, then ends them."""
+    deadline = time.monotonic() + grace
+    for process in self.processes.values():
+      try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+      except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+  def _forward(self, name, stream):
+    with stream:
+      for line in stream:
+        self._output(name, line.rstrip("\n"))
+
+
+def run(arguments, /, *, workers, ps):
+  """Runs tf_hessian.bin.spectrum in all roles.
+
+  Args:
+    arguments: list of its arguments, without --strategy.
+    workers: number of workers.
+    ps: number of parameter servers; 0 for equal workers.
+
+  Returns:
+    The chief's exit code.
+  """
+  strategy = "parameter_server" if ps else "multi_worker"
+  command = [sys.executable, "-m", "tf_hessian.bin.spectrum", *arguments, f"--strategy={strategy}"]
+  with LocalCluster(command, workers=workers, ps=ps) as cluster:
+    return cluster.wait()
+
+
+def _print(name, line):
+  print(f"[{name}] {line}", flush=True)
+
+
+def _free_ports(count):
+  sockets = [socket.socket() for _ in range(count)]
+  try:
+    for s in sockets:
+      s.bind(("127.0.0.1", 0))
+    return [s.getsockname()[1] for s in sockets]
+  finally:
+    for s in sockets:
+      s.close()

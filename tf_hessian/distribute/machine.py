@@ -1,0 +1,85 @@
+"""Settings of the machine: threads, memory, Grappler, TF32. Call before devices are initialised."""
+
+from absl import logging
+import tensorflow as tf
+
+from tf_hessian.distribute.grappler import GRAPPLER
+
+
+def set_threads(intra_op=0, inter_op=0, /):
+  """Sets the numbers of threads; 0 leaves the choice to TensorFlow."""
+  tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+  tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+
+
+def set_memory(growth=None, limit=None, /):
+  """Sets how accelerators' memory is taken.
+
+  Args:
+    growth: take it as it is needed instead of all at once; None leaves it alone.
+    limit: MiB for this process on each accelerator, or None.
+
+  Raises:
+    ValueError: if both are given, of which TensorFlow allows one.
+  """
+  if growth is None and limit is None:
+    return
+  if growth and limit is not None:
+    raise ValueError("memory growth and a memory limit exclude each other: choose one")
+  accelerators = tf.config.list_physical_devices("GPU")
+  if not accelerators:
+    logging.warning("settings of accelerators' memory: there is no accelerator here")
+  for device in accelerators:
+    if limit is not None:
+      part = tf.config.LogicalDeviceConfiguration(memory_limit=limit)
+      tf.config.set_logical_device_configuration(device, [part])
+    else:
+      tf.config.experimental.set_memory_growth(device, growth)
+
+
+def set_grappler(options, /, *, deterministic=True):
+  """Switches rewrites of graphs on or off.
+
+  Args:
+    options: dict: name in `GRAPPLER` -> bool; those that are not in it are left alone.
+    deterministic: whether products are to be bitwise repeatable.
+
+  Raises:
+    ValueError: for an unknown name, or one that contradicts `deterministic`.
+  """
+  for name in options:
+    if name not in GRAPPLER:
+      raise ValueError(f"Grappler: unknown option {name!r}; expected one of {', '.join(GRAPPLER)}")
+  if deterministic and options.get("arithmetic_optimization"):
+    raise ValueError(
+      "arithmetic_optimization makes sums whose order varies: leave it out, or switch "
+      "determinism off"
+    )
+  tf.config.optimizer.set_experimental_options(dict(options))
+
+
+def set_tf32(enabled, /):
+  """Allows TF32, with 10 bits of mantissa, in float32 matrix products and convolutions, or not."""
+  tf.config.experimental.enable_tensor_float_32_execution(enabled)
+
+
+def settings():
+  """Returns the settings that the numbers depend on, for records: a dict of plain values."""
+  return {
+    "grappler": tf.config.optimizer.get_experimental_options(),
+    "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+    "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+    "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+  }
+
+
+def session_config():
+  """Returns these settings as the `ConfigProto` of a server."""
+  config = tf.compat.v1.ConfigProto()
+  config.intra_op_parallelism_threads = tf.config.threading.get_intra_op_parallelism_threads()
+  config.inter_op_parallelism_threads = tf.config.threading.get_inter_op_parallelism_threads()
+  for name in ("GPU",):
+    for device in tf.config.list_physical_devices(name):
+      growth = tf.config.experimental.get_memory_growth(device)
+      config.gpu_options.allow_growth = bool(growth)
+  return config

@@ -1,0 +1,67 @@
+"""Notes that the processes of a parameter-server cluster leave each other.
+
+Each server keeps them in its own memory, as files of TensorFlow's file system `ram://`, which the
+chief reads and writes by operations that run there. So nothing has to be shared or listened to but
+TensorFlow's own ports.
+"""
+
+import json
+import uuid
+
+import tensorflow as tf
+
+_IDENTITY = "ram://tf_hessian/identity"
+_END = "ram://tf_hessian/end"
+
+
+def publish(task, identity, /):
+  """In a server: leaves its identity for the chief.
+
+  Args:
+    task: its name, such as "worker 1".
+    identity: dict of plain values: what it was started for.
+  """
+  note = {"task": task, "start": uuid.uuid4().hex, "identity": identity}
+  for path in (_IDENTITY, _END):
+    if tf.io.gfile.exists(path):
+      tf.io.gfile.remove(path)
+  tf.io.write_file(_IDENTITY, json.dumps(note))
+
+
+def read_in_graph():
+  """Returns the note of the process that runs this, in a graph; "" where there is none."""
+  return tf.cond(
+    tf.size(tf.io.matching_files(_IDENTITY)) > 0,
+    lambda: tf.io.read_file(_IDENTITY),
+    lambda: tf.constant(""),
+  )
+
+
+def end(device, reason, start="", /):
+  """On the chief: tells the server at a device to end.
+
+  Args:
+    device: such as "/job:worker/replica:0/task:1".
+    reason: "" if all went well.
+    start: only the process that has this mark in its note.
+
+  Raises:
+    tf.errors.OpError: if it can't be reached.
+  """
+  with tf.device(f"{device}/device:CPU:0"):
+    tf.io.write_file(_END, json.dumps({"reason": reason, "start": start}))
+
+
+def ending():
+  """In a server: returns None, or the reason why it is to end ("" if all went well)."""
+  if not tf.io.gfile.exists(_END):
+    return None
+  with tf.io.gfile.GFile(_END) as file:
+    text = file.read()
+  with tf.io.gfile.GFile(_IDENTITY) as file:
+    mine = json.loads(file.read())["start"]
+  try:
+    note = json.loads(text)
+  except ValueError:  # half written
+    return None
+  return note["reason"] if note["start"] in ("", mine) else None

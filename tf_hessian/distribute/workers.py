@@ -1,0 +1,259 @@
+"""The engine of several processes that run the same program (MultiWorkerMirroredStrategy).
+
+Before each pass the chief broadcasts which one it is and its arguments, then every worker runs its
+batches, and the sums are reduced once. Nobody waits for anybody within a pass, so workers may have
+different numbers of batches. The others either make the same calls as the chief, or `follow` it.
+TensorFlow ends the collectives of all workers when one of them dies.
+"""
+
+import functools
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.distribute import accumulators, errors
+
+_SUM = tf.distribute.ReduceOp.SUM
+_END = -1
+
+
+class Workers:
+  """Equal parts of the batches to the replicas of all workers.
+
+  Attributes:
+    leads: whether this process is the chief.
+    followers: whether there are others.
+    rank: number of this worker, from 0, the chief's.
+    description: see `engines.Engine`.
+  """
+
+  def __init__(self, strategy, /):
+    resolver = strategy.cluster_resolver
+    jobs = resolver.cluster_spec().jobs if resolver.cluster_spec() else ()
+    chief = "chief" in jobs
+    self.strategy = strategy
+    self.rank = (resolver.task_id or 0) + (chief and resolver.task_type == "worker")
+    self.leads = not self.rank
+    tasks = [resolver.cluster_spec().job_tasks(job) for job in ("chief", "worker") if job in jobs]
+    self.addresses = [address for job in tasks for address in job]
+    self.followers = len(self.addresses) > 1
+    self.description = {"strategy": "multi_worker", "replicas": strategy.num_replicas_in_sync}
+    self._share = tf.function(self._share_tensor, autograph=False)
+    self._gather = tf.function(self._gather_tensor, autograph=False)
+
+  def build(self, work, batches, /):
+    """Returns a pass; see `engines`. All workers must call it, or the others `follow`."""
+    return _WorkersPass(self, work, batches)
+
+  def agree(self, identity, /):
+    """Makes sure that all workers measure the same; all must call it.
+
+    Args:
+      identity: dict of plain values.
+
+    Raises:
+      DisagreementError: on all workers, if one has another identity than the chief; says which.
+      ClusterError: if a worker is gone.
+    """
+    mine = json.dumps(identity, sort_keys=True)
+    hashes = self.gather(tf.bitcast(tf.fingerprint([mine]), tf.int64))
+    if len(set(hashes)) > 1:
+      everyone = [json.loads(self.broadcast_bytes(mine.encode(), r)) for r in range(len(hashes))]
+      found = [
+        f"worker {r} differs from the chief: {', '.join(errors.differences(everyone[0], other))}"
+        for r, other in enumerate(everyone)
+        if other != everyone[0]
+      ]
+      raise errors.DisagreementError(
+        f"the workers don't measure the same, so nothing was computed: {'; '.join(found)}; start "
+        "all of them with the same code, config and data"
+      )
+
+  def broadcast(self, value, source=0, /):
+    """Returns one worker's tensor on every worker; all must call it, with the same shape."""
+    return self.guarded(self._share, tf.convert_to_tensor(value), source)
+
+  def broadcast_bytes(self, content, source=0, /):
+    """Returns one worker's bytes on every worker; the others pass anything."""
+    size = int(self.broadcast(tf.constant(len(content), tf.int64), source))
+    if not size:  # reducing nothing crashes TensorFlow 2.21
+      return b""
+    mine = np.frombuffer(content, np.uint8) if self.rank == source else np.zeros(size, np.uint8)
+    return self.broadcast(mine.astype(np.int32), source).numpy().astype(np.uint8).tobytes()
+
+  def gather(self, numbers, /):
+    """Returns the int64 numbers (k,) of all workers: a list, of lists if k > 1."""
+    rows = self.guarded(self._gather, tf.reshape(tf.cast(numbers, tf.int64), [1, -1])).numpy()
+    return [row[0] if len(row) == 1 else row for row in rows.tolist()]
+
+  def announce(self, name, /):
+    """Before a pass: the chief says which one it is, and the others check that it is theirs."""
+    number = int(self.broadcast(tf.constant(_number(name), tf.int64)))
+    if number == _END:
+      self._end()
+      raise ValueError(f"{name}: the chief has finished, but this worker calls another pass")
+    if number != _number(name):
+      raise ValueError(
+        f"{name}: the chief runs another pass; workers must make the same calls, or follow()"
+      )
+
+  def follow(self, passes, /):
+    """On the others: runs the chief's passes until it has finished.
+
+    Args:
+      passes: dict: name -> function that returns the pass, which is built when it is needed.
+
+    Returns:
+      The bytes that the chief gave to `finish`.
+
+    Raises:
+      ClusterError: if the chief has ended with an error, in its words, or if a worker is gone.
+    """
+    if self.leads:
+      raise ValueError("follow(): is for workers other than the chief; this process leads")
+    numbers = {_number(name): build for name, build in passes.items()}
+    while True:
+      number = int(self.broadcast(tf.constant(0, tf.int64)))
+      if number == _END:
+        return self._end()
+      numbers[number]().join()
+
+  def finish(self, content=b"", error="", /):
+    """On the chief: lets the followers go, with a result or the reason why there is none."""
+    self.broadcast(tf.constant(_END, tf.int64))
+    self.broadcast_bytes(error.encode())
+    self.broadcast_bytes(content)
+
+  def _end(self):
+    error = self.broadcast_bytes(b"").decode()
+    content = self.broadcast_bytes(b"")
+    if error:
+      raise errors.ClusterError(f"the chief has ended: {error}")
+    return content
+
+  def guarded(self, function, *arguments):
+    """Calls a function with collectives; says what it means if a worker is gone."""
+    try:
+      return function(*arguments)
+    except _LOST as e:
+      others = [a for r, a in enumerate(self.addresses) if r != self.rank]
+      gone = errors.silent(others)
+      who = f"no answer from {', '.join(gone)}" if gone else "a worker has ended or was cut off"
+      raise errors.ClusterError(
+        f"{who}: this run can't go on without it. Start all workers again with the same command: "
+        "it goes on after the last finished Lanczos step of its --workdir"
+      ) from e
+
+  def _share_tensor(self, value, source):
+    def replica():
+      context = tf.distribute.get_replica_context()
+      r = int(tf.get_static_value(context.replica_id_in_sync_group))
+      mine = self.rank == source and r == self.local_ids()[0]
+      return context.all_reduce(_SUM, tf.identity(value) if mine else tf.zeros_like(value))
+
+    return self.strategy.experimental_local_results(self.strategy.run(replica))[0]
+
+  def _gather_tensor(self, value):
+    def replica():
+      return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
+
+    rows = self.strategy.experimental_local_results(self.strategy.run(replica))[0]
+    return rows[:: len(self.strategy.extended.worker_devices)]
+
+  def local_ids(self):
+    """Returns the numbers of this worker's replicas among all."""
+    count = len(self.strategy.extended.worker_devices)
+    return list(range(self.rank * count, (self.rank + 1) * count))
+
+
+# What TensorFlow raises when a peer is gone; a model's own fault raises InvalidArgumentError etc.
+_LOST = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+)
+
+
+def _number(name):
+  return 1 + int.from_bytes(name.encode()[:6], "big")
+
+
+class _WorkersPass:
+  """A pass in which this process computes the batches of its own replicas."""
+
+  def __init__(self, engine, work, batches):
+    self._engine = engine
+    self._work = work
+    self._batches = batches
+    self._ids = engine.local_ids()
+    self._sums = accumulators.for_replicas(work.shapes, engine.strategy)
+    self._layout = [[s.signature for s in part] for part in self._parts()]
+    self._run = tf.function(functools.partial(self._pass), autograph=False)
+    self.culprits = ()
+
+  @property
+  def tracing_count(self):
+    return self._run.experimental_get_tracing_count()
+
+  def feeds(self):
+    return [[s.feed for s in part] for part in self._parts()]
+
+  def __call__(self, feeds, *arguments):
+    self._engine.announce(self._work.name)
+    return self._participate(feeds, arguments)
+
+  def join(self, feeds):
+    """Takes part in a pass that the chief has announced."""
+    self._participate(feeds, [tf.zeros(s.shape, s.dtype) for s in self._work.signature])
+
+  def _participate(self, feeds, arguments):
+    total, reports = self._engine.guarded(self._run, feeds, *arguments)
+    received, state, finite = np.reshape(reports, (-1, 3)).T
+    for what, found in (("vectors", received), ("parameters", state)):
+      if len(set(found.tolist())) > 1:
+        raise errors.DisagreementError(
+          f"{self._work.name}: the workers have different {what}; checksums {found.tolist()}"
+        )
+    per_worker = len(self._ids)
+    self.culprits = sorted({f"worker {r // per_worker}" for r in np.flatnonzero(finite == 0)})
+    return total
+
+  def _parts(self):
+    count = self._engine.strategy.num_replicas_in_sync
+    return accumulators.parts(self._batches, count, self._ids)
+
+  def _pass(self, feeds, *arguments):
+    def replica():
+      context = tf.distribute.get_replica_context()
+      r = int(tf.get_static_value(context.replica_id_in_sync_group))
+      received = [
+        context.all_reduce(_SUM, tf.identity(a) if r == 0 else tf.zeros_like(a)) for a in arguments
+      ]
+      local = r - self._ids[0]
+      part = accumulators.sum_part(
+        self._work, self._batches, self._sums[local], self._layout[local], feeds[local], received
+      )
+      finite = tf.cast(tf.math.is_finite(tf.reduce_sum(part)), tf.int64)
+      checks = [_checksum(received), _checksum(self._work.state()), finite[tf.newaxis]]
+      report = tf.reshape(tf.concat(checks, 0), [1, 3])
+      return context.all_reduce(_SUM, part), context.all_gather(report, axis=0)
+
+    results = self._engine.strategy.run(replica)
+    local = self._engine.strategy.experimental_local_results
+    return local(results[0])[0], local(results[1])[0]
+
+
+def _checksum(tensors):
+  """Returns a hash of tensors: int64 (1,)."""
+  flat = [_bytes(t) for t in tf.nest.flatten(tensors) if t.shape.num_elements()]
+  if not flat:
+    return tf.zeros(1, tf.int64)
+  hashes = [tf.raw_ops.Fingerprint(data=t, method="farmhash64") for t in flat]
+  together = tf.raw_ops.Fingerprint(data=tf.reshape(tf.stack(hashes), [1, -1]), method="farmhash64")
+  return tf.bitcast(together, tf.int64)
+
+
+def _bytes(tensor):
+  return tf.reshape(tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8), [1, -1])
