@@ -14,8 +14,13 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoint, s
 
 
 def _is_worth_showing(record):
-  """Leaves out what TensorFlow says of its own doings."""
-  return record.levelno >= python_logging.WARNING or "/tensorflow/" not in record.pathname
+  """Leaves out what TensorFlow says of its own doings, and shortens its errors to a line."""
+  if "/tensorflow/" not in record.pathname or logging.level_debug():
+    return True
+  if record.levelno < python_logging.WARNING or "Remote function" in str(record.msg):
+    return False
+  record.msg, record.args = record.getMessage().split("\n")[0][:300], ()
+  return "encountered the following error" not in record.msg  # of each shard, when a ps is gone
 
 
 def run(main, /):

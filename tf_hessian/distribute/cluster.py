@@ -4,10 +4,13 @@
 process's job and index. See docs/cluster.md.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import json
 import os
+import sys
+import threading
 import time
 
 from absl import logging
@@ -19,6 +22,7 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server")
 _JOBS = ("chief", "worker", "ps")
 _POLL_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
+_RELEASE_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,11 +227,30 @@ def release(reason="", /):
     reason: why they end; "" if all went well.
   """
   here = task()
+  threads = []
   for job in ("worker", "ps"):
     for index, address in enumerate(here.jobs.get(job, ())):
-      if errors.silent([address]):
-        continue
-      try:
-        members.end(f"/job:{job}/replica:0/task:{index}", reason)
-      except (tf.errors.OpError, RuntimeError) as e:
-        logging.warning("%s %d could not be told that the run has ended: %s", job, index, e)
+      if not errors.silent([address]):
+        thread = threading.Thread(target=_release, args=(job, index, reason), daemon=True)
+        thread.start()
+        threads.append((f"{job} {index}", thread))
+  deadline = time.monotonic() + _RELEASE_SECONDS
+  for name, thread in threads:
+    thread.join(max(0.0, deadline - time.monotonic()))
+    if thread.is_alive():
+      logging.warning("%s hangs, and was not told that the run has ended", name)
+      # TensorFlow would wait for it, for ever, when the interpreter clears up.
+      atexit.register(_end_at_once, 1 if reason else 0)
+
+
+def _end_at_once(code):
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+
+def _release(job, index, reason):
+  try:
+    members.end(f"/job:{job}/replica:0/task:{index}", reason)
+  except (tf.errors.OpError, RuntimeError) as e:
+    logging.warning("%s %d could not be told that the run has ended: %s", job, index, e)

@@ -26,6 +26,7 @@ _LOST = (
 )
 _LOG_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
+_HOPELESS = 20  # times the seconds of a pass
 
 
 class Coordinator:
@@ -63,6 +64,7 @@ class Coordinator:
     self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     self._identity = {}
     self._refused = set()
+    self.pass_seconds = None  # of the last pass
     self._starts = {}  # of each worker, the process that was last heard of
     self._data = None
     self._state = _Published(strategy)
@@ -121,37 +123,61 @@ class Coordinator:
       self._data = iter(self.coordinator.create_per_worker_dataset(dataset))
     return self._data
 
-  def wait(self, fetch, what):
-    """Returns fetch(), a blocking call; gives up if workers are gone for longer than `patience`.
+  def wait(self, fetch, what, again):
+    """Returns the value of the first of several equal blocking calls that ends.
+
+    Args:
+      fetch: the first.
+      what: what it is, for messages.
+      again: makes another, for when the first takes too long, as on a worker that hangs.
 
     Raises:
-      ClusterError: if a parameter server is gone, or no worker is there for so long.
+      ClusterError: if a parameter server is gone, or no worker is there for longer than `patience`,
+        or the workers there are finish nothing for very much longer than ever before.
     """
-    call = _Call(fetch)
-    begin = logged = time.monotonic()
-    while not call.done.wait(1.0):
+    changed = threading.Event()
+    calls = [_Call(fetch, changed)]
+    begin = logged = seen = handed_out = time.monotonic()
+    interval = min(_LOG_SECONDS, self.patience / 4)
+    slow = max(interval, 2 * self.pass_seconds) if self.pass_seconds else self.patience
+    while True:
+      changed.wait(min(1.0, interval))
+      changed.clear()
+      done = [c for c in calls if c.done]
+      good = [c for c in done if c.error is None]
+      if good or len(done) == len(calls):
+        return (good or done)[0].result()
       now = time.monotonic()
-      if now - logged < min(_LOG_SECONDS, self.patience / 4):
-        continue
-      logged = now
-      self.check_servers()
-      gone = errors.silent(self.workers)
-      if not gone:
-        begin = now  # they are at work
-        continue
-      logging.warning(
-        "%s is waited for since %.0f s; no answer from worker %s%s",
-        what,
-        now - begin,
-        ", ".join(gone),
-        "" if len(gone) < len(self.workers) else " - all workers are gone",
-      )
-      if now - begin >= self.patience and len(gone) == len(self.workers):
+      if now - logged >= interval:
+        logged = now
+        self.check_servers()
+        gone = errors.silent(self.workers)
+        if len(gone) < len(self.workers):
+          seen = now
+        self._report(what, now - begin, gone)
+      if now - seen >= self.patience:
         raise errors.ClusterError(
-          f"all workers are gone for {now - begin:.0f} s ({', '.join(gone)}): start them again, "
-          "then this command, which goes on after the last finished Lanczos step of its --workdir"
+          f"all workers are gone for {now - seen:.0f} s ({', '.join(self.workers)}): start them "
+          "again, then this command, which goes on after the last finished Lanczos step of its "
+          "--workdir"
         )
-    return call.result()
+      if self.pass_seconds and now - begin >= max(self.patience, _HOPELESS * self.pass_seconds):
+        raise errors.ClusterError(
+          f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where a "
+          f"whole pass took {self.pass_seconds:.3g} s: they hang; start all tasks again, and this "
+          "command goes on after the last finished Lanczos step of its --workdir"
+        )
+      if now - handed_out >= slow and len(calls) < len(self.workers):
+        handed_out = now
+        logging.warning("%s takes long and is handed out once more", what)
+        calls.append(_Call(again(), changed))
+
+  def _report(self, what, seconds, gone):
+    if len(gone) == len(self.workers):
+      who = "all workers are gone"
+    else:
+      who = f"no answer from worker {', '.join(gone)}" if gone else "all workers answer"
+    logging.warning("%s is waited for since %.0f s; %s", what, seconds, who)
 
   def check_servers(self):
     """Raises ClusterError if a parameter server is gone."""
@@ -226,12 +252,14 @@ class _CoordinatorPass:
     if not self._batches.cached and self._checksums is None:
       self._checksums = [self._batches.checksum(f[0, 0], f[-1, 0] + 1) for f in feeds]
     self.culprits = []
+    begin = time.monotonic()
     results = [self._schedule(feed) for feed in feeds]
     total = None
     for s, feed in enumerate(feeds):
       value = self._fetch(s, feed, results)
       total = value if total is None else np.add(total, value, out=total)
       results[s] = None  # lets the worker free it
+    engine.pass_seconds = time.monotonic() - begin
     return tf.constant(total)
 
   def _schedule(self, feed):
@@ -245,7 +273,9 @@ class _CoordinatorPass:
     what = f"{self._work.name}: shard {shard} (batches {feed[0, 0]} to {feed[-1, 0]})"
     while True:
       try:
-        value, note, checksum = self._engine.wait(results[shard].fetch, what)
+        value, note, checksum = self._engine.wait(
+          results[shard].fetch, what, lambda: self._schedule(feed).fetch
+        )
       except _LOST as e:
         self._engine.check_servers()
         logging.warning("%s was lost with its worker and is computed again", what)
@@ -308,23 +338,26 @@ class _CoordinatorPass:
 class _Call:
   """A blocking call in a thread of its own."""
 
-  def __init__(self, function):
-    self.done = threading.Event()
+  def __init__(self, function, changed):
+    self.done = False
+    self.error = None
+    self._value = None
     self._function = function
-    self._value = self._error = None
+    self._changed = changed
     threading.Thread(target=self._run, daemon=True).start()
 
   def _run(self):
     try:
       self._value = self._function()
     except BaseException as e:
-      self._error = e
-    self.done.set()
+      self.error = e
+    self.done = True
+    self._changed.set()
 
   def result(self):
     """Returns the value, or raises the error, once it is done."""
-    if self._error is not None:
-      raise self._error
+    if self.error is not None:
+      raise self.error
     return self._value
 
 

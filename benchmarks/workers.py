@@ -1,0 +1,92 @@
+"""How much faster two workers are than one: python -m benchmarks.workers
+
+A pass of Hessian-vector products of ResNet-32 over 40 batches of 128 images of 32 x 32, by workers
+with one thread each, on this machine. Prints the seconds and exits with 1 if two workers take more
+than 0.6 of the time of one, with either strategy.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+from tf_hessian.distribute.local import LocalCluster
+
+NUM_BATCHES = 40
+BATCH_SIZE = 128
+PASSES = 2  # timed, after one to warm up
+BOUND = 0.6
+_LIMIT = 1800.0
+
+
+def member(strategy, output, num_batches):
+  """What each process does; the chief writes the seconds of the passes."""
+  import keras
+  import numpy as np
+  import tensorflow as tf
+
+  from tf_hessian import HessianOperator
+  from tf_hessian.distribute import cluster, machine
+  from tf_hessian.models.cifar_resnet import cifar_resnet
+
+  machine.set_threads(1, 1)
+  if cluster.serves(strategy):
+    cluster.serve()
+    return
+  tf_strategy = cluster.make_strategy(strategy)
+  with cluster.released(strategy):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((num_batches * BATCH_SIZE, 32, 32, 3), np.float32)
+    labels = rng.integers(0, 10, len(images))
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH_SIZE)
+    keras.utils.set_random_seed(0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    operator = HessianOperator(cifar_resnet(), loss, data, training=True, strategy=tf_strategy)
+    v = rng.standard_normal(operator.shape[0])
+    seconds = []
+    for _ in range(PASSES + 1):
+      begin = time.monotonic()
+      operator @ v  # noqa: B018
+      seconds.append(time.monotonic() - begin)
+  if operator.engine.leads:
+    pathlib.Path(output).write_text(json.dumps(seconds[1:]))
+
+
+def measure(strategy, workers, num_batches):
+  """Returns the shortest seconds of a pass."""
+  with tempfile.TemporaryDirectory() as folder:
+    output = pathlib.Path(folder) / "seconds.json"
+    arguments = ["--member", strategy, str(output), str(num_batches)]
+    command = [sys.executable, "-m", "benchmarks.workers", *arguments]
+    ps = 1 if strategy == "parameter_server" else 0
+    lines = []
+    with LocalCluster(
+      command, workers=workers, ps=ps, output=lambda *line: lines.append(line)
+    ) as cluster:
+      if cluster.wait(_LIMIT):
+        raise RuntimeError("\n".join(f"[{name}] {line}" for name, line in lines[-50:]))
+    return min(json.loads(output.read_text()))
+
+
+def main():
+  num_batches = int(sys.argv[1]) if len(sys.argv) > 1 else NUM_BATCHES
+  print(f"ResNet-32, {num_batches} batches of {BATCH_SIZE}, workers of one thread each", flush=True)
+  failed = False
+  for strategy in ("multi_worker", "parameter_server"):
+    one, two = (measure(strategy, count, num_batches) for count in (1, 2))
+    ratio = two / one
+    failed |= ratio > BOUND
+    print(
+      f"{strategy:17} one worker {one:6.2f} s a pass, two {two:6.2f} s: ratio {ratio:.3f} "
+      f"(bound {BOUND})",
+      flush=True,
+    )
+  sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+  if sys.argv[1:2] == ["--member"]:
+    member(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+  else:
+    main()
