@@ -2,13 +2,14 @@
 # make test   lint and tests
 # make verify the small model against its exact spectrum (minutes)
 # make bench  what a product and a density cost
+# make chaos  a run whose processes are killed at random (3 minutes)
 
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint verify bench clean
+.PHONY: demo test lint verify bench chaos clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,10 @@ verify: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(RUN) -m benchmarks.products
+
+chaos: $(VENV)/installed
+	$(RUN) -m benchmarks.chaos
+	$(RUN) -m pytest tests/distribute -m slow
 
 clean:
 	rm -rf $(VENV) build *.egg-info runs
