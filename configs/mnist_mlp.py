@@ -42,7 +42,7 @@ def get_config():
   config.train.max_epochs = 2000
 
   config.hessian = ml_collections.ConfigDict()
-  config.hessian.batch_size = 1000
+  config.hessian.batch_size = 250  # four batches, for workers to share
   config.hessian.training = False  # there is nothing that differs in training
   config.hessian.mode = ""  # chosen by the model's operations
   config.hessian.variables = ""  # a name pattern, such as "hidden_1/*"; empty for all

@@ -48,7 +48,7 @@ def test_links_lead_to_files(page):
 
 
 def test_commands_are_modules_with_their_configs():
-  commands = re.findall(r"python -m (\S+)", README)
+  commands = re.findall(r"python -m ([\w.]+)", README)
   assert len(commands) >= 3
   for module in commands:
     assert (ROOT / f"{module.replace('.', '/')}.py").exists()

@@ -17,6 +17,8 @@ _HOME = {
   "estimate_spectrum": "tf_hessian.experiments.density_run",
   "exact_spectrum": "tf_hessian.curvature.exact",
   "l1_distance": "tf_hessian.numerics.density",
+  "release": "tf_hessian.distribute.cluster",
+  "serve": "tf_hessian.experiments.commands",
   "spectral_density": "tf_hessian.experiments.density_run",
 }
 

@@ -540,3 +540,44 @@ def test_a_large_model_takes_fewer_columns_at_once():
 def test_a_seed_that_is_no_natural_number_is_refused(seed):
   with pytest.raises((TypeError, ValueError), match="seed: expected an integer"):
     softmax_operator(seed=seed)
+
+
+def random_conv_net(rate):
+  return keras.Sequential(
+    [
+      keras.Input((6, 6, 2)),
+      layers.Conv2D(4, 3, activation="tanh"),
+      layers.BatchNormalization(),
+      layers.Flatten(),
+      layers.Dropout(rate, name="drop"),
+      layers.Dense(CLASSES),
+    ]
+  )
+
+
+def conv_net_operator(rate, **options):
+  data = batches(RNG.standard_normal((N, 6, 6, 2)), CLASS, sizes=(8, 3))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  return HessianOperator(random_conv_net(rate), loss, data, training=True, **options)
+
+
+@pytest.mark.usefixtures("float64")
+def test_compiled_products_are_those_of_the_same_matrix():
+  compiled = conv_net_operator(0.0, jit_compile=True)
+  plain = HessianOperator(
+    compiled.model,
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    list(compiled.batches),
+    training=True,
+  )
+  v = RNG.standard_normal(plain.shape[0])
+  product = compiled @ v
+  assert np.linalg.norm(product - plain @ v) <= FLOAT64 * np.linalg.norm(product)
+  assert np.array_equal(product, compiled @ v)
+  assert plain.loss() == pytest.approx(compiled.loss(), rel=FLOAT64)
+
+
+@pytest.mark.usefixtures("float64")
+def test_compiled_random_layer_is_refused_since_it_would_be_another_matrix():
+  with pytest.raises(ValueError, match="jit_compile: layer 'drop' draws random numbers"):
+    conv_net_operator(0.3, jit_compile=True)

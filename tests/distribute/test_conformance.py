@@ -19,7 +19,7 @@ STREAMED = [("mirrored", 2), ("multi_worker", 2), ("parameter_server", 2)]
 REPEATED = [c for c in CONFIGURATIONS if c not in STREAMED]
 # Two batches, and four replicas or sixteen shards.
 FEW = {"num_batches": 2, "columns": "true", "columns_per_pass": 2}
-FEW_RUN = [("mirrored", 4), ("multi_worker", 2), ("parameter_server", 2)]
+FEW_RUN = [("mirrored", 4), ("parameter_server", 2)]
 
 
 @pytest.fixture(scope="module", autouse=True)

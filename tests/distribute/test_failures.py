@@ -118,6 +118,7 @@ def test_death_of_a_parameter_server_ends_the_run_with_the_remedy(start):
   assert "begins again" not in again.said(again.leader)
 
 
+@pytest.mark.slow
 def test_shard_of_a_worker_that_hangs_is_handed_out_once_more(start):
   cluster = start("parameter_server", 2, size={"draws": 2, "steps": 20}, patience=2)
   cluster.until_step(3)
@@ -168,6 +169,7 @@ def test_death_of_a_worker_ends_all_workers_in_time_and_the_run_can_go_on(start,
     again.until_step(before + 1)
 
 
+@pytest.mark.slow
 def test_worker_that_hangs_ends_the_others_in_time(start):
   cluster = start("multi_worker", 2)
   cluster.until_step(5)

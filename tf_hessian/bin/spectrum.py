@@ -7,9 +7,7 @@ it does that task's part; see docs/cluster.md.
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import flags, machine_flags
-
-STRATEGIES = ["one_device", "mirrored", "multi_worker", "parameter_server"]
+from tf_hessian.bin import cluster_flags, flags, machine_flags
 
 CHECKPOINT = absl_flags.DEFINE_string(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
@@ -20,19 +18,10 @@ INITIAL = absl_flags.DEFINE_bool(
 CHECK = absl_flags.DEFINE_bool(
   "check", True, "First check that products repeat and that H is symmetric."
 )
-STRATEGY = absl_flags.DEFINE_enum("strategy", "one_device", STRATEGIES, "Who computes.")
-DEVICES = absl_flags.DEFINE_integer(
-  "num_devices", 0, "Replicas of mirrored; 0: all accelerators.", lower_bound=0
-)
-PATIENCE = absl_flags.DEFINE_float(
-  "patience", 600.0, "Seconds that tasks of parameter_server wait for each other.", lower_bound=1.0
-)
-DETERMINISTIC = absl_flags.DEFINE_bool("deterministic", True, "Bitwise the same every time.")
-JIT_COMPILE = absl_flags.DEFINE_bool("jit_compile", False, "Compile a batch's function by XLA.")
 
 
 def main():
-  machine_flags.apply(DETERMINISTIC.value)
+  machine_flags.apply(cluster_flags.DETERMINISTIC.value)
   from tf_hessian.experiments import commands
 
   report = commands.spectrum(
@@ -41,11 +30,7 @@ def main():
     checkpoint=CHECKPOINT.value,
     initial=INITIAL.value,
     check=CHECK.value,
-    strategy=STRATEGY.value,
-    num_devices=DEVICES.value,
-    patience=PATIENCE.value,
-    deterministic=DETERMINISTIC.value,
-    jit_compile=JIT_COMPILE.value,
+    **cluster_flags.options(),
   )
   print(report)
 

@@ -13,6 +13,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
 
 
@@ -166,12 +167,7 @@ class Batches:
   @staticmethod
   def add_checksum(total, batch):
     """Adds a batch's checksum to an int64 scalar; for use inside a graph and outside."""
-    for tensor in tf.nest.flatten(batch):
-      data = tf.reshape(tensor, [1, -1])
-      if tensor.dtype != tf.string:
-        data = tf.reshape(tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8), [1, -1])
-      total += tf.bitcast(tf.raw_ops.Fingerprint(data=data, method="farmhash64"), tf.int64)[0]
-    return total
+    return total + checksums.checksum(batch)[0]
 
   def __iter__(self):
     """Yields the batches eagerly, in order; for looking for the one that is at fault."""

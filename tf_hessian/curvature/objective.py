@@ -14,12 +14,13 @@ there are.
 from collections.abc import Callable
 import dataclasses
 import fnmatch
+import functools
 import inspect
 
 import keras
 import tensorflow as tf
 
-from tf_hessian.curvature import output_losses
+from tf_hessian.curvature import blocks, output_losses
 from tf_hessian.curvature.output_losses import OutputLosses
 
 
@@ -38,6 +39,7 @@ class Objective:
       seed is an int32 tensor of shape (2,).
     layers: names of the model's layers, for error messages.
     description: what was built, for records: plain values.
+    pieces: (number of blocks) -> `blocks.Pieces`, or None for a plain function.
   """
 
   parameters: tuple
@@ -49,6 +51,7 @@ class Objective:
   terms: Callable
   layers: tuple
   description: dict
+  pieces: Callable | None = None
 
   @property
   def shapes(self):
@@ -178,41 +181,56 @@ def _keras_objective(model, loss, loss_weights, variables, training):
   rest = [i for i in range(len(trainable)) if i not in chosen]
   seeds = [i for i, v in enumerate(fixed) if _is_seed(v)]
   others = [i for i in range(len(fixed)) if i not in seeds]
-  outputs = OutputLosses(model, loss, loss_weights)
+  losses = OutputLosses(model, loss, loss_weights)
   call_arguments = _training_argument(model, training)
 
-  def terms(params, context, batch, seed):
-    inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(_as_tuple(batch))
+  def values(params, context, seed):
+    """Returns the values of the trainable and of the other variables, in the model's order."""
     weights = dict(zip(chosen + rest, [*params, *context[: len(rest)]], strict=True))
     state = dict(zip(others, context[len(rest) :], strict=True))
     for j, i in enumerate(seeds):
       folded = tf.random.experimental.stateless_fold_in(seed, j)
       state[i] = tf.cast(tf.bitwise.bitwise_and(folded, 0x7FFFFFFF), fixed[i].dtype)
+    return [weights[i] for i in range(len(weights))], [state[i] for i in range(len(state))]
+
+  def terms(params, context, batch, seed):
+    inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(blocks.as_tuple(batch))
+    weights, state = values(params, context, seed)
     predictions, _, extra = model.stateless_call(
-      [weights[i] for i in range(len(weights))],
-      [state[i] for i in range(len(state))],
+      weights,
+      state,
       inputs,
       return_losses=True,
       **call_arguments,
     )
-    result = outputs.terms(targets, predictions, sample_weight)
+    result = losses.terms(targets, predictions, sample_weight)
     first, weight = result[0]
     penalty = sum((tf.cast(tf.reduce_sum(e), first.dtype) for e in extra), tf.zeros_like(first))
     return [*result, (penalty * weight, weight)]
+
+  pieces = functools.partial(
+    blocks.build_pieces,
+    model,
+    losses,
+    lambda *arguments: list(zip([*trainable, *fixed], sum(values(*arguments), []), strict=True)),
+    chosen=[trainable[i] for i in chosen],
+    drawn=[fixed[i] for i in seeds],
+    training=training,
+  )
 
   return Objective(
     parameters=tuple(trainable[i].value for i in chosen),
     names=tuple(paths[i] for i in chosen),
     chosen=tuple(chosen),
     context=tuple([trainable[i].value for i in rest] + [fixed[i].value for i in others]),
-    coefficients=(*outputs.coefficients, 1.0),
-    term_names=(*outputs.names, "model.losses"),
+    coefficients=(*losses.coefficients, 1.0),
+    term_names=(*losses.names, "model.losses"),
     terms=terms,
     layers=tuple(layer.name for layer in model._flatten_layers(include_self=False)),
     description={
       "model": model.name,
-      "loss": outputs.description,
-      "loss_weights": [float(c) for c in outputs.coefficients],
+      "loss": losses.description,
+      "loss_weights": [float(c) for c in losses.coefficients],
       "training": training,
       "random_layers": len(seeds),
       "precision": _precision(
@@ -220,6 +238,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
         + [tf.as_dtype(x.compute_dtype) for x in model._flatten_layers() if not _is_container(x)]
       ),
     },
+    pieces=pieces,
   )
 
 
@@ -234,11 +253,6 @@ def _training_argument(model, training):
       "layers can't be told; add it and pass it on"
     )
   return {}
-
-
-def _as_tuple(batch):
-  """Keras's batch convention: a list is several inputs, a tuple is (inputs, targets, weights)."""
-  return batch if isinstance(batch, tuple) else (batch,)
 
 
 def _is_seed(variable):

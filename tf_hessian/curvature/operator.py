@@ -75,6 +75,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     num_shards=16,
     patience=600.0,
     jit_compile=False,
+    recompute_blocks=None,
   ):
     """Reads the data set once, and prepares the functions without running them.
 
@@ -100,6 +101,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         sums are bitwise the same, for any number of workers.
       patience: seconds that a `ParameterServerStrategy` waits while all workers are gone.
       jit_compile: compile the function of a batch by XLA.
+      recompute_blocks: cut the model into so many blocks, whose activations are computed again in
+        the backward pass, for models that don't fit into memory; see docs/cluster.md.
 
     Raises:
       TypeError, ValueError: for what can't be measured, saying what was expected.
@@ -119,6 +122,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "deterministic": deterministic,
       "cache_bytes": cache_bytes,
       "jit_compile": jit_compile,
+      "recompute_blocks": recompute_blocks,
     }
     self.engine = engines.make_engine(
       strategy, num_shards=num_shards, patience=patience, deterministic=deterministic
@@ -134,6 +138,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self.seed = checks.check_seed(seed)
     self.deterministic = deterministic
     self._jit_compile = jit_compile
+    self._blocks = self._check_blocks(recompute_blocks)
     self._agreed = False
     self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
     n = sum(self._sizes)
@@ -262,11 +267,24 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _transpose(self):
     return self
 
+  def _check_blocks(self, count):
+    if count is None:
+      return None
+    checks.check_count("recompute_blocks", count)
+    if self.objective.pieces is None:
+      raise ValueError("recompute_blocks: is for Keras models; a function can recompute by itself")
+    return count
+
   def _choose_mode(self, mode):
     found = (
       second_order.backward_only_op(g, self.objective.layers) for g in self._loss_pass.graphs
     )
     op = next((f for f in found if f), None)
+    if self._blocks and (op or mode == "backward_over_backward"):
+      raise ValueError(
+        "recompute_blocks: works forward over backward only"
+        + (f", and the model has {op}, which that can't pass" if op else "")
+      )
     if mode is None:
       return "backward_over_backward" if op else "forward_over_backward"
     if mode == "forward_over_backward" and op:
@@ -277,10 +295,11 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   def _choose_columns(self, count):
     graphs = self._loss_pass.graphs
-    if any(second_order.has_control_flow(g) for g in graphs):
+    if self._blocks or any(second_order.has_control_flow(g) for g in graphs):
       if count not in (None, 1):
         raise ValueError(
-          f"columns_per_pass: expected 1 for a model with loops or branches, got {count}"
+          "columns_per_pass: expected 1 with recomputed blocks, or for a model with loops or "
+          f"branches, got {count}"
         )
       return 1
     if count is None:
@@ -313,7 +332,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   @functools.cached_property
   def _gradient_pass(self):
-    function = products.batch_gradient(self.objective)
+    if self._blocks:
+      function = products.batch_gradient_by_blocks(self.objective, self._blocks)
+    else:
+      function = products.batch_gradient(self.objective)
     try:
       return self._pass("gradient", function, lambda ratios: [ratios], self._ratios_spec)
     except LookupError as e:
@@ -321,7 +343,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   @functools.cached_property
   def _product_pass(self):
-    function = products.batch_product(self.objective, self.mode)
+    if self._blocks:
+      function = products.batch_product_by_blocks(self.objective, self._blocks)
+    else:
+      function = products.batch_product(self.objective, self.mode)
     return self._second_order_pass("product", function, self.shape[:1])
 
   @functools.cached_property
@@ -435,6 +460,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "operator_seed": self.seed,
       "deterministic": self.deterministic,
       "jit_compile": self._jit_compile,
+      "recompute_blocks": self._blocks,
       "num_batches": self.batches.num_batches,
       "num_examples": self.batches.num_examples,
       "data_fingerprint": self.batches.fingerprint,

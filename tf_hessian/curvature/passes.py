@@ -139,6 +139,8 @@ class DataPass:
       )
     self._refuse_hidden_variables(concrete)
     graph_def = concrete.graph.as_graph_def()
+    if self._jit_compile:
+      _refuse_random_numbers(graph_def, objective.layers)
     if self._deterministic:
       for problem in repeatable.stateful_random_ops(graph_def, objective.layers):
         raise ValueError(problem)
@@ -177,13 +179,38 @@ def _call(concrete, graph_def, values, jit_compile):
   inputs = [_capture(t) if t.dtype == tf.resource else tf.identity(t) for t in inputs]
 
   def imported(*tensors):
+    mapped = {t.name: x for t, x in zip(concrete.inputs, tensors, strict=True)}
     return tf.graph_util.import_graph_def(
       graph_def,
-      input_map={t.name: x for t, x in zip(concrete.inputs, tensors, strict=True)},
+      input_map={k: x for k, x in mapped.items() if k.split(":")[0] in named},
       return_elements=[t.name for t in concrete.outputs],
       name="batch",
     )
 
-  if jit_compile:
-    return tf.function(imported, jit_compile=True, autograph=False)(*inputs)
-  return imported(*inputs)
+  named = {n.name for n in graph_def.node}
+  if not jit_compile:
+    return imported(*inputs)
+  # XLA has no placeholders, not even unused ones, which the import leaves behind.
+  graph_def = _without_placeholders(graph_def)
+  named = {i.lstrip("^").split(":")[0] for n in graph_def.node for i in n.input}
+  return tf.function(imported, jit_compile=True, autograph=False)(*inputs)
+
+
+def _refuse_random_numbers(graph_def, layers):
+  random = (n for n in second_order.graph_nodes(graph_def) if n.op.startswith("StatelessRandom"))
+  places = [second_order.layer_in(node.name, layers) for node in random]
+  if places:
+    # Those outside of layers make the layers' seeds.
+    named = next((f"layer {p!r}" for p in places if p), "the model or its loss")
+    raise ValueError(
+      f"jit_compile: {named} draws random numbers, and XLA draws others from the same seed, which "
+      "would be another matrix: leave jit_compile out, or use training=False"
+    )
+
+
+def _without_placeholders(graph_def):
+  result = tf.compat.v1.GraphDef()
+  result.CopyFrom(graph_def)
+  del result.node[:]
+  result.node.extend(n for n in graph_def.node if n.op != "Placeholder")
+  return result

@@ -5,6 +5,8 @@ Each is a pure function (parameters, context, batch, seed, ...) -> tensors, made
 be divided by the weight of the first once everything is summed: c_t W_0 / W_t.
 """
 
+import contextlib
+
 import tensorflow as tf
 
 MODES = ("forward_over_backward", "backward_over_backward")
@@ -77,8 +79,119 @@ def batch_products(objective, mode):
   return function
 
 
+def batch_gradient_by_blocks(objective, count):
+  """Does what `batch_gradient` does, recomputing the activations of `count` blocks."""
+  pieces = objective.pieces(count)
+
+  def function(params, context, batch, seed, ratios):
+    return _by_blocks(pieces, params, context, batch, seed, ratios, None)
+
+  return function
+
+
+def batch_product_by_blocks(objective, count):
+  """Does what `batch_product` does, forward over backward, recomputing activations by blocks.
+
+  Forward, only the tensors that cross the cuts and their tangents along v are kept. Backward, each
+  block is run once more, from its inputs, when the gradient of its outputs is there. That costs one
+  more forward pass with tangents: 4/3 of the time.
+  """
+  pieces = objective.pieces(count)
+
+  def function(params, context, batch, seed, ratios, v):
+    return _by_blocks(pieces, params, context, batch, seed, ratios, v)
+
+  return function
+
+
+def _by_blocks(pieces, params, context, batch, seed, ratios, v):
+  """Returns the gradient, or its derivative along v, with the blocks recomputed."""
+  xs = pieces.start(batch)
+  tangents = _zeros(xs)
+  states = None
+  saved = []
+  for k in range(pieces.count):
+    saved.append((xs, tangents, states))
+    if k < pieces.count - 1:
+      with _along(_chosen(params, pieces.used[k]), _chosen(v, pieces.used[k]), xs, tangents) as acc:
+        xs, _, states = pieces.run(k, params, context, seed, states, xs)
+      tangents = _jvp(acc, xs)
+
+  totals = [None] * len(params)
+  above = above_tangents = scale = None
+  for k in reversed(range(pieces.count)):
+    xs, tangents, states = saved.pop()
+    last = k == pieces.count - 1
+    used = sorted({*pieces.used[k], *(pieces.penalized if last else ())})
+    if not last:
+      # Not before the gradient is there, or all blocks would be recomputed at once.
+      with tf.control_dependencies([*above, *(above_tangents or ())]):
+        xs = [tf.identity(x) for x in xs]
+    mine, floats = _chosen(params, used), _floating(xs)
+    known = [*xs, *([] if last else above)]
+    known_tangents = None if v is None else [*tangents, *([] if last else above_tangents)]
+    with _along(mine, _chosen(v, used), known, known_tangents) as acc:
+      with tf.GradientTape() as tape:
+        tape.watch([*mine, *floats])
+        ys, penalties, _ = pieces.run(k, params, context, seed, states, xs)
+        if last:
+          terms, own = pieces.finish(params, context, batch, seed, ys)
+          weight = terms[0][1]
+          terms.append((_total([*penalties, *own], weight) * weight, weight))
+          targets, outer = [_weighted(terms, ratios)], None
+          scale = tf.cast(ratios[len(terms) - 1], weight.dtype) * weight
+        else:
+          targets = [*_floating(ys), _total(penalties, scale)]
+          outer = [*above, scale]
+      grads = _dense_gradient(tape, targets, [*mine, *floats], output_gradients=outer)
+    wanted = grads if v is None else _dense(_jvp(acc, grads), [*mine, *floats])
+    for j, part in zip(used, wanted, strict=False):
+      totals[j] = part if totals[j] is None else totals[j] + part
+    above, above_tangents = grads[len(mine) :], None if v is None else wanted[len(mine) :]
+  return [tf.zeros_like(p) if t is None else t for t, p in zip(totals, params, strict=True)]
+
+
+def _along(params, v, tensors, tangents):
+  """Returns a `ForwardAccumulator` of both along theirs, or nothing where there is no v."""
+  if v is None:
+    return contextlib.nullcontext()
+  floats = [i for i, x in enumerate(tensors) if x.dtype.is_floating]
+  primals = [*params, *(tensors[i] for i in floats)]
+  return tf.autodiff.ForwardAccumulator(primals, [*v, *(tangents[i] for i in floats)])
+
+
+def _jvp(accumulator, tensors):
+  if accumulator is None:
+    return None
+  return [
+    accumulator.jvp(t, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    if t.dtype.is_floating
+    else tf.zeros_like(t)
+    for t in tensors
+  ]
+
+
+def _chosen(values, positions):
+  return None if values is None else [values[j] for j in positions]
+
+
+def _floating(tensors):
+  return [t for t in tensors if t.dtype.is_floating]
+
+
+def _zeros(tensors):
+  return [tf.zeros_like(t) for t in tensors]
+
+
+def _total(values, like):
+  return sum((tf.cast(tf.reduce_sum(x), like.dtype) for x in values), tf.zeros_like(like))
+
+
 def _combined(objective, params, context, batch, seed, ratios):
-  terms = objective.terms(params, context, batch, seed)
+  return _weighted(objective.terms(params, context, batch, seed), ratios)
+
+
+def _weighted(terms, ratios):
   total = None
   for t, (value, _) in enumerate(terms):
     part = value * tf.cast(ratios[t], value.dtype)

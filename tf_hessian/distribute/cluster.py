@@ -186,7 +186,6 @@ def serve(identity=None, /, *, patience=600.0, deterministic=True):
     del server
   if reason:
     raise errors.ClusterError(f"{here.name}: {reason}")
-  logging.info("%s: the chief has finished", here.name)
 
 
 def _wait_for_end(chief, patience):

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, errors, members
+from tf_hessian.distribute.checksums import checksum
 
 # Errors by which a result is lost with the worker that had it.
 _LOST = (
@@ -26,6 +27,7 @@ _LOST = (
 )
 _LOG_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
+_POLL_SECONDS = 0.002
 _HOPELESS = 20  # times the seconds of a pass
 
 
@@ -123,6 +125,15 @@ class Coordinator:
       self._data = iter(self.coordinator.create_per_worker_dataset(dataset))
     return self._data
 
+  def take(self, result):
+    """Returns a result once the coordinator's own thread has brought it here.
+
+    Fetching it at the same time as that thread makes workers wait for each other.
+    """
+    while not (getattr(result, "_has_fetched_to_local", True) or self.coordinator.done()):
+      time.sleep(_POLL_SECONDS)
+    return result.fetch()
+
   def wait(self, fetch, what, again):
     """Returns the value of the first of several equal blocking calls that ends.
 
@@ -199,7 +210,7 @@ class _Published:
     self._digests = None
 
   def set(self, tensors):
-    digests = [_digest(t) for t in tensors]
+    digests = [checksum(t).numpy() for t in tensors]
     if self._variables is None:
       with self._strategy.scope():
         self._variables = [tf.Variable(t, trainable=False) for t in tensors]
@@ -268,13 +279,16 @@ class _CoordinatorPass:
       arguments.append(self._engine.data(self._batches))
     return self._engine.coordinator.schedule(self._shard, args=tuple(arguments))
 
+  def _taking(self, result):
+    return lambda: self._engine.take(result)
+
   def _fetch(self, shard, feed, results):
     """Returns a shard's sums, a new array; a shard that was lost is scheduled again."""
     what = f"{self._work.name}: shard {shard} (batches {feed[0, 0]} to {feed[-1, 0]})"
     while True:
       try:
         value, note, checksum = self._engine.wait(
-          results[shard].fetch, what, lambda: self._schedule(feed).fetch
+          self._taking(results[shard]), what, lambda: self._taking(self._schedule(feed))
         )
       except _LOST as e:
         self._engine.check_servers()
@@ -359,8 +373,3 @@ class _Call:
     if self.error is not None:
       raise self.error
     return self._value
-
-
-def _digest(tensor):
-  data = tf.reshape(tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8), [1, -1])
-  return tf.raw_ops.Fingerprint(data=data, method="farmhash64").numpy().tobytes()

@@ -16,5 +16,7 @@ GRAPPLER = {
   "pin_to_host_optimization": "move small operations to the host",
   "implementation_selector": "choose implementations by device",
   "auto_mixed_precision": "compute in float16 where it is thought safe",
+  "auto_mixed_precision_onednn_bfloat16": "compute in bfloat16 where it is thought safe, by oneDNN",
+  "use_plugin_optimizers": "apply the rewrites of device plugins",
   "disable_meta_optimizer": "switch all of these off",
 }

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, errors
+from tf_hessian.distribute.checksums import checksum
 
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
@@ -109,6 +110,7 @@ class Workers:
 
     Raises:
       ClusterError: if the chief has ended with an error, in its words, or if a worker is gone.
+      ValueError: if a pass fails here.
     """
     if self.leads:
       raise ValueError("follow(): is for workers other than the chief; this process leads")
@@ -117,7 +119,10 @@ class Workers:
       number = int(self.broadcast(tf.constant(0, tf.int64)))
       if number == _END:
         return self._end()
-      numbers[number]().join()
+      try:
+        numbers[number]().join()
+      except tf.errors.OpError as e:  # the chief will find that this worker is gone
+        raise ValueError(f"worker {self.rank}: a pass fails: {e.message}") from e
 
   def finish(self, content=b"", error="", /):
     """On the chief: lets the followers go, with a result or the reason why there is none."""
@@ -236,24 +241,10 @@ class _WorkersPass:
         self._work, self._batches, self._sums[local], self._layout[local], feeds[local], received
       )
       finite = tf.cast(tf.math.is_finite(tf.reduce_sum(part)), tf.int64)
-      checks = [_checksum(received), _checksum(self._work.state()), finite[tf.newaxis]]
+      checks = [checksum(received), checksum(self._work.state()), finite[tf.newaxis]]
       report = tf.reshape(tf.concat(checks, 0), [1, 3])
       return context.all_reduce(_SUM, part), context.all_gather(report, axis=0)
 
     results = self._engine.strategy.run(replica)
     local = self._engine.strategy.experimental_local_results
     return local(results[0])[0], local(results[1])[0]
-
-
-def _checksum(tensors):
-  """Returns a hash of tensors: int64 (1,)."""
-  flat = [_bytes(t) for t in tf.nest.flatten(tensors) if t.shape.num_elements()]
-  if not flat:
-    return tf.zeros(1, tf.int64)
-  hashes = [tf.raw_ops.Fingerprint(data=t, method="farmhash64") for t in flat]
-  together = tf.raw_ops.Fingerprint(data=tf.reshape(tf.stack(hashes), [1, -1]), method="farmhash64")
-  return tf.bitcast(together, tf.int64)
-
-
-def _bytes(tensor):
-  return tf.reshape(tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8), [1, -1])

@@ -101,6 +101,7 @@ def spectrum(
   patience=600.0,
   deterministic=True,
   jit_compile=False,
+  recompute_blocks=None,
 ):
   """Measures the spectrum of a config's model, or takes part in that as a task of a cluster.
 
@@ -116,6 +117,7 @@ def spectrum(
     patience: seconds that the processes of "parameter_server" wait for each other.
     deterministic: make products bitwise repeatable.
     jit_compile: compile the function of a batch by XLA.
+    recompute_blocks: see `HessianOperator`.
 
   Returns:
     A report: text of a few lines.
@@ -127,8 +129,7 @@ def spectrum(
   """
   values = experiment.check(config)
   if cluster.serves(strategy):
-    identity = environment.identity() | {"config": values}
-    cluster.serve(identity, patience=patience, deterministic=deterministic)
+    serve(config=values, patience=patience, deterministic=deterministic)
     return "the chief has finished"
   options = {
     # First: some have to be made before any tensor is.
@@ -136,10 +137,28 @@ def spectrum(
     "patience": patience,
     "deterministic": deterministic,
     "jit_compile": jit_compile,
+    "recompute_blocks": recompute_blocks,
   }
   with cluster.released(strategy):
     setup = experiment.build(config)
     return _measure(setup, pathlib.Path(workdir), checkpoint, initial, check, progress, options)
+
+
+def serve(*, config=None, patience=600.0, deterministic=True):
+  """Serves as a worker or parameter server (`TF_CONFIG`) until the chief ends; docs/cluster.md.
+
+  Args:
+    config: plain values that the chief must have too, or None.
+    patience: seconds without a chief after which it ends.
+    deterministic: run operations deterministically.
+
+  Raises:
+    ValueError: if `TF_CONFIG` does not describe such a task.
+    OSError: if the port is taken, or (ClusterError) the chief ended with an error, refused this
+      task, or has been gone for too long.
+  """
+  identity = environment.identity() | ({} if config is None else {"config": config})
+  cluster.serve(identity, patience=patience, deterministic=deterministic)
 
 
 def _measure(setup, workdir, checkpoint, initial, check, progress, options):

@@ -43,6 +43,7 @@ def spectral_density(
   num_shards=16,
   patience=600.0,
   jit_compile=False,
+  recompute_blocks=None,
   check=True,
   workdir=None,
   progress=True,
@@ -69,9 +70,10 @@ def spectral_density(
     strategy: a `tf.distribute.Strategy` whose replicas or workers share the batches; None for one
       device. Of several workers each calls this function, and all get the result, while the chief
       alone does the Lanczos steps and writes `workdir`. See docs/cluster.md.
-    num_shards: see `HessianOperator`, also for the next two.
+    num_shards: see `HessianOperator`, also for the next three.
     patience: seconds.
     jit_compile: compile by XLA.
+    recompute_blocks: for models that hardly fit into memory.
     check: first check that products and data repeat and that H is symmetric (three products).
     workdir: folder for the state after each step; a run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
@@ -103,6 +105,7 @@ def spectral_density(
     num_shards=num_shards,
     patience=patience,
     jit_compile=jit_compile,
+    recompute_blocks=recompute_blocks,
   )
   return estimate_spectrum(
     operator,

@@ -1,0 +1,93 @@
+"""The command that measures, with other strategies and settings of the machine."""
+
+import numpy as np
+import pytest
+
+from tf_hessian.spectrum import Spectrum
+
+CONFIG = "--config=configs/synthetic_quadratic.py"
+SMALL = ("--initial", "--config.lanczos.draws=2", "--config.lanczos.steps=25")
+CLUSTER = ("--config.hessian.batch_size=50",)
+COMMANDS = {
+  "mirrored": (
+    "spectrum",
+    "--strategy=mirrored",
+    "--num_devices=2",
+    "--noremapping",
+    "--layout_optimizer",
+    "--tf32",
+    "--intra_op_threads=1",
+    *CLUSTER,
+  ),
+  "compiled": ("spectrum", "--jit_compile", "--nodeterministic", "--arithmetic_optimization"),
+  "contradiction": ("spectrum", "--arithmetic_optimization"),
+  "unknown strategy": ("spectrum", "--strategy=mirored"),
+  "no cluster": ("spectrum", "--strategy=multi_worker"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  return {name: tmp_path_factory.mktemp("run") for name in COMMANDS}
+
+
+@pytest.fixture(scope="module")
+def done(run_all, folders):
+  return run_all(
+    {
+      name: (command, CONFIG, f"--workdir={folders[name]}", *SMALL, *flags)
+      for name, (command, *flags) in COMMANDS.items()
+    }
+  )
+
+
+def result(folders, name):
+  return Spectrum.load(folders[name] / "spectrum_initial" / "spectrum.npz")
+
+
+@pytest.mark.parametrize("name", ["mirrored", "compiled"])
+def test_largest_eigenvalues_are_found(done, folders, name):
+  assert done[name].returncode == 0, done[name].stderr
+  np.testing.assert_allclose(result(folders, name).largest(3), [5, 2, 1], rtol=1e-5)
+
+
+def test_result_records_strategy_and_machine(done, folders):
+  assert done["mirrored"].returncode == 0
+  config = result(folders, "mirrored").config
+  assert (config["strategy"], config["replicas"]) == ("mirrored", 2)
+  machine = config["machine"]
+  assert machine["grappler"]["remapping"] is False
+  assert machine["grappler"]["layout_optimizer"] is True
+  assert "constant_folding" not in machine["grappler"]
+  assert (machine["tf32"], machine["intra_op_threads"]) == (True, 1)
+
+
+def test_tf32_is_off_by_default(done, folders):
+  assert done["compiled"].returncode == 0
+  config = result(folders, "compiled").config
+  assert config["machine"]["tf32"] is False
+  assert config["jit_compile"] is True
+  assert config["deterministic"] is False
+
+
+@pytest.mark.parametrize(
+  "name, message",
+  [
+    ("contradiction", "error: arithmetic_optimization makes sums whose order varies"),
+    ("unknown strategy", "one_device|mirrored|multi_worker|parameter_server"),
+    ("no cluster", "error: strategy multi_worker: set TF_CONFIG in each process"),
+  ],
+)
+def test_mistake_is_explained(done, name, message):
+  assert done[name].returncode == 1
+  assert message in done[name].stdout + done[name].stderr
+  assert "Traceback" not in done[name].stderr
+
+
+def test_cluster_on_this_machine_measures(run, tmp_path):
+  flags = [CONFIG, f"--workdir={tmp_path}", *SMALL, *CLUSTER]
+  ended = run("local_cluster", "--workers=2", "--ps=1", "--", *flags)
+  assert ended.returncode == 0, ended.stdout + ended.stderr
+  assert "[chief 0] largest Ritz values   5 " in ended.stdout
+  config = Spectrum.load(tmp_path / "spectrum_initial" / "spectrum.npz").config
+  assert config["strategy"] == "parameter_server"

@@ -1,0 +1,210 @@
+"""Recomputed blocks give the same products as the whole model, and the models that can't be cut."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian import HessianOperator
+from tf_hessian.curvature import blocks
+
+L = keras.layers
+
+
+@pytest.fixture(autouse=True)
+def in_float64():
+  keras.config.set_floatx("float64")
+  keras.utils.set_random_seed(0)
+  yield
+  keras.config.set_floatx("float32")
+
+
+def chain():
+  return keras.Sequential(
+    [
+      keras.Input((8, 8, 2)),
+      L.Conv2D(4, 3, activation="tanh"),
+      L.BatchNormalization(),
+      L.Dropout(0.3),
+      L.Conv2D(4, 3, activation="tanh", kernel_regularizer="l2"),
+      L.GlobalAveragePooling2D(),
+      L.Dense(5, activation="softplus", activity_regularizer="l2"),
+      L.Dropout(0.2),
+      L.Dense(3),
+    ]
+  )
+
+
+def residual():
+  x = inputs = keras.Input((8, 8, 2))
+  x = L.Conv2D(4, 3, padding="same")(x)
+  for _ in range(3):
+    y = L.Conv2D(4, 3, padding="same", activation="tanh")(L.BatchNormalization()(x))
+    x = L.Add()([x, y])
+  return keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
+
+
+def two_outputs():
+  inputs = keras.Input((8, 8, 2))
+  x = L.Conv2D(4, 3, activation="tanh")(inputs)
+  early = L.Dense(3, name="early")(L.GlobalAveragePooling2D()(x))
+  x = L.Conv2D(4, 3, activation="tanh")(x)
+  return keras.Model(inputs, [early, L.Dense(3, name="late")(L.GlobalAveragePooling2D()(x))])
+
+
+def shared_layers():
+  inputs = keras.Input((8, 8, 2))
+  conv, drop = L.Conv2D(2, 3, padding="same", activation="tanh"), L.Dropout(0.4, seed=3)
+  x = inputs
+  for _ in range(3):
+    x = drop(conv(x))
+  return keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
+
+
+def images(rng):
+  return rng.standard_normal((5, 8, 8, 2))
+
+
+def tokens():
+  inputs = keras.Input((6,), dtype="int32")
+  x = L.Embedding(7, 4)(inputs)
+  x = L.Dense(4, activation="tanh")(x)
+  return keras.Model(inputs, L.Dense(3)(L.Flatten()(x)))
+
+
+def named_inputs():
+  a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+  x = L.Dense(4, activation="tanh")(L.Concatenate()([a, b]))
+  return keras.Model({"b": b, "a": a}, L.Dense(3)(L.Dense(4, activation="tanh")(x)))
+
+
+MODELS = {
+  "chain": (chain, images),
+  "residual": (residual, images),
+  "two_outputs": (two_outputs, images),
+  "shared_layers": (shared_layers, images),
+  "tokens": (tokens, lambda rng: rng.integers(0, 7, (5, 6)).astype(np.int32)),
+  "named_inputs": (
+    named_inputs,
+    lambda rng: {"a": rng.standard_normal((5, 3)), "b": rng.standard_normal((5, 3))},
+  ),
+}
+
+
+def operators(name, count, **options):
+  """Returns the operator without and with recomputed blocks."""
+  build, make = MODELS[name]
+  model = build()
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 3, 5)
+  targets = (labels, labels) if len(model.outputs) > 1 else labels
+  weights = rng.uniform(0.5, 2, 5)
+  batch = (make(rng), targets) if len(model.outputs) > 1 else (make(rng), targets, weights)
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  options = {"training": True, **options}
+  return [
+    HessianOperator(model, loss, [batch], recompute_blocks=c, **options) for c in (None, count)
+  ]
+
+
+@pytest.mark.parametrize("name, count", [("chain", 1), ("residual", 2), *((n, 3) for n in MODELS)])
+def test_products_and_gradients_are_those_of_the_whole_model(name, count):
+  whole, cut = operators(name, count)
+  v = np.random.default_rng(1).standard_normal(whole.shape[0])
+  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
+    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_block_of_the_hessian_is_cut_too(training):
+  whole, cut = operators("chain", 3, variables="*dense*/*", training=training)
+  v = np.random.default_rng(1).standard_normal(whole.shape[0])
+  assert np.linalg.norm(cut @ v - whole @ v) <= 1e-12 * np.linalg.norm(whole @ v)
+
+
+def test_product_is_bitwise_repeatable():
+  _, cut = operators("residual", 3)
+  v = np.random.default_rng(1).standard_normal(cut.shape[0])
+  assert np.array_equal(cut @ v, cut @ v)
+
+
+def test_model_and_its_layers_are_not_changed():
+  model = residual()
+  nodes = [len(layer._inbound_nodes) for layer in model.layers]
+  names = [v.path for v in model.variables]
+  blocks.split(model, 3)
+  assert [len(layer._inbound_nodes) for layer in model.layers] == nodes
+  assert [v.path for v in model.variables] == names
+
+
+def test_blocks_share_the_activations_about_equally():
+  model = residual()
+  sizes = [
+    sum(int(np.prod(layer.output.shape[1:])) for layer in model.layers if layer.trainable_variables)
+  ]
+  cuts = blocks._cuts(model, blocks._nodes(model), 3)
+  assert len(cuts) == 2 and sizes[0]
+  assert all(len(live) <= 2 for _, live in cuts)
+
+
+def graph_names(operator):
+  return [node.name for node in operator.graphs()[0].node if node.op == "Conv2D"]
+
+
+def test_activations_are_computed_again():
+  whole, cut = operators("residual", 3)
+  # All convolutions but those of the last block run once more.
+  assert len(graph_names(cut)) > len(graph_names(whole))
+
+
+@pytest.mark.parametrize(
+  "build, options, message",
+  [
+    (lambda: Subclassed(), {}, "is not functional or sequential"),
+    (
+      lambda: keras.Sequential(
+        [
+          keras.Input((4,), dtype="int32"),
+          L.Embedding(5, 3, mask_zero=True),
+          L.LSTM(2, unroll=True),
+        ]
+      ),
+      {},
+      "passes masks",
+    ),
+    (chain, {"mode": "backward_over_backward"}, "forward over backward only"),
+    (chain, {"columns_per_pass": 4}, "columns_per_pass"),
+  ],
+)
+def test_what_can_not_be_cut_is_refused(build, options, message):
+  model = build()
+  rng = np.random.default_rng(0)
+  symbolic = getattr(model, "inputs", None)
+  x = np.ones((5, *symbolic[0].shape[1:]), symbolic[0].dtype) if symbolic else np.ones((5, 4))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  with pytest.raises(ValueError, match=message):
+    operator = HessianOperator(
+      model, loss, [(x, rng.integers(0, 3, 5))], recompute_blocks=2, **options
+    )
+    operator @ np.ones(operator.shape[0])
+
+
+class Subclassed(keras.Model):
+  def __init__(self):
+    super().__init__()
+    self.dense = L.Dense(3)
+    self.build((None, 4))
+
+  def build(self, shape):
+    self.dense.build(shape)
+    self.built = True
+
+  def call(self, x):
+    return self.dense(x)
+
+
+def test_function_is_refused():
+  with pytest.raises(ValueError, match="is for Keras models"):
+    HessianOperator(
+      [tf.ones(2)], lambda p, b: tf.reduce_sum(b * p[0], 1), [tf.ones((1, 2))], recompute_blocks=2
+    )

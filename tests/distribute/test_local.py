@@ -1,0 +1,89 @@
+"""Processes of a cluster on this machine."""
+
+import json
+import sys
+import time
+
+import pytest
+
+from tf_hessian.distribute import errors, local
+
+SHOW = "import os; print(os.environ['TF_CONFIG'])"
+SLEEP = "import time; print('here', flush=True); time.sleep(100)"
+
+
+def lines_of(code, **options):
+  lines = []
+  command = [sys.executable, "-c", code]
+  cluster = local.LocalCluster(command, output=lambda *line: lines.append(line), **options)
+  return cluster, lines
+
+
+def test_each_task_is_told_its_place():
+  cluster, lines = lines_of(SHOW, workers=2, ps=1)
+  with cluster:
+    for process in cluster.processes.values():
+      assert process.wait(30) == 0
+    time.sleep(0.2)
+  found = {name: json.loads(line) for name, line in lines}
+  assert set(found) == {"chief 0", "worker 0", "worker 1", "ps 0"}
+  assert found["worker 1"]["task"] == {"type": "worker", "index": 1}
+  addresses = [a for job in found["ps 0"]["cluster"].values() for a in job]
+  assert len(set(addresses)) == 4
+  assert all(a.startswith("127.0.0.1:") for a in addresses)
+
+
+def test_without_servers_there_is_no_chief():
+  cluster, _ = lines_of(SHOW, workers=3)
+  assert cluster.tasks == [("worker", 0), ("worker", 1), ("worker", 2)]
+
+
+def test_no_process_is_left_after_an_error():
+  cluster, lines = lines_of(SLEEP, workers=2)
+  begin = time.monotonic()
+  with pytest.raises(KeyError), cluster:
+    while len(lines) < 2:
+      time.sleep(0.05)
+    raise KeyError
+  assert time.monotonic() - begin < 20
+  assert all(process.poll() is not None for process in cluster.processes.values())
+
+
+def test_killed_task_can_be_started_again():
+  cluster, lines = lines_of(SLEEP, workers=1)
+  with pytest.raises(KeyError), cluster:
+    cluster.kill("worker", 0)
+    first = cluster.processes["worker", 0]
+    assert first.poll() == -9
+    cluster.start("worker", 0)
+    assert cluster.processes["worker", 0].poll() is None
+    raise KeyError
+
+
+def test_exit_code_is_the_chiefs():
+  cluster, _ = lines_of("import sys; sys.exit(7)", workers=2)
+  with cluster:
+    assert cluster.wait(30) == 7
+
+
+def test_silent_addresses_are_found():
+  import socket
+
+  with socket.socket() as one:
+    one.bind(("127.0.0.1", 0))
+    one.listen()
+    open_ = f"127.0.0.1:{one.getsockname()[1]}"
+    closed = "127.0.0.1:1"
+    assert errors.silent([open_, closed, "no.such.host.invalid:5"]) == [
+      closed,
+      "no.such.host.invalid:5",
+    ]
+
+
+def test_differences_name_fields_at_any_depth():
+  chief = {"config": {"a": 1, "b": {"c": 2}}, "only": 1, "same": [1]}
+  other = {"config": {"a": 1, "b": {"c": 3, "d": 4}}, "mine": 2, "same": [1]}
+  assert list(errors.differences(chief, other)) == [
+    "config.b.c: the chief has 2, this has 3",
+    "config.b.d: the chief has None, this has 4",
+  ]

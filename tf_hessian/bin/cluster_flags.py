@@ -1,0 +1,32 @@
+"""Flags of who computes a pass, and how; docs/cluster.md."""
+
+from absl import flags
+
+STRATEGIES = ["one_device", "mirrored", "multi_worker", "parameter_server"]
+
+STRATEGY = flags.DEFINE_enum(
+  "strategy", "one_device", STRATEGIES, "Who computes. The last two read TF_CONFIG."
+)
+DEVICES = flags.DEFINE_integer(
+  "num_devices", 0, "Replicas of mirrored; 0: all accelerators.", lower_bound=0
+)
+PATIENCE = flags.DEFINE_float(
+  "patience", 600.0, "Seconds that tasks of parameter_server wait for each other.", lower_bound=1.0
+)
+DETERMINISTIC = flags.DEFINE_bool("deterministic", True, "Bitwise the same product every time.")
+JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Compile a batch's function by XLA.")
+BLOCKS = flags.DEFINE_integer(
+  "recompute_blocks", None, "Blocks whose activations are computed again, to save memory.", 1
+)
+
+
+def options():
+  """Returns the flags as arguments of `commands.spectrum`."""
+  return {
+    "strategy": STRATEGY.value,
+    "num_devices": DEVICES.value,
+    "patience": PATIENCE.value,
+    "deterministic": DETERMINISTIC.value,
+    "jit_compile": JIT_COMPILE.value,
+    "recompute_blocks": BLOCKS.value,
+  }

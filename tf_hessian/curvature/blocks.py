@@ -1,0 +1,201 @@
+"""A Keras model cut into blocks, for products that recompute activations block by block.
+
+What a product keeps of the whole model is then only what crosses the cuts; the activations inside a
+block are made again when the backward pass reaches it. `tf.recompute_grad` and `keras.RematScope`
+can't be differentiated forward over backward in TensorFlow 2.21 and Keras 3.15.
+"""
+
+from collections.abc import Callable
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """A part of the model between two cuts.
+
+  Attributes:
+    run: (mapping, states, inputs, training) -> (outputs, penalties, states): mapping and states are
+      lists of (Keras variable, value), states of random generators, whose values afterwards are
+      returned; inputs and outputs are lists of tensors.
+    variables: ids of the Keras variables that it uses.
+  """
+
+  run: Callable
+  variables: frozenset
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+  """The loss of one batch as a chain of blocks, each a pure function.
+
+  Attributes:
+    count: number of blocks.
+    used: for each block, the positions of the parameters that it uses.
+    penalized: positions of the parameters that have a penalty of their own.
+    start: (batch) -> inputs of the first block: a list of tensors.
+    run: (number of the block, parameters, context, seed, states, inputs) -> (outputs,
+      penalties, states): lists; the states of random generators are None before the first block.
+    finish: (parameters, context, batch, seed, outputs of the last block) -> (terms without that of
+      `model.losses`, penalties of the parameters).
+  """
+
+  count: int
+  used: tuple
+  penalized: tuple
+  start: Callable
+  run: Callable
+  finish: Callable
+
+
+def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
+  """Returns the `Pieces` of a Keras model's loss.
+
+  Args:
+    model: a functional or sequential `keras.Model`.
+    losses: its `OutputLosses`.
+    values: (parameters, context, seed) -> list of (Keras variable, value) of all variables.
+    count: number of blocks; fewer where the model can't be cut so often.
+    chosen: the Keras variables of the parameters.
+    drawn: the Keras variables that hold states of random generators.
+    training: what `training` the layers are called with.
+
+  Raises:
+    ValueError: for a model that can't be cut: a subclassed one, or one with masks.
+  """
+  parts = split(model, count)
+  graph = model._functional if isinstance(model, keras.Sequential) else model
+  random = {id(v) for v in drawn}
+
+  def run(k, params, context, seed, states, tensors):
+    mapping = values(params, context, seed)
+    if states is None:
+      states = [value for v, value in mapping if id(v) in random]
+    fixed = [(v, value) for v, value in mapping if id(v) not in random]
+    return parts[k].run(fixed, list(zip(drawn, states, strict=True)), tensors, training)
+
+  def start(batch):
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(as_tuple(batch))
+    return list(graph._standardize_inputs(inputs))
+
+  def finish(params, context, batch, seed, outputs):
+    _, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(as_tuple(batch))
+    predictions = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
+    if isinstance(predictions, (list, tuple)) and len(predictions) == 1:
+      predictions = predictions[0]
+    penalties = [v.regularizer(x) for v, x in values(params, context, seed) if _penalized(v)]
+    return losses.terms(targets, predictions, sample_weight), penalties
+
+  def positions(condition):
+    return tuple(j for j, v in enumerate(chosen) if condition(v))
+
+  return Pieces(
+    count=len(parts),
+    used=tuple(positions(lambda v, p=part: id(v) in p.variables) for part in parts),
+    penalized=positions(_penalized),
+    start=start,
+    run=run,
+    finish=finish,
+  )
+
+
+def _penalized(variable):
+  return variable.trainable and variable.regularizer is not None
+
+
+def as_tuple(batch):
+  """Keras's batch convention: a list is several inputs, a tuple is (inputs, targets, weights)."""
+  return batch if isinstance(batch, tuple) else (batch,)
+
+
+def split(model, count, /):
+  """Returns `Block`s whose activations take about equal memory.
+
+  Args:
+    model: a functional or sequential `keras.Model`.
+    count: number of blocks; fewer where the model can't be cut so often.
+
+  Raises:
+    ValueError: for a model that can't be cut: a subclassed one, or one with masks.
+  """
+  if not isinstance(model, (keras.Sequential, keras.Function)):
+    raise ValueError(
+      f"recompute_blocks: model {model.name!r} is not functional or sequential, so it can't be cut "
+      "into blocks"
+    )
+  nodes = _nodes(model)
+  cuts = _cuts(model, nodes, count)
+  blocks = []
+  inputs, begin = list(model.inputs), 0
+  for cut, live in [*cuts, (len(nodes), list(model.outputs))]:
+    blocks.append(_block(model, inputs, live, nodes[begin:cut]))
+    inputs, begin = live, cut
+  return blocks
+
+
+def _nodes(model):
+  """Returns the calls that make up a model, in the order in which they are run."""
+  by_depth = keras.Function(model.inputs, model.outputs)._nodes_by_depth
+  return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input]
+
+
+def _cuts(model, nodes, count):
+  """Returns a list of (number of nodes before the cut, tensors that cross it)."""
+  sizes = [sum(_size(t) for t in node.outputs) for node in nodes]
+  cumulated = np.cumsum(sizes)
+  crossing = [_crossing(model, nodes, i) for i in range(1, len(nodes))]
+  cost = np.array([sum(_size(t) for t in live) for live in crossing])
+  cuts = []
+  for k in range(1, count):
+    # Of the places near where the k-th of equal parts ends, that which fewest numbers cross.
+    target = cumulated[-1] * k / count
+    near = np.abs(cumulated[:-1] - target) <= cumulated[-1] / (2 * count)
+    near &= np.arange(1, len(nodes)) > (cuts[-1] if cuts else 0)
+    if near.any():
+      cuts.append(int(np.flatnonzero(near)[np.argmin(cost[near])]) + 1)
+  return [(cut, crossing[cut - 1]) for cut in cuts]
+
+
+def _crossing(model, nodes, cut):
+  """Returns the tensors that are made before a cut and needed after it."""
+  needed = {id(t) for node in nodes[cut:] for t in node.input_tensors}
+  needed |= {id(t) for t in model.outputs}
+  made = [*model.inputs, *(t for node in nodes[:cut] for t in node.outputs)]
+  return [t for t in made if id(t) in needed]
+
+
+def _size(tensor):
+  return int(np.prod([d for d in tensor.shape[1:] if d is not None], dtype=np.int64))
+
+
+def _block(model, inputs, outputs, nodes):
+  for tensor in inputs:
+    if getattr(tensor, "_keras_mask", None) is not None:
+      raise ValueError(
+        f"recompute_blocks: model {model.name!r} passes masks, which would be lost between blocks"
+      )
+  part = keras.Function(inputs, outputs)
+  layers = [n.operation for n in nodes if isinstance(n.operation, keras.layers.Layer)]
+  used = frozenset(id(v) for layer in layers for v in layer.variables)
+
+  def run(mapping, states, tensors, training):
+    with keras.StatelessScope([*mapping, *states], collect_losses=True) as scope:
+      values = part._run_through_graph(tensors, lambda op: _in_mode(op, training))
+    return (
+      tf.nest.flatten(values),
+      list(scope.losses),
+      [scope.get_current_value(v) for v, _ in states],
+    )
+
+  return Block(run, used)
+
+
+def _in_mode(operation, training):
+  """Returns an operation of a model's graph; a layer is told whether it is trained."""
+  if not isinstance(operation, keras.layers.Layer):
+    return operation
+  # Over what the graph has recorded, as Keras does.
+  return lambda *args, **kwargs: operation(*args, **kwargs | {"training": training})

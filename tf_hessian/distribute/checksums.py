@@ -1,0 +1,29 @@
+"""Checksums of tensors, in graphs and outside."""
+
+import tensorflow as tf
+
+
+def checksum(tensors, /):
+  """Returns a 64-bit hash of all values of a nest of tensors, in order: int64 (1,)."""
+  flat = [t for t in tf.nest.flatten(tensors) if t.shape.num_elements() != 0]
+  if not flat:
+    return tf.zeros(1, tf.int64)
+  hashes = tf.concat([_hash(t) for t in flat], 0)
+  return hashes if len(flat) == 1 else tf.bitcast(_fingerprint(_bytes(hashes)), tf.int64)
+
+
+def _hash(tensor):
+  return tf.bitcast(_fingerprint(_bytes(tensor)), tf.int64)
+
+
+def _fingerprint(row):
+  return tf.raw_ops.Fingerprint(data=row, method="farmhash64")
+
+
+def _bytes(tensor):
+  """Returns a tensor's values as one row of bytes, or of strings."""
+  if tensor.dtype == tf.bool:
+    tensor = tf.cast(tensor, tf.uint8)
+  if tensor.dtype != tf.string:
+    tensor = tf.bitcast(tf.reshape(tensor, [-1]), tf.uint8)
+  return tf.reshape(tensor, [1, -1])
