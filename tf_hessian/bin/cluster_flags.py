@@ -2,7 +2,7 @@
 
 from absl import flags
 
-STRATEGIES = ["one_device", "mirrored", "multi_worker", "parameter_server"]
+from tf_hessian.distribute import STRATEGIES
 
 STRATEGY = flags.DEFINE_enum(
   "strategy", "one_device", STRATEGIES, "Who computes. The last two read TF_CONFIG."

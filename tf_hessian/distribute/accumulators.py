@@ -36,31 +36,12 @@ class Accumulators:
     return tf.concat([tf.reshape(total, [-1]) for total in self._sums], 0)
 
 
-def for_replicas(shapes, strategy, /):
-  """Returns `Accumulators` for each replica of this process, on its device.
-
-  They are read and added in the replicas' order. Variables that a strategy sums on reading are
-  added by AddN, in varying order where there are three or more, and making them in several
-  processes would need all of them at once.
-  """
-  result = []
-  for device in strategy.extended.worker_devices:
-    with tf.device(device):
-      result.append(Accumulators(shapes))
-  return result
-
-
 def bounds(count, parts, part, /):
   """Returns (low, high): part number `part` of `count` batches has those from low to high - 1.
 
   The parts are equal but for one batch; there may be more of them than batches.
   """
   return count * part // parts, count * (part + 1) // parts
-
-
-def parts(batches, count, chosen, /):
-  """Returns a list of the segments of each chosen one of `count` equal parts of the batches."""
-  return [batches.segments(*bounds(batches.num_batches, count, part)) for part in chosen]
 
 
 def add_batches(work, batches, sums, signature, feed, state, prepared):
@@ -76,10 +57,46 @@ def add_batches(work, batches, sums, signature, feed, state, prepared):
   tf.while_loop(lambda i: i < count, body, [tf.zeros((), tf.int64)], parallel_iterations=1)
 
 
-def sum_part(work, batches, sums, signatures, feeds, arguments):
-  """Returns the sums of a part's segments, flattened, computed with `Accumulators` in a graph."""
-  sums.reset()
-  state, prepared = work.state(), work.prepare(*arguments)
-  for signature, feed in zip(signatures, feeds, strict=True):
-    add_batches(work, batches, sums, signature, feed, state, prepared)
-  return sums.read()
+class Parts:
+  """Equal parts of the batches, one for each of some replicas, with `Accumulators` on its device.
+
+  Sums are read and added in the replicas' order. Variables that a strategy sums on reading are
+  added by AddN, in varying order where there are three or more, and making them in several
+  processes would need all of them at once.
+
+  Args:
+    work, batches: see `engines`.
+    strategy: a `tf.distribute.Strategy`.
+    ids: numbers of this process's replicas among all.
+  """
+
+  def __init__(self, work, batches, strategy, ids, /):
+    self._work = work
+    self._batches = batches
+    count = strategy.num_replicas_in_sync
+    self._bounds = [bounds(batches.num_batches, count, r) for r in ids]
+    self._first = ids[0]
+    self._layout = [[s.signature for s in batches.segments(*b)] for b in self._bounds]
+    self._sums = []
+    for device in strategy.extended.worker_devices:
+      with tf.device(device):
+        self._sums.append(Accumulators(work.shapes))
+
+  def feeds(self):
+    """Returns what the parts are read from in one pass: for each, a list of `Segment.feed`s."""
+    return [[s.feed for s in self._batches.segments(*b)] for b in self._bounds]
+
+  def add_up(self, feeds, arguments, /):
+    """Returns the flattened sums of the part of the replica that runs this, in a graph."""
+    part = this_replica() - self._first
+    sums = self._sums[part]
+    sums.reset()
+    state, prepared = self._work.state(), self._work.prepare(*arguments)
+    for signature, feed in zip(self._layout[part], feeds[part], strict=True):
+      add_batches(self._work, self._batches, sums, signature, feed, state, prepared)
+    return sums.read()
+
+
+def this_replica():
+  """Returns the number of the replica that runs this among all: an int, also in a graph."""
+  return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))

@@ -16,9 +16,8 @@ import time
 from absl import logging
 import tensorflow as tf
 
-from tf_hessian.distribute import errors, machine, members
+from tf_hessian.distribute import STRATEGIES, errors, machine, members
 
-STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server")
 _JOBS = ("chief", "worker", "ps")
 _POLL_SECONDS = 0.2
 _PROBE_SECONDS = 5.0

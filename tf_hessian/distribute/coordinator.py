@@ -66,7 +66,6 @@ class Coordinator:
     self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     self._identity = {}
     self._refused = set()
-    self.pass_seconds = None  # of the last pass
     self._starts = {}  # of each worker, the process that was last heard of
     self._data = None
     self._state = _Published(strategy)
@@ -134,13 +133,14 @@ class Coordinator:
       time.sleep(_POLL_SECONDS)
     return result.fetch()
 
-  def wait(self, fetch, what, again):
+  def wait(self, fetch, what, again, usual):
     """Returns the value of the first of several equal blocking calls that ends.
 
     Args:
       fetch: the first.
       what: what it is, for messages.
       again: makes another, for when the first takes too long, as on a worker that hangs.
+      usual: seconds of a whole pass of this kind, or None before the first.
 
     Raises:
       ClusterError: if a parameter server is gone, or no worker is there for longer than `patience`,
@@ -150,7 +150,7 @@ class Coordinator:
     calls = [_Call(fetch, changed)]
     begin = logged = seen = handed_out = time.monotonic()
     interval = min(_LOG_SECONDS, self.patience / 4)
-    slow = max(interval, 2 * self.pass_seconds) if self.pass_seconds else self.patience
+    slow = max(interval, 2 * usual) if usual else self.patience
     while True:
       changed.wait(min(1.0, interval))
       changed.clear()
@@ -172,10 +172,10 @@ class Coordinator:
           "again, then this command, which goes on after the last finished Lanczos step of its "
           "--workdir"
         )
-      if self.pass_seconds and now - begin >= max(self.patience, _HOPELESS * self.pass_seconds):
+      if usual and now - begin >= max(self.patience, _HOPELESS * usual):
         raise errors.ClusterError(
           f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where a "
-          f"whole pass took {self.pass_seconds:.3g} s: they hang; start all tasks again, and this "
+          f"whole pass took {usual:.3g} s: they hang; start all tasks again, and this "
           "command goes on after the last finished Lanczos step of its --workdir"
         )
       if now - handed_out >= slow and len(calls) < len(self.workers):
@@ -234,6 +234,7 @@ class _CoordinatorPass:
     # Captured as a tensor: Grappler would fold a constant into a data set, which can't be sent.
     self._graph = None if batches.cached else tf.constant(batches.serialized())
     self._checksums = None
+    self._seconds = None  # of the last pass
     self._shard = tf.function(functools.partial(self._sum_shard), autograph=False)
     self.culprits = ()
 
@@ -268,9 +269,9 @@ class _CoordinatorPass:
     total = None
     for s, feed in enumerate(feeds):
       value = self._fetch(s, feed, results)
-      total = value if total is None else np.add(total, value, out=total)
+      total = np.array(value) if total is None else np.add(total, value, out=total)
       results[s] = None  # lets the worker free it
-    engine.pass_seconds = time.monotonic() - begin
+    self._seconds = time.monotonic() - begin
     return tf.constant(total)
 
   def _schedule(self, feed):
@@ -283,12 +284,15 @@ class _CoordinatorPass:
     return lambda: self._engine.take(result)
 
   def _fetch(self, shard, feed, results):
-    """Returns a shard's sums, a new array; a shard that was lost is scheduled again."""
+    """Returns a shard's sums; a shard that was lost is scheduled again."""
     what = f"{self._work.name}: shard {shard} (batches {feed[0, 0]} to {feed[-1, 0]})"
     while True:
       try:
         value, note, checksum = self._engine.wait(
-          self._taking(results[shard]), what, lambda: self._taking(self._schedule(feed))
+          self._taking(results[shard]),
+          what,
+          lambda: self._taking(self._schedule(feed)),
+          self._seconds,
         )
       except _LOST as e:
         self._engine.check_servers()
@@ -306,7 +310,7 @@ class _CoordinatorPass:
       )
     if not np.isfinite(value.sum()):
       self.culprits.append(f"{worker} (shard {shard}, batches {feed[0, 0]} to {feed[-1, 0]})")
-    return np.array(value)
+    return value
 
   def _sum_shard(self, table, iterator=None):
     """Returns (sums (size,) float64, note of the worker, checksum of its data), in a graph."""

@@ -151,20 +151,14 @@ class _ReplicasPass:
 
   def __init__(self, strategy, work, batches):
     self._strategy = strategy
-    self._work = work
-    self._batches = batches
-    self._count = strategy.num_replicas_in_sync
-    self._sums = accumulators.for_replicas(work.shapes, strategy)
-    self._layout = [[s.signature for s in part] for part in self._parts()]
+    self._parts = accumulators.Parts(work, batches, strategy, range(strategy.num_replicas_in_sync))
     self._run = tf.function(functools.partial(self._pass), autograph=False)
+    self.feeds = self._parts.feeds
     self.culprits = ()
 
   @property
   def tracing_count(self):
     return self._run.experimental_get_tracing_count()
-
-  def feeds(self):
-    return [[s.feed for s in part] for part in self._parts()]
 
   def __call__(self, feeds, *arguments):
     total, finite = self._run(feeds, *arguments)
@@ -175,18 +169,9 @@ class _ReplicasPass:
     ]
     return total
 
-  def _parts(self):
-    return accumulators.parts(self._batches, self._count, range(self._count))
-
   def _pass(self, feeds, *arguments):
-    def replica():
-      context = tf.distribute.get_replica_context()
-      r = int(tf.get_static_value(context.replica_id_in_sync_group))
-      return accumulators.sum_part(
-        self._work, self._batches, self._sums[r], self._layout[r], feeds[r], arguments
-      )
-
-    parts = self._strategy.experimental_local_results(self._strategy.run(replica))
+    sums = self._strategy.run(lambda: self._parts.add_up(feeds, arguments))
+    parts = self._strategy.experimental_local_results(sums)
     finite = tf.stack([tf.math.is_finite(tf.reduce_sum(p)) for p in parts])
     # Not add_n, which adds in varying order.
     return functools.reduce(tf.add, parts), finite

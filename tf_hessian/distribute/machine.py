@@ -78,8 +78,8 @@ def session_config():
   config = tf.compat.v1.ConfigProto()
   config.intra_op_parallelism_threads = tf.config.threading.get_intra_op_parallelism_threads()
   config.inter_op_parallelism_threads = tf.config.threading.get_inter_op_parallelism_threads()
-  for name in ("GPU",):
-    for device in tf.config.list_physical_devices(name):
-      growth = tf.config.experimental.get_memory_growth(device)
-      config.gpu_options.allow_growth = bool(growth)
+  for device in tf.config.list_physical_devices("GPU"):
+    config.gpu_options.allow_growth = bool(tf.config.experimental.get_memory_growth(device))
+    limits = [p.memory_limit for p in tf.config.get_logical_device_configuration(device) or ()]
+    config.gpu_options.experimental.virtual_devices.add(memory_limit_mb=limits)
   return config

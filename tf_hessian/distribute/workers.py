@@ -153,8 +153,7 @@ class Workers:
   def _share_tensor(self, value, source):
     def replica():
       context = tf.distribute.get_replica_context()
-      r = int(tf.get_static_value(context.replica_id_in_sync_group))
-      mine = self.rank == source and r == self.local_ids()[0]
+      mine = self.rank == source and accumulators.this_replica() == self.local_ids()[0]
       return context.all_reduce(_SUM, tf.identity(value) if mine else tf.zeros_like(value))
 
     return self.strategy.experimental_local_results(self.strategy.run(replica))[0]
@@ -191,19 +190,15 @@ class _WorkersPass:
   def __init__(self, engine, work, batches):
     self._engine = engine
     self._work = work
-    self._batches = batches
     self._ids = engine.local_ids()
-    self._sums = accumulators.for_replicas(work.shapes, engine.strategy)
-    self._layout = [[s.signature for s in part] for part in self._parts()]
+    self._parts = accumulators.Parts(work, batches, engine.strategy, self._ids)
     self._run = tf.function(functools.partial(self._pass), autograph=False)
+    self.feeds = self._parts.feeds
     self.culprits = ()
 
   @property
   def tracing_count(self):
     return self._run.experimental_get_tracing_count()
-
-  def feeds(self):
-    return [[s.feed for s in part] for part in self._parts()]
 
   def __call__(self, feeds, *arguments):
     self._engine.announce(self._work.name)
@@ -225,21 +220,14 @@ class _WorkersPass:
     self.culprits = sorted({f"worker {r // per_worker}" for r in np.flatnonzero(finite == 0)})
     return total
 
-  def _parts(self):
-    count = self._engine.strategy.num_replicas_in_sync
-    return accumulators.parts(self._batches, count, self._ids)
-
   def _pass(self, feeds, *arguments):
     def replica():
       context = tf.distribute.get_replica_context()
-      r = int(tf.get_static_value(context.replica_id_in_sync_group))
+      first = accumulators.this_replica() == 0
       received = [
-        context.all_reduce(_SUM, tf.identity(a) if r == 0 else tf.zeros_like(a)) for a in arguments
+        context.all_reduce(_SUM, tf.identity(a) if first else tf.zeros_like(a)) for a in arguments
       ]
-      local = r - self._ids[0]
-      part = accumulators.sum_part(
-        self._work, self._batches, self._sums[local], self._layout[local], feeds[local], received
-      )
+      part = self._parts.add_up(feeds, received)
       finite = tf.cast(tf.math.is_finite(tf.reduce_sum(part)), tf.int64)
       checks = [checksum(received), checksum(self._work.state()), finite[tf.newaxis]]
       report = tf.reshape(tf.concat(checks, 0), [1, 3])

@@ -112,7 +112,7 @@ def spectrum(
     initial: measure the initial weights instead.
     check: check the operator first.
     progress: show progress.
-    strategy: name of a `distribute.cluster.STRATEGIES`; `TF_CONFIG` says which task this is.
+    strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
     num_devices: number of replicas of "mirrored".
     patience: seconds that the processes of "parameter_server" wait for each other.
     deterministic: make products bitwise repeatable.

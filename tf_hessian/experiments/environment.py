@@ -30,7 +30,8 @@ def versions():
 def identity():
   """Returns what must be the same in all processes of a run: a dict of plain values."""
   names = ("tf_hessian", "tensorflow", "keras", "numpy")
-  return {"versions": {n: versions()[n] for n in names}, "code": _code_digest()}
+  found = versions()
+  return {"versions": {n: found[n] for n in names}, "code": _code_digest()}
 
 
 def _code_digest():
