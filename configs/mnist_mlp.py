@@ -37,9 +37,10 @@ def get_config():
   config.train.batch_size = 8
   config.train.learning_rate = 0.2
   config.train.momentum = 0.0  # with 0.9, the largest eigenvalue varies more between seeds
-  config.train.epochs = 60
-  config.train.until_accuracy = 1.0  # goes on after `epochs` until this is reached
-  config.train.max_epochs = 2000
+  config.train.steps = 7500  # 60 epochs
+  config.train.until_accuracy = 1.0  # goes on after `steps` until this is reached
+  config.train.max_steps = 250_000
+  config.train.log_every = 750
 
   config.hessian = ml_collections.ConfigDict()
   config.hessian.batch_size = 250  # four batches, for workers to share

@@ -34,9 +34,9 @@ def get_config():
   config.train.batch_size = 50
   config.train.learning_rate = 0.05
   config.train.momentum = 0.0
-  config.train.epochs = 3
-  config.train.until_accuracy = 0.0  # no classes, no accuracy
-  config.train.max_epochs = 3
+  config.train.steps = 24  # 3 epochs
+  config.train.checkpoint_steps = (0, 8)
+  config.train.log_every = 8
 
   config.hessian = ml_collections.ConfigDict()
   config.hessian.batch_size = 128  # the last batch is short

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "files",
     "models",
     "numerics",
+    "plotting",
     "spectrum",
     "training",
   },

@@ -83,6 +83,35 @@ def plot_spectrum(
   save_figure(figure, path)
 
 
+def plot_steps(spectra, path, /, *, sigma_squared=1e-5, relative=False, floor=_FLOOR, title=None):
+  """Draws the densities at several steps of training, one below the other, on one eigenvalue axis.
+
+  Args:
+    spectra: dict: step -> `Spectrum`.
+    path: where the picture goes.
+    sigma_squared: variance of the kernel.
+    relative: see `Spectrum.density`.
+    floor: lowest density shown.
+    title: text above, or None.
+
+  Raises:
+    ValueError: for bad arguments.
+    OSError: if the picture can't be written.
+  """
+  figure, axes = new_figure(
+    height=1.0 + 1.6 * len(spectra), nrows=len(spectra), sharex=True, squeeze=False
+  )
+  for (step, spectrum), ax in zip(spectra.items(), axes[:, 0], strict=True):
+    estimate = spectrum.density(sigma_squared, relative=relative)
+    draw_density(ax, estimate, floor=floor)
+    ax.get_legend().remove()
+    ax.set_ylabel(f"{step}" if isinstance(step, str) else f"step {step:,}")
+    ax.label_outer()
+  if title is not None:
+    figure.suptitle(title, fontsize="medium")
+  save_figure(figure, path)
+
+
 def draw_density(axes, estimate, /, *, exact=None, log=True, floor=_FLOOR, limits=None):
   """Draws a `Density` into axes, and the exact density over it."""
   grid, values, stderr = estimate

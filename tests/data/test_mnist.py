@@ -75,7 +75,7 @@ def test_number_of_digits_is_limited(num_examples):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_data_set_has_the_digits_in_order(digits, dtype):
-  found = list(mnist.dataset(num_examples=20, dtype=dtype).as_numpy_iterator())
+  found = list(mnist.mnist(num_examples=20, dtype=dtype).examples.as_numpy_iterator())
   assert len(found) == 20
   for (image, target), pixels, label in zip(found, *digits, strict=False):
     assert image.dtype == target.dtype == dtype
@@ -125,7 +125,7 @@ def test_missing_file_names_the_remedy(copy):
 
 
 def test_images_may_keep_their_shape():
-  flat = next(iter(mnist.dataset(num_examples=3)))[0]
-  image = next(iter(mnist.dataset(num_examples=3, flatten=False)))[0]
+  flat = next(iter(mnist.mnist(num_examples=3).examples))[0]
+  image = next(iter(mnist.mnist(num_examples=3, flatten=False).examples))[0]
   assert image.shape == (28, 28, 1)
   np.testing.assert_array_equal(np.ravel(image), flat)

@@ -7,7 +7,7 @@ from tf_hessian.data import synthetic
 
 
 def arrays(**options):
-  examples = list(synthetic.dataset(**options).as_numpy_iterator())
+  examples = list(synthetic.synthetic(**options).examples.as_numpy_iterator())
   return tuple(np.array(a) for a in zip(*examples, strict=True))
 
 
@@ -52,15 +52,15 @@ def test_other_seed_gives_other_examples():
 
 def test_too_few_examples_are_refused():
   with pytest.raises(ValueError, match="num_examples.*100, got 99"):
-    synthetic.dataset(num_examples=99)
+    synthetic.synthetic(num_examples=99)
 
 
 def test_too_many_outliers_are_refused():
   with pytest.raises(ValueError, match="outliers.*num_parameters = 2"):
-    synthetic.dataset(num_parameters=2)
+    synthetic.synthetic(num_parameters=2)
 
 
 @pytest.mark.parametrize("options", [{"outliers": (-1.0,)}, {"bulk": -0.1}])
 def test_negative_eigenvalues_are_refused(options):
   with pytest.raises(ValueError, match="below 0"):
-    synthetic.dataset(**options)
+    synthetic.synthetic(**options)

@@ -11,13 +11,13 @@ def trainable(model):
   return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
-def expected_size(depth, batch_norm):
+def expected_size(depth, normalization):
   """Returns the number of weights of He et al.'s network, counted by hand."""
   n = (depth - 2) // 6
   inputs = [3] + [16] * (2 * n) + [16] + [32] * (2 * n - 1) + [32] + [64] * (2 * n - 1)
   outputs = [16] * (2 * n + 1) + [32] * (2 * n) + [64] * (2 * n)
   kernels = sum(9 * a * b for a, b in zip(inputs, outputs, strict=True))
-  return kernels + sum(outputs) * (2 if batch_norm else 1) + 64 * 10 + 10
+  return kernels + sum(outputs) * (1 if normalization == "none" else 2) + 64 * 10 + 10
 
 
 def layers(model, kind):
@@ -32,20 +32,20 @@ def test_depth_32_has_the_published_size():
 
 
 @pytest.mark.parametrize("depth", [8, 14])
-@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("normalization", ["batch", "none"])
 @pytest.mark.parametrize("residual", [True, False])
-def test_number_of_parameters_is_that_of_the_layers(depth, batch_norm, residual):
-  model = cifar_resnet(depth=depth, batch_norm=batch_norm, residual=residual)
-  assert trainable(model) == expected_size(depth, batch_norm)
+def test_number_of_parameters_is_that_of_the_layers(depth, normalization, residual):
+  model = cifar_resnet(depth=depth, normalization=normalization, residual=residual)
+  assert trainable(model) == expected_size(depth, normalization)
   # Weight layers: convolutions and logits.
   assert len(layers(model, (keras.layers.Conv2D, keras.layers.Dense))) == depth
 
 
-@pytest.mark.parametrize("batch_norm, count", [(True, 7), (False, 0)])
-def test_batch_norm_can_be_left_out(batch_norm, count):
-  model = cifar_resnet(depth=8, batch_norm=batch_norm)
+@pytest.mark.parametrize("normalization, count", [("batch", 7), ("population", 7), ("none", 0)])
+def test_batch_norm_can_be_left_out(normalization, count):
+  model = cifar_resnet(depth=8, normalization=normalization)
   assert len(layers(model, keras.layers.BatchNormalization)) == count
-  assert all(c.use_bias is not batch_norm for c in layers(model, keras.layers.Conv2D))
+  assert all(c.use_bias is (count == 0) for c in layers(model, keras.layers.Conv2D))
 
 
 @pytest.mark.parametrize("residual, additions, padded", [(True, 3, 2), (False, 0, 0)])
@@ -67,11 +67,11 @@ def test_depth_that_is_not_of_the_series_is_refused(depth):
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (9, 7, 2)])
-@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("normalization", ["batch", "none"])
 @pytest.mark.parametrize("residual", [True, False])
-def test_images_become_finite_logits(shape, batch_norm, residual):
+def test_images_become_finite_logits(shape, normalization, residual):
   model = cifar_resnet(
-    depth=8, input_shape=shape, num_classes=4, batch_norm=batch_norm, residual=residual
+    depth=8, input_shape=shape, num_classes=4, normalization=normalization, residual=residual
   )
   x = np.random.default_rng(0).random((3, *shape)).astype(np.float32)
   logits = np.array(model(x))

@@ -1,4 +1,4 @@
-"""Flags of who computes a pass, and how; docs/cluster.md."""
+"""Flags of who computes; docs/cluster.md."""
 
 from absl import flags
 
@@ -13,20 +13,12 @@ DEVICES = flags.DEFINE_integer(
 PATIENCE = flags.DEFINE_float(
   "patience", 600.0, "Seconds that tasks of parameter_server wait for each other.", lower_bound=1.0
 )
-DETERMINISTIC = flags.DEFINE_bool("deterministic", True, "Bitwise the same product every time.")
-JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Compile a batch's function by XLA.")
-BLOCKS = flags.DEFINE_integer(
-  "recompute_blocks", None, "Blocks whose activations are computed again, to save memory.", 1
-)
 
 
 def options():
-  """Returns the flags as arguments of `commands.spectrum`."""
+  """Returns the flags as arguments of `commands.train` and `commands.spectrum`."""
   return {
     "strategy": STRATEGY.value,
     "num_devices": DEVICES.value,
     "patience": PATIENCE.value,
-    "deterministic": DETERMINISTIC.value,
-    "jit_compile": JIT_COMPILE.value,
-    "recompute_blocks": BLOCKS.value,
   }

@@ -15,7 +15,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoint, s
 
 def _is_worth_showing(record):
   """Leaves out what TensorFlow says of its own doings, and shortens its errors to a line."""
-  if "/tensorflow/" not in record.pathname or logging.level_debug():
+  if logging.level_debug():
+    return True
+  if "/tensorflow_datasets/" in record.pathname:
+    return record.levelno > python_logging.INFO
+  if "/tensorflow/" not in record.pathname:
     return True
   if record.levelno < python_logging.WARNING or "Remote function" in str(record.msg):
     return False

@@ -1,9 +1,10 @@
-"""Measures a checkpoint with a whole cluster on this machine.
+"""Measures a checkpoint, or trains, with a whole cluster on this machine.
 
 python -m tf_hessian.bin.local_cluster --workers=2 --ps=1 -- --config=... --workdir=...
 
 With --ps it is a parameter-server cluster (chief, workers, servers), else one of equal workers.
-What follows -- are the flags of tf_hessian.bin.spectrum. Ends when the chief does, with its exit
+What follows -- are the flags of tf_hessian.bin.spectrum, or with --command=train of
+tf_hessian.bin.train. Ends when the chief does, with its exit
 code; started again, the run goes on where it was interrupted.
 """
 
@@ -15,12 +16,15 @@ from tf_hessian.bin import flags
 
 WORKERS = absl_flags.DEFINE_integer("workers", 2, "Number of workers.", lower_bound=1)
 PS = absl_flags.DEFINE_integer("ps", 0, "Number of parameter servers.", lower_bound=0)
+COMMAND = absl_flags.DEFINE_enum(
+  "command", "spectrum", ["spectrum", "train"], "What the cluster does."
+)
 
 
 def main(arguments):
   from tf_hessian.distribute import local
 
-  sys.exit(local.run(arguments, workers=WORKERS.value, ps=PS.value))
+  sys.exit(local.run(arguments, workers=WORKERS.value, ps=PS.value, command=COMMAND.value))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ it does that task's part; see docs/cluster.md.
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import cluster_flags, flags, machine_flags
+from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags, pass_flags
 
 CHECKPOINT = absl_flags.DEFINE_string(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
@@ -15,13 +15,19 @@ CHECKPOINT = absl_flags.DEFINE_string(
 INITIAL = absl_flags.DEFINE_bool(
   "initial", False, "Measure the model with its initial weights, before any training."
 )
+STEP = absl_flags.DEFINE_integer(
+  "step", None, "Measure the checkpoint of that step of training, into <workdir>/spectra."
+)
+ALL_STEPS = absl_flags.DEFINE_bool(
+  "all_steps", False, "Measure the checkpoints of all steps, and draw them together."
+)
 CHECK = absl_flags.DEFINE_bool(
   "check", True, "First check that products repeat and that H is symmetric."
 )
 
 
 def main():
-  machine_flags.apply(cluster_flags.DETERMINISTIC.value)
+  machine_flags.apply(pass_flags.DETERMINISTIC.value)
   from tf_hessian.experiments import commands
 
   report = commands.spectrum(
@@ -29,8 +35,12 @@ def main():
     flags.WORKDIR.value,
     checkpoint=CHECKPOINT.value,
     initial=INITIAL.value,
+    step=STEP.value,
+    all_steps=ALL_STEPS.value,
     check=CHECK.value,
     **cluster_flags.options(),
+    **data_flags.options(),
+    **pass_flags.options(),
   )
   print(report)
 

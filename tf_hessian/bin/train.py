@@ -1,13 +1,22 @@
-"""Trains a config's model: python -m tf_hessian.bin.train --config=... --workdir=..."""
+"""Trains a config's model: python -m tf_hessian.bin.train --config=... --workdir=...
 
-from tf_hessian.bin import flags, machine_flags
+Writes <workdir>/model.keras, the checkpoints of named steps, train.csv and train.json. Started
+again, it goes on where it was interrupted. As a task of a cluster (TF_CONFIG, --strategy) it does
+that task's part; see docs/cluster.md.
+"""
+
+from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags
 
 
 def main():
   machine_flags.apply()
   from tf_hessian.experiments import commands
 
-  result = commands.train(flags.CONFIG.value, flags.WORKDIR.value)
+  options = cluster_flags.options() | data_flags.options()
+  result = commands.train(flags.CONFIG.value, flags.WORKDIR.value, **options)
+  if result is None:
+    print("the chief has finished, and has the model")
+    return
   numbers = ", ".join(f"{k} {v:.6g}" for k, v in result.items())
   print(f"trained: {numbers}; the model is {flags.WORKDIR.value}/model.keras")
 

@@ -1,10 +1,11 @@
-"""The 1,000 MNIST digits that come with the package."""
+"""MNIST: the 1,000 digits that come with the package, or all of TFDS's."""
 
 import hashlib
 import pathlib
 
 import numpy as np
-import tensorflow as tf
+
+from tf_hessian.data import source, tfds
 
 NUM_CLASSES = 10
 _SHA256 = "3c84ce7ee5e3a0f7aae4c6ab4d245e705e55a918b5526f2f598413a395fa1492"
@@ -46,16 +47,40 @@ def arrays(*, num_examples=1000):
   return images, labels[:num_examples].astype(np.int64)
 
 
-def dataset(*, num_examples=1000, flatten=True, dtype="float32"):
-  """Returns the digits as a data set of (image, one-hot target (10,)).
+def mnist(
+  *,
+  num_examples=1000,
+  bundled=True,
+  flatten=True,
+  dtype="float32",
+  data_dir=None,
+  download=False,
+):
+  """Returns digits as a `Source` of (image, one-hot target (10,)).
 
   Args:
-    num_examples: 1 to 1,000.
+    num_examples: the first so many; 0 for all there are.
+    bundled: take the 1,000 that come with the package; else TFDS's 60,000, with its 10,000 to test.
     flatten: images are (784,); else (28, 28, 1), for convolutions.
     dtype: of both, "float32" or "float64".
+    data_dir: folder with TFDS data sets; None for TFDS's own choice.
+    download: fetch the data set if it isn't there.
+
+  Raises:
+    ValueError: for more examples than there are, or a damaged file.
+    FileNotFoundError: if the data set is not there.
   """
-  images, labels = arrays(num_examples=num_examples)
-  targets = np.eye(NUM_CLASSES)[labels]
-  if not flatten:
-    images = images.reshape(num_examples, 28, 28, 1)
-  return tf.data.Dataset.from_tensor_slices((images.astype(dtype), targets.astype(dtype)))
+
+  def finished(images, labels):
+    shape = (784,) if flatten else (28, 28, 1)
+    return images.reshape(-1, *shape).astype(dtype), np.eye(NUM_CLASSES, dtype=dtype)[labels]
+
+  if bundled:
+    return source.in_memory(*finished(*arrays(num_examples=num_examples or 1000)))
+  where = {"data_dir": data_dir, "download": download}
+  images, labels = tfds.arrays("mnist", "train", num_examples=num_examples, **where)
+  test_images, test_labels = tfds.arrays("mnist", "test", **where)
+  return source.in_memory(
+    *finished(images / np.float32(255), labels),
+    test=finished(test_images / np.float32(255), test_labels),
+  )

@@ -1,7 +1,8 @@
 """Linear regression whose Hessian has a prescribed spectrum, to test everything else with."""
 
 import numpy as np
-import tensorflow as tf
+
+from tf_hessian.data import source
 
 
 def eigenvalues(*, num_parameters=100, outliers=(1.0, 2.0, 5.0), bulk=0.1):
@@ -27,7 +28,7 @@ def eigenvalues(*, num_parameters=100, outliers=(1.0, 2.0, 5.0), bulk=0.1):
   return values
 
 
-def dataset(
+def synthetic(
   *,
   num_examples=400,
   num_parameters=100,
@@ -36,7 +37,7 @@ def dataset(
   seed=0,
   dtype="float32",
 ):
-  """Returns (input (n,), target (1,)) such that the mean squared error has that spectrum.
+  """Returns a `Source` of (input (n,), target (1,)) whose mean squared error has that spectrum.
 
   With N inputs as rows of X, the Hessian of the mean of (x w - y)^2 is 2 X'X / N. X is made from
   its singular value decomposition, with random singular vectors.
@@ -62,4 +63,4 @@ def dataset(
   right = np.linalg.qr(rng.standard_normal((num_parameters, num_parameters)))[0]
   inputs = left * np.sqrt(values * num_examples / 2) @ right.T
   targets = rng.standard_normal((num_examples, 1))
-  return tf.data.Dataset.from_tensor_slices((inputs.astype(dtype), targets.astype(dtype)))
+  return source.in_memory(inputs.astype(dtype), targets.astype(dtype))

@@ -86,20 +86,21 @@ class LocalCluster:
         self._output(name, line.rstrip("\n"))
 
 
-def run(arguments, /, *, workers, ps):
-  """Runs tf_hessian.bin.spectrum in all roles.
+def run(arguments, /, *, workers, ps, command="spectrum"):
+  """Runs a command of tf_hessian.bin in all roles.
 
   Args:
     arguments: list of its arguments, without --strategy.
     workers: number of workers.
     ps: number of parameter servers; 0 for equal workers.
+    command: "spectrum" or "train".
 
   Returns:
     The chief's exit code.
   """
   strategy = "parameter_server" if ps else "multi_worker"
-  command = [sys.executable, "-m", "tf_hessian.bin.spectrum", *arguments, f"--strategy={strategy}"]
-  with LocalCluster(command, workers=workers, ps=ps) as cluster:
+  whole = [sys.executable, "-m", f"tf_hessian.bin.{command}", *arguments, f"--strategy={strategy}"]
+  with LocalCluster(whole, workers=workers, ps=ps) as cluster:
     return cluster.wait()
 
 

@@ -5,46 +5,78 @@ import pathlib
 
 from absl import logging
 
-from tf_hessian import files
+from tf_hessian import files, plotting
 from tf_hessian.distribute import cluster
 from tf_hessian.experiments import density_run, environment, experiment
+from tf_hessian.training import checkpoints
 from tf_hessian.training import train as training
 
 
-def train(config, workdir, /):
-  """Trains the model of a config into a folder.
+def train(
+  config,
+  workdir,
+  /,
+  *,
+  data_dir=None,
+  download=False,
+  strategy="one_device",
+  num_devices=0,
+  patience=600.0,
+):
+  """Trains the model of a config into a folder, or takes part in that as a task of a cluster.
 
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
-    workdir: folder for model.keras, train.csv, train.json and config.json.
+    workdir: folder for model.keras, checkpoints/, train.csv, train.json and config.json; of all
+      workers the same.
+    data_dir: folder with TFDS data sets; None for TFDS's own choice.
+    download: fetch a data set that isn't there.
+    strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
+    num_devices: number of replicas of "mirrored".
+    patience: seconds that the processes of "parameter_server" wait for each other.
 
   Returns:
-    dict: loss, accuracy, epochs.
+    dict; see `training.train.train`. None in processes other than the chief.
 
   Raises:
     ValueError: for a bad config, another config's folder, or training that fails.
-    OSError: if the folder can't be written.
+    OSError: if the data or a checkpoint are missing, the folder can't be written, or (ClusterError)
+      other processes of the cluster are gone.
   """
-  setup = experiment.build(config)
-  workdir = pathlib.Path(workdir)
-  done = workdir / "train.json"
-  finished = done.exists() and (workdir / "model.keras").exists()
-  _claim(workdir, setup.config, finished)
-  if finished:
-    try:
-      result = json.loads(done.read_text())
-    except ValueError as e:
-      raise ValueError(f"{done}: damaged ({e}); delete it to train again") from e
-    logging.info("%s: already trained", workdir)
-    return result
-  return training.train(
-    setup.new_model(),
-    setup.loss,
-    setup.examples,
-    setup.config["train"],
-    workdir,
-    seed=setup.config["seed"],
-  )
+  values = experiment.check(config)
+  if "train" not in values:
+    raise ValueError("config: missing field 'train', which says how to train")
+  if cluster.serves(strategy):
+    serve(config=values, patience=patience, deterministic=False)
+    return None
+  strategies = cluster.make_strategy(strategy, num_devices=num_devices)
+  with cluster.released(strategy):
+    setup = experiment.build(config, data_dir=data_dir, download=download)
+    workdir = pathlib.Path(workdir)
+    done = workdir / "train.json"
+    finished = done.exists() and (workdir / "model.keras").exists()
+    if strategies is None or strategies.extended.should_checkpoint:
+      _claim(workdir, setup.config, finished)
+    if finished:
+      logging.info("%s: already trained", workdir)
+      return _read_json(done, "delete it to train again")
+    return training.train(
+      setup.new_model,
+      setup.task,
+      setup.source,
+      setup.config["train"],
+      workdir,
+      seed=setup.config["seed"],
+      strategy=strategies,
+      patience=patience,
+    )
+
+
+def _read_json(path, remedy):
+  try:
+    return json.loads(path.read_text())
+  except ValueError as e:
+    raise ValueError(f"{path}: damaged ({e}); {remedy}") from e
 
 
 def _claim(workdir, config, finished):
@@ -60,7 +92,7 @@ def _claim(workdir, config, finished):
     try:
       found = json.loads(path.read_text())
       if not finished:
-        found["train"] |= {k: config["train"][k] for k in ("until_accuracy", "max_epochs")}
+        found["train"] |= {k: config["train"][k] for k in ("until_accuracy", "max_steps")}
       different = [k for k in keys if found[k] != config[k]]
     except (ValueError, KeyError, TypeError) as e:
       raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
@@ -79,7 +111,7 @@ def _check_trained(workdir, config):
     return
   found = json.loads(path.read_text())
   config = json.loads(json.dumps(config))
-  different = [k for k in ("model", "train") if found.get(k) != config[k]]
+  different = [k for k in ("model", "train") if found.get(k) != config.get(k)]
   if different:
     raise ValueError(
       f"{workdir}: its model was trained with another config ({', '.join(different)}); leave those "
@@ -94,8 +126,12 @@ def spectrum(
   *,
   checkpoint=None,
   initial=False,
+  step=None,
+  all_steps=False,
   check=True,
   progress=True,
+  data_dir=None,
+  download=False,
   strategy="one_device",
   num_devices=0,
   patience=600.0,
@@ -107,11 +143,16 @@ def spectrum(
 
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
-    workdir: the results go to its folder `spectrum` (`spectrum_initial` with `initial`).
+    workdir: the results go to its folder `spectrum` (`spectrum_initial` with `initial`,
+      `spectra/step_<n>` with `step` and `all_steps`).
     checkpoint: path of the model; by default `workdir`/model.keras.
     initial: measure the initial weights instead.
+    step: measure the checkpoint of that step of training instead.
+    all_steps: measure the checkpoints of all steps, one after the other, and draw them together.
     check: check the operator first.
     progress: show progress.
+    data_dir: folder with TFDS data sets; None for TFDS's own choice.
+    download: fetch a data set that isn't there.
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
     num_devices: number of replicas of "mirrored".
     patience: seconds that the processes of "parameter_server" wait for each other.
@@ -124,9 +165,11 @@ def spectrum(
 
   Raises:
     ValueError: for a bad config or checkpoint, or another run's folder.
-    OSError: if the checkpoint is missing, the folder can't be written, or (ClusterError) other
-      processes of the cluster are gone.
+    OSError: if the checkpoint or the data are missing, the folder can't be written, or
+      (ClusterError) other processes of the cluster are gone.
   """
+  if sum(map(bool, (checkpoint, initial, step is not None, all_steps))) > 1:
+    raise ValueError("checkpoint, initial, step and all_steps exclude each other")
   values = experiment.check(config)
   if cluster.serves(strategy):
     serve(config=values, patience=patience, deterministic=deterministic)
@@ -139,9 +182,57 @@ def spectrum(
     "jit_compile": jit_compile,
     "recompute_blocks": recompute_blocks,
   }
+  workdir = pathlib.Path(workdir)
   with cluster.released(strategy):
-    setup = experiment.build(config)
-    return _measure(setup, pathlib.Path(workdir), checkpoint, initial, check, progress, options)
+    setup = experiment.build(config, data_dir=data_dir, download=download)
+    own_file = setup.config["model"]["name"] == "keras_file" and "train" not in setup.config
+    if all_steps or step is not None:
+      return _measure_steps(setup, workdir, step, check, progress, options)
+    if initial or (own_file and checkpoint is None):
+      model = setup.new_model()
+    else:
+      model = checkpoints.load_model(checkpoint or workdir / "model.keras")
+      if checkpoint is None:
+        _check_trained(workdir, setup.config)
+    folder = workdir / ("spectrum_initial" if initial else "spectrum")
+    result, picture = _measure(setup, model, folder, check, progress, options)
+    return _FOLLOWED if result is None else report(result, picture)
+
+
+_FOLLOWED = "the chief has finished, and has the result"
+
+
+def _measure_steps(setup, workdir, step, check, progress, options):
+  """Measures the checkpoint of one step, or of all (None); returns a report."""
+  saved = checkpoints.saved_steps(workdir)
+  if not saved:
+    raise FileNotFoundError(
+      f"{workdir}: there are no checkpoints of steps; name them in config.train.checkpoint_steps, "
+      "and train"
+    )
+  if step is not None and step not in saved:
+    raise FileNotFoundError(
+      f"{workdir}: there is no checkpoint of step {step}; there are {', '.join(map(str, saved))}"
+    )
+  _check_trained(workdir, setup.config)
+  results, texts = {}, []
+  for number in saved if step is None else [step]:
+    logging.info("checkpoint of step %d", number)
+    model = checkpoints.load_model(saved[number])
+    folder = workdir / "spectra" / saved[number].stem
+    result, picture = _measure(setup, model, folder, check, progress, options)
+    if result is not None:
+      results[number] = result
+      texts.append(f"step {number}\n{report(result, picture)}")
+  if not results:
+    return _FOLLOWED
+  if step is None:
+    picture = workdir / "spectra" / "spectra.png"
+    _draw(lambda: plotting.plot_steps(results, picture, **setup.config["density"]))
+    summaries = {n: r.summary() for n, r in results.items()}
+    files.write_text(workdir / "spectra" / "spectra.json", json.dumps(summaries, indent=2))
+    texts.append(f"all steps             {picture}")
+  return "\n".join(texts)
 
 
 def serve(*, config=None, patience=600.0, deterministic=True):
@@ -161,14 +252,8 @@ def serve(*, config=None, patience=600.0, deterministic=True):
   cluster.serve(identity, patience=patience, deterministic=deterministic)
 
 
-def _measure(setup, workdir, checkpoint, initial, check, progress, options):
-  if initial:
-    model = setup.new_model()
-  else:
-    model = training.load_model(checkpoint or workdir / "model.keras")
-    if checkpoint is None:
-      _check_trained(workdir, setup.config)
-  folder = workdir / ("spectrum_initial" if initial else "spectrum")
+def _measure(setup, model, folder, check, progress, options):
+  """Measures a model; returns (`Spectrum`, path of the picture), or (None, None) on followers."""
   operator = setup.operator(model, **options)
   result = density_run.estimate_spectrum(
     operator,
@@ -181,14 +266,20 @@ def _measure(setup, workdir, checkpoint, initial, check, progress, options):
     config=setup.config,
   )
   if not operator.engine.leads:
-    return "the chief has finished, and has the result"
+    return None, None
   picture = folder / "spectrum.png"
+  error = _draw(lambda: result.plot(picture, **setup.config["density"]))
+  return result, f"none ({error})" if error else picture
+
+
+def _draw(function):
+  """Draws a picture; the numbers are worth having without it, so an error is returned."""
   try:
-    result.plot(picture, **setup.config["density"])
-  except (ValueError, OSError) as e:  # the numbers are worth having without it
+    function()
+  except (ValueError, OSError) as e:
     logging.error("no picture: %s", e)
-    picture = f"none ({e})"
-  return report(result, picture)
+    return e
+  return None
 
 
 def report(result, picture, /):

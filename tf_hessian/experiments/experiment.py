@@ -7,23 +7,63 @@ import keras
 import tensorflow as tf
 
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.data import mnist, synthetic
-from tf_hessian.models import cifar_resnet, mlp
+from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
+from tf_hessian.models import cifar_resnet, filters, imagenet_resnet, inception_v3, mlp, vgg
 from tf_hessian.numerics import checks
+from tf_hessian.training import checkpoints, schedules
+from tf_hessian.training.task import Task
 
-MODELS = {"mlp": mlp.mlp, "cifar_resnet": cifar_resnet.cifar_resnet}
-DATA = {"mnist": mnist.dataset, "synthetic": synthetic.dataset}
-
-_SECTIONS = {
-  "seed": None,
-  "model": None,
-  "data": None,
-  "loss": None,
-  "train": {"batch_size", "learning_rate", "momentum", "epochs", "until_accuracy", "max_epochs"},
-  "hessian": {"batch_size", "training", "mode", "variables", "num_shards"},
-  "lanczos": {"draws", "steps"},
-  "density": {"sigma_squared", "relative"},
+MODELS = {
+  "cifar_resnet": cifar_resnet.cifar_resnet,
+  "imagenet_resnet18": imagenet_resnet.imagenet_resnet18,
+  "inception_v3": inception_v3.inception_v3,
+  "keras_file": lambda *, path: checkpoints.load_model(path),
+  "mlp": mlp.mlp,
+  "vgg11": vgg.vgg11,
 }
+DATA = {
+  "cifar10": cifar10.cifar10,
+  "function": function.function,
+  "imagenet2012": imagenet.imagenet2012,
+  "mnist": mnist.mnist,
+  "synthetic": synthetic.synthetic,
+}
+
+# What each section has, and the values of what may be left out.
+_REQUIRED = object()
+_SECTIONS = {
+  "train": {
+    "batch_size": _REQUIRED,
+    "learning_rate": _REQUIRED,
+    "momentum": _REQUIRED,
+    "steps": _REQUIRED,
+    "per_replica": False,
+    "schedule": "constant",
+    "decay_steps": (),
+    "decay_factor": 0.1,
+    "zero_steps": 0,
+    "until_accuracy": 0.0,
+    "max_steps": 0,
+    "checkpoint_steps": (),
+    "log_every": 100,
+    "test_every": 0,
+    "test_examples": 0,
+  },
+  "hessian": {
+    "batch_size": _REQUIRED,
+    "training": _REQUIRED,
+    "mode": "",
+    "variables": "",
+    "num_shards": 16,
+    "num_examples": 0,
+    "augment": False,
+    "filter_normalization": False,
+  },
+  "lanczos": {"draws": _REQUIRED, "steps": _REQUIRED},
+  "density": {"sigma_squared": _REQUIRED, "relative": False},
+}
+_NAMED = ("model", "data", "loss")  # sections whose fields are those of what they name
+_MACHINE = {"data_dir", "download"}  # arguments of data sets that are no fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +71,33 @@ class Experiment:
   """What a config describes; made by `build`."""
 
   config: dict  # plain values
-  loss: keras.losses.Loss
-  examples: tf.data.Dataset  # single examples (input, target), in a fixed order
+  task: Task
+  source: source.Source
 
   def new_model(self):
     """Returns the model with the initial weights that the config's seed gives."""
     keras.utils.set_random_seed(self.config["seed"])
     return _call("model", MODELS, self.config["model"])
+
+  def measured(self):
+    """Returns the single examples that the Hessian is of, as `config.hessian` asks for them."""
+    section = self.config["hessian"]
+    examples = self.source.examples
+    if section["augment"]:
+      if self.source.augmented is None:
+        raise ValueError("config.hessian.augment: this data set, as configured, isn't augmented")
+      examples = self.source.augmented(self.config["seed"])
+    if section["num_examples"]:
+      if section["num_examples"] > self.source.num_examples:
+        raise ValueError(
+          f"config.hessian.num_examples: expected at most {self.source.num_examples}, got "
+          f"{section['num_examples']}"
+        )
+      examples = examples.take(section["num_examples"])
+    outputs = len(self.task.weights)
+    if outputs > 1:
+      examples = examples.map(lambda x, y, *rest: (x, (y,) * outputs, *rest))
+    return examples
 
   def operator(self, model, *, dtype=None, **options):
     """Returns the `HessianOperator` that `config.hessian` asks for.
@@ -48,7 +108,9 @@ class Experiment:
       **options: further arguments of `HessianOperator`: what concerns the machine.
     """
     section = self.config["hessian"]
-    examples = self.examples
+    if section["filter_normalization"]:
+      filters.normalize_filters(model)
+    examples = self.measured()
     if dtype is not None:
       examples = examples.map(
         lambda *example: tf.nest.map_structure(
@@ -57,8 +119,9 @@ class Experiment:
       )
     return HessianOperator(
       model,
-      self.loss,
+      self.task.loss,
       examples.batch(section["batch_size"]),
+      loss_weights=list(self.task.weights) if len(self.task.weights) > 1 else None,
       variables=section["variables"] or None,
       training=section["training"],
       seed=self.config["seed"],
@@ -71,52 +134,90 @@ class Experiment:
 def check(config, /):
   """Returns a config as plain values, after checking its fields; initialises no device.
 
+  Fields that may be left out get their values, and `config.train` is scaled by
+  `config.schedule_scale`.
+
   Args:
-    config: an `ml_collections.ConfigDict`; see configs/mnist_mlp.py.
+    config: an `ml_collections.ConfigDict`; see configs/cifar10_resnet32.py.
 
   Raises:
     ValueError: for a missing or unknown field, naming the nearest known one.
   """
-  config = config.to_dict()
-  _check_fields("config", config, set(_SECTIONS), required=True)
+  config = {"schedule_scale": 1.0} | config.to_dict()
+  needed = {"seed", "schedule_scale", *_NAMED, *_SECTIONS} - {"train"}
+  _check_fields("config", config, needed | {"train"}, needed)
   for name, fields in _SECTIONS.items():
-    if fields is not None:
-      _check_fields(f"config.{name}", config[name], fields, required=True)
+    if name in config:
+      required = {f for f, value in fields.items() if value is _REQUIRED}
+      _check_fields(f"config.{name}", config[name], set(fields), required)
+      config[name] = {f: config[name].get(f, value) for f, value in fields.items()}
   _check_values(config)
   _arguments("model", MODELS, config["model"])
   _arguments("data", DATA, config["data"])
+  scale = config.pop("schedule_scale")
+  if "train" in config:
+    config["train"] = schedules.scaled(config["train"], scale)
+    schedules.learning_rate(config["train"])
   return config
 
 
-def build(config, /):
-  """Returns the `Experiment` of a config, after checking all its fields; see `check`."""
+def build(config, /, *, data_dir=None, download=False):
+  """Returns the `Experiment` of a config, after checking all its fields; see `check`.
+
+  Args:
+    config: see `check`.
+    data_dir: folder with TFDS data sets; None for TFDS's own choice.
+    download: fetch a data set that isn't there.
+  """
   config = check(config)
-  loss = _loss(config["loss"])
-  examples = _call("data", DATA, config["data"])
-  return Experiment(config, loss, examples)
+  fields = dict(config["loss"])
+  weights = fields.pop("weights", ())
+  loss = _loss(fields)
+  machine = {"data_dir": data_dir, "download": download}
+  examples = _call("data", DATA, config["data"], machine)
+  task = Task(loss, weights=weights, classes=_classes(examples.examples.element_spec))
+  return Experiment(config, task, examples)
+
+
+def _classes(spec):
+  """Returns the number of classes of one-hot targets; 0 for other targets."""
+  target = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+  if not isinstance(target, tf.TensorSpec) or target.shape.rank != 1 or target.shape[0] == 1:
+    return 0
+  return target.shape[0]
 
 
 def _check_values(config):
   """Checks the fields whose values would fail late, or without naming the field."""
   checks.check_seed(config["seed"])
-  for section, field in (
-    ("train", "batch_size"),
-    ("train", "epochs"),
-    ("train", "max_epochs"),
-    ("hessian", "batch_size"),
-    ("hessian", "num_shards"),
-    ("lanczos", "draws"),
-    ("lanczos", "steps"),
-  ):
-    checks.check_count(f"config.{section}.{field}", config[section][field])
-  for section, field in (("train", "learning_rate"), ("density", "sigma_squared")):
-    checks.check_positive(f"config.{section}.{field}", config[section][field])
+  counts = ["hessian.batch_size", "hessian.num_shards", "lanczos.draws", "lanczos.steps"]
+  positive = ["density.sigma_squared", "schedule_scale"]
+  numbers = ["hessian.num_examples"]
+  if "train" in config:
+    counts += ["train.batch_size", "train.steps", "train.log_every"]
+    positive += ["train.learning_rate", "train.decay_factor"]
+    numbers += ["train.zero_steps", "train.max_steps", "train.test_every", "train.test_examples"]
+  for field in counts:
+    checks.check_count(f"config.{field}", _value(config, field))
+  for field in positive:
+    checks.check_positive(f"config.{field}", _value(config, field))
+  for field in numbers:
+    if _value(config, field):
+      checks.check_count(f"config.{field}", _value(config, field))
 
 
-def _call(section, registry, fields):
+def _value(config, field):
+  for name in field.split("."):
+    config = config[name]
+  return config
+
+
+def _call(section, registry, fields, machine=()):
   """Calls the function that a section names with the section's other fields."""
+  function = registry[fields["name"]]
   arguments = _arguments(section, registry, fields)
-  return registry[fields["name"]](**arguments)
+  known = inspect.signature(function).parameters
+  return function(**arguments, **{k: v for k, v in dict(machine).items() if k in known})
 
 
 def _arguments(section, registry, fields):
@@ -124,7 +225,7 @@ def _arguments(section, registry, fields):
   name = fields.get("name")
   checks.check_choice(f"config.{section}.name", name, registry)
   arguments = {k: v for k, v in fields.items() if k != "name"}
-  known = set(inspect.signature(registry[name]).parameters)
+  known = set(inspect.signature(registry[name]).parameters) - _MACHINE
   _check_fields(f"config.{section}", arguments, known)
   return arguments
 
@@ -134,9 +235,10 @@ def _loss(fields):
   return _call("loss", losses, fields)
 
 
-def _check_fields(where, found, known, required=False):
+def _check_fields(where, found, known, required=()):
   for name in found:
     if name not in known:
       raise ValueError(f"{where}: unknown field {name!r}{checks.nearest(name, known)}")
-  if required and known - set(found):
-    raise ValueError(f"{where}: missing field {sorted(known - set(found))[0]!r}")
+  for name in sorted(required):
+    if name not in found:
+      raise ValueError(f"{where}: missing field {name!r}")

@@ -2,6 +2,8 @@
 
 import keras
 
+from tf_hessian.models import normalization as norm
+
 
 @keras.saving.register_keras_serializable(package="tf_hessian")
 class PaddedShortcut(keras.layers.Layer):
@@ -30,8 +32,9 @@ def cifar_resnet(
   depth=32,
   num_classes=10,
   input_shape=(32, 32, 3),
-  batch_norm=True,
+  normalization="batch",
   residual=True,
+  width=16,
   dropout_rate=0.0,
 ):
   """Builds a ResNet for small images, which returns logits.
@@ -42,18 +45,23 @@ def cifar_resnet(
     depth: number of weight layers, 6n + 2.
     num_classes: number of logits.
     input_shape: (height, width, channels).
-    batch_norm: False leaves batch normalization out and gives the convolutions biases.
+    normalization: "batch"; "population" for `PopulationNormalization`; "none" leaves it out and
+      gives the convolutions biases.
     residual: False leaves the shortcuts out.
+    width: channels of the first stage; the next two have twice and four times as many.
     dropout_rate: dropout before the logits; 0 adds no layer.
 
   Returns:
     A built `keras.Model`: (batch, *input_shape) -> (batch, num_classes).
 
   Raises:
-    ValueError: if depth is not 6n + 2 with n >= 1.
+    ValueError: if depth is not 6n + 2 with n >= 1, or for another normalization.
   """
+  norm.check(normalization)
   if depth < 8 or (depth - 2) % 6:
     raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 with n >= 1, got {depth}")
+
+  plain = normalization == "none"
 
   def convolution(x, filters, name, *, stride=1):
     x = keras.layers.Conv2D(
@@ -61,11 +69,12 @@ def cifar_resnet(
       3,
       strides=stride,
       padding="same",
-      use_bias=not batch_norm,
-      kernel_initializer="he_normal",
+      use_bias=plain,
+      # Without normalization, He's factor of 2 makes the residual sums explode.
+      kernel_initializer=keras.initializers.VarianceScaling(1.0 if plain else 2.0),
       name=f"{name}_conv",
     )(x)
-    return keras.layers.BatchNormalization(name=f"{name}_bn")(x) if batch_norm else x
+    return norm.normalize(x, normalization, name=f"{name}_bn")
 
   def block(x, filters, name, *, stride):
     y = convolution(x, filters, f"{name}_1", stride=stride)
@@ -78,9 +87,9 @@ def cifar_resnet(
     return keras.layers.ReLU(name=f"{name}_2_relu")(y)
 
   inputs = keras.Input(input_shape, name="image")
-  x = convolution(inputs, 16, "stem")
+  x = convolution(inputs, width, "stem")
   x = keras.layers.ReLU(name="stem_relu")(x)
-  for stage, filters in enumerate((16, 32, 64), 1):
+  for stage, filters in enumerate((width, 2 * width, 4 * width), 1):
     for i in range(1, (depth - 2) // 6 + 1):
       stride = 2 if stage > 1 and i == 1 else 1
       x = block(x, filters, f"stage{stage}_block{i}", stride=stride)

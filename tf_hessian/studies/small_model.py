@@ -13,7 +13,7 @@ from tf_hessian.curvature import exact
 from tf_hessian.curvature.precision import float64_model
 from tf_hessian.experiments import commands, density_run, experiment
 from tf_hessian.numerics import dense, density, probes, quadrature
-from tf_hessian.training import train as training
+from tf_hessian.training import checkpoints
 
 PAPER_SIGMA_SQUARED = 1e-5
 PAPER_STEPS = 90
@@ -50,7 +50,7 @@ def verify(config, workdir, /, *, num_draws=10, progress=True):
   workdir = pathlib.Path(workdir)
   commands.train(config, workdir)
   setup = experiment.build(config)
-  model = float64_model(training.load_model(workdir / "model.keras"))
+  model = float64_model(checkpoints.load_model(workdir / "model.keras"))
   operator = setup.operator(model, dtype="float64")
 
   numbers = {"n": operator.shape[0], "loss": operator.loss()}

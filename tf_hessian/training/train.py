@@ -1,172 +1,276 @@
-"""Training by Keras, one epoch at a time, resumable, until the training set is fitted."""
+"""Training by SGD for a number of steps, on any strategy, resumable."""
 
-import csv
-import io
+import functools
 import json
 import math
 import pathlib
+import sys
 import time
-import zipfile
 
 from absl import logging
 import keras
-import tensorflow as tf
+import numpy as np
+import tqdm
 
 from tf_hessian import files
+from tf_hessian.training import schedules, steppers
+from tf_hessian.training.checkpoints import load_model, save_model, saved_steps, step_path
+from tf_hessian.training.record import Record
 
-_SAVE_SECONDS = 2.0  # epochs of small models are shorter than what saving takes
+_SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
+_SAVE_FACTOR = 20
 
 
-def train(model, loss, examples, config, workdir, /, *, seed=0, verbose=True):
+def train(
+  new_model,
+  task,
+  source,
+  config,
+  workdir,
+  /,
+  *,
+  seed=0,
+  strategy=None,
+  patience=600.0,
+  verbose=True,
+):
   """Trains a model by SGD and saves it; goes on where an interrupted run stopped.
 
-  The order of the examples in an epoch depends on the seed and the epoch alone, so an interrupted
-  run ends with the weights of an undisturbed one.
+  A batch depends on the seed and its step alone, so on one device an interrupted run ends with the
+  weights of an undisturbed one. Workers of a `ParameterServerStrategy` train independently of each
+  other, on batches of their own: their number of steps is that of all together.
 
   Args:
-    model: a Keras model that returns logits.
-    loss: a Keras loss.
-    examples: finite `tf.data.Dataset` of single examples (input, target).
-    config: dict: batch_size, learning_rate, momentum, epochs, until_accuracy (0: none), max_epochs.
-    workdir: folder for the checkpoint model.keras, the log train.csv, and train.json.
-    seed: seed of the order of the examples.
-    verbose: log about ten lines over the schedule.
+    new_model: function () -> Keras model with its initial weights.
+    task: a `task.Task`.
+    source: a `data.source.Source`, or what is like one.
+    config: dict; see `schedules.learning_rate`, and:
+      batch_size, per_replica (it is that of a replica, else of all together),
+      momentum, steps, until_accuracy (on the training set; goes on after `steps` until it is
+      reached, at most to max_steps; 0: none), checkpoint_steps (0 is the initial weights; the last
+      step comes by itself), log_every, test_every (0: only at the end), test_examples (how many of
+      the training and of the test set to measure on; 0 for all).
+    workdir: folder for model.keras, checkpoints/step_*.keras, train.csv, train.json.
+    seed: seed of the order of the examples and of their augmentation.
+    strategy: a `tf.distribute.Strategy`; None for one device.
+    patience: seconds that a `ParameterServerStrategy` waits while all workers are gone.
+    verbose: log, and show a bar on a terminal.
 
   Returns:
-    dict: loss, accuracy (if there is one), epochs.
+    dict: steps; loss, excess over the lowest loss there is, accuracy, all on the training set
+    outside of training mode; the same of the test set, named test_*. None on workers other than
+    the chief.
 
   Raises:
-    ValueError: if the loss is not finite, or the accuracy is not reached in max_epochs.
-    OSError: if the folder can't be written.
+    ValueError: if the loss is not finite, or the accuracy is not reached in max_steps.
+    OSError: if the folder can't be written, or (ClusterError) a parameter server is gone.
   """
-  workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  optimizer = keras.optimizers.SGD(config["learning_rate"], momentum=config["momentum"])
-  metrics = ["accuracy"] if config["until_accuracy"] else []
-  model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
-  optimizer.build(model.trainable_variables)
-  steps_per_epoch = math.ceil(int(examples.cardinality()) / config["batch_size"])
-  rows = _restore(model, steps_per_epoch, workdir)
-  saved = time.monotonic()
-  last = max(config["epochs"], config["max_epochs"] if config["until_accuracy"] else 0)
-  while len(rows) < last and not _finished(model, examples, config, len(rows)):
-    rows.append(_epoch(model, examples, config, seed, len(rows)))
-    if verbose and len(rows) % max(1, config["epochs"] // 10) == 0:
-      values = ", ".join(f"{k} {v:.4f}" for k, v in rows[-1].items() if k != "epoch")
-      logging.info("epoch %d: %s", len(rows), values)
-    if time.monotonic() - saved > _SAVE_SECONDS:
-      _save_state(model, rows, workdir)
-      saved = time.monotonic()
+  stepper = steppers.make_stepper(
+    strategy, new_model, functools.partial(_new_optimizer, config), task, patience=patience
+  )
+  copy = None
+  if strategy is not None:
+    copy = new_model(), _new_optimizer(config)
+    copy[1].build(copy[0].trainable_variables)
+  return _Training(stepper, copy, task, source, config, workdir, seed, verbose).run()
 
-  result = evaluate(model, examples) | {"epochs": len(rows)}
-  save_model(model, workdir / "model.keras")
-  if config["until_accuracy"] and result["accuracy"] < config["until_accuracy"]:
-    _save_state(model, rows, workdir)
-    raise ValueError(
-      f"training: accuracy {result['accuracy']:.4f} after max_epochs = {config['max_epochs']}, "
-      f"expected {config['until_accuracy']}; the model is saved, raise max_epochs to go on"
+
+def _new_optimizer(config):
+  return keras.optimizers.SGD(schedules.learning_rate(config), momentum=config["momentum"])
+
+
+class _Training:
+  """One start of a training."""
+
+  def __init__(self, stepper, copy, task, source, config, workdir, seed, verbose):
+    self._stepper = stepper
+    # What is saved and evaluated: the model itself, or a copy on this process's own device.
+    self._copied = copy is not None
+    self._model, self._optimizer = copy or (stepper.model, stepper.optimizer)
+    self._model.compile(self._optimizer)
+    self._task = task
+    self._source = source
+    self._config = config
+    self._workdir = pathlib.Path(workdir)
+    self._leads = stepper.leads
+    self._verbose = verbose and self._leads
+    self._size = config["batch_size"] * (stepper.replicas if config["per_replica"] else 1)
+    if self._size % stepper.replicas:
+      raise ValueError(
+        f"config.train.batch_size: expected a multiple of the {stepper.replicas} replicas, got "
+        f"{self._size}"
+      )
+    self._seed = seed if stepper.in_step else None
+    self._last = max(config["steps"], config["max_steps"] if config["until_accuracy"] else 0)
+    self._record = None
+    self._begin = None
+    self._saved = time.monotonic()
+    self._pause = _SAVE_SECONDS
+
+  def run(self):
+    self._workdir.mkdir(parents=True, exist_ok=True)
+    self._record = Record(self._workdir, verbose=self._verbose)
+    step = self._restore()
+    self._stepper.start(self._source.batches(self._seed, step, self._size))
+    self._begin = time.monotonic() - self._record.seconds
+    if step == 0 and 0 in self._config["checkpoint_steps"]:
+      self._pull()
+      self._save_step(0)
+    bar = tqdm.tqdm(
+      total=self._last,
+      initial=step,
+      unit="step",
+      disable=not (self._verbose and sys.stderr.isatty()),
+      dynamic_ncols=True,
     )
-  files.write_text(workdir / "train.csv", _table(rows))
-  files.write_text(workdir / "train.json", json.dumps(result, indent=2))
-  (workdir / "training.keras").unlink(missing_ok=True)
-  return result
+    with bar:
+      while step < self._last and not self._finished(step):
+        row, step = self._advance(step)
+        bar.update(step - bar.n)
+        bar.set_postfix(loss=row["loss"], refresh=False)
+    return self._end(step)
 
+  def _advance(self, step):
+    """Runs to the next step at which there is something to do; returns its row, and the step."""
+    config = self._config
+    stops = {self._last, config["steps"], *config["checkpoint_steps"]}
+    stops |= {(step // n + 1) * n for n in (config["log_every"], config["test_every"]) if n}
+    stop = min(s for s in stops if s > step)
+    rate = float(self._stepper.optimizer.learning_rate)
+    loss, right, examples = self._stepper.run(stop - step)
+    if not math.isfinite(loss):
+      raise ValueError(
+        f"training: the loss is {loss / examples} in steps {step} to {stop - 1}; lower the "
+        f"learning rate. {self._kept()}"
+      )
+    row = {"step": stop, "learning_rate": rate}
+    row |= self._task.summary(loss / examples, right / examples)
+    tests = config["test_every"] and stop % config["test_every"] == 0
+    saves = stop in config["checkpoint_steps"] or stop in (config["steps"], self._last)
+    due = self._due()
+    if tests or saves or due:
+      self._pull()
+    if tests and stop < self._last and self._leads:
+      row |= self._test()
+    row["seconds"] = time.monotonic() - self._begin
+    self._record.add(row)
+    if saves:
+      self._save_step(stop)
+    if saves or due:
+      self._save_state()
+    return row, stop
 
-def _epoch(model, examples, config, seed, epoch):
-  """Trains one epoch; returns its row of the log."""
-  # A seed from both, so that an epoch can be repeated by itself.
-  pair = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), epoch)
-  order = examples.shuffle(int(examples.cardinality()), seed=int(pair[0]))
-  history = model.fit(order.batch(config["batch_size"]), verbose=0, shuffle=False).history
-  row = {"epoch": epoch} | {k: v[0] for k, v in history.items()}
-  if not math.isfinite(row["loss"]):
-    raise ValueError(
-      f"training: the loss is {row['loss']} after epoch {epoch + 1}; lower the learning rate"
-    )
-  return row
+  def _finished(self, step):
+    """Whether the accuracy that the steps after `steps` are for is reached."""
+    if step < self._config["steps"]:
+      return False
+    target = self._config["until_accuracy"]
+    if not target:
+      return True
+    self._pull()
+    return self._measure(self._source.examples)["accuracy"] >= target
 
+  def _end(self, step):
+    self._pull()
+    if not self._leads:
+      return None
+    result = {"steps": step} | self._measure(self._source.examples) | self._test()
+    save_model(self._model, self._workdir / "model.keras")
+    target = self._config["until_accuracy"]
+    if target and result["accuracy"] < target:
+      self._save_state()
+      raise ValueError(
+        f"training: accuracy {result['accuracy']:.4f} after max_steps = {step}, expected {target}; "
+        "the model is saved, raise max_steps to go on"
+      )
+    self._record.save()
+    files.write_text(self._workdir / "train.json", json.dumps(result, indent=2))
+    (self._workdir / "training.keras").unlink(missing_ok=True)
+    return result
 
-def _finished(model, examples, config, epochs):
-  if epochs < config["epochs"]:
-    return False
-  target = config["until_accuracy"]
-  return not target or evaluate(model, examples)["accuracy"] >= target
+  def _measure(self, examples):
+    return self._task.evaluate(self._model, examples, most=self._config["test_examples"])
 
+  def _test(self):
+    if self._source.test is None:
+      return {}
+    return {f"test_{k}": v for k, v in self._measure(self._source.test).items()}
 
-def _save_state(model, rows, workdir):
-  """Records log, weights and optimizer; the optimizer's count says how many rows are valid."""
-  files.write_text(workdir / "train.csv", _table(rows))
-  save_model(model, workdir / "training.keras")
+  def _due(self):
+    """Whether it is time to save the state. Of several processes all must agree, so: always."""
+    return self._stepper.several or time.monotonic() - self._saved > self._pause
 
+  def _pull(self):
+    """Brings the variables here, if they are not."""
+    if not self._copied:
+      return
+    values = self._stepper.values()
+    for variable, value in zip(self._variables, values, strict=True):
+      variable.assign(value)
 
-def _restore(model, steps_per_epoch, workdir):
-  """Takes over what an interrupted run saved; returns the rows of its log."""
-  path, log = workdir / "training.keras", workdir / "train.csv"
-  if not path.exists():
-    return []
-  try:
-    found = load_model(path, compiled=True)
-    rows = [
-      {k: int(v) if k == "epoch" else float(v) for k, v in row.items()}
-      for row in csv.DictReader(io.StringIO(log.read_text()))
-    ]
-  except (OSError, ValueError) as e:
-    logging.warning("training begins again: %s", e)
-    return []
-  for a, b in zip(model.variables, found.variables, strict=True):
-    a.assign(b)
-  for a, b in zip(model.optimizer.variables, found.optimizer.variables, strict=True):
-    a.assign(b)
-  epochs = int(model.optimizer.iterations) // steps_per_epoch
-  logging.info("%s: training goes on after epoch %d", workdir, epochs)
-  return rows[:epochs]
+  @property
+  def _variables(self):
+    return [*self._model.variables, *self._optimizer.variables]
 
+  def _check_finite(self, step):
+    for variable in self._variables:
+      if not np.isfinite(variable.numpy()).all():
+        raise ValueError(
+          f"training: {variable.path} is not finite after step {step}; lower the learning rate. "
+          f"{self._kept()}"
+        )
 
-def _table(rows):
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]) if rows else ["epoch"], lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+  def _kept(self):
+    """Says what is left after a failure."""
+    steps = list(saved_steps(self._workdir).values())
+    for path in [self._workdir / "training.keras", *steps[::-1]]:
+      if path.exists():
+        return f"The last good checkpoint is {path}"
+    return "No checkpoint was saved yet"
 
+  def _save_step(self, step):
+    """Writes the named checkpoint of a step."""
+    self._check_finite(step)
+    if self._leads:
+      save_model(self._model, step_path(self._workdir, step))
 
-def evaluate(model, examples, /):
-  """Returns the mean loss, and accuracy if compiled, over all examples: a dict of floats."""
-  return {
-    k: float(v)
-    for k, v in model.evaluate(examples.batch(1000), verbose=0, return_dict=True).items()
-  }
+  def _save_state(self):
+    """Writes log, weights and optimizer; the optimizer's count says how many rows are valid."""
+    self._check_finite(int(self._optimizer.iterations))
+    if not self._leads:
+      return
+    begin = time.monotonic()
+    self._record.save()
+    save_model(self._model, self._workdir / "training.keras", compiled=True)
+    self._saved = time.monotonic()
+    self._pause = max(_SAVE_SECONDS, _SAVE_FACTOR * (self._saved - begin))
 
+  def _restore(self):
+    """Takes over what an interrupted run saved; returns its step."""
+    step, values = self._saved_state()
+    if self._stepper.several:
+      mean = self._stepper.mean(step)
+      if mean != step:
+        raise ValueError(
+          f"{self._workdir}: this worker found step {step} in it, and others found another; all "
+          "workers need the same folder"
+        )
+    if values is not None:
+      self._stepper.set_values(values)
+      logging.info("%s: training goes on after step %d", self._workdir, step)
+    return step
 
-def save_model(model, path, /):
-  """Writes a `.keras` file, whole or not at all."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f".{path.name}.partial.keras")
-  try:
-    model.save(temporary)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
-def load_model(path, /, *, compiled=False):
-  """Reads a `.keras` file.
-
-  Args:
-    path: the file.
-    compiled: read the optimizer's state too.
-
-  Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if it is damaged.
-  """
-  if not pathlib.Path(path).exists():
-    raise FileNotFoundError(f"{path}: there is no such checkpoint; train the model first")
-  try:
-    with zipfile.ZipFile(path) as archive:
-      damaged = archive.testzip()
-    if damaged:
-      raise ValueError(f"{damaged} has a wrong checksum")
-    return keras.models.load_model(path, compile=compiled)
-  except Exception as e:  # a damaged archive fails in many ways inside zipfile, h5py and Keras
-    raise ValueError(f"{path}: not a Keras model, or damaged ({e})") from e
+  def _saved_state(self):
+    """Returns (step, values of all variables) of what was saved; (0, None) if nothing was."""
+    path = self._workdir / "training.keras"
+    if not path.exists():
+      return 0, None
+    try:
+      found = load_model(path, compiled=True)
+      step = int(found.optimizer.iterations)
+      self._record.restore(step)
+    except (OSError, ValueError) as e:
+      logging.warning("training begins again: %s", e)
+      self._record.rows = []
+      return 0, None
+    return step, [v.numpy() for v in [*found.variables, *found.optimizer.variables]]

@@ -1,0 +1,75 @@
+"""Data sets of `tensorflow_datasets`, found or downloaded."""
+
+import pathlib
+
+import numpy as np
+
+
+def builder(name, /, *, data_dir=None, download=False):
+  """Returns the TFDS builder of a prepared data set.
+
+  Args:
+    name: TFDS's name.
+    data_dir: folder with TFDS data sets; None for TFDS's own choice.
+    download: prepare it first if it isn't there, by a download if it has to be.
+
+  Raises:
+    FileNotFoundError: if it isn't there, or can't be prepared, with what to do.
+  """
+  import tensorflow_datasets as tfds  # slow to import, and not needed for bundled data
+
+  found = tfds.builder(name, data_dir=data_dir)
+  if found.is_prepared():
+    return found
+  where = pathlib.Path(found.data_dir).parents[1]
+  if not download:
+    raise FileNotFoundError(
+      f"data set {name}: not in {where}; point --data_dir to a folder that has "
+      f"{name}/{found.version}, or add --download to fetch it{_BY_HAND.get(name, '')}"
+    )
+  try:
+    found.download_and_prepare()
+  except (OSError, AssertionError, tfds.download.DownloadError) as e:
+    reason = str(e).strip().split("\n")[0]
+    raise FileNotFoundError(
+      f"data set {name}: it can't be fetched to {where} ({reason}){_BY_HAND.get(name, '')}; or "
+      f"point --data_dir to a folder that has {name}/{found.version}"
+    ) from e
+  return found
+
+
+_BY_HAND = {
+  "imagenet2012": (
+    "; its archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar need an account at "
+    "image-net.org and belong into the folder downloads/manual there"
+  )
+}
+
+
+def arrays(name, split, /, *, num_examples=0, decoders=None, **where):
+  """Returns (images uint8, labels int64) of the first examples of a split, in its order.
+
+  Args:
+    name: see `builder`.
+    split: such as "train".
+    num_examples: how many; 0 for all.
+    decoders: TFDS decoders.
+    **where: see `builder`.
+
+  Raises:
+    FileNotFoundError: see `builder`.
+    ValueError: if there are not so many.
+  """
+  found = builder(name, **where)
+  count = check_num_examples(num_examples, found.info.splits[split].num_examples)
+  read = found.as_dataset(split=f"{split}[:{count}]", batch_size=1000, decoders=decoders)
+  parts = [(e["image"], e["label"]) for e in read.as_numpy_iterator()]
+  images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
+  return images, labels
+
+
+def check_num_examples(wanted, there, /):
+  """Returns the number of examples to take, all for 0; raises ValueError if there are fewer."""
+  if not 0 <= wanted <= there:
+    raise ValueError(f"num_examples: expected 1 to {there}, or 0 for all, got {wanted}")
+  return wanted or there

@@ -1,0 +1,49 @@
+"""Batch normalization, with mini-batch or population statistics, or none."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="tf_hessian")
+class PopulationNormalization(keras.layers.BatchNormalization):
+  """Batch normalization that normalises by its moving statistics in training too (section G).
+
+  In training the mini-batch only moves the statistics, and no gradient flows through them. A step
+  normalises by the statistics that the steps before it have left. They begin at mean 0 and variance
+  1, so the first steps should not learn: the paper spends 400 steps at learning rate 0.
+  """
+
+  def call(self, inputs, training=None, mask=None):
+    outputs = super().call(inputs, training=False, mask=mask)
+    if training and self.trainable:
+      axes = [i for i in range(len(inputs.shape)) if i != self.axis % len(inputs.shape)]
+      x = keras.ops.cast(inputs, self.moving_mean.dtype)
+      moments = keras.ops.moments(x, axes, synchronized=self.synchronized)
+      for moving, value in zip((self.moving_mean, self.moving_variance), moments, strict=True):
+        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+    return outputs
+
+
+NORMALIZATIONS = {
+  "batch": keras.layers.BatchNormalization,
+  "population": PopulationNormalization,
+  "none": None,
+}
+
+
+def normalize(x, kind, /, *, name, **options):
+  """Applies the normalization of that kind, by a layer of that name; "none" returns x itself.
+
+  Args:
+    x: symbolic tensor (batch, height, width, channels).
+    kind: one of `NORMALIZATIONS`.
+    name: of the layer.
+    **options: arguments of `keras.layers.BatchNormalization`.
+  """
+  check(kind)
+  return x if kind == "none" else NORMALIZATIONS[kind](name=name, **options)(x)
+
+
+def check(kind, /):
+  """Raises ValueError if there is no such kind of normalization."""
+  if kind not in NORMALIZATIONS:
+    raise ValueError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {kind!r}")

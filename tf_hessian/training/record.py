@@ -1,0 +1,77 @@
+"""The log of a training: a table, lines, and summaries for TensorBoard."""
+
+import csv
+import importlib.util
+import io
+import pathlib
+
+from absl import logging
+import tensorflow as tf
+
+from tf_hessian import files
+
+COLUMNS = (
+  "step",
+  "learning_rate",
+  "loss",
+  "excess",
+  "accuracy",
+  "test_loss",
+  "test_excess",
+  "test_accuracy",
+  "seconds",
+)
+
+
+class Record:
+  """Rows of `COLUMNS`, in workdir/train.csv and, if tensorboard is installed, workdir/tensorboard.
+
+  Args:
+    workdir: the folder.
+    verbose: log each row too.
+  """
+
+  def __init__(self, workdir, /, *, verbose):
+    self._path = pathlib.Path(workdir) / "train.csv"
+    self._verbose = verbose
+    self.rows = []
+    self._writer = None
+    if importlib.util.find_spec("tensorboard"):
+      self._writer = tf.summary.create_file_writer(str(self._path.parent / "tensorboard"))
+
+  def restore(self, step, /):
+    """Takes over the rows of an interrupted run, up to a step.
+
+    Raises:
+      OSError, ValueError: if there are none, or they are damaged.
+    """
+    table = csv.DictReader(io.StringIO(self._path.read_text()))
+    rows = [{k: float(v) for k, v in row.items() if v} for row in table]
+    self.rows = [row | {"step": int(row["step"])} for row in rows if row["step"] <= step]
+
+  @property
+  def seconds(self):
+    """Time that training has taken up to the last row."""
+    return self.rows[-1]["seconds"] if self.rows else 0.0
+
+  def add(self, row, /):
+    """Adds a row: a dict of some of `COLUMNS`."""
+    self.rows.append(row)
+    if self._verbose:
+      values = (f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "seconds"))
+      logging.info("step %d: %s (%.0f s)", row["step"], ", ".join(values), row["seconds"])
+    if self._writer is not None:
+      with self._writer.as_default(step=row["step"]):
+        for name in row.keys() - {"step", "seconds"}:
+          tf.summary.scalar(name, row[name])
+
+  def save(self):
+    """Writes the table, whole or not at all."""
+    columns = [c for c in COLUMNS if any(c in row for row in self.rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(self.rows)
+    files.write_text(self._path, text.getvalue())
+    if self._writer is not None:
+      self._writer.flush()

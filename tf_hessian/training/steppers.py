@@ -1,0 +1,188 @@
+"""How the steps of a training are run: on one device, on replicas in step, or on free workers.
+
+A stepper has
+
+  model, optimizer    on the devices of its strategy
+  replicas            how many parts a batch of the data set is cut into
+  in_step             whether every step takes the next batch, so that a seed fixes what happens
+  several             whether several processes call the same methods; then all have to
+  leads               whether this process is the one that writes files
+  start(batches)      takes a function (first step, batch size) -> data set of the batches
+  run(count)          runs so many steps; returns their summed (loss, right classes, examples)
+  values()            the values of all variables, arrays
+  set_values(values)  sets them
+"""
+
+import functools
+import time
+
+import tensorflow as tf
+
+from tf_hessian.distribute import errors
+
+_UNIT = 10  # steps that a free worker makes at a time
+_POLL_SECONDS = 0.01
+_LOOK_SECONDS = 5.0
+
+
+def make_stepper(strategy, new_model, new_optimizer, task, /, *, patience=600.0):
+  """Returns the stepper of a `tf.distribute.Strategy`, or of one device for None.
+
+  Args:
+    strategy: the strategy.
+    new_model: function () -> Keras model.
+    new_optimizer: function () -> Keras optimizer.
+    task: a `task.Task`.
+    patience: seconds that a `ParameterServerStrategy` waits while all workers are gone.
+  """
+  arguments = strategy or tf.distribute.get_strategy(), new_model, new_optimizer, task
+  if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+    return Asynchronous(*arguments, patience)
+  return Synchronous(*arguments)
+
+
+class _Stepper:
+  """What the two kinds share: variables, and the function of one step."""
+
+  def __init__(self, strategy, new_model, new_optimizer, task):
+    self.strategy = strategy
+    self.replicas = strategy.num_replicas_in_sync
+    self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    self.leads = strategy.extended.should_checkpoint
+    self._task = task
+    with strategy.scope():
+      self.model = new_model()
+      self.optimizer = new_optimizer()
+      self.optimizer.build(self.model.trainable_variables)
+    self._iterator = None
+    self._run = tf.function(functools.partial(self._steps), autograph=False)
+
+  @property
+  def variables(self):
+    """All variables, the optimizer's too."""
+    return [*self.model.variables, *self.optimizer.variables]
+
+  def values(self):
+    return [v.numpy() for v in self.variables]
+
+  def set_values(self, values):
+    for variable, value in zip(self.variables, values, strict=True):
+      variable.assign(value)
+
+  def mean(self, number):
+    """Returns the mean of what the processes give."""
+
+    @tf.function(autograph=False)
+    def mean():
+      parts = self.strategy.run(lambda: tf.constant(number, tf.float64))
+      return self.strategy.reduce("MEAN", parts, axis=None)
+
+    return float(mean())
+
+  def _steps(self, iterator, count):
+    """Runs so many steps in a graph; returns (summed losses, right classes, examples): float64."""
+
+    def body(i, sums):
+      parts = self.strategy.run(self._step, args=next(iterator))
+      return i + 1, sums + self.strategy.reduce("SUM", parts, axis=None)
+
+    zeros = tf.zeros(3, tf.float64)
+    return tf.while_loop(
+      lambda i, _: i < count, body, [tf.constant(0), zeros], parallel_iterations=1
+    )[1]
+
+  def _step(self, inputs, targets):
+    """Makes a step on a replica's part of a batch; returns what it adds to the sums."""
+    variables = self.model.trainable_variables
+    with tf.GradientTape() as tape:
+      loss, right = self._task.measure(self.model, inputs, targets, training=True)
+      part = loss / self.replicas
+    gradients = tape.gradient(part, [v.value for v in variables])
+    self.optimizer.apply(gradients, variables)
+    size = tf.cast(tf.shape(targets)[0], tf.float64)
+    return tf.stack([tf.cast(loss, tf.float64) * size, tf.cast(right, tf.float64), size])
+
+
+class Synchronous(_Stepper):
+  """Replicas, of one process or several, that each take an equal part of every batch.
+
+  What a step does depends on the number of replicas only by rounding, by batch normalization, whose
+  statistics are those of a replica's part, and by random layers.
+  """
+
+  in_step = True
+
+  def start(self, batches):
+    if self.replicas == 1:
+      self._iterator = iter(batches)
+      return
+    replicas = self.replicas
+
+    def parts(context):
+      local = replicas // context.num_input_pipelines
+      first = context.input_pipeline_id * local
+
+      def cut(tensor):
+        shape = [replicas, tensor.shape[0] // replicas, *tensor.shape[1:]]
+        return tf.reshape(tensor, shape)[first : first + local]
+
+      return batches.map(lambda *b: tuple(cut(t) for t in b)).unbatch()
+
+    self._iterator = iter(self.strategy.distribute_datasets_from_function(parts))
+
+  def run(self, count):
+    return self._run(self._iterator, tf.constant(count)).numpy().tolist()
+
+
+class Asynchronous(_Stepper):
+  """Workers that each read the variables from the parameter servers, make a step, and write it.
+
+  They don't wait for each other, as in the paper's training on ImageNet. A worker that dies is
+  replaced by the others; the steps that it was making are made again.
+  """
+
+  in_step = False
+
+  def __init__(self, strategy, new_model, new_optimizer, task, patience):
+    super().__init__(strategy, new_model, new_optimizer, task)
+    spec = strategy._cluster_resolver.cluster_spec()  # the public property is None
+    self._workers, self._servers = spec.job_tasks("worker"), spec.job_tasks("ps")
+    self._patience = patience
+    self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+
+  def start(self, batches):
+    self._iterator = iter(self._coordinator.create_per_worker_dataset(batches))
+
+  def run(self, count):
+    units = [min(_UNIT, count - i) for i in range(0, count, _UNIT)]
+    try:
+      results = [
+        self._coordinator.schedule(self._run, args=(self._iterator, tf.constant(u))) for u in units
+      ]
+      self._wait()
+      return sum(r.fetch() for r in results).tolist()
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as e:
+      gone = errors.silent(self._servers)
+      raise errors.ClusterError(
+        f"no answer from parameter server {', '.join(gone)}, or it was started anew: start all "
+        "tasks again with the same commands, and training goes on after the last checkpoint"
+      ) from e
+
+  def _wait(self):
+    """Waits for what is scheduled; raises ClusterError if there is nobody to do it."""
+    looked = seen = time.monotonic()
+    while not self._coordinator.done():
+      time.sleep(_POLL_SECONDS)
+      now = time.monotonic()
+      if now - looked < min(_LOOK_SECONDS, self._patience / 2):
+        continue
+      looked = now
+      gone = errors.silent(self._workers)
+      if len(gone) < len(self._workers):
+        seen = now
+      elif now - seen > self._patience:
+        raise errors.ClusterError(
+          f"all workers are gone for {now - seen:.0f} s ({', '.join(gone)}): start all tasks again "
+          "with the same commands, and training goes on after the last checkpoint"
+        )
+    self._coordinator.join()
