@@ -32,7 +32,7 @@ def get_config():
   config.data.name = "cifar10"
   config.data.num_examples = 0  # all
   config.data.standardization = "per_image"  # or "per_channel"
-  config.data.augment = True
+  config.data.augment = True  # while training
 
   config.loss = ml_collections.ConfigDict()
   config.loss.name = "CategoricalCrossentropy"

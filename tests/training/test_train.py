@@ -1,35 +1,44 @@
 """Training: it fits, goes on after an interruption, and says what went wrong."""
 
+import csv
 import json
-import os
 import warnings
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
+from tf_hessian.data import source
 from tf_hessian.models.mlp import mlp
+from tf_hessian.training import checkpoints, task
 from tf_hessian.training import train as training
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
 CONFIG = {
-  "batch_size": 16,
+  "batch_size": 15,
+  "per_replica": False,
   "learning_rate": 0.3,
   "momentum": 0.9,
-  "epochs": 5,
-  "until_accuracy": 1.0,
-  "max_epochs": 50,
+  "schedule": "constant",
+  "decay_steps": (),
+  "decay_factor": 0.1,
+  "zero_steps": 0,
+  "steps": 20,
+  "until_accuracy": 0.0,
+  "max_steps": 0,
+  "checkpoint_steps": (),
+  "log_every": 4,
+  "test_every": 0,
+  "test_examples": 0,
 }
 
 
-def toy():
-  """Returns 60 separable points of 3 classes."""
+def points(count=60):
+  """Returns separable points of 3 classes, and their one-hot classes."""
   rng = np.random.default_rng(0)
-  labels = np.arange(60) % 3
-  x = 4 * np.eye(3)[labels] + 0.3 * rng.standard_normal((60, 3))
-  y = np.eye(3)[labels]
-  return tf.data.Dataset.from_tensor_slices((x.astype(np.float32), y.astype(np.float32)))
+  labels = np.arange(count) % 3
+  x = 4 * np.eye(3)[labels] + 0.3 * rng.standard_normal((count, 3))
+  return x.astype(np.float32), np.eye(3, dtype=np.float32)[labels]
 
 
 def new_model():
@@ -37,34 +46,49 @@ def new_model():
   return mlp(input_shape=(3,), hidden_units=(8,), num_classes=3)
 
 
-def run(workdir, **changes):
-  """Returns (result, model) of a training."""
-  model = new_model()
-  options = {"seed": changes.pop("seed", 0), "verbose": changes.pop("verbose", False)}
-  return training.train(model, LOSS, toy(), CONFIG | changes, workdir, **options), model
+def run(workdir, *, seed=0, verbose=False, loss=LOSS, test=None, model=new_model, **changes):
+  """Returns the result of a training."""
+  classes = task.Task(loss, classes=3)
+  data = source.in_memory(*points(), test=test)
+  return training.train(model, classes, data, CONFIG | changes, workdir, seed=seed, verbose=verbose)
 
 
-def epochs_logged(workdir):
-  lines = (workdir / "train.csv").read_text().splitlines()
-  return [int(line.split(",")[0]) for line in lines[1:]]
+def rows(workdir):
+  """Returns the rows of the log, dicts of strings."""
+  with open(workdir / "train.csv") as file:
+    return list(csv.DictReader(file))
+
+
+def steps_logged(workdir):
+  return [int(row["step"]) for row in rows(workdir)]
+
+
+def weights(workdir):
+  return checkpoints.load_model(workdir / "model.keras").get_weights()
+
+
+def assert_same(first, second):
+  for a, b in zip(first, second, strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.fixture
 def interrupt(monkeypatch):
-  """Returns a function that lets an exception come at the end of an epoch, counted from 0."""
+  """Returns a function that lets an exception come after the row of a step."""
 
   def at(last, error=KeyboardInterrupt):
-    original = training._epoch
+    original = training._Training._advance
 
-    def epoch(model, examples, config, seed, now):
-      row = original(model, examples, config, seed, now)
-      if now == last:
-        monkeypatch.setattr(training, "_epoch", original)
+    def advance(self, step):
+      row, step = original(self, step)
+      if step == last:
+        monkeypatch.setattr(training._Training, "_advance", original)
         raise error("interrupted")
-      return row
+      return row, step
 
-    monkeypatch.setattr(training, "_epoch", epoch)
+    monkeypatch.setattr(training._Training, "_advance", advance)
     monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_SAVE_FACTOR", 0.0)
 
   return at
 
@@ -73,180 +97,232 @@ def interrupt(monkeypatch):
 
 
 def test_separable_problem_is_fitted(tmp_path):
-  result, _ = run(tmp_path)
+  result = run(tmp_path, steps=60)
   assert result["accuracy"] == 1
   assert result["loss"] < 0.1
-  assert 5 <= result["epochs"] < 50
 
 
 def test_training_gives_no_warning(tmp_path):
   with warnings.catch_warnings():
     warnings.simplefilter("error", UserWarning)
-    run(tmp_path, epochs=1, max_epochs=1, until_accuracy=0.0)
+    run(tmp_path, steps=4)
 
 
 def test_result_is_on_disk(tmp_path):
-  result, _ = run(tmp_path)
+  result = run(tmp_path)
   assert json.loads((tmp_path / "train.json").read_text()) == result
-  assert epochs_logged(tmp_path) == list(range(result["epochs"]))
-
-
-def test_saved_model_is_the_trained_one(tmp_path):
-  _, model = run(tmp_path)
-  found = training.load_model(tmp_path / "model.keras")
-  for a, b in zip(found.get_weights(), model.get_weights(), strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
 
 
 def test_result_is_that_of_the_saved_model(tmp_path):
-  result, _ = run(tmp_path)
-  found = training.load_model(tmp_path / "model.keras")
-  x, y = next(iter(toy().batch(60)))
+  result = run(tmp_path)
+  x, y = points()
+  found = checkpoints.load_model(tmp_path / "model.keras")
   assert float(LOSS(y, found(x))) == pytest.approx(result["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("epochs", [1, 4])
-def test_without_an_accuracy_all_epochs_are_run_and_no_more(tmp_path, epochs):
-  result, _ = run(tmp_path, epochs=epochs, until_accuracy=0.0)
-  assert result["epochs"] == epochs
-  assert "accuracy" not in result
+def test_steps_are_those_of_gradient_descent_with_momentum(tmp_path):
+  # The whole set is one batch, so its order changes the sums by rounding only.
+  run(tmp_path, batch_size=60, steps=3, learning_rate=0.1, momentum=0.5)
+  model = new_model()
+  x, y = points()
+  optimizer = keras.optimizers.SGD(0.1, momentum=0.5)
+  model.compile(optimizer, loss=LOSS)
+  model.fit(x, y, batch_size=60, epochs=3, shuffle=False, verbose=0)
+  for a, b in zip(weights(tmp_path), model.get_weights(), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_losses_that_layers_add_are_trained_on(tmp_path):
+  def regularized():
+    keras.utils.set_random_seed(1)
+    layer = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(10.0))
+    return keras.Sequential([keras.Input((3,)), layer])
+
+  run(tmp_path, model=regularized, learning_rate=0.01, momentum=0.0, steps=60)
+  assert np.abs(weights(tmp_path)[0]).max() < 0.1
+
+
+def test_steps_without_learning_only_move_the_statistics(tmp_path):
+  def normalized():
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.BatchNormalization(momentum=0.5), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((3,)), *layers])
+
+  run(tmp_path, model=normalized, steps=12, zero_steps=12)
+  found = checkpoints.load_model(tmp_path / "model.keras")
+  assert_same(
+    [v.numpy() for v in found.trainable_variables],
+    [v.numpy() for v in normalized().trainable_variables],
+  )
+  x = points()[0]
+  np.testing.assert_allclose(found.layers[0].moving_mean, x.mean(0), rtol=0.3)
 
 
 def test_progress_is_logged(tmp_path, caplog):
   caplog.set_level("INFO")
   run(tmp_path, verbose=True)
-  assert "epoch 1: " in caplog.text
+  assert "step 4: learning_rate 0.3, loss " in caplog.text
+
+
+def test_excess_over_the_entropy_of_smoothed_targets_is_logged(tmp_path, caplog):
+  caplog.set_level("INFO")
+  loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+  result = run(tmp_path, loss=loss, verbose=True)
+  lowest = task.smoothed_entropy(0.1, 3)
+  assert result["loss"] - result["excess"] == pytest.approx(lowest)
+  assert "excess" in caplog.text
+  for row in rows(tmp_path):
+    assert float(row["loss"]) - float(row["excess"]) == pytest.approx(lowest)
+
+
+def test_test_set_is_measured_at_its_steps_and_at_the_end(tmp_path):
+  result = run(tmp_path, test=points(30), test_every=8)
+  assert result["test_accuracy"] == 1
+  assert [row["step"] for row in rows(tmp_path) if row["test_loss"]] == ["8", "16"]
+
+
+def test_measuring_changes_nothing(tmp_path):
+  run(tmp_path / "a", test=points(30), test_every=4)
+  run(tmp_path / "b")
+  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
 def test_same_seed_gives_bitwise_the_same_weights(tmp_path):
-  first, second = run(tmp_path / "a")[1], run(tmp_path / "b")[1]
-  for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
-    np.testing.assert_array_equal(a, b)
+  run(tmp_path / "a")
+  run(tmp_path / "b")
+  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
 def test_other_seed_gives_another_order(tmp_path):
-  first, second = run(tmp_path / "a")[1], run(tmp_path / "b", seed=1)[1]
-  assert not np.array_equal(first.get_weights()[0], second.get_weights()[0])
+  run(tmp_path / "a")
+  run(tmp_path / "b", seed=1)
+  assert not np.array_equal(weights(tmp_path / "a")[0], weights(tmp_path / "b")[0])
+
+
+def test_how_often_is_logged_changes_nothing(tmp_path):
+  run(tmp_path / "a", log_every=3)
+  run(tmp_path / "b", log_every=20)
+  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+# Checkpoints of steps.
+
+
+def test_named_steps_and_the_last_are_kept(tmp_path):
+  run(tmp_path, checkpoint_steps=(0, 6), steps=10)
+  found = checkpoints.saved_steps(tmp_path)
+  assert list(found) == [0, 6, 10]
+  assert_same(checkpoints.load_model(found[0]).get_weights(), new_model().get_weights())
+  assert_same(checkpoints.load_model(found[10]).get_weights(), weights(tmp_path))
+
+
+def test_checkpoint_is_what_a_shorter_training_ends_with(tmp_path):
+  run(tmp_path / "long", checkpoint_steps=(6,), steps=10)
+  run(tmp_path / "short", steps=6)
+  found = checkpoints.saved_steps(tmp_path / "long")[6]
+  assert_same(checkpoints.load_model(found).get_weights(), weights(tmp_path / "short"))
 
 
 # Interruptions.
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("epoch", [0, 3, 5])
-def test_interrupted_training_runs_only_the_epochs_that_are_left(tmp_path, interrupt, epoch, error):
-  options = {"epochs": 6, "until_accuracy": 0.0}
-  interrupt(epoch, error)
+@pytest.mark.parametrize("step", [4, 12, 20])
+def test_interrupted_training_runs_only_the_steps_that_are_left(tmp_path, interrupt, step, error):
+  interrupt(step, error)
   with pytest.raises(error):
-    run(tmp_path, **options)
+    run(tmp_path)
   assert not (tmp_path / "train.json").exists()
-  result, _ = run(tmp_path, **options)
-  assert result["epochs"] == 6
-  assert epochs_logged(tmp_path) == [0, 1, 2, 3, 4, 5]
+  result = run(tmp_path)
+  assert result["steps"] == 20
+  assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("step", [4, 12])
 def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
-  tmp_path, interrupt, epoch
+  tmp_path, interrupt, step
 ):
-  interrupt(epoch)
+  options = {"schedule": "steps", "decay_steps": (10,), "zero_steps": 2}
+  interrupt(step)
   with pytest.raises(KeyboardInterrupt):
-    run(tmp_path, epochs=4, until_accuracy=0.0)
-  model = run(tmp_path, epochs=4, until_accuracy=0.0)[1]
-  whole = run(tmp_path / "whole", epochs=4, until_accuracy=0.0)[1]
-  for a, b in zip(model.get_weights(), whole.get_weights(), strict=True):
-    np.testing.assert_array_equal(a, b)
+    run(tmp_path / "a", **options)
+  run(tmp_path / "a", **options)
+  run(tmp_path / "whole", **options)
+  assert_same(weights(tmp_path / "a"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("content", ["", "text"])
+def test_damaged_state_is_said_and_training_begins_again(tmp_path, interrupt, caplog, content):
+  interrupt(8)
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path)
+  (tmp_path / "training.keras").write_text(content)
+  assert run(tmp_path)["steps"] == 20
+  assert "training begins again" in caplog.text
+  assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
+
+
+@pytest.mark.parametrize("content", ["", "step,loss\n4,x\n"])
+def test_damaged_log_does_not_stop_training(tmp_path, interrupt, content):
+  interrupt(8)
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path)
+  (tmp_path / "train.csv").write_text(content)
+  assert run(tmp_path)["steps"] == 20
+
+
+# Until an accuracy is reached.
+
+
+def test_training_goes_on_until_the_accuracy_is_reached(tmp_path):
+  result = run(tmp_path, steps=1, until_accuracy=1.0, max_steps=500)
+  assert result["accuracy"] == 1
+  assert 1 < result["steps"] < 500
+
+
+def test_accuracy_that_is_not_reached_is_an_error_and_keeps_the_model(tmp_path):
+  options = {"learning_rate": 1e-6, "steps": 1, "until_accuracy": 1.0}
+  with pytest.raises(ValueError, match="max_steps = 8, expected 1.0; the model is saved"):
+    run(tmp_path, max_steps=8, **options)
+  assert len(weights(tmp_path)) == 4
+  with pytest.raises(ValueError, match="max_steps = 12"):
+    run(tmp_path, max_steps=12, **options)
+  assert steps_logged(tmp_path) == [1, 4, 8, 12]
 
 
 # Training that fails.
 
 
-def test_loss_that_is_not_finite_names_the_epoch(tmp_path):
-  with pytest.raises(ValueError, match="loss is nan after epoch 1; lower the learning rate"):
+def test_loss_that_is_not_finite_names_the_steps(tmp_path):
+  with pytest.raises(ValueError, match="loss is nan in steps 0 to 3; lower the learning rate"):
     run(tmp_path, learning_rate=float("nan"))
   assert not (tmp_path / "model.keras").exists()
 
 
-def test_accuracy_that_is_not_reached_is_an_error_and_keeps_the_model(tmp_path):
-  with pytest.raises(ValueError, match="max_epochs = 2, expected 1.0; the model is saved"):
-    run(tmp_path, learning_rate=1e-6, epochs=1, max_epochs=2)
-  assert training.load_model(tmp_path / "model.keras").count_params() == 59
+def test_last_good_checkpoint_outlives_a_loss_that_is_not_finite(tmp_path):
+  # Up to step 8 nothing is learned; then the weights explode.
+  options = {"learning_rate": 1e30, "zero_steps": 8, "checkpoint_steps": (0, 8)}
+  with pytest.raises(ValueError, match="The last good checkpoint is .*training.keras"):
+    run(tmp_path, **options)
+  for path in [tmp_path / "training.keras", *checkpoints.saved_steps(tmp_path).values()]:
+    assert_same(checkpoints.load_model(path).get_weights(), new_model().get_weights())
 
 
-def test_raising_max_epochs_goes_on(tmp_path):
-  options = {"learning_rate": 1e-6, "epochs": 1}
-  for max_epochs in (2, 4):
-    with pytest.raises(ValueError, match="raise max_epochs to go on"):
-      run(tmp_path, max_epochs=max_epochs, **options)
-  assert epochs_logged(tmp_path) == [0, 1, 2, 3]
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+  # The loss of the only step, before it, is finite.
+  with pytest.raises(ValueError, match="hidden_1/kernel is not finite after step 1; lower the"):
+    run(tmp_path, learning_rate=float("inf"), steps=1)
+  assert not (tmp_path / "model.keras").exists()
+
+
+@pytest.mark.parametrize("value", [61, 1000])
+def test_batch_that_is_larger_than_the_data_is_refused(tmp_path, value):
+  with pytest.raises(ValueError, match=f"at most the number of examples, 60, got {value}"):
+    run(tmp_path, batch_size=value)
 
 
 def test_folder_below_a_file_is_an_error(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(OSError, match="file"):
     run(tmp_path / "file" / "run")
-
-
-# The model's file.
-
-
-def test_model_that_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / "model.keras"
-  model = new_model()
-  training.save_model(model, path)
-  before = path.read_bytes()
-
-  def save(file, *_, **__):
-    with open(file, "wb") as out:
-      out.write(b"half")
-    raise OSError(28, "No space left on device")
-
-  monkeypatch.setattr(model, "save", save)
-  with pytest.raises(OSError, match="No space left"):
-    training.save_model(model, path)
-  assert path.read_bytes() == before
-  assert os.listdir(tmp_path) == ["model.keras"]
-
-
-def test_saving_leaves_no_other_file(tmp_path):
-  training.save_model(new_model(), tmp_path / "model.keras")
-  assert os.listdir(tmp_path) == ["model.keras"]
-
-
-def test_missing_checkpoint_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match=f"{tmp_path}/model.keras.*train the model first"):
-    training.load_model(tmp_path / "model.keras")
-
-
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_checkpoint_is_refused(tmp_path, part):
-  path = tmp_path / "model.keras"
-  training.save_model(new_model(), path)
-  content = path.read_bytes()
-  path.write_bytes(content[: int(part * len(content))])
-  with pytest.raises(ValueError, match=str(path)):
-    training.load_model(path)
-
-
-@pytest.mark.parametrize("part", [0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
-def test_checkpoint_with_a_flipped_byte_is_refused_or_does_no_harm(tmp_path, part):
-  path = tmp_path / "model.keras"
-  model = new_model()
-  training.save_model(model, path)
-  content = bytearray(path.read_bytes())
-  content[int(part * len(content))] ^= 0xFF
-  path.write_bytes(content)
-  try:
-    found = training.load_model(path)
-  except ValueError as e:
-    assert str(path) in str(e)
-  else:
-    for a, b in zip(found.get_weights(), model.get_weights(), strict=True):
-      np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model"])
-def test_file_that_is_no_model_is_refused(tmp_path, name):
-  (tmp_path / name).write_text("text")
-  with pytest.raises(ValueError, match=f"{tmp_path}/{name}: not a Keras model"):
-    training.load_model(tmp_path / name)

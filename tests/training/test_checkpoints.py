@@ -1,0 +1,90 @@
+"""Models on disk: whole, checked, and named by their step."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from tf_hessian.models.mlp import mlp
+from tf_hessian.training import checkpoints
+
+
+def new_model():
+  keras.utils.set_random_seed(1)
+  return mlp(input_shape=(3,), hidden_units=(8,), num_classes=3)
+
+
+def test_model_that_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
+  path = tmp_path / "model.keras"
+  model = new_model()
+  checkpoints.save_model(model, path)
+  before = path.read_bytes()
+
+  def save(file, *_, **__):
+    with open(file, "wb") as out:
+      out.write(b"half")
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(model, "save", save)
+  with pytest.raises(OSError, match="No space left"):
+    checkpoints.save_model(model, path)
+  assert path.read_bytes() == before
+  assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_saving_leaves_no_other_file(tmp_path):
+  checkpoints.save_model(new_model(), tmp_path / "model.keras")
+  assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=f"{tmp_path}/model.keras.*train the model first"):
+    checkpoints.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_checkpoint_is_refused(tmp_path, part):
+  path = tmp_path / "model.keras"
+  checkpoints.save_model(new_model(), path)
+  content = path.read_bytes()
+  path.write_bytes(content[: int(part * len(content))])
+  with pytest.raises(ValueError, match=str(path)):
+    checkpoints.load_model(path)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
+def test_checkpoint_with_a_flipped_byte_is_refused_or_does_no_harm(tmp_path, part):
+  path = tmp_path / "model.keras"
+  model = new_model()
+  checkpoints.save_model(model, path)
+  content = bytearray(path.read_bytes())
+  content[int(part * len(content))] ^= 0xFF
+  path.write_bytes(content)
+  try:
+    found = checkpoints.load_model(path)
+  except ValueError as e:
+    assert str(path) in str(e)
+  else:
+    for a, b in zip(found.get_weights(), model.get_weights(), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model"])
+def test_file_that_is_no_model_is_refused(tmp_path, name):
+  (tmp_path / name).write_text("text")
+  with pytest.raises(ValueError, match=f"{tmp_path}/{name}: not a Keras model"):
+    checkpoints.load_model(tmp_path / name)
+
+
+def test_checkpoints_of_steps_are_listed_in_their_order(tmp_path):
+  for step in (200, 0, 30_000_000, 9):
+    checkpoints.save_model(new_model(), checkpoints.step_path(tmp_path, step))
+  (tmp_path / "checkpoints" / "step_x.keras").write_text("")
+  found = checkpoints.saved_steps(tmp_path)
+  assert list(found) == [0, 9, 200, 30_000_000]
+  assert checkpoints.load_model(found[9]).count_params() == 59
+
+
+def test_folder_without_checkpoints_has_none(tmp_path):
+  assert checkpoints.saved_steps(tmp_path / "nowhere") == {}
