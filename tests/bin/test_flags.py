@@ -17,8 +17,8 @@ def outcomes(run_all, workdir_of_mistakes):
   return run_all(
     {
       "misspelt field": ("spectrum", CONFIG, workdir, "--config.lanczos.stepz=3"),
-      "misspelt section": ("train", CONFIG, workdir, "--config.trainn.epochs=3"),
-      "wrong type": ("train", CONFIG, workdir, "--config.train.epochs=many"),
+      "misspelt section": ("train", CONFIG, workdir, "--config.trainn.steps=3"),
+      "wrong type": ("train", CONFIG, workdir, "--config.train.steps=many"),
       "misspelt flag": ("spectrum", CONFIG, workdir, "--inital"),
       "no config": ("train", workdir),
       "no workdir": ("train", CONFIG),
@@ -33,7 +33,7 @@ def outcomes(run_all, workdir_of_mistakes):
   [
     ("misspelt field", '"steps"'),
     ("misspelt section", '"train"'),
-    ("wrong type", "train.epochs"),
+    ("wrong type", "train.steps"),
     ("misspelt flag", "initial"),
     ("no config", "--config"),
     ("no workdir", "--workdir"),

@@ -95,4 +95,5 @@ def config(read_config):
   config.model.input_shape = (6,)
   config.data.num_examples = 20
   config.data.num_parameters = 6
+  config.train.batch_size = 10
   return config.unlock()

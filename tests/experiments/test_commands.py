@@ -1,8 +1,12 @@
 """What the commands do, without their flags."""
 
+import json
+
 import pytest
 
-from tf_hessian.experiments import commands
+from tf_hessian.experiments import commands, density_run, experiment
+from tf_hessian.spectrum import Spectrum
+from tf_hessian.training import checkpoints
 
 
 @pytest.fixture
@@ -11,21 +15,21 @@ def failing(read_config):
   config = read_config("mnist_mlp")
   config.data.num_examples = 50
   config.train.learning_rate = 1e-6
-  config.train.epochs = 1
-  config.train.max_epochs = 2
+  config.train.steps = 1
+  config.train.max_steps = 2
   return config
 
 
 def test_training_that_failed_does_not_pass_when_started_again(failing, tmp_path):
   for _ in range(2):
-    with pytest.raises(ValueError, match="max_epochs"):
+    with pytest.raises(ValueError, match="max_steps"):
       commands.train(failing, tmp_path)
 
 
-def test_max_epochs_can_be_raised_as_the_error_says(failing, tmp_path):
-  with pytest.raises(ValueError, match="raise max_epochs to go on"):
+def test_max_steps_can_be_raised_as_the_error_says(failing, tmp_path):
+  with pytest.raises(ValueError, match="raise max_steps to go on"):
     commands.train(failing, tmp_path)
-  failing.train.max_epochs = 60
+  failing.train.max_steps = 60
   failing.train.until_accuracy = 0.01
   commands.train(failing, tmp_path)
 
@@ -66,7 +70,7 @@ def test_damaged_result_of_training_is_named_or_made_again(config, tmp_path, con
   commands.train(config, tmp_path)
   (tmp_path / "train.json").write_text(content)
   try:
-    assert commands.train(config, tmp_path)["epochs"] == 3
+    assert commands.train(config, tmp_path)["steps"] == 24
   except ValueError as e:
     assert str(tmp_path / "train.json") in str(e)
 
@@ -76,10 +80,10 @@ def test_config_with_a_mistake_does_not_claim_the_folder(config, tmp_path):
   with pytest.raises(ValueError, match="hiden_units"):
     commands.train(config, tmp_path)
   del config.model.hiden_units
-  assert commands.train(config, tmp_path)["epochs"] == 3
+  assert commands.train(config, tmp_path)["steps"] == 24
 
 
-@pytest.mark.parametrize("section, value", [("seed", 1), ("train", {"epochs": 2})])
+@pytest.mark.parametrize("section, value", [("seed", 1), ("train", {"steps": 2})])
 def test_folder_of_another_config_is_refused(config, tmp_path, section, value):
   commands.train(config, tmp_path)
   config.update({section: value})
@@ -96,11 +100,11 @@ def test_folder_is_free_after_training_that_did_not_begin(read_config, tmp_path,
     patch.setattr(commands.training, "train", fail)
     commands.train(config, tmp_path)
   config.train.learning_rate = 0.01
-  assert commands.train(config, tmp_path)["epochs"] > 0
+  assert commands.train(config, tmp_path)["steps"] > 0
 
 
 @pytest.mark.parametrize(
-  "section, field, value", [("model", "use_bias", True), ("train", "epochs", 2)]
+  "section, field, value", [("model", "use_bias", True), ("train", "steps", 2)]
 )
 def test_config_that_the_checkpoint_was_not_trained_with_is_refused(
   config, tmp_path, section, field, value
@@ -109,3 +113,76 @@ def test_config_that_the_checkpoint_was_not_trained_with_is_refused(
   config[section][field] = value
   with pytest.raises(ValueError, match=f"was trained with another config \\({section}\\)"):
     commands.spectrum(config, tmp_path, progress=False)
+
+
+def test_config_that_does_not_say_how_to_train_is_refused(config, tmp_path):
+  del config.train
+  with pytest.raises(ValueError, match="missing field 'train'"):
+    commands.train(config, tmp_path)
+
+
+# Checkpoints of steps.
+
+
+@pytest.fixture
+def stepwise(config, tmp_path):
+  """A config whose model was trained in tmp_path, with checkpoints of three steps."""
+  config.lanczos.draws, config.lanczos.steps = 2, 4
+  config.train.steps, config.train.checkpoint_steps = 4, (0, 2)
+  commands.train(config, tmp_path)
+  return config
+
+
+def test_all_steps_are_measured_and_drawn(stepwise, tmp_path):
+  text = commands.spectrum(stepwise, tmp_path, all_steps=True, progress=False)
+  folders = sorted(p.name for p in (tmp_path / "spectra").iterdir() if p.is_dir())
+  assert folders == ["step_00000000", "step_00000002", "step_00000004"]
+  assert (tmp_path / "spectra" / "spectra.png").stat().st_size > 0
+  numbers = json.loads((tmp_path / "spectra" / "spectra.json").read_text())
+  assert list(numbers) == ["0", "2", "4"]
+  for step, loss in ((n, s["loss"]) for n, s in numbers.items()):
+    assert f"step {step}\n" in text
+    assert f"loss                  {loss:.8g}" in text
+  assert numbers["0"]["loss"] > numbers["2"]["loss"] > numbers["4"]["loss"]
+
+
+def test_one_step_is_measured(stepwise, tmp_path):
+  commands.spectrum(stepwise, tmp_path, step=2, progress=False)
+  found = Spectrum.load(tmp_path / "spectra" / "step_00000002" / "spectrum.npz")
+  model = checkpoints.load_model(checkpoints.saved_steps(tmp_path)[2])
+  expected = experiment.build(stepwise).operator(model)
+  assert found.loss == pytest.approx(expected.loss(), rel=1e-6)
+  assert not (tmp_path / "spectra" / "step_00000000").exists()
+
+
+def test_steps_that_were_measured_before_are_not_measured_again(stepwise, tmp_path, monkeypatch):
+  commands.spectrum(stepwise, tmp_path, step=0, progress=False)
+  commands.spectrum(stepwise, tmp_path, step=2, progress=False)
+  measured = []
+  original = density_run._Run._draw
+
+  def draw(self, number, *arguments):
+    measured.append(number)
+    return original(self, number, *arguments)
+
+  monkeypatch.setattr(density_run._Run, "_draw", draw)
+  commands.spectrum(stepwise, tmp_path, all_steps=True, progress=False)
+  assert measured == [0, 1]  # of the last step alone
+
+
+def test_step_without_a_checkpoint_is_refused_with_those_there_are(stepwise, tmp_path):
+  with pytest.raises(FileNotFoundError, match="no checkpoint of step 3; there are 0, 2, 4"):
+    commands.spectrum(stepwise, tmp_path, step=3)
+
+
+def test_folder_without_checkpoints_of_steps_is_refused(config, tmp_path):
+  with pytest.raises(FileNotFoundError, match="no checkpoints of steps; .*checkpoint_steps"):
+    commands.spectrum(config, tmp_path, all_steps=True)
+
+
+@pytest.mark.parametrize(
+  "options", [{"initial": True, "step": 0}, {"all_steps": True, "checkpoint": "a.keras"}]
+)
+def test_contradictory_choices_of_a_checkpoint_are_refused(config, tmp_path, options):
+  with pytest.raises(ValueError, match="exclude each other"):
+    commands.spectrum(config, tmp_path, **options)

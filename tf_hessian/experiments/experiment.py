@@ -214,8 +214,8 @@ def _value(config, field):
 
 def _call(section, registry, fields, machine=()):
   """Calls the function that a section names with the section's other fields."""
-  function = registry[fields["name"]]
   arguments = _arguments(section, registry, fields)
+  function = registry[fields["name"]]
   known = inspect.signature(function).parameters
   return function(**arguments, **{k: v for k, v in dict(machine).items() if k in known})
 
