@@ -1,0 +1,67 @@
+"""What docs/own_model.md says to type: a spectrum of a model and data of the user's own."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tf_hessian import exact_spectrum
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.spectrum import Spectrum
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "own_model.md").read_text()
+CODE = dict(re.findall(r'```python\n"""(\w+\.py)"""\n(.*?)```', PAGE, re.DOTALL))
+(COMMAND,) = re.findall(r"```\npython -m (tf_hessian.bin.spectrum .*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with the page's files, in which its commands were run."""
+  folder = tmp_path_factory.mktemp("own")
+  for name, code in CODE.items():
+    (folder / name).write_text(code)
+  (folder / "configs").symlink_to(ROOT / "configs")
+  environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+  command = COMMAND.replace("\\\n", " ").split()
+  for arguments in (["model.py"], ["-m", *command, "--config.lanczos.draws=2"]):
+    done = subprocess.run(
+      [sys.executable, *arguments],
+      cwd=folder,
+      env=environment,
+      capture_output=True,
+      text=True,
+      timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+  return folder
+
+
+@pytest.mark.usefixtures("folder")
+def test_page_has_both_files():
+  assert set(CODE) == {"data.py", "model.py"}
+
+
+def test_spectrum_is_that_of_the_model_on_the_data(folder):
+  found = Spectrum.load(folder / "runs" / "own" / "spectrum" / "spectrum.npz")
+  names = {}
+  exec(CODE["data.py"], names)
+  model = keras.models.load_model(
+    folder / "model.keras", custom_objects={"Doubled": names["Doubled"]}
+  )
+  loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+  exact = exact_spectrum(HessianOperator(model, loss, [names["examples"]()])).eigenvalues
+  np.testing.assert_allclose(found.largest(5), exact[::-1][:5], rtol=1e-4)
+  assert found.num_parameters == 8 * 16 + 16 + 16 * 3 + 3
+
+
+def test_result_records_where_model_and_data_came_from(folder):
+  found = Spectrum.load(folder / "runs" / "own" / "spectrum" / "spectrum.npz")
+  config = found.config["config"]
+  assert config["model"] == {"name": "keras_file", "path": "model.keras"}
+  assert config["data"]["function"] == "data.py:examples"
