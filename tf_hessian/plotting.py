@@ -112,6 +112,30 @@ def plot_steps(spectra, path, /, *, sigma_squared=1e-5, relative=False, floor=_F
   save_figure(figure, path)
 
 
+def plot_curves(curves, path, /, *, label="loss", floor=0.0):
+  """Draws how a number changed in training, for several runs.
+
+  Args:
+    curves: dict: name of the run -> (steps, values), each (rows,).
+    path: where the picture goes.
+    label: of the axis.
+    floor: a value that none can be below, drawn as a line; 0 for none.
+
+  Raises:
+    ValueError: for another format.
+    OSError: if the picture can't be written.
+  """
+  figure, axes = new_figure()
+  for name, (steps, values) in curves.items():
+    axes.plot(steps, values, lw=1.2, label=name)
+  if floor:
+    axes.axhline(floor, color="k", lw=0.8, ls="--", label=f"lowest: {floor:.4g}")
+  axes.set_xlabel("step")
+  axes.set_ylabel(label)
+  axes.legend(fontsize="small", frameon=False)
+  save_figure(figure, path)
+
+
 def draw_density(axes, estimate, /, *, exact=None, log=True, floor=_FLOOR, limits=None):
   """Draws a `Density` into axes, and the exact density over it."""
   grid, values, stderr = estimate

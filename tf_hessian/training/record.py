@@ -23,6 +23,22 @@ COLUMNS = (
 )
 
 
+def read(workdir, /):
+  """Returns the rows of the log in a folder of training: dicts, without what is empty.
+
+  Raises:
+    OSError: if there is none.
+    ValueError: if it is damaged.
+  """
+  path = pathlib.Path(workdir) / "train.csv"
+  table = csv.DictReader(io.StringIO(path.read_text()))
+  try:
+    rows = [{k: float(v) for k, v in row.items() if v} for row in table]
+    return [row | {"step": int(row["step"])} for row in rows]
+  except (KeyError, TypeError, ValueError) as e:
+    raise ValueError(f"{path}: damaged ({type(e).__name__}: {e})") from e
+
+
 class Record:
   """Rows of `COLUMNS`, in workdir/train.csv and, if tensorboard is installed, workdir/tensorboard.
 
@@ -45,9 +61,7 @@ class Record:
     Raises:
       OSError, ValueError: if there are none, or they are damaged.
     """
-    table = csv.DictReader(io.StringIO(self._path.read_text()))
-    rows = [{k: float(v) for k, v in row.items() if v} for row in table]
-    self.rows = [row | {"step": int(row["step"])} for row in rows if row["step"] <= step]
+    self.rows = [row for row in read(self._path.parent) if row["step"] <= step]
 
   @property
   def seconds(self):

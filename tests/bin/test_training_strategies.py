@@ -1,0 +1,89 @@
+"""The command that trains, on replicas and on clusters of real processes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tf_hessian.spectrum import Spectrum
+from tf_hessian.training import checkpoints
+
+CONFIG = "--config=configs/synthetic_quadratic.py"
+COMMANDS = {
+  "one device": ("train",),
+  "mirrored": ("train", "--strategy=mirrored", "--num_devices=2"),
+  "equal workers": ("local_cluster", "--command=train", "--workers=2", "--"),
+  "free workers": ("local_cluster", "--command=train", "--workers=2", "--ps=1", "--"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  return {name: tmp_path_factory.mktemp("run") for name in COMMANDS}
+
+
+@pytest.fixture(scope="module")
+def done(run_all, folders):
+  return run_all(
+    {
+      name: (*command, CONFIG, f"--workdir={folders[name]}", "--config.train.steps=80")
+      for name, command in COMMANDS.items()
+    }
+  )
+
+
+def weights(folder):
+  return checkpoints.load_model(folder / "model.keras").get_weights()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_training_ends_well_and_once(done, name):
+  assert done[name].returncode == 0, done[name].stdout + done[name].stderr
+  assert done[name].stdout.count("trained: steps 80") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_checkpoints_of_the_named_steps_are_kept(done, folders, name):
+  assert done[name].returncode == 0
+  assert list(checkpoints.saved_steps(folders[name])) == [0, 8, 80]
+
+
+@pytest.mark.parametrize("name", ["mirrored", "equal workers"])
+def test_replicas_in_step_train_the_same_network(done, folders, name):
+  assert done[name].returncode == 0
+  for a, b in zip(weights(folders[name]), weights(folders["one device"]), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mirrored", "equal workers"])
+def test_losses_of_replicas_are_those_of_the_whole_batch(done, folders, name):
+  assert done[name].returncode == 0
+  tables = []
+  for folder in (folders[name], folders["one device"]):
+    with open(folder / "train.csv") as file:
+      tables.append([float(row["loss"]) for row in csv.DictReader(file)])
+  np.testing.assert_allclose(*tables, rtol=1e-5)
+
+
+def test_free_workers_lower_the_loss(done, folders):
+  assert done["free workers"].returncode == 0
+  # Gradient descent from the same weights for as many steps; each worker has batches of its own.
+  found, alone = (
+    json.loads((folders[name] / "train.json").read_text())["loss"]
+    for name in ("free workers", "one device")
+  )
+  with open(folders["one device"] / "train.csv") as file:
+    first = float(next(csv.DictReader(file))["loss"])
+  assert found < first
+  assert found - alone < 0.5 * (first - alone)
+
+
+def test_checkpoint_of_free_workers_is_measured(done, folders, run):
+  assert done["free workers"].returncode == 0
+  folder = folders["free workers"]
+  measured = run("spectrum", CONFIG, f"--workdir={folder}", "--config.train.steps=80")
+  assert measured.returncode == 0, measured.stderr
+  found = Spectrum.load(folder / "spectrum" / "spectrum.npz")
+  np.testing.assert_allclose(found.largest(3), [5, 2, 1], rtol=1e-5)
+  assert found.loss == pytest.approx(json.loads((folder / "train.json").read_text())["loss"])

@@ -1,0 +1,39 @@
+"""Training curves of several runs."""
+
+import pytest
+
+from tf_hessian.experiments import curves
+
+
+@pytest.fixture
+def runs(tmp_path):
+  """Two folders with logs."""
+  rows = {
+    "a": "step,loss,excess,test_loss\n4,2.0,1.5,\n8,1.0,0.5,3.0\n",
+    "b": "step,loss,excess\n4,3.0,2.5\n8,2.5,2.0\n12,2.75,2.25\n",
+  }
+  for name, text in rows.items():
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "train.csv").write_text(text)
+  return [str(tmp_path / "a"), f"second={tmp_path / 'b'}"]
+
+
+def test_values_are_printed_and_drawn(runs, tmp_path):
+  text = curves.draw(runs, tmp_path / "loss.png")
+  assert "a: step 4 2, step 8 1, smallest 1 at step 8" in text
+  assert "second: step 4 3, step 12 2.75, smallest 2.5 at step 8" in text
+  assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_column_is_drawn_where_there_are_values(runs, tmp_path):
+  assert "a: step 8 3, step 8 3" in curves.draw(runs[:1], tmp_path / "c.png", column="test_loss")
+
+
+def test_column_that_a_run_does_not_have_is_refused(runs, tmp_path):
+  with pytest.raises(ValueError, match="b: its log has no column 'test_loss'; there are excess"):
+    curves.draw(runs, tmp_path / "c.png", column="test_loss")
+
+
+def test_no_runs_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="at least one folder"):
+    curves.draw([], tmp_path / "c.png")
