@@ -29,7 +29,12 @@ setuptools.setup(
     "numpy>=2.0.0",
     "scipy>=1.14.0",
     "tensorflow>=2.21.0",
+    "tensorflow-datasets>=4.9.10",
+    "importlib_resources>=6.0.0",  # of tensorflow-datasets 4.9.10, which does not declare it
     "tqdm>=4.66.0",
   ],
-  extras_require={"test": ["pytest>=8.0.0", "ruff==0.17.*"]},
+  extras_require={
+    "tensorboard": ["tensorboard>=2.20.0"],
+    "test": ["pytest>=8.0.0", "ruff==0.17.*"],
+  },
 )
