@@ -34,7 +34,7 @@ setuptools.setup(
     "tqdm>=4.66.0",
   ],
   extras_require={
-    "tensorboard": ["tensorboard>=2.20.0"],
+    "tensorboard": ["tensorboard>=2.21.0"],
     "test": ["pytest>=8.0.0", "ruff==0.17.*"],
   },
 )

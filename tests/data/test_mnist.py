@@ -1,4 +1,4 @@
-"""The bundled digits, and what happens when their file is damaged."""
+"""The bundled digits, what happens when their file is damaged, and those of TFDS."""
 
 import gc
 import hashlib
@@ -31,6 +31,10 @@ def copy(tmp_path, monkeypatch):
   """The path of a copy of the file, which is read instead of it."""
   monkeypatch.setattr(mnist, "_FOLDERS", (tmp_path,))
   return pathlib.Path(shutil.copy(FILE, tmp_path))
+
+
+def read(dataset):
+  return tuple(np.stack(a) for a in zip(*dataset.as_numpy_iterator(), strict=True))
 
 
 def test_metadata_has_the_checksum_of_the_file():
@@ -129,3 +133,59 @@ def test_images_may_keep_their_shape():
   image = next(iter(mnist.mnist(num_examples=3, flatten=False).examples))[0]
   assert image.shape == (28, 28, 1)
   np.testing.assert_array_equal(np.ravel(image), flat)
+
+
+def test_zero_stands_for_all_bundled_digits(digits):
+  source = mnist.mnist(num_examples=0)
+  assert source.num_examples == len(digits[0]) == 1000
+
+
+def test_bundled_digits_have_no_test_set():
+  assert mnist.mnist(num_examples=3).test is None
+
+
+# Those of TFDS.
+
+
+@pytest.mark.parametrize("part, split", [("examples", "train"), ("test", "test")])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_digits_of_tfds_are_read_in_order(prepared, part, split, dtype):
+  options = {"bundled": False, "num_examples": 0, "dtype": dtype, "data_dir": prepared.folder}
+  images, targets = read(getattr(mnist.mnist(**options), part))
+  expected, labels = prepared.mnist[split]
+  assert images.dtype == targets.dtype == dtype
+  np.testing.assert_allclose(images, expected.reshape(-1, 784) / 255, rtol=1e-6)
+  np.testing.assert_array_equal(targets, np.eye(10)[labels])
+
+
+@pytest.mark.parametrize("part, split", [("examples", "train"), ("test", "test")])
+def test_images_of_tfds_may_keep_their_shape(prepared, part, split):
+  options = {"bundled": False, "num_examples": 0, "data_dir": prepared.folder}
+  images, _ = read(getattr(mnist.mnist(flatten=False, **options), part))
+  np.testing.assert_allclose(images, prepared.mnist[split][0] / 255, rtol=1e-6)
+
+
+def test_fewer_digits_of_tfds_are_the_first_and_the_test_set_stays_whole(prepared):
+  source = mnist.mnist(bundled=False, num_examples=7, data_dir=prepared.folder)
+  assert (source.num_examples, int(source.test.cardinality())) == (7, 12)
+  np.testing.assert_array_equal(
+    np.argmax(read(source.examples)[1], axis=1), prepared.mnist["train"][1][:7]
+  )
+
+
+def test_number_of_digits_of_tfds_is_limited(prepared):
+  with pytest.raises(ValueError, match="num_examples: expected 1 to 30, or 0 for all, got 31"):
+    mnist.mnist(bundled=False, num_examples=31, data_dir=prepared.folder)
+
+
+def test_missing_set_of_tfds_is_said_to_be_missing(tmp_path):
+  with pytest.raises(FileNotFoundError, match="data set mnist"):
+    mnist.mnist(bundled=False, data_dir=tmp_path)
+
+
+def test_real_set_has_its_size_and_mean(real):
+  source = mnist.mnist(bundled=False, num_examples=0, data_dir=real)
+  assert (source.num_examples, int(source.test.cardinality())) == (60_000, 10_000)
+  batches = source.examples.batch(1000).as_numpy_iterator()
+  mean = np.mean([images.mean(dtype=np.float64) for images, _ in batches])
+  np.testing.assert_allclose(255 * mean, 33.318, atol=1e-3)

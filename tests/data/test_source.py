@@ -8,6 +8,13 @@ from tf_hessian.data import source
 
 COUNT = 20
 GLOBAL_SEEDS = pytest.mark.parametrize("global_seed", [None, 0, 1])
+# TODO: replace by GLOBAL_SEEDS, once tf_hessian/data/source.py hides TensorFlow's seed.
+BROKEN_GLOBAL_SEEDS = pytest.mark.parametrize(
+  "global_seed",
+  [None, *(pytest.param(s, marks=pytest.mark.xfail(strict=True)) for s in (0, 1))],
+)
+# TODO: remove, once tf_hessian/data/source.py shuffles by another function.
+INDEX_SHUFFLE = pytest.mark.xfail(strict=True, reason="index_shuffle: 256 orders, 4 rounds")
 
 
 def noise(inputs, key):
@@ -99,7 +106,7 @@ def test_examples_can_be_sent_to_other_processes(sent, part):
 # Arrays: batches.
 
 
-@pytest.mark.parametrize("first", [1, 2, 7, 12])
+@pytest.mark.parametrize("first", [1, 2, 7])
 def test_batch_does_not_depend_on_the_step_that_training_began_with(first):
   found = make(augment=noise)
   expected = read(found.batches(3, 0, 7).skip(first), 5)
@@ -113,7 +120,7 @@ def test_batch_does_not_depend_on_tensorflows_seed(global_seed):
   assert_same(read(make(augment=noise).batches(3, 0, 7), 5), expected)
 
 
-@pytest.mark.parametrize("size", [1, 6, 7, 10, 20])
+@pytest.mark.parametrize("size", [1, 7, 20])
 def test_no_example_comes_twice_in_an_epoch(size):
   per_epoch = COUNT // size
   _, targets = read(make().batches(5, 0, size), 3 * per_epoch)
@@ -133,14 +140,23 @@ def test_other_examples_are_left_out_in_each_epoch():
   assert frozenset.union(*left_out) == frozenset(range(COUNT))
 
 
+@INDEX_SHUFFLE
 def test_epochs_have_different_orders():
-  _, targets = read(make().batches(0, 0, COUNT), 30)
-  assert len({tuple(epoch) for epoch in targets.tolist()}) == 30
+  _, targets = read(make().batches(0, 0, COUNT), 600)
+  assert len({tuple(epoch) for epoch in targets.tolist()}) == 600
 
 
 def test_seeds_give_different_orders():
-  orders = {tuple(read(make().batches(seed, 0, COUNT), 1)[1][0]) for seed in range(30)}
-  assert len(orders) == 30
+  orders = {tuple(read(make().batches(seed, 0, COUNT), 1)[1][0]) for seed in range(5)}
+  assert len(orders) == 5
+
+
+@INDEX_SHUFFLE
+def test_batches_are_as_uneven_as_random_ones():
+  # The mean of 125 of the numbers below 50,000 deviates by 50,000 / sqrt(12 * 125).
+  _, targets = read(make(50_000).batches(0, 0, 125), 400)
+  deviation = targets.mean(axis=1).std() / (50_000 / np.sqrt(12 * 125))
+  assert abs(deviation - 1) < 4 / np.sqrt(2 * 400)
 
 
 def test_every_example_may_come_first():
@@ -148,10 +164,7 @@ def test_every_example_may_come_first():
   assert (np.bincount(targets[:, 0], minlength=5) > 20).all()
 
 
-@pytest.mark.parametrize(
-  "global_seed",
-  [None, *(pytest.param(s, marks=pytest.mark.xfail(strict=True)) for s in (0, 1))],
-)
+@BROKEN_GLOBAL_SEEDS
 @pytest.mark.parametrize("anew", [False, True], ids=["same data set", "new data set"])
 def test_without_a_seed_workers_draw_different_batches(global_seed, anew):
   def worker():
@@ -172,9 +185,10 @@ def test_without_a_seed_a_batch_has_different_examples():
   np.testing.assert_array_equal(inputs[..., 0], targets)
 
 
+@INDEX_SHUFFLE
 def test_without_a_seed_batches_differ():
-  _, targets = read(make().batches(None, 0, 10), 10)
-  assert len({tuple(batch) for batch in targets.tolist()}) == 10
+  _, targets = read(make().batches(None, 0, 15), 600)
+  assert len({tuple(batch) for batch in targets.tolist()}) == 600
 
 
 @pytest.mark.parametrize("seed", [0, None])
@@ -199,8 +213,8 @@ def test_seed_and_step_fix_the_key(first):
 
 
 def test_seeds_augment_by_different_keys():
-  found = {tuple(read(make(augment=keys).batches(s, 0, 7), 1)[0][0, 0]) for s in range(30)}
-  assert len(found) == 30
+  found = {tuple(read(make(augment=keys).batches(s, 0, 7), 1)[0][0, 0]) for s in range(5)}
+  assert len(found) == 5
 
 
 def test_without_a_seed_steps_augment_by_different_keys():
@@ -214,7 +228,7 @@ def test_augmented_examples_repeat():
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("size", [1, 3, 20])
+@pytest.mark.parametrize("size", [3, 20])
 def test_augmented_examples_do_not_depend_on_how_they_are_batched(size):
   examples = make(augment=noise).augmented(3)
   batches = list(examples.batch(size).as_numpy_iterator())
@@ -242,8 +256,8 @@ def test_augmented_examples_are_changed_each_in_its_own_way():
 
 
 def test_seeds_augment_examples_differently():
-  found = {read(make(augment=noise).augmented(seed))[0].tobytes() for seed in range(10)}
-  assert len(found) == 10
+  found = {read(make(augment=noise).augmented(seed))[0].tobytes() for seed in range(3)}
+  assert len(found) == 3
 
 
 def test_without_augmentation_there_are_no_augmented_examples():
@@ -257,7 +271,7 @@ def stream(seed, first=0, count=10, buffer=10):
   return source.stream(lambda _: tf.data.Dataset.range(count), count, seed, first, buffer)
 
 
-@pytest.mark.parametrize("buffer", [1, 4, 10, 100])
+@pytest.mark.parametrize("buffer", [1, 4, 100])
 @pytest.mark.parametrize("seed", [0, None])
 def test_stream_has_every_example_once_an_epoch(seed, buffer):
   numbers, _ = read(stream(seed, buffer=buffer), 40)
@@ -271,20 +285,16 @@ def test_stream_shuffles_each_epoch_differently():
 
 
 def test_stream_depends_on_the_seed():
-  assert len({tuple(read(stream(seed), 10)[0]) for seed in range(20)}) == 20
+  assert len({tuple(read(stream(seed), 10)[0]) for seed in range(4)}) == 4
 
 
 @pytest.mark.parametrize("first", [1, 9, 10, 25])
-@pytest.mark.parametrize("buffer", [3, 10])
-def test_stream_can_begin_at_any_example(first, buffer):
-  expected = read(stream(4, buffer=buffer).skip(first), 25)
-  assert_same(read(stream(4, first, buffer=buffer), 25), expected)
+def test_stream_can_begin_at_any_example(first):
+  expected = read(stream(4, buffer=5).skip(first), 25)
+  assert_same(read(stream(4, first, buffer=5), 25), expected)
 
 
-@pytest.mark.parametrize(
-  "global_seed",
-  [None, *(pytest.param(s, marks=pytest.mark.xfail(strict=True)) for s in (0, 1))],
-)
+@BROKEN_GLOBAL_SEEDS
 def test_stream_does_not_depend_on_tensorflows_seed(global_seed):
   expected = read(stream(3), 25)
   tf.random.set_seed(global_seed)
@@ -297,8 +307,8 @@ def test_every_example_of_a_stream_has_its_own_key():
 
 
 def test_streams_of_different_seeds_have_different_keys():
-  found = {tuple(read(stream(seed), 1)[1][0]) for seed in range(20)}
-  assert len(found) == 20
+  found = {tuple(read(stream(seed), 1)[1][0]) for seed in range(4)}
+  assert len(found) == 4
 
 
 def test_epochs_of_a_stream_are_made_with_different_keys():
@@ -312,10 +322,7 @@ def test_epochs_of_a_stream_are_made_with_different_keys():
   assert orders(0)[7:] == orders(7)[:13]
 
 
-@pytest.mark.parametrize(
-  "global_seed",
-  [None, *(pytest.param(s, marks=pytest.mark.xfail(strict=True)) for s in (0, 1))],
-)
+@BROKEN_GLOBAL_SEEDS
 @pytest.mark.parametrize("anew", [False, True], ids=["same data set", "new data set"])
 def test_without_a_seed_workers_have_different_streams(global_seed, anew):
   def worker():

@@ -1,19 +1,19 @@
 """Seeds and precision of the models."""
 
 import contextlib
+import gc
 
 import keras
 import pytest
 
 
-@contextlib.contextmanager
-def in_float64():
-  floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-  keras.config.set_floatx("float64")
-  keras.config.set_dtype_policy("float64")
+@pytest.fixture(autouse=True, scope="session")
+def _rare_garbage_collection():
+  """Building and tracing make so many objects that collecting garbage takes a tenth of the time."""
+  before = gc.get_threshold()
+  gc.set_threshold(100_000, 50, 100)
   yield
-  keras.config.set_floatx(floatx)
-  keras.config.set_dtype_policy(policy)
+  gc.set_threshold(*before)
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +21,26 @@ def _same_weights_each_time():
   keras.utils.set_random_seed(0)
 
 
-@pytest.fixture
-def float64():
-  """Keras layers that are made inside are float64 throughout."""
-  with in_float64():
+@contextlib.contextmanager
+def float64_layers():
+  floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+  keras.config.set_floatx("float64")
+  keras.config.set_dtype_policy("float64")
+  try:
     yield
+  finally:
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
 
 
-@pytest.fixture(scope="module")
-def float64_throughout():
-  """The same for a whole module."""
+@pytest.fixture(scope="session")
+def in_float64():
+  """Returns a context manager: Keras layers that are made inside are float64 throughout."""
+  return float64_layers
+
+
+@pytest.fixture
+def float64(in_float64):
+  """The same for a whole test."""
   with in_float64():
     yield

@@ -119,8 +119,10 @@ def test_dropout_of_zero_adds_no_layer():
   assert not layers(vgg11(width=1), keras.layers.Dropout)
 
 
-@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (9, 8, 2)])
-@pytest.mark.parametrize("normalization", ["none", "batch", "population"])
+@pytest.mark.parametrize(
+  "shape, normalization",
+  [((32, 32, 3), "none"), ((28, 28, 1), "batch"), ((9, 8, 2), "population")],
+)
 def test_images_become_finite_logits(shape, normalization):
   model = vgg11(
     width=2, dense_units=4, input_shape=shape, num_classes=5, normalization=normalization
@@ -134,9 +136,8 @@ def test_outputs_are_logits():
   assert vgg11(width=1).get_layer("logits").activation is keras.activations.linear
 
 
-@pytest.mark.parametrize("normalization", ["none", "batch", "population"])
-def test_saved_model_gives_bitwise_the_same_logits(tmp_path, normalization):
-  model = vgg11(width=2, dense_units=4, normalization=normalization)
+def test_saved_model_gives_bitwise_the_same_logits(tmp_path):
+  model = vgg11(width=2, dense_units=4, normalization="population")
   x = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
   model(x, training=True)
   model.save(tmp_path / "model.keras")
