@@ -1,8 +1,10 @@
-"""A density run whose processes are killed at random; longer as `make chaos`."""
+"""A density run whose processes are killed at random; `make chaos` runs it, and a longer one."""
 
 import pytest
 
 from benchmarks import chaos
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

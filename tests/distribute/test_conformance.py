@@ -16,7 +16,8 @@ CONFIGURATIONS = [
 QUANTITIES = ("loss", "gradient", "products")
 # Each configuration runs twice: the second time streaming its data, or just again.
 STREAMED = [("mirrored", 2), ("multi_worker", 2), ("parameter_server", 2)]
-REPEATED = [c for c in CONFIGURATIONS if c not in STREAMED]
+REPEATED = [("one_device", 1), ("parameter_server", 3)]
+REPEATED_SLOWLY = [c for c in CONFIGURATIONS if c not in STREAMED + REPEATED]
 # Two batches, and four replicas or sixteen shards.
 FEW = {"num_batches": 2, "columns": "true", "columns_per_pass": 2}
 FEW_RUN = [("mirrored", 4), ("parameter_server", 2)]
@@ -52,7 +53,11 @@ def test_agrees_with_one_device(runs, configuration, quantity):
   assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("configuration", REPEATED, ids=name)
+@pytest.mark.parametrize(
+  "configuration",
+  [*REPEATED, *(pytest.param(c, marks=pytest.mark.slow) for c in REPEATED_SLOWLY)],
+  ids=lambda c: name(c),
+)
 def test_is_bitwise_the_same_in_another_run(runs, configuration):
   first, second = (chief(runs(*configuration, repeat=r)) for r in range(2))
   for quantity in QUANTITIES:
