@@ -84,7 +84,9 @@ def _rare_garbage_collection():
   """Tracing makes so many objects that collecting garbage takes a tenth of the time."""
   before = gc.get_threshold()
   gc.set_threshold(100_000, 50, 100)
+  gc.freeze()  # what is imported stays
   yield
+  gc.unfreeze()
   gc.set_threshold(*before)
 
 

@@ -1,4 +1,4 @@
-"""Draws how runs trained: python -m tf_hessian.bin.curves --output=loss.png runs/a runs/b
+"""Draws how runs trained: python -m tf_hessian.bin.curves --picture=loss.png runs/a runs/b
 
 Takes the folders of runs; a name may precede each, as in batch=runs/a. Prints first, last and
 smallest values.
@@ -8,16 +8,16 @@ from absl import flags as absl_flags
 
 from tf_hessian.bin import flags
 
-OUTPUT = absl_flags.DEFINE_string("output", None, "Picture to write; the suffix is the format.")
+PICTURE = absl_flags.DEFINE_string("picture", None, "Picture to write; the suffix is the format.")
 COLUMN = absl_flags.DEFINE_string("column", "loss", "Column of train.csv, such as test_accuracy.")
 
 
 def main(arguments):
   from tf_hessian.experiments import curves
 
-  print(curves.draw(arguments, OUTPUT.value, column=COLUMN.value))
+  print(curves.draw(arguments, PICTURE.value, column=COLUMN.value))
 
 
 if __name__ == "__main__":
-  absl_flags.mark_flags_as_required(["output"])
+  absl_flags.mark_flags_as_required(["picture"])
   flags.run_plain(main, arguments=True)

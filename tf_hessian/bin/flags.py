@@ -15,11 +15,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoint, s
 
 def _is_worth_showing(record):
   """Leaves out what TensorFlow says of its own doings, and shortens its errors to a line."""
-  if logging.level_debug():
-    return True
-  if "/tensorflow_datasets/" in record.pathname:
-    return record.levelno > python_logging.INFO
-  if "/tensorflow/" not in record.pathname:
+  is_tfds = "/tensorflow_datasets/" in record.pathname and record.levelno == python_logging.INFO
+  if logging.level_debug() or not (is_tfds or "/tensorflow/" in record.pathname):
     return True
   if record.levelno < python_logging.WARNING or "Remote function" in str(record.msg):
     return False

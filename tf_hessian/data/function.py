@@ -1,5 +1,6 @@
 """A user's own data set, from a Python function."""
 
+import collections.abc
 import importlib.util
 import pathlib
 import sys
@@ -27,8 +28,15 @@ def function(*, function, shuffle_buffer=10_000):
   """
   examples = _as_dataset(_load(function)(), function)
   count = int(examples.cardinality())
+  if count == tf.data.INFINITE_CARDINALITY:
+    raise ValueError(f"config.data.function: {function}: the data set is infinite; take() a part")
   if count < 0:
     count = int(examples.reduce(np.int64(0), lambda n, *_: n + 1))
+  if not isinstance(examples.element_spec, tuple) or len(examples.element_spec) not in (2, 3):
+    raise ValueError(
+      f"config.data.function: {function}: expected examples (input, target) or (input, target, "
+      f"sample weight), got {examples.element_spec}"
+    )
   if not count:
     raise ValueError(f"config.data.function: {function} gives no examples")
 
@@ -48,6 +56,8 @@ def _load(name):
   if not path.exists():
     raise FileNotFoundError(f"config.data.function: there is no file {path}")
   spec = importlib.util.spec_from_file_location(path.stem, path)
+  if spec is None:
+    raise ValueError(f"config.data.function: expected a file *.py, got {path}")
   module = importlib.util.module_from_spec(spec)
   sys.modules.setdefault(path.stem, module)  # layers that it defines are found by it
   spec.loader.exec_module(module)
@@ -60,6 +70,11 @@ def _load(name):
 def _as_dataset(result, name):
   if isinstance(result, tf.data.Dataset):
     return result
+  kind = type(result).__name__
+  if not isinstance(result, tuple) and isinstance(result, collections.abc.Iterable):
+    result = list(result)  # what a generator raises is the user's
+    if not result:
+      raise ValueError(f"config.data.function: {name} gives no examples")
   try:
     if not isinstance(result, tuple):
       result = tf.nest.map_structure(lambda *parts: np.stack(parts), *result)
@@ -67,5 +82,5 @@ def _as_dataset(result, name):
   except (TypeError, ValueError) as e:
     raise ValueError(
       f"config.data.function: {name}: expected a data set, a tuple of arrays or examples (input, "
-      f"target), got {type(result).__name__} ({e})"
+      f"target), got {kind} ({e})"
     ) from e

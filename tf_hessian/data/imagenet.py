@@ -68,7 +68,7 @@ def imagenet2012(
   def epoch(order):
     if part is not None:
       return part
-    files = tf.random.experimental.index_shuffle(tf.range(len(paths)), order, len(paths) - 1)
+    files = source.permutation(len(paths), order)
     files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, files))
     records = files.interleave(
       tf.data.TFRecordDataset,

@@ -49,7 +49,7 @@ def arrays(*, num_examples=1000):
 
 def mnist(
   *,
-  num_examples=1000,
+  num_examples=0,
   bundled=True,
   flatten=True,
   dtype="float32",

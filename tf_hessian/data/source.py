@@ -66,19 +66,22 @@ def in_memory(inputs, targets, /, *, test=None, augment=None, finish=lambda x: x
     check_batch_size(size, count)
     per_epoch = count // size
 
-    def gather(epoch, number, change):
-      """Returns batch number so and so of an epoch; what is left over at its end is left out."""
-      positions = number * size + tf.range(size, dtype=tf.int64)
-      last = tf.constant(count - 1, tf.int64)
-      chosen = tf.random.experimental.index_shuffle(positions, key(seed or 0, epoch, _ORDER), last)
+    def order(epoch):
+      """Returns the batches of an epoch; what is left over at its end is left out."""
+      chosen = permutation(count, key(seed or 0, epoch, _ORDER))[: per_epoch * size]
+      return tf.data.Dataset.from_tensor_slices(tf.reshape(chosen, [per_epoch, size]))
+
+    def gather(chosen, change):
       x, y = (tf.gather(a, chosen) for a in arrays)
       return finish(x if augment is None else augment(x, key(seed or 0, change))), y
 
     if seed is None:
-      draws = tf.data.Dataset.random()
-      return draws.map(lambda d: gather(d, tf.zeros((), tf.int64), d), tf.data.AUTOTUNE)
-    steps = tf.data.Dataset.range(first, ENDLESS)
-    return steps.map(lambda s: gather(s // per_epoch, s % per_epoch, s), tf.data.AUTOTUNE)
+      steps = tf.data.Dataset.zip(draws().flat_map(order), draws())
+    else:
+      epochs = tf.data.Dataset.range(first // per_epoch, ENDLESS)
+      chosen = epochs.flat_map(order).skip(first % per_epoch)
+      steps = tf.data.Dataset.zip(chosen, tf.data.Dataset.range(first, ENDLESS))
+    return steps.map(gather, tf.data.AUTOTUNE)
 
   return Source(
     singly(arrays),
@@ -101,17 +104,34 @@ def stream(epoch, count, seed, first, buffer, /):
   """
 
   def shuffled(number):
+    tf.random.set_seed(1)  # of this function's graph only; shuffle() would mix in the global one
     order = key(seed or 0, number, _ORDER)
     number = tf.random.stateless_uniform([], order, None, None, tf.int64)
     return epoch(order).shuffle(buffer, seed=number)
 
   if seed is None:
-    draws = tf.data.Dataset.random()
-    return tf.data.Dataset.zip(draws.flat_map(shuffled), draws.map(lambda d: key(0, d)))
+    return tf.data.Dataset.zip(draws().flat_map(shuffled), draws().map(lambda d: key(0, d)))
   epochs = tf.data.Dataset.range(first // count, ENDLESS)
   examples = epochs.flat_map(shuffled).skip(first % count)
   numbers = tf.data.Dataset.range(first, ENDLESS)
   return tf.data.Dataset.zip(examples, numbers.map(lambda i: key(seed, i)))
+
+
+def draws():
+  """Returns an endless data set of numbers that no seed fixes, not even TensorFlow's global one."""
+
+  def draw(_):
+    low, high = tf.constant(0, tf.int64), tf.constant(tf.int64.max, tf.int64)
+    return tf.raw_ops.RandomUniformInt(
+      shape=tf.constant([], tf.int32), minval=low, maxval=high, seed=0, seed2=0
+    )
+
+  return tf.data.Dataset.range(ENDLESS).map(draw)
+
+
+def permutation(count, key, /):
+  """Returns the numbers below `count` in an order by the key: int64."""
+  return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), key)
 
 
 def key(seed, number, stream=_CHANGES, /):

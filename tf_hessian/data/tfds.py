@@ -17,6 +17,7 @@ def builder(name, /, *, data_dir=None, download=False):
     FileNotFoundError: if it isn't there, or can't be prepared, with what to do.
   """
   import tensorflow_datasets as tfds  # slow to import, and not needed for bundled data
+  from tensorflow_datasets.core.download import download_manager, extractor
 
   found = tfds.builder(name, data_dir=data_dir)
   if found.is_prepared():
@@ -29,7 +30,13 @@ def builder(name, /, *, data_dir=None, download=False):
     )
   try:
     found.download_and_prepare()
-  except (OSError, AssertionError, tfds.download.DownloadError) as e:
+  except (
+    OSError,
+    AssertionError,
+    tfds.download.DownloadError,
+    download_manager.NonMatchingChecksumError,
+    extractor.ExtractError,
+  ) as e:
     reason = str(e).strip().split("\n")[0]
     raise FileNotFoundError(
       f"data set {name}: it can't be fetched to {where} ({reason}){_BY_HAND.get(name, '')}; or "

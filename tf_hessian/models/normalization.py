@@ -12,12 +12,15 @@ class PopulationNormalization(keras.layers.BatchNormalization):
   1, so the first steps should not learn: the paper spends 400 steps at learning rate 0.
   """
 
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, **kwargs)
+    if self.renorm:
+      raise ValueError("renorm=True: has no meaning where a batch's statistics are not used")
+
   def call(self, inputs, training=None, mask=None):
     outputs = super().call(inputs, training=False, mask=mask)
     if training and self.trainable:
-      axes = [i for i in range(len(inputs.shape)) if i != self.axis % len(inputs.shape)]
-      x = keras.ops.cast(inputs, self.moving_mean.dtype)
-      moments = keras.ops.moments(x, axes, synchronized=self.synchronized)
+      moments = self._moments(keras.ops.cast(inputs, self.moving_mean.dtype), mask)
       for moving, value in zip((self.moving_mean, self.moving_variance), moments, strict=True):
         moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
     return outputs
