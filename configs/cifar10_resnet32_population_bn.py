@@ -16,7 +16,7 @@ import ml_collections
 def get_config():
   config = ml_collections.ConfigDict()
   config.seed = 0  # initial weights, order of training, augmentation, start vectors
-  config.schedule_scale = 1.0  # multiplies all numbers of steps of `train` but zero_steps
+  config.schedule_scale = 1.0  # shortens the schedule of `train`, but not zero_steps
 
   config.model = ml_collections.ConfigDict()
   config.model.name = "cifar_resnet"
@@ -45,7 +45,7 @@ def get_config():
   config.train.zero_steps = 400
   config.train.steps = 100_000
   config.train.checkpoint_steps = (0, 20_000, 40_000, 60_000, 80_000)
-  config.train.log_every = 1000
+  config.train.log_every = 100
   config.train.test_every = 10_000
   config.train.test_examples = 10_000
 

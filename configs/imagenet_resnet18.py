@@ -19,7 +19,7 @@ import ml_collections
 def get_config():
   config = ml_collections.ConfigDict()
   config.seed = 0  # initial weights, order of training, augmentation, start vectors
-  config.schedule_scale = 1.0  # multiplies all numbers of steps of `train`
+  config.schedule_scale = 1.0  # shortens the schedule of `train`
 
   config.model = ml_collections.ConfigDict()
   config.model.name = "imagenet_resnet18"
@@ -49,7 +49,7 @@ def get_config():
   config.train.decay_factor = 0.94
   config.train.steps = 4_000_000  # 100 epochs
   config.train.checkpoint_steps = (0, 1_000_000, 2_000_000, 3_000_000)
-  config.train.log_every = 1000
+  config.train.log_every = 100
   config.train.test_every = 40_000
   config.train.test_examples = 50_000
 

@@ -78,7 +78,7 @@ def test_shorter_schedule_keeps_its_shape_and_the_steps_without_learning():
   assert found == {
     "steps": 10,
     "max_steps": 0,
-    "log_every": 1,
+    "log_every": 100,
     "test_every": 0,
     "decay_steps": (4, 6),
     "checkpoint_steps": (0, 6),

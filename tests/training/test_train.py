@@ -80,11 +80,11 @@ def interrupt(monkeypatch):
     original = training._Training._advance
 
     def advance(self, step):
-      row, step = original(self, step)
+      step = original(self, step)
       if step == last:
         monkeypatch.setattr(training._Training, "_advance", original)
         raise error("interrupted")
-      return row, step
+      return step
 
     monkeypatch.setattr(training._Training, "_advance", advance)
     monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
@@ -198,6 +198,15 @@ def test_other_seed_gives_another_order(tmp_path):
   run(tmp_path / "a")
   run(tmp_path / "b", seed=1)
   assert not np.array_equal(weights(tmp_path / "a")[0], weights(tmp_path / "b")[0])
+
+
+def test_how_many_steps_are_run_at_a_time_changes_nothing(tmp_path, monkeypatch):
+  run(tmp_path / "a")
+  monkeypatch.setattr(training, "_BAR_SECONDS", 0.0)  # one
+  run(tmp_path / "b")
+  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+  first, second = ([row | {"seconds": ""} for row in rows(tmp_path / n)] for n in "ab")
+  assert first == second
 
 
 def test_how_often_is_logged_changes_nothing(tmp_path):

@@ -64,16 +64,17 @@ def learning_rate(config, /):
 
 
 def scaled(config, scale, /):
-  """Returns `config.train` with everything that counts steps multiplied by `scale`.
+  """Returns `config.train` with its schedule shortened: numbers of steps multiplied by `scale`.
 
-  The steps at learning rate 0 stay as they are: statistics settle at their own pace.
+  The steps at learning rate 0 stay as they are, since statistics settle at their own pace, and so
+  does how often is logged.
   """
 
   def times(steps):
     return max(1, round(steps * scale)) if steps else 0
 
   config = dict(config)
-  for field in ("steps", "max_steps", "log_every", "test_every"):
+  for field in ("steps", "max_steps", "test_every"):
     config[field] = times(config[field])
   for field in ("decay_steps", "checkpoint_steps"):
     config[field] = tuple(sorted({times(s) for s in config[field]}))

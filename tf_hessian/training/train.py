@@ -19,6 +19,7 @@ from tf_hessian.training.record import Record
 
 _SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
 _SAVE_FACTOR = 20
+_BAR_SECONDS = 2.0
 
 
 def train(
@@ -102,8 +103,8 @@ class _Training:
       )
     self._seed = seed if stepper.in_step else None
     self._last = max(config["steps"], config["max_steps"] if config["until_accuracy"] else 0)
-    self._record = None
-    self._begin = None
+    self._record = self._begin = self._bar = None
+    self._part = 1
     self._saved = time.monotonic()
     self._pause = _SAVE_SECONDS
 
@@ -116,28 +117,41 @@ class _Training:
     if step == 0 and 0 in self._config["checkpoint_steps"]:
       self._pull()
       self._save_step(0)
-    bar = tqdm.tqdm(
+    self._bar = tqdm.tqdm(
       total=self._last,
       initial=step,
       unit="step",
       disable=not (self._verbose and sys.stderr.isatty()),
       dynamic_ncols=True,
     )
-    with bar:
+    with self._bar:
       while step < self._last and not self._finished(step):
-        row, step = self._advance(step)
-        bar.update(step - bar.n)
-        bar.set_postfix(loss=row["loss"], refresh=False)
+        step = self._advance(step)
     return self._end(step)
 
+  def _run_steps(self, count):
+    """Runs steps, for a few seconds at a time, so that the bar moves; returns their sums."""
+    total = np.zeros(3)
+    while count:
+      begin = time.monotonic()
+      # Several processes have to ask for the same.
+      part = count if self._stepper.several else min(count, self._part)
+      total += self._stepper.run(part)
+      seconds = time.monotonic() - begin
+      self._part = max(1, int(part * min(10.0, _BAR_SECONDS / seconds)))
+      count -= part
+      self._bar.update(part)
+      self._bar.set_postfix(loss=f"{total[0] / total[2]:.4g}", refresh=False)
+    return total.tolist()
+
   def _advance(self, step):
-    """Runs to the next step at which there is something to do; returns its row, and the step."""
+    """Runs to the next step at which there is something to do; returns it."""
     config = self._config
     stops = {self._last, config["steps"], *config["checkpoint_steps"]}
     stops |= {(step // n + 1) * n for n in (config["log_every"], config["test_every"]) if n}
     stop = min(s for s in stops if s > step)
     rate = float(self._stepper.optimizer.learning_rate)
-    loss, right, examples = self._stepper.run(stop - step)
+    loss, right, examples = self._run_steps(stop - step)
     if not math.isfinite(loss):
       raise ValueError(
         f"training: the loss is {loss / examples} in steps {step} to {stop - 1}; lower the "
@@ -158,7 +172,7 @@ class _Training:
       self._save_step(stop)
     if saves or due:
       self._save_state()
-    return row, stop
+    return stop
 
   def _finished(self, step):
     """Whether the accuracy that the steps after `steps` are for is reached."""
