@@ -83,16 +83,19 @@ def plot_spectrum(
   save_figure(figure, path)
 
 
-def plot_steps(spectra, path, /, *, sigma_squared=1e-5, relative=False, floor=_FLOOR, title=None):
-  """Draws the densities at several steps of training, one below the other, on one eigenvalue axis.
+def plot_spectra(
+  spectra, path, /, *, sigma_squared=1e-5, relative=False, limits=None, log=True, floor=_FLOOR
+):
+  """Draws the densities of several spectra, one below the other, on one eigenvalue axis.
 
   Args:
-    spectra: dict: step -> `Spectrum`.
+    spectra: dict: name, such as the step of a training -> `Spectrum`.
     path: where the picture goes.
     sigma_squared: variance of the kernel.
     relative: see `Spectrum.density`.
-    floor: lowest density shown.
-    title: text above, or None.
+    limits: (low, high) of the eigenvalue axis; all densities by default.
+    log: logarithmic density axes.
+    floor: lowest density shown on a logarithmic axis.
 
   Raises:
     ValueError: for bad arguments.
@@ -101,14 +104,12 @@ def plot_steps(spectra, path, /, *, sigma_squared=1e-5, relative=False, floor=_F
   figure, axes = new_figure(
     height=1.0 + 1.6 * len(spectra), nrows=len(spectra), sharex=True, squeeze=False
   )
-  for (step, spectrum), ax in zip(spectra.items(), axes[:, 0], strict=True):
+  for (name, spectrum), ax in zip(spectra.items(), axes[:, 0], strict=True):
     estimate = spectrum.density(sigma_squared, relative=relative)
-    draw_density(ax, estimate, floor=floor)
+    draw_density(ax, estimate, log=log, floor=floor, limits=limits)
     ax.get_legend().remove()
-    ax.set_ylabel(f"{step}" if isinstance(step, str) else f"step {step:,}")
+    ax.set_ylabel(str(name))
     ax.label_outer()
-  if title is not None:
-    figure.suptitle(title, fontsize="medium")
   save_figure(figure, path)
 
 

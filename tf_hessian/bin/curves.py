@@ -13,9 +13,9 @@ COLUMN = absl_flags.DEFINE_string("column", "loss", "Column of train.csv, such a
 
 
 def main(arguments):
-  from tf_hessian.experiments import curves
+  from tf_hessian.experiments import pictures
 
-  print(curves.draw(arguments, PICTURE.value, column=COLUMN.value))
+  print(pictures.draw_curves(arguments, PICTURE.value, column=COLUMN.value))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Draws a spectrum: python -m tf_hessian.bin.plot --input=spectrum.npz --output=spectrum.png
 
-Reads the original code's tridiag_<k> files too.
+Several inputs, each with a name before it (a=x.npz,b=y.npz), are drawn one below the other. Reads
+the original code's tridiag_<k> files too.
 """
 
 from absl import flags as absl_flags
@@ -8,8 +9,8 @@ import numpy as np
 
 from tf_hessian.bin import flags
 
-INPUT = absl_flags.DEFINE_string(
-  "input", None, "spectrum.npz, or tridiag_<k> of the original code."
+INPUT = absl_flags.DEFINE_list(
+  "input", None, "spectrum.npz, or tridiag_<k> of the original code; or several, name=path each."
 )
 OUTPUT = absl_flags.DEFINE_string("output", None, "Picture to write; the suffix is the format.")
 SIGMA_SQUARED = absl_flags.DEFINE_float("sigma_squared", 1e-5, "Variance of the Gaussian kernel.")
@@ -25,21 +26,16 @@ NUM_PARAMETERS = absl_flags.DEFINE_integer(
 
 
 def main():
-  from tf_hessian import spectrum
+  from tf_hessian.experiments import pictures
 
-  exact = None if EXACT.value is None else np.load(EXACT.value, allow_pickle=False)
-  try:
-    limits = None if LIMITS.value is None else [float(x) for x in LIMITS.value]
-  except ValueError as e:
-    raise ValueError(f"--limits: expected two numbers low,high: {e}") from e
-  if limits is not None and len(limits) != 2:
-    raise ValueError(f"--limits: expected two numbers low,high, got {len(limits)}")
-  spectrum.load(INPUT.value, num_parameters=NUM_PARAMETERS.value).plot(
+  pictures.draw_spectra(
+    INPUT.value,
     OUTPUT.value,
+    exact=None if EXACT.value is None else np.load(EXACT.value, allow_pickle=False),
+    num_parameters=NUM_PARAMETERS.value,
     sigma_squared=SIGMA_SQUARED.value,
     relative=RELATIVE.value,
-    exact=exact,
-    limits=limits,
+    limits=LIMITS.value,
     log=not LINEAR.value,
   )
   print(f"the picture is {OUTPUT.value}")

@@ -228,7 +228,8 @@ def _measure_steps(setup, workdir, step, check, progress, options):
     return _FOLLOWED
   if step is None:
     picture = workdir / "spectra" / "spectra.png"
-    _draw(lambda: plotting.plot_steps(results, picture, **setup.config["density"]))
+    named = {f"step {n:,}": r for n, r in results.items()}
+    _draw(lambda: plotting.plot_spectra(named, picture, **setup.config["density"]))
     summaries = {n: r.summary() for n, r in results.items()}
     files.write_text(workdir / "spectra" / "spectra.json", json.dumps(summaries, indent=2))
     texts.append(f"all steps             {picture}")

@@ -1,0 +1,77 @@
+"""Pictures of spectra and of training curves."""
+
+import numpy as np
+import pytest
+
+from tf_hessian.experiments import pictures
+from tf_hessian.spectrum import Spectrum
+
+
+@pytest.fixture
+def runs(tmp_path):
+  """Two folders with logs."""
+  rows = {
+    "a": "step,loss,excess,test_loss\n4,2.0,1.5,\n8,1.0,0.5,3.0\n",
+    "b": "step,loss,excess\n4,3.0,2.5\n8,2.5,2.0\n12,2.75,2.25\n",
+  }
+  for name, text in rows.items():
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "train.csv").write_text(text)
+  return [str(tmp_path / "a"), f"second={tmp_path / 'b'}"]
+
+
+def test_values_are_printed_and_drawn(runs, tmp_path):
+  text = pictures.draw_curves(runs, tmp_path / "loss.png")
+  assert "a: step 4 2, step 8 1, smallest 1 at step 8" in text
+  assert "second: step 4 3, step 12 2.75, smallest 2.5 at step 8" in text
+  assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_column_is_drawn_where_there_are_values(runs, tmp_path):
+  assert "a: step 8 3, step 8 3" in pictures.draw_curves(
+    runs[:1], tmp_path / "c.png", column="test_loss"
+  )
+
+
+def test_column_that_a_run_does_not_have_is_refused(runs, tmp_path):
+  with pytest.raises(ValueError, match="b: its log has no column 'test_loss'; there are excess"):
+    pictures.draw_curves(runs, tmp_path / "c.png", column="test_loss")
+
+
+def test_no_runs_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="at least one folder"):
+    pictures.draw_curves([], tmp_path / "c.png")
+
+
+# Spectra.
+
+
+@pytest.fixture
+def spectra(tmp_path):
+  """Two files of spectra."""
+  rng = np.random.default_rng(0)
+  for name in "ab":
+    Spectrum(
+      diagonals=(rng.standard_normal(6),),
+      off_diagonals=(rng.random(5),),
+      residuals=np.zeros(1),
+      statuses=("COMPLETE",),
+      num_parameters=20,
+    ).save(tmp_path / f"{name}.npz")
+  return [f"{name}={tmp_path / name}.npz" for name in "ab"]
+
+
+def test_spectra_are_drawn_one_below_the_other(spectra, tmp_path):
+  pictures.draw_spectra(spectra, tmp_path / "both.png", sigma_squared=1e-2, limits=["-1", "1"])
+  assert (tmp_path / "both.png").stat().st_size > 1000
+
+
+def test_spectra_without_names_are_refused(spectra, tmp_path):
+  files = [s.partition("=")[2] for s in spectra]
+  with pytest.raises(ValueError, match="expected name=path for each of several"):
+    pictures.draw_spectra(files, tmp_path / "both.png")
+
+
+def test_exact_eigenvalues_of_several_spectra_are_refused(spectra, tmp_path):
+  with pytest.raises(ValueError, match="exact: is for a single spectrum"):
+    pictures.draw_spectra(spectra, tmp_path / "both.png", exact=np.zeros(3))

@@ -1,0 +1,82 @@
+"""Pictures of what is on disk: spectra, and training curves."""
+
+import pathlib
+
+import numpy as np
+
+from tf_hessian import plotting, spectrum
+from tf_hessian.training import record
+
+
+def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=None, **options):
+  """Draws one spectrum, or several one below the other.
+
+  Args:
+    inputs: list of files that `spectrum.load` reads; of several, each is name=path.
+    path: where the picture goes.
+    exact: (n,) exact eigenvalues to overlay on a single one, or None.
+    num_parameters: see `spectrum.load`.
+    limits: the two ends of the eigenvalue axis, numbers or text; None for all.
+    **options: further arguments of `plotting.plot_spectrum`.
+
+  Raises:
+    ValueError: for bad arguments, or damaged files.
+    OSError: if a file is missing, or the picture can't be written.
+  """
+  try:
+    limits = None if limits is None else tuple(float(x) for x in limits)
+  except ValueError as e:
+    raise ValueError(f"limits: expected two numbers low,high: {e}") from e
+  if limits is not None and len(limits) != 2:
+    raise ValueError(f"limits: expected two numbers low,high, got {len(limits)}")
+  options["limits"] = limits
+  if len(inputs) == 1:
+    found = spectrum.load(inputs[0], num_parameters=num_parameters)
+    found.plot(path, exact=exact, **options)
+    return
+  if exact is not None:
+    raise ValueError("exact: is for a single spectrum")
+  named = [item.partition("=") for item in inputs]
+  if not all(name and file for name, _, file in named):
+    raise ValueError(f"input: expected name=path for each of several, got {', '.join(inputs)}")
+  spectra = {n: spectrum.load(f, num_parameters=num_parameters) for n, _, f in named}
+  plotting.plot_spectra(spectra, path, **options)
+
+
+def draw_curves(runs, path, /, *, column="loss"):
+  """Draws a column of the logs of runs.
+
+  Args:
+    runs: list of folders of training, each a path or name=path.
+    path: where the picture goes.
+    column: one of `training.record.COLUMNS`.
+
+  Returns:
+    Text: the first, last and smallest value of each run.
+
+  Raises:
+    ValueError: if there are no runs, or one has no such column.
+    OSError: if a log is missing, or the picture can't be written.
+  """
+  if not runs:
+    raise ValueError("expected at least one folder of a training")
+  curves, lowest = {}, set()
+  for run in runs:
+    name, _, folder = run.rpartition("=")
+    rows = record.read(pathlib.Path(folder))
+    if not any(column in row for row in rows):
+      known = sorted({c for row in rows for c in row} - {"step"})
+      raise ValueError(f"{folder}: its log has no column {column!r}; there are {', '.join(known)}")
+    points = [(row["step"], row[column]) for row in rows if column in row]
+    curves[name or pathlib.Path(folder).name] = np.array(points).T
+    lowest |= {row["loss"] - row["excess"] for row in rows if "excess" in row}
+  # The same for all, or none is drawn.
+  floor = min(lowest, default=0.0)
+  one = column == "loss" and np.ptp(list(lowest) or [1.0, 0.0]) < 1e-6
+  plotting.plot_curves(curves, path, label=column.replace("_", " "), floor=floor if one else 0.0)
+  lines = [
+    f"{name}: step {steps[0]:.0f} {values[0]:.4g}, step {steps[-1]:.0f} {values[-1]:.4g}, smallest "
+    f"{values.min():.4g} at step {steps[values.argmin()]:.0f}"
+    for name, (steps, values) in curves.items()
+  ]
+  return "\n".join([*lines, f"the picture is {path}"])
