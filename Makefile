@@ -2,14 +2,15 @@
 # make test   lint and tests
 # make verify the small model against its exact spectrum (minutes)
 # make bench  what a product and a density cost
-# make chaos  a run whose processes are killed at random (3 minutes)
+# make chaos  a run whose processes are killed at random (2 minutes)
+# make slow   tests that take long (5 minutes)
 
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint verify bench chaos clean
+.PHONY: demo test lint verify bench chaos slow clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,7 +37,9 @@ bench: $(VENV)/installed
 
 chaos: $(VENV)/installed
 	$(RUN) -m benchmarks.chaos
-	$(RUN) -m pytest tests/distribute -m slow
+
+slow: $(VENV)/installed
+	$(RUN) -m pytest -m slow
 
 clean:
 	rm -rf $(VENV) build *.egg-info runs

@@ -248,6 +248,7 @@ for _ in range(10):
 """
 
 
+@pytest.mark.slow
 def test_ten_products_of_resnet_32_are_bitwise_equal_in_one_process_and_in_another():
   # At the same time, so that their threads run in varying order.
   processes = [

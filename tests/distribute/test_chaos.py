@@ -1,4 +1,4 @@
-"""A density run whose processes are killed at random; `make chaos` runs it, and a longer one."""
+"""A density run whose processes are killed at random; longer as `make chaos`."""
 
 import pytest
 

@@ -83,7 +83,7 @@ def test_evaluation_is_over_the_first_examples(monkeypatch, most, count):
   model, (x, y) = two_heads(), examples()
   data = tf.data.Dataset.from_tensor_slices((x, y))
   both = task.Task(SMOOTH, weights=(1.0, 0.0), classes=4)
-  found = both.evaluate(model, data, most=most)
+  found = both.evaluator(model, data, most=most)()
   logits = model(x[:count])[0].numpy()
   assert found["loss"] == pytest.approx(cross_entropy(y[:count], logits), rel=1e-6)
   assert found["accuracy"] == np.mean(logits.argmax(1) == y[:count].argmax(1))

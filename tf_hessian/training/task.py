@@ -1,5 +1,6 @@
 """What a model is trained for: its losses, and whether its outputs are classes."""
 
+import functools
 import math
 
 import keras
@@ -46,8 +47,8 @@ class Task:
       right = tf.math.count_nonzero(tf.argmax(outputs[0], -1) == tf.argmax(targets, -1))
     return loss, right
 
-  def evaluate(self, model, examples, /, *, most=0):
-    """Returns what `summary` does, of the model out of training mode.
+  def evaluator(self, model, examples, /, *, most=0):
+    """Returns a function () that returns the `summary` of the model, out of training mode.
 
     Args:
       model: a Keras model on one device.
@@ -56,19 +57,23 @@ class Task:
     """
     if most:
       examples = examples.take(most)
+    batches = examples.batch(_EVALUATED_AT_ONCE).prefetch(2)
 
-    @tf.function(autograph=False)
-    def total():
-      def add(sums, batch):
-        loss, right = self.measure(model, *batch, training=False)
-        size = tf.cast(tf.shape(batch[1])[0], tf.float64)
-        return sums + tf.stack([tf.cast(loss, tf.float64) * size, tf.cast(right, tf.float64), size])
+    def add(sums, batch):
+      loss, right = self.measure(model, *batch, training=False)
+      size = tf.cast(tf.shape(batch[1])[0], tf.float64)
+      return sums + tf.stack([tf.cast(loss, tf.float64) * size, tf.cast(right, tf.float64), size])
 
-      batches = examples.batch(_EVALUATED_AT_ONCE).prefetch(2)
-      return batches.reduce(tf.zeros(3, tf.float64), add)
+    # partial() gives each its own identity; TensorFlow counts the traces of a function together.
+    total = tf.function(
+      functools.partial(batches.reduce, tf.zeros(3, tf.float64), add), autograph=False
+    )
 
-    loss, right, size = total().numpy().tolist()
-    return self.summary(loss / size, right / size)
+    def evaluate():
+      loss, right, size = total().numpy().tolist()
+      return self.summary(loss / size, right / size)
+
+    return evaluate
 
   def summary(self, loss, accuracy, /):
     """Returns a dict: loss; excess, if the lowest isn't 0; accuracy, if there are classes."""

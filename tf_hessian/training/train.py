@@ -103,6 +103,9 @@ class _Training:
       )
     self._seed = seed if stepper.in_step else None
     self._last = max(config["steps"], config["max_steps"] if config["until_accuracy"] else 0)
+    measured = functools.partial(task.evaluator, self._model, most=config["test_examples"])
+    self._evaluate = measured(source.examples)
+    self._evaluate_test = None if source.test is None else measured(source.test)
     self._record = self._begin = self._bar = None
     self._part = 1
     self._saved = time.monotonic()
@@ -182,13 +185,13 @@ class _Training:
     if not target:
       return True
     self._pull()
-    return self._measure(self._source.examples)["accuracy"] >= target
+    return self._evaluate()["accuracy"] >= target
 
   def _end(self, step):
     self._pull()
     if not self._leads:
       return None
-    result = {"steps": step} | self._measure(self._source.examples) | self._test()
+    result = {"steps": step} | self._evaluate() | self._test()
     save_model(self._model, self._workdir / "model.keras")
     target = self._config["until_accuracy"]
     if target and result["accuracy"] < target:
@@ -202,13 +205,10 @@ class _Training:
     (self._workdir / "training.keras").unlink(missing_ok=True)
     return result
 
-  def _measure(self, examples):
-    return self._task.evaluate(self._model, examples, most=self._config["test_examples"])
-
   def _test(self):
-    if self._source.test is None:
+    if self._evaluate_test is None:
       return {}
-    return {f"test_{k}": v for k, v in self._measure(self._source.test).items()}
+    return {f"test_{k}": v for k, v in self._evaluate_test().items()}
 
   def _due(self):
     """Whether it is time to save the state. Of several processes all must agree, so: always."""
