@@ -76,9 +76,8 @@ def plot_spectrum(
   if title is None:
     steps = max(len(d) for d in spectrum.diagonals)
     n = "" if spectrum.num_parameters is None else f"n = {spectrum.num_parameters:,}, "
-    title = (
-      f"{n}{spectrum.num_draws} draws of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}"
-    )
+    draws = "1 draw" if spectrum.num_draws == 1 else f"{spectrum.num_draws} draws"
+    title = f"{n}{draws} of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}"
   axes.set_title(title, fontsize="medium")
   save_figure(figure, path)
 

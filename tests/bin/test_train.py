@@ -36,5 +36,8 @@ def test_second_start_trains_nothing(workdir):
 def test_folder_of_another_config_is_refused(afterwards, workdir):
   done = afterwards["train another config"]
   assert done.returncode == 1
-  assert f"error: {workdir}: a model was trained there with another config (train)" in done.stderr
+  assert (
+    f"error: {workdir}: a model was trained there with another config (train.learning_rate: "
+    in done.stderr
+  )
   assert "Traceback" not in done.stderr

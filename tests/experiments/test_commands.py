@@ -87,7 +87,7 @@ def test_config_with_a_mistake_does_not_claim_the_folder(config, tmp_path):
 def test_folder_of_another_config_is_refused(config, tmp_path, section, value):
   commands.train(config, tmp_path)
   config.update({section: value})
-  with pytest.raises(ValueError, match=f"another config \\({section}\\)"):
+  with pytest.raises(ValueError, match=f"another config \\({section}"):
     commands.train(config, tmp_path)
 
 
@@ -111,7 +111,9 @@ def test_config_that_the_checkpoint_was_not_trained_with_is_refused(
 ):
   commands.train(config, tmp_path)
   config[section][field] = value
-  with pytest.raises(ValueError, match=f"was trained with another config \\({section}\\)"):
+  with pytest.raises(
+    ValueError, match=f"was trained with another config \\({section}.{field}: .* there, {value} now"
+  ):
     commands.spectrum(config, tmp_path, progress=False)
 
 
@@ -186,3 +188,21 @@ def test_folder_without_checkpoints_of_steps_is_refused(config, tmp_path):
 def test_contradictory_choices_of_a_checkpoint_are_refused(config, tmp_path, options):
   with pytest.raises(ValueError, match="exclude each other"):
     commands.spectrum(config, tmp_path, **options)
+
+
+@pytest.mark.parametrize("field, value", [("log_every", 3), ("checkpoint_steps", (1,))])
+def test_fields_that_the_weights_do_not_depend_on_may_differ(config, tmp_path, field, value):
+  commands.train(config, tmp_path)
+  config.train[field] = value
+  assert commands.train(config, tmp_path)["steps"] == 24
+  commands.spectrum(config, tmp_path, progress=False)
+
+
+def test_mistakes_are_found_before_the_data_are_read(stepwise, tmp_path, monkeypatch):
+  monkeypatch.setattr(experiment, "build", lambda *_, **__: pytest.fail("read"))
+  assert commands.train(stepwise, tmp_path)["steps"] == 4
+  with pytest.raises(FileNotFoundError, match="no checkpoint of step 3"):
+    commands.spectrum(stepwise, tmp_path, step=3)
+  stepwise.train.learning_rate = 0.5
+  with pytest.raises(ValueError, match="train.learning_rate: 0.05 there, 0.5 now"):
+    commands.spectrum(stepwise, tmp_path)

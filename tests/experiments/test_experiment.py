@@ -59,6 +59,13 @@ def test_where_the_data_are_is_no_field(config):
     experiment.check(config)
 
 
+def test_schedule_without_a_step_that_learns_is_refused(read_config):
+  config = read_config("cifar10_resnet32_population_bn")
+  config.schedule_scale = 0.004
+  with pytest.raises(ValueError, match="zero_steps: 400 of 400 steps .* nothing would be trained"):
+    experiment.check(config)
+
+
 # What is measured.
 
 
@@ -83,6 +90,13 @@ def test_augmentation_that_the_data_do_not_have_is_refused(config):
   config.hessian.augment = True
   with pytest.raises(ValueError, match="config.hessian.augment: .*isn't augmented"):
     experiment.build(config).measured()
+
+
+def test_batches_instead_of_examples_are_refused(config):
+  setup = experiment.build(config)
+  batched = dataclasses.replace(setup.source, examples=setup.source.examples.batch(5))
+  with pytest.raises(ValueError, match="it looks batched; leave batch\\(\\) out"):
+    dataclasses.replace(setup, source=batched).operator(setup.new_model())
 
 
 def test_frozen_augmentation_is_of_the_seed(config):

@@ -288,6 +288,7 @@ def test_training_goes_on_until_the_accuracy_is_reached(tmp_path):
   result = run(tmp_path, steps=1, until_accuracy=1.0, max_steps=500)
   assert result["accuracy"] == 1
   assert 1 < result["steps"] < 500
+  assert list(checkpoints.saved_steps(tmp_path))[-1] == result["steps"]
 
 
 def test_accuracy_that_is_not_reached_is_an_error_and_keeps_the_model(tmp_path):

@@ -18,7 +18,9 @@ def main():
     print("the chief has finished, and has the model")
     return
   numbers = ", ".join(f"{k} {v:.6g}" for k, v in result.items())
-  print(f"trained: {numbers}; the model is {flags.WORKDIR.value}/model.keras")
+  print(
+    f"trained: {numbers} (out of training mode); the model is {flags.WORKDIR.value}/model.keras"
+  )
 
 
 if __name__ == "__main__":

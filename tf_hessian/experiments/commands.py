@@ -51,15 +51,16 @@ def train(
     return None
   strategies = cluster.make_strategy(strategy, num_devices=num_devices)
   with cluster.released(strategy):
-    setup = experiment.build(config, data_dir=data_dir, download=download)
     workdir = pathlib.Path(workdir)
     done = workdir / "train.json"
     finished = done.exists() and (workdir / "model.keras").exists()
-    if strategies is None or strategies.extended.should_checkpoint:
-      _claim(workdir, setup.config, finished)
-    if finished:
+    if finished:  # before the data are read
+      _claim(workdir, values, finished)
       logging.info("%s: already trained", workdir)
       return _read_json(done, "delete it to train again")
+    setup = experiment.build(config, data_dir=data_dir, download=download)
+    if strategies is None or strategies.extended.should_checkpoint:
+      _claim(workdir, values, finished)
     return training.train(
       setup.new_model,
       setup.task,
@@ -93,12 +94,12 @@ def _claim(workdir, config, finished):
       found = json.loads(path.read_text())
       if not finished:
         found["train"] |= {k: config["train"][k] for k in ("until_accuracy", "max_steps")}
-      different = [k for k in keys if found[k] != config[k]]
+      different = _differences(found, config, keys)
     except (ValueError, KeyError, TypeError) as e:
       raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
     if different and begun:
       raise ValueError(
-        f"{workdir}: a model was trained there with another config ({', '.join(different)}); use "
+        f"{workdir}: a model was trained there with another config ({'; '.join(different)}); use "
         "another --workdir, or delete this one"
       )
   files.write_text(path, json.dumps(config, indent=2))
@@ -109,14 +110,33 @@ def _check_trained(workdir, config):
   path = workdir / "config.json"
   if not path.exists():
     return
-  found = json.loads(path.read_text())
-  config = json.loads(json.dumps(config))
-  different = [k for k in ("model", "train") if found.get(k) != config.get(k)]
+  found = _read_json(path, "use another --workdir, or delete it")
+  different = _differences(found, json.loads(json.dumps(config)), ("model", "train"))
   if different:
     raise ValueError(
-      f"{workdir}: its model was trained with another config ({', '.join(different)}); leave those "
+      f"{workdir}: its model was trained with another config ({'; '.join(different)}); leave those "
       "fields as they were, or train in another --workdir"
     )
+
+
+def _differences(found, config, keys):
+  """Returns a list of the fields that differ and matter, with both values."""
+  result = []
+  for key in keys:
+    if key not in found and key not in config:
+      continue
+    a, b = found[key], config.get(key)
+    if not isinstance(a, dict) or not isinstance(b, dict):
+      a, b, key = {key: a}, {key: b}, None
+    for field in sorted((a.keys() | b.keys()) - _HARMLESS):
+      if a.get(field) != b.get(field):
+        name = field if key is None else f"{key}.{field}"
+        result.append(f"{name}: {a.get(field)} there, {b.get(field)} now")
+  return result
+
+
+# Fields of config.train that the weights don't depend on.
+_HARMLESS = {"checkpoint_steps", "log_every", "test_every", "test_examples"}
 
 
 def spectrum(
@@ -183,17 +203,20 @@ def spectrum(
     "recompute_blocks": recompute_blocks,
   }
   workdir = pathlib.Path(workdir)
+  own_file = values["model"]["name"] == "keras_file" and "train" not in values
+  by_step = all_steps or step is not None
   with cluster.released(strategy):
+    # What can be found out before the data are read.
+    saved = _saved_steps(workdir, step) if by_step else {}
+    if by_step or not (initial or checkpoint or own_file):
+      _check_trained(workdir, values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
-    own_file = setup.config["model"]["name"] == "keras_file" and "train" not in setup.config
-    if all_steps or step is not None:
-      return _measure_steps(setup, workdir, step, check, progress, options)
+    if by_step:
+      return _measure_steps(setup, workdir, saved, step, check, progress, options)
     if initial or (own_file and checkpoint is None):
       model = setup.new_model()
     else:
       model = checkpoints.load_model(checkpoint or workdir / "model.keras")
-      if checkpoint is None:
-        _check_trained(workdir, setup.config)
     folder = workdir / ("spectrum_initial" if initial else "spectrum")
     result, picture = _measure(setup, model, folder, check, progress, options)
     return _FOLLOWED if result is None else report(result, picture)
@@ -202,8 +225,8 @@ def spectrum(
 _FOLLOWED = "the chief has finished, and has the result"
 
 
-def _measure_steps(setup, workdir, step, check, progress, options):
-  """Measures the checkpoint of one step, or of all (None); returns a report."""
+def _saved_steps(workdir, step):
+  """Returns the checkpoints of steps in a folder; raises if there are none, or `step` is not."""
   saved = checkpoints.saved_steps(workdir)
   if not saved:
     raise FileNotFoundError(
@@ -214,7 +237,11 @@ def _measure_steps(setup, workdir, step, check, progress, options):
     raise FileNotFoundError(
       f"{workdir}: there is no checkpoint of step {step}; there are {', '.join(map(str, saved))}"
     )
-  _check_trained(workdir, setup.config)
+  return saved
+
+
+def _measure_steps(setup, workdir, saved, step, check, progress, options):
+  """Measures the checkpoint of one step, or of all (None); returns a report."""
   results, texts = {}, []
   for number in saved if step is None else [step]:
     logging.info("checkpoint of step %d", number)
@@ -286,13 +313,14 @@ def _draw(function):
 def report(result, picture, /):
   """Returns the main numbers of a `Spectrum` as text."""
   trace, stderr = result.trace()
+  error = f" ± {stderr:.2g} (standard error over draws)" if result.num_draws > 1 else ""
   largest = " ".join(f"{x:.6g}" for x in result.largest(10))
   smallest = " ".join(f"{x:.6g}" for x in result.smallest(5))
   return "\n".join(
     [
       f"largest Ritz values   {largest}",
       f"smallest Ritz values  {smallest}",
-      f"trace                 {trace:.6g} ± {stderr:.2g} (standard error over draws)",
+      f"trace                 {trace:.6g}{error}",
       f"loss                  {result.loss:.8g}",
       f"picture               {picture}",
     ]

@@ -247,6 +247,8 @@ class _Run:
     if missing:  # first, since there may be no room
       basis = folder.basis() if folder else np.empty(shape)
     if isinstance(self.operator, HessianOperator):
+      if self._show:
+        logging.info("building the functions of a batch; a minute or more for deep networks")
       self._loss = self.operator.loss()
     if not missing:
       logging.info("all %d draws were finished before", self._num_draws)

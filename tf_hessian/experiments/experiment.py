@@ -79,8 +79,12 @@ class Experiment:
     keras.utils.set_random_seed(self.config["seed"])
     return _call("model", MODELS, self.config["model"])
 
-  def measured(self):
-    """Returns the single examples that the Hessian is of, as `config.hessian` asks for them."""
+  def measured(self, model=None, /):
+    """Returns the single examples that the Hessian is of, as `config.hessian` asks for them.
+
+    Args:
+      model: if given, the examples must fit its inputs.
+    """
     section = self.config["hessian"]
     examples = self.source.examples
     if section["augment"]:
@@ -94,6 +98,7 @@ class Experiment:
           f"{section['num_examples']}"
         )
       examples = examples.take(section["num_examples"])
+    _check_single(examples.element_spec, model)
     outputs = len(self.task.weights)
     if outputs > 1:
       examples = examples.map(lambda x, y, *rest: (x, (y,) * outputs, *rest))
@@ -110,7 +115,7 @@ class Experiment:
     section = self.config["hessian"]
     if section["filter_normalization"]:
       filters.normalize_filters(model)
-    examples = self.measured()
+    examples = self.measured(model)
     if dtype is not None:
       examples = examples.map(
         lambda *example: tf.nest.map_structure(
@@ -158,6 +163,12 @@ def check(config, /):
   if "train" in config:
     config["train"] = schedules.scaled(config["train"], scale)
     schedules.learning_rate(config["train"])
+    if config["train"]["zero_steps"] >= config["train"]["steps"]:
+      raise ValueError(
+        f"config.train.zero_steps: {config['train']['zero_steps']} of {config['train']['steps']} "
+        "steps are at learning rate 0, so nothing would be trained; raise config.train.steps or "
+        "config.schedule_scale"
+      )
   return config
 
 
@@ -177,6 +188,17 @@ def build(config, /, *, data_dir=None, download=False):
   examples = _call("data", DATA, config["data"], machine)
   task = Task(loss, weights=weights, classes=_classes(examples.examples.element_spec))
   return Experiment(config, task, examples)
+
+
+def _check_single(spec, model):
+  """Refuses examples that are batches already."""
+  inputs = tf.nest.flatten(spec[0])
+  expected = getattr(model, "inputs", None) or []
+  if len(inputs) == len(expected) == 1 and inputs[0].shape.rank == len(expected[0].shape):
+    raise ValueError(
+      f"data set: expected single examples for an input of shape {tuple(expected[0].shape[1:])}, "
+      f"got {tuple(inputs[0].shape)}: it looks batched; leave batch() out, or add unbatch()"
+    )
 
 
 def _classes(spec):

@@ -191,6 +191,8 @@ class _Training:
     self._pull()
     if not self._leads:
       return None
+    if step not in saved_steps(self._workdir):
+      self._save_step(step)
     result = {"steps": step} | self._evaluate() | self._test()
     save_model(self._model, self._workdir / "model.keras")
     target = self._config["until_accuracy"]
@@ -198,7 +200,7 @@ class _Training:
       self._save_state()
       raise ValueError(
         f"training: accuracy {result['accuracy']:.4f} after max_steps = {step}, expected {target}; "
-        "the model is saved, raise max_steps to go on"
+        "the model is saved, raise max_steps to go on, or begin anew with another learning rate"
       )
     self._record.save()
     files.write_text(self._workdir / "train.json", json.dumps(result, indent=2))
