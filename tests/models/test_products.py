@@ -153,11 +153,11 @@ def relative_error(found, expected):
   "name, training, mode",
   [
     ("residual, none", False, "forward_over_backward"),
-    ("residual, batch", False, "backward_over_backward"),
     ("residual, population", True, "forward_over_backward"),
     ("plain, none", False, "backward_over_backward"),
-    ("plain, population", True, "backward_over_backward"),
     ("vgg, none", False, "backward_over_backward"),
+    pytest.param("residual, batch", False, "backward_over_backward", marks=pytest.mark.slow),
+    pytest.param("plain, population", True, "backward_over_backward", marks=pytest.mark.slow),
   ],
 )
 def test_products_equal_those_of_nested_tapes(name, training, mode, problem, products):
@@ -167,7 +167,14 @@ def test_products_equal_those_of_nested_tapes(name, training, mode, problem, pro
 
 
 # TensorFlow's own second derivative through batch statistics is wrong: docs/design/moments.md.
-@pytest.mark.parametrize("name", ["residual, batch", "plain, batch", "vgg, batch"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "residual, batch",
+    pytest.param("plain, batch", marks=pytest.mark.slow),
+    pytest.param("vgg, batch", marks=pytest.mark.slow),
+  ],
+)
 def test_products_in_training_equal_differences_of_the_gradient(name, problem, products):
   found = products(name, training=True, mode="backward_over_backward")
   # At h = 1e-5 differences err by h^2 = 1e-10 times third derivatives, and by 1e-16 / h = 1e-11
