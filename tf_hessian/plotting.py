@@ -112,7 +112,7 @@ def plot_spectra(
   save_figure(figure, path)
 
 
-def plot_curves(curves, path, /, *, label="loss", floor=0.0):
+def plot_curves(curves, path, /, *, label="loss", floor=0.0, log=False):
   """Draws how a number changed in training, for several runs.
 
   Args:
@@ -120,6 +120,7 @@ def plot_curves(curves, path, /, *, label="loss", floor=0.0):
     path: where the picture goes.
     label: of the axis.
     floor: a value that none can be below, drawn as a line; 0 for none.
+    log: logarithmic axis of the values.
 
   Raises:
     ValueError: for another format.
@@ -130,6 +131,8 @@ def plot_curves(curves, path, /, *, label="loss", floor=0.0):
     axes.plot(steps, values, lw=1.2, label=name)
   if floor:
     axes.axhline(floor, color="k", lw=0.8, ls="--", label=f"lowest: {floor:.4g}")
+  if log:
+    axes.set_yscale("log")
   axes.set_xlabel("step")
   axes.set_ylabel(label)
   axes.legend(fontsize="small", frameon=False)

@@ -29,7 +29,7 @@ def test_values_are_printed_and_drawn(runs, tmp_path):
 
 def test_column_is_drawn_where_there_are_values(runs, tmp_path):
   assert "a: step 8 3, step 8 3" in pictures.draw_curves(
-    runs[:1], tmp_path / "c.png", column="test_loss"
+    runs[:1], tmp_path / "c.png", column="test_loss", log=True
   )
 
 

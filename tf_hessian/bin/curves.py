@@ -10,12 +10,13 @@ from tf_hessian.bin import flags
 
 PICTURE = absl_flags.DEFINE_string("picture", None, "Picture to write; the suffix is the format.")
 COLUMN = absl_flags.DEFINE_string("column", "loss", "Column of train.csv, such as test_accuracy.")
+LOG = absl_flags.DEFINE_bool("log", False, "Logarithmic axis of the values.")
 
 
 def main(arguments):
   from tf_hessian.experiments import pictures
 
-  print(pictures.draw_curves(arguments, PICTURE.value, column=COLUMN.value))
+  print(pictures.draw_curves(arguments, PICTURE.value, column=COLUMN.value, log=LOG.value))
 
 
 if __name__ == "__main__":

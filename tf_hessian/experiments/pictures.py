@@ -43,13 +43,14 @@ def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=Non
   plotting.plot_spectra(spectra, path, **options)
 
 
-def draw_curves(runs, path, /, *, column="loss"):
+def draw_curves(runs, path, /, *, column="loss", log=False):
   """Draws a column of the logs of runs.
 
   Args:
     runs: list of folders of training, each a path or name=path.
     path: where the picture goes.
     column: one of `training.record.COLUMNS`.
+    log: logarithmic axis.
 
   Returns:
     Text: the first, last and smallest value of each run.
@@ -73,7 +74,8 @@ def draw_curves(runs, path, /, *, column="loss"):
   # The same for all, or none is drawn.
   floor = min(lowest, default=0.0)
   one = column == "loss" and np.ptp(list(lowest) or [1.0, 0.0]) < 1e-6
-  plotting.plot_curves(curves, path, label=column.replace("_", " "), floor=floor if one else 0.0)
+  label = column.replace("_", " ")
+  plotting.plot_curves(curves, path, label=label, floor=floor if one else 0.0, log=log)
   lines = [
     f"{name}: step {steps[0]:.0f} {values[0]:.4g}, step {steps[-1]:.0f} {values[-1]:.4g}, smallest "
     f"{values.min():.4g} at step {steps[values.argmin()]:.0f}"
