@@ -65,6 +65,13 @@ def test_damaged_record_of_the_config_is_refused(config, tmp_path, content):
     commands.train(config, tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_checkpoint_beside_a_damaged_record_is_not_measured(config, tmp_path, content):
+  (tmp_path / "config.json").write_text(content)
+  with pytest.raises(ValueError, match=f"{tmp_path}/config.json: damaged"):
+    commands.spectrum(config, tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{"])
 def test_damaged_result_of_training_is_named_or_made_again(config, tmp_path, content):
   commands.train(config, tmp_path)

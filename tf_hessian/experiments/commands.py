@@ -110,8 +110,11 @@ def _check_trained(workdir, config):
   path = workdir / "config.json"
   if not path.exists():
     return
-  found = _read_json(path, "use another --workdir, or delete it")
-  different = _differences(found, json.loads(json.dumps(config)), ("model", "train"))
+  config = json.loads(json.dumps(config))
+  try:
+    different = _differences(json.loads(path.read_text()), config, ("model", "train"))
+  except (ValueError, KeyError, TypeError) as e:
+    raise ValueError(f"{path}: damaged ({e}); use --checkpoint and another --workdir") from e
   if different:
     raise ValueError(
       f"{workdir}: its model was trained with another config ({'; '.join(different)}); leave those "
