@@ -2,8 +2,8 @@
 # make test   lint and tests
 # make verify the small model against its exact spectrum (minutes)
 # make bench  what a product and a density cost
-# make chaos  a run whose processes are killed at random (2 minutes)
-# make slow   tests that take long (5 minutes)
+# make chaos  a run whose processes are killed at random (minutes)
+# make slow   tests that take long
 
 VENV ?= .venv
 PYTHON ?= python3

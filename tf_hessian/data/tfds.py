@@ -53,14 +53,13 @@ _BY_HAND = {
 }
 
 
-def arrays(name, split, /, *, num_examples=0, decoders=None, **where):
+def arrays(name, split, /, *, num_examples=0, **where):
   """Returns (images uint8, labels int64) of the first examples of a split, in its order.
 
   Args:
     name: see `builder`.
     split: such as "train".
     num_examples: how many; 0 for all.
-    decoders: TFDS decoders.
     **where: see `builder`.
 
   Raises:
@@ -69,7 +68,7 @@ def arrays(name, split, /, *, num_examples=0, decoders=None, **where):
   """
   found = builder(name, **where)
   count = check_num_examples(num_examples, found.info.splits[split].num_examples)
-  read = found.as_dataset(split=f"{split}[:{count}]", batch_size=1000, decoders=decoders)
+  read = found.as_dataset(split=f"{split}[:{count}]", batch_size=1000)
   parts = [(e["image"], e["label"]) for e in read.as_numpy_iterator()]
   images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
   return images, labels

@@ -7,7 +7,7 @@ A stepper has
   in_step             whether every step takes the next batch, so that a seed fixes what happens
   several             whether several processes call the same methods; then all have to
   leads               whether this process is the one that writes files
-  start(batches)      takes a function (first step, batch size) -> data set of the batches
+  start(batches)      takes the data set of the batches, from the next step on
   run(count)          runs so many steps; returns their summed (loss, right classes, examples)
   values()            the values of all variables, arrays
   set_values(values)  sets them
