@@ -72,12 +72,9 @@ def case(name, training, data_dir):
 
 
 def _config(name, training):
-  import importlib.util
+  from tf_hessian.experiments.configs import load_config
 
-  spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config()
+  config = load_config(ROOT / "configs" / f"{name}.py")
   config.hessian.training = training
   config.hessian.num_examples = config.hessian.batch_size = NUM_IMAGES
   if "dropout_rate" in config.model:

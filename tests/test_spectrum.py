@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from tf_hessian import spectrum as spectrum_lib
 from tf_hessian.numerics import density, probes, quadrature
@@ -438,3 +439,30 @@ def test_residual_bounds_hold_for_some_eigenvalue(some):
     # Rounding of the nodes, on top of the bounds.
     assert np.all(nearest <= bounds + 1e-14)
     assert bounds.max() > 0.01 > bounds.min()
+
+
+# Mass.
+
+
+def test_mass_times_n_is_the_number_of_eigenvalues(full):
+  # All eigenvalues are nodes, but the weights are random: their mean over many draws is 1 / n.
+  many = measure(EIGENVALUES, draws=400)
+  mean, stderr = many.mass(1.5)
+  assert abs(mean * N - 3) <= 4 * stderr * N
+  # (v' q)^2 summed over three eigenvectors, of a unit vector, is a beta variable.
+  assert stderr == pytest.approx(scipy.stats.beta(1.5, (N - 3) / 2).std() / 20, rel=0.2)
+
+
+def test_mass_of_everything_is_1(some):
+  np.testing.assert_allclose(some.mass()[0], 1, rtol=0, atol=16 * np.finfo(float).eps)
+
+
+def test_ends_of_the_range_of_a_mass_count(full):
+  nodes, weights = full.nodes[0], full.weights[0]
+  single = Spectrum(full.diagonals[:1], full.off_diagonals[:1], full.residuals[:1], ("X",), N)
+  mean, stderr = single.mass(nodes[3], nodes[5])
+  assert mean == weights[3:6].sum() and np.isnan(stderr)
+
+
+def test_run_from_a_vector_of_its_own_has_no_trace():
+  assert np.isnan(measure(EIGENVALUES, config={"start": "gradient"}).trace()).all()

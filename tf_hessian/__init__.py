@@ -8,6 +8,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+  "Eigenpairs": "tf_hessian.numerics.results",
   "ExactSpectrum": "tf_hessian.numerics.dense",
   "HessianOperator": "tf_hessian.curvature.operator",
   "OperatorReport": "tf_hessian.curvature.selfcheck",
@@ -20,6 +21,7 @@ _HOME = {
   "release": "tf_hessian.distribute.cluster",
   "serve": "tf_hessian.experiments.commands",
   "spectral_density": "tf_hessian.experiments.density_run",
+  "top_eigenpairs": "tf_hessian.experiments.eigenpairs",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - typed out just above

@@ -24,7 +24,8 @@ class Spectrum:
     residuals: (k,) float64, length of the residual after each draw's last step.
     statuses: k names of `LanczosStatus`.
     num_parameters: n, the order of the matrix; None if not known.
-    seed: seed of the start vectors; draw i begins with `probes.probe(seed, i, n)`.
+    seed: seed of the start vectors; draw i begins with `probes.probe(seed, i, n)`. None where they
+      were others; config["start"] says which.
     parameter_names: names of the variables, in the order of the vector.
     parameter_shapes: their shapes.
     loss: mean loss at the point, or None if not known.
@@ -51,6 +52,11 @@ class Spectrum:
   @property
   def num_draws(self):
     return len(self.diagonals)
+
+  @property
+  def start(self):
+    """What the run began at: None for random vectors, "gradient", or the digest of a vector."""
+    return self.config.get("start")
 
   @functools.cached_property
   def quadratures(self):
@@ -92,9 +98,27 @@ class Spectrum:
     checks.check_count("order", order)
     return quadrature.mean_and_stderr(quadrature.moments(self.quadratures, order))
 
+  def mass(self, low=-np.inf, high=np.inf):
+    """Returns the share of the density from low to high, not smoothed, and its standard error.
+
+    Times `num_parameters` it is the number of eigenvalues there. Of a run that began at a gradient
+    it is the share of the gradient's energy in the eigenvectors of these eigenvalues. It is exact
+    for a range whose ends lie among converged Ritz values; see `residual_bounds`.
+
+    Args:
+      low: lower end, which counts.
+      high: upper end, which counts.
+    """
+    shares = [q.weights[(q.nodes >= low) & (q.nodes <= high)].sum() for q in self.quadratures]
+    mean, stderr = quadrature.mean_and_stderr(shares)
+    return float(mean), float(stderr)
+
   def trace(self):
-    """Returns the estimated trace of H and its standard error: floats, NaN if n is not known."""
-    if self.num_parameters is None:
+    """Returns the estimated trace of H and its standard error: floats.
+
+    NaN if n is not known, or the run began at a vector of its own, which sees another measure.
+    """
+    if self.num_parameters is None or self.start is not None:
       return np.nan, np.nan
     mean, stderr = self.moments(1)
     return float(mean[0] * self.num_parameters), float(stderr[0] * self.num_parameters)

@@ -1,6 +1,5 @@
 """Operators that count, fail and belong to tiny models."""
 
-import importlib.util
 import pathlib
 
 import keras
@@ -10,6 +9,7 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.experiments.configs import load_config
 from tf_hessian.models.mlp import mlp
 from tf_hessian.numerics import probes
 
@@ -80,10 +80,7 @@ def read_config():
   """Returns a function: name -> a new config of configs/."""
 
   def read(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return load_config(CONFIGS / f"{name}.py").unlock()
 
   return read
 

@@ -51,6 +51,25 @@ def test_initial_weights_are_measured_without_a_checkpoint(config, tmp_path):
   assert (tmp_path / "spectrum_initial" / "spectrum.png").exists()
 
 
+def test_energy_of_the_gradient_is_measured_beside_the_spectrum(config, tmp_path):
+  commands.train(config, tmp_path)
+  for gradient in (False, True):
+    text = commands.spectrum(config, tmp_path, gradient=gradient, progress=False)
+    assert ("energy of the gradient" in text) is gradient
+    assert ("trace" in text) is not gradient
+  found = Spectrum.load(tmp_path / "spectrum_gradient" / "spectrum.npz")
+  assert (found.num_draws, found.start) == (1, "gradient")
+  assert (tmp_path / "spectrum" / "spectrum.npz").exists()
+
+
+def test_energies_of_the_gradients_of_all_steps_are_measured(config, tmp_path):
+  config.train.checkpoint_steps = (1, 2)
+  commands.train(config, tmp_path)
+  commands.spectrum(config, tmp_path, all_steps=True, gradient=True, progress=False)
+  assert (tmp_path / "spectra" / "spectra_gradient.png").exists()
+  assert (tmp_path / "spectra" / "step_00000001_gradient" / "spectrum.npz").exists()
+
+
 def test_checkpoint_of_another_run_is_measured(config, tmp_path):
   commands.train(config, tmp_path / "a")
   checkpoint = tmp_path / "a" / "model.keras"

@@ -16,6 +16,7 @@ from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.spectrum import Spectrum
 
 STEPS = 6
+EPS = np.finfo(np.float64).eps
 
 
 def run(operator, *, draws=3, steps=STEPS, seed=1, **options):
@@ -349,3 +350,71 @@ def test_config_that_json_cannot_hold_is_refused_before_the_first_product(counti
   with pytest.raises(TypeError, match="config: expected plain values"):
     run(operator, config={"rate": np.float32(1)})
   assert operator.count == 0
+
+
+# Start vectors of one's own.
+
+
+def test_weights_are_the_shares_of_the_start_vector_in_the_eigenvectors(matrix):
+  start = np.random.default_rng(5).standard_normal(len(matrix))
+  result = run(matrix, draws=1, steps=len(matrix), start=start)
+  values, vectors = np.linalg.eigh(matrix)
+  shares = (vectors.T @ start) ** 2 / (start @ start)
+  # All eigenvalues are nodes after n steps; vectors are right to eps |H| over the smallest gap.
+  tolerance = 100 * EPS * np.abs(values).max() / np.diff(values).min()
+  np.testing.assert_allclose(result.weights[0], shares, rtol=0, atol=tolerance)
+  assert result.seed is None and result.start not in (None, "gradient")
+
+
+def test_run_from_the_gradient_is_the_run_from_that_vector(hessian):
+  from_name = run(hessian, draws=1, start="gradient")
+  assert_same(from_name, run(hessian, draws=1, start=hessian.gradient()))
+  assert from_name.start == "gradient"
+
+
+def test_interrupted_run_from_the_gradient_goes_on(hessian, tmp_path, monkeypatch):
+  whole = run(hessian, draws=1, start="gradient")
+  calls = []
+
+  def failing(v):
+    calls.append(v)
+    if len(calls) == 5:  # the first tells the matrix from others
+      raise KeyboardInterrupt
+    return HessianOperator._matvec(hessian, v)
+
+  monkeypatch.setattr(hessian, "_matvec", failing)
+  with pytest.raises(KeyboardInterrupt):
+    run(hessian, draws=1, start="gradient", check=False, workdir=tmp_path)
+  monkeypatch.undo()
+  assert_same(run(hessian, draws=1, start="gradient", workdir=tmp_path), whole)
+
+
+def test_folder_of_random_draws_is_refused_to_a_run_from_the_gradient(hessian, tmp_path):
+  run(hessian, draws=1, workdir=tmp_path)
+  with pytest.raises(ValueError, match="start"):
+    run(hessian, draws=1, start="gradient", workdir=tmp_path)
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"start": "gradient", "draws": 2}, "num_draws: expected 1"),
+    ({"start": "gradent", "draws": 1}, "start: expected one of .*gradient"),
+    ({"start": "gradient", "draws": 1}, "start: .gradient. is for a HessianOperator"),
+    ({"start": np.ones(3), "draws": 1}, r"start: expected shape \(24,\)"),
+    ({"start": np.zeros(24), "draws": 1}, "start: expected a vector of finite numbers"),
+    ({"start": np.full(24, np.nan), "draws": 1}, "start: expected a vector of finite numbers"),
+  ],
+)
+def test_bad_start_is_refused(matrix, options, message):
+  with pytest.raises(ValueError, match=message):
+    run(matrix, **options)
+
+
+def test_gradient_that_is_zero_gives_no_start():
+  w = tf.Variable(np.zeros(3), name="w")
+  operator = HessianOperator(
+    [w], lambda p, batch: tf.reduce_sum(p[0] ** 2 * batch[0]), [(np.ones((2, 3)),)]
+  )
+  with pytest.raises(ValueError, match="gradient is exactly zero"):
+    run(operator, draws=1, steps=2, start="gradient")

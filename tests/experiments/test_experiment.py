@@ -28,6 +28,7 @@ def test_model_of_the_config_is_built(read_config, name):
   expected = {
     "cifar10_resnet32": 464_154,
     "cifar10_resnet32_population_bn": 464_154,
+    "cifar10_small_resnet": 43_634,
     "cifar10_vgg11": 11_386_250,
     "imagenet_inception_v3": 27_145_970,
     "imagenet_resnet18": 11_692_329,

@@ -21,6 +21,9 @@ STEP = absl_flags.DEFINE_integer(
 ALL_STEPS = absl_flags.DEFINE_bool(
   "all_steps", False, "Measure the checkpoints of all steps, and draw them together."
 )
+GRADIENT = absl_flags.DEFINE_bool(
+  "gradient", False, "Begin at the gradient: its energy by eigenvalue, into <...>_gradient."
+)
 CHECK = absl_flags.DEFINE_bool(
   "check", True, "First check that products repeat and that H is symmetric."
 )
@@ -37,6 +40,7 @@ def main():
     initial=INITIAL.value,
     step=STEP.value,
     all_steps=ALL_STEPS.value,
+    gradient=GRADIENT.value,
     check=CHECK.value,
     **cluster_flags.options(),
     **data_flags.options(),

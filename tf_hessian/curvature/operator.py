@@ -174,6 +174,23 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     result = self._run("gradient", self._gradient_pass, self._ratios)
     return self._checked(result, "gradient", self._gradient_pass, self._ratios)
 
+  def batch_gradients(self):
+    """Yields the gradient of each batch's own mean loss, (n,) float64, in the order of the batches.
+
+    Computed by this process alone, one batch at a time.
+    """
+    for b, batch in enumerate(self.batches):
+      sums = np.array([float(x) for x in self._loss_pass.single(b, batch)])
+      weights = sums[sums.size // 2 :]
+      if not np.all(weights > 0):
+        raise ValueError(f"batch {b}: expected a positive sum of the examples' weights")
+      ratios = tf.constant(np.array(self.objective.coefficients) * weights[0] / weights)
+      parts = self._gradient_pass.single(b, batch, ratios)
+      flat = np.concatenate([np.ravel(g.numpy()).astype(np.float64) for g in parts])
+      if not np.isfinite(flat).all():
+        raise NonFiniteError(f"gradient: NaN or infinity in batch {b} of the data set")
+      yield flat / weights[0]
+
   def parameters(self):
     """Returns the current point, (n,) float64."""
     return np.concatenate(

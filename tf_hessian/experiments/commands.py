@@ -151,6 +151,7 @@ def spectrum(
   initial=False,
   step=None,
   all_steps=False,
+  gradient=False,
   check=True,
   progress=True,
   data_dir=None,
@@ -167,11 +168,13 @@ def spectrum(
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
     workdir: the results go to its folder `spectrum` (`spectrum_initial` with `initial`,
-      `spectra/step_<n>` with `step` and `all_steps`).
+      `spectra/step_<n>` with `step` and `all_steps`), with `_gradient` added with `gradient`.
     checkpoint: path of the model; by default `workdir`/model.keras.
     initial: measure the initial weights instead.
     step: measure the checkpoint of that step of training instead.
     all_steps: measure the checkpoints of all steps, one after the other, and draw them together.
+    gradient: one draw that begins at the gradient of the loss: its weights are the shares of the
+      gradient's energy in the eigenvectors.
     check: check the operator first.
     progress: show progress.
     data_dir: folder with TFDS data sets; None for TFDS's own choice.
@@ -214,14 +217,15 @@ def spectrum(
     if by_step or not (initial or checkpoint or own_file):
       _check_trained(workdir, values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
+    how = {"check": check, "progress": progress, "gradient": gradient}
     if by_step:
-      return _measure_steps(setup, workdir, saved, step, check, progress, options)
+      return _measure_steps(setup, workdir, saved, step, how, options)
     if initial or (own_file and checkpoint is None):
       model = setup.new_model()
     else:
       model = checkpoints.load_model(checkpoint or workdir / "model.keras")
     folder = workdir / ("spectrum_initial" if initial else "spectrum")
-    result, picture = _measure(setup, model, folder, check, progress, options)
+    result, picture = _measure(setup, model, folder, how, options)
     return _FOLLOWED if result is None else report(result, picture)
 
 
@@ -243,25 +247,26 @@ def _saved_steps(workdir, step):
   return saved
 
 
-def _measure_steps(setup, workdir, saved, step, check, progress, options):
+def _measure_steps(setup, workdir, saved, step, how, options):
   """Measures the checkpoint of one step, or of all (None); returns a report."""
   results, texts = {}, []
   for number in saved if step is None else [step]:
     logging.info("checkpoint of step %d", number)
     model = checkpoints.load_model(saved[number])
     folder = workdir / "spectra" / saved[number].stem
-    result, picture = _measure(setup, model, folder, check, progress, options)
+    result, picture = _measure(setup, model, folder, how, options)
     if result is not None:
       results[number] = result
       texts.append(f"step {number}\n{report(result, picture)}")
   if not results:
     return _FOLLOWED
   if step is None:
-    picture = workdir / "spectra" / "spectra.png"
+    name = f"spectra{_suffix(how)}"
+    picture = workdir / "spectra" / f"{name}.png"
     named = {f"step {n:,}": r for n, r in results.items()}
     _draw(lambda: plotting.plot_spectra(named, picture, **setup.config["density"]))
     summaries = {n: r.summary() for n, r in results.items()}
-    files.write_text(workdir / "spectra" / "spectra.json", json.dumps(summaries, indent=2))
+    files.write_text(workdir / "spectra" / f"{name}.json", json.dumps(summaries, indent=2))
     texts.append(f"all steps             {picture}")
   return "\n".join(texts)
 
@@ -283,17 +288,23 @@ def serve(*, config=None, patience=600.0, deterministic=True):
   cluster.serve(identity, patience=patience, deterministic=deterministic)
 
 
-def _measure(setup, model, folder, check, progress, options):
+def _suffix(how):
+  return "_gradient" if how["gradient"] else ""
+
+
+def _measure(setup, model, folder, how, options):
   """Measures a model; returns (`Spectrum`, path of the picture), or (None, None) on followers."""
   operator = setup.operator(model, **options)
+  folder = folder.with_name(folder.name + _suffix(how))
   result = density_run.estimate_spectrum(
     operator,
-    num_draws=setup.config["lanczos"]["draws"],
+    num_draws=1 if how["gradient"] else setup.config["lanczos"]["draws"],
     lanczos_steps=setup.config["lanczos"]["steps"],
     seed=setup.config["seed"],
-    check=check,
+    start="gradient" if how["gradient"] else None,
+    check=how["check"],
     workdir=folder,
-    progress=progress,
+    progress=how["progress"],
     config=setup.config,
   )
   if not operator.engine.leads:
@@ -315,16 +326,17 @@ def _draw(function):
 
 def report(result, picture, /):
   """Returns the main numbers of a `Spectrum` as text."""
-  trace, stderr = result.trace()
-  error = f" ± {stderr:.2g} (standard error over draws)" if result.num_draws > 1 else ""
-  largest = " ".join(f"{x:.6g}" for x in result.largest(10))
-  smallest = " ".join(f"{x:.6g}" for x in result.smallest(5))
-  return "\n".join(
-    [
-      f"largest Ritz values   {largest}",
-      f"smallest Ritz values  {smallest}",
-      f"trace                 {trace:.6g}{error}",
-      f"loss                  {result.loss:.8g}",
-      f"picture               {picture}",
-    ]
-  )
+  lines = {
+    "largest Ritz values": " ".join(f"{x:.6g}" for x in result.largest(10)),
+    "smallest Ritz values": " ".join(f"{x:.6g}" for x in result.smallest(5)),
+  }
+  if result.start is None:
+    trace, stderr = result.trace()
+    error = f" ± {stderr:.2g} (standard error over draws)" if result.num_draws > 1 else ""
+    lines["trace"] = f"{trace:.6g}{error}"
+  else:
+    weights = result.weights[0][::-1]
+    shares = ", ".join(f"{weights[:k].sum():.4g} in {k}" for k in (1, 10))
+    lines["energy of the gradient"] = f"{shares} of the largest Ritz values"
+  lines |= {"loss": f"{result.loss:.8g}", "picture": picture}
+  return "\n".join(f"{name:21s} {text}" for name, text in lines.items())

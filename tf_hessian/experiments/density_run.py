@@ -13,8 +13,9 @@ import scipy.sparse.linalg
 from tf_hessian import files, spectrum
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.selfcheck import check_operator
-from tf_hessian.distribute import errors, machine
+from tf_hessian.distribute import machine
 from tf_hessian.experiments import environment
+from tf_hessian.experiments.leading import lead
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
 from tf_hessian.numerics import checks, probes
@@ -125,6 +126,7 @@ def estimate_spectrum(
   num_draws=10,
   lanczos_steps=90,
   seed=0,
+  start=None,
   check=True,
   workdir=None,
   progress=True,
@@ -132,11 +134,17 @@ def estimate_spectrum(
 ):
   """Does what `spectral_density` does, for any symmetric linear operator.
 
+  With a start vector g of its own, the weights of the single draw are the shares of its energy in
+  the eigenvectors q_i, (g' q_i)^2 / |g|^2: the spectral density as g sees it. A Ritz value that has
+  converged has its eigenvector's share; see `Spectrum.mass`.
+
   Args:
     operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or matrix.
     num_draws: see `spectral_density`, also for the others.
     lanczos_steps: at most n; more are lowered to n, which is logged.
     seed: seed of the start vectors.
+    start: "gradient" begins at the gradient of a `HessianOperator`'s mean loss, a vector (n,) at
+      that; num_draws has to be 1. None for random vectors.
     check: whether to check a `HessianOperator` first.
     workdir: folder for the state and the result, or None.
     progress: show progress.
@@ -162,7 +170,8 @@ def estimate_spectrum(
   if lanczos_steps > n:
     logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
     lanczos_steps = n
-  run = _Run(operator, num_draws, lanczos_steps, seed, check, progress)
+  start = _check_start(start, operator, num_draws)
+  run = _Run(operator, num_draws, lanczos_steps, seed, start, check, progress)
   if not isinstance(operator, HessianOperator):
     return _measure(run, workdir, config)
   operator.agree(
@@ -171,19 +180,10 @@ def estimate_spectrum(
     draws=num_draws,
     lanczos_steps=lanczos_steps,
     seed=seed,
+    start=_start_name(start),
     point=_digest(operator),
   )
-  if not operator.engine.leads:
-    return _from_bytes(operator.follow())
-  try:
-    result = _measure(run, workdir, config)
-  except (errors.ClusterError, errors.DisagreementError):
-    raise  # there is nobody left to be told, or everybody knows
-  except BaseException as e:
-    operator.engine.finish(b"", f"{type(e).__name__}: {e}")
-    raise
-  operator.engine.finish(_to_bytes(result) if operator.engine.followers else b"")
-  return result
+  return lead(operator, lambda: _measure(run, workdir, config), _to_bytes, _from_bytes)
 
 
 def _measure(run, workdir, config):
@@ -196,10 +196,12 @@ def _measure(run, workdir, config):
     "lanczos_steps": run.steps,
     "point": _digest(operator) if isinstance(operator, HessianOperator) else None,
     "product": _product_digest(operator),
+    "start": _start_name(run.start),
     **about,
   }
   about = about | {
     "lanczos_steps": run.steps,
+    "start": _start_name(run.start),
     "config": config,
     "machine": machine.settings(),
   }
@@ -211,6 +213,29 @@ def _measure(run, workdir, config):
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
     folder.clear_draw_in_progress()
   return result
+
+
+def _check_start(start, operator, num_draws):
+  """Returns a start: None, "gradient", or a vector (n,) float64 that is not zero."""
+  if start is None:
+    return None
+  if num_draws != 1:
+    raise ValueError(f"num_draws: expected 1 with a start vector of its own, got {num_draws}")
+  if isinstance(start, str):
+    checks.check_choice("start", start, ["gradient"])
+    if not isinstance(operator, HessianOperator):
+      raise ValueError('start: "gradient" is for a HessianOperator; give the vector')
+    return start
+  start = np.asarray(start, np.float64)
+  checks.check_vector("start", start, operator.shape[0])
+  if not np.isfinite(start).all() or not start.any():
+    raise ValueError("start: expected a vector of finite numbers that is not zero")
+  return start
+
+
+def _start_name(start):
+  """Returns what a start is known by on record."""
+  return start if start is None or isinstance(start, str) else _hash([start])
 
 
 def _to_bytes(result):
@@ -230,8 +255,9 @@ def _from_bytes(content):
 class _Run:
   """The draws of one run."""
 
-  def __init__(self, operator, num_draws, steps, seed, check, progress):
+  def __init__(self, operator, num_draws, steps, seed, start, check, progress):
     self.operator = operator
+    self.start = start
     self._num_draws = num_draws
     self.steps = steps
     self.seed = seed
@@ -277,7 +303,7 @@ class _Run:
       before = resumed[1]
       progress.resume(state.num_steps)
     else:
-      basis[0] = probes.probe(self.seed, draw, basis.shape[1])
+      basis[0] = self._first(draw)
       state = Lanczos(basis)
       before = 0.0
       if folder:
@@ -293,6 +319,16 @@ class _Run:
       logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
     return state.coefficients(), before + time.monotonic() - begin
 
+  def _first(self, draw):
+    """Returns the start vector of a draw, of length 1."""
+    if self.start is None:
+      return probes.probe(self.seed, draw, self.operator.shape[0])
+    v = self.operator.gradient() if isinstance(self.start, str) else self.start
+    length = np.linalg.norm(v)
+    if not length:
+      raise ValueError("start: the gradient is exactly zero, so no direction is given")
+    return v / length
+
   def result(self, draws, about):
     """Returns the `Spectrum` of finished draws."""
     operator = self.operator
@@ -302,7 +338,7 @@ class _Run:
       residuals=np.array([c["betas"][-1] for c, _ in draws]),
       statuses=tuple(str(c["status"]) for c, _ in draws),
       num_parameters=operator.shape[0],
-      seed=self.seed,
+      seed=self.seed if self.start is None else None,
       parameter_names=tuple(getattr(operator, "parameter_names", ())),
       parameter_shapes=tuple(getattr(operator, "parameter_shapes", ())),
       loss=self._loss,

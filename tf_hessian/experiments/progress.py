@@ -39,19 +39,22 @@ class Progress:
 
   def update(self, draw, step, *, skipped=0):
     """Counts one more product: step `step` of draw `draw`, and `skipped` that are not needed."""
+    self.advance(f"draw {draw}, step {step}", skipped=skipped)
+
+  def advance(self, text, *, skipped=0):
+    """Counts one more product, with a text that says where the run is."""
     self._made += 1
     self._done += 1 + skipped
     self._bar.update(1 + skipped)
-    self._bar.set_description(f"draw {draw}, step {step}", refresh=False)
+    self._bar.set_description(text, refresh=False)
     now = time.monotonic()
     if self._log and (now - self._logged > _LOG_SECONDS or self._done == self._total):
       self._logged = now
       seconds = (now - self._begin) / self._made
       left = seconds * (self._total - self._done)
       logging.info(
-        "draw %d, step %d: %d of %d products, %.3g s each, %s left",
-        draw,
-        step,
+        "%s: %d of %d products, %.3g s each, %s left",
+        text,
         self._done,
         self._total,
         seconds,

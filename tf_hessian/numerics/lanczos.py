@@ -171,9 +171,9 @@ class Lanczos:
     self.scale = max(self.scale, float(norm))
 
     smallest = self._smallest_residual()
-    alpha, beta = _orthogonalize(w, self.basis[: j + 1], norm, smallest)
+    overlaps, beta = orthogonalize(w, self.basis[: j + 1], smallest)
 
-    self.alphas = np.append(self.alphas, alpha)
+    self.alphas = np.append(self.alphas, overlaps[-1])
     self.betas = np.append(self.betas, beta)
     if beta <= smallest:
       self.status = LanczosStatus.INVARIANT
@@ -192,8 +192,7 @@ class Lanczos:
   def _smallest_residual(self):
     """Returns the length below which the residual of the step to come is rounding error."""
     previous = self.betas[-1] if self.num_steps else self.scale
-    magnification = self.scale / previous if previous else 1.0
-    return self._tolerance * self.scale * min(max(magnification, 1.0), _MAX_MAGNIFICATION)
+    return smallest_residual(self._tolerance, self.scale, previous)
 
   def tridiagonal(self):
     """Returns (diagonal (m,), off-diagonal (m - 1,)) of the tridiagonal matrix so far."""
@@ -205,17 +204,38 @@ def _check_steps(steps, n):
     raise ValueError(f"steps: expected at most n = {n}, got {steps}")
 
 
-def _orthogonalize(w, basis, norm, smallest):
-  """Makes w orthogonal to the rows of basis, in place; returns (q_j' H q_j, |w|)."""
-  alpha = 0.0
+def smallest_residual(tolerance, scale, previous, /):
+  """Returns the length below which a residual is rounding error.
+
+  Args:
+    tolerance: see `breakdown_tolerance`.
+    scale: largest |H q| so far.
+    previous: length of the residual that the last vector was made from; 0 for a new start.
+  """
+  magnification = scale / previous if previous else 1.0
+  return tolerance * scale * min(max(magnification, 1.0), _MAX_MAGNIFICATION)
+
+
+def orthogonalize(w, basis, smallest, /):
+  """Makes a vector orthogonal to an orthonormal basis, in place.
+
+  Args:
+    w: (n,) float64, changed.
+    basis: (j, n) float64, orthonormal rows.
+    smallest: length below which what is left is rounding error.
+
+  Returns:
+    (overlaps (j,) with the rows, length of what is left).
+  """
+  overlaps, norm = np.zeros(len(basis)), np.linalg.norm(w)
   for i in range(_MAX_PASSES):
-    overlaps = basis @ w
-    w -= overlaps @ basis
-    alpha += overlaps[-1]
+    part = basis @ w
+    w -= part @ basis
+    overlaps += part
     before, norm = norm, np.linalg.norm(w)
     if norm <= smallest or (i >= 1 and norm > 0.5 * before):
       break
-  return float(alpha), float(norm)
+  return overlaps, float(norm)
 
 
 def ritz_pairs(lanczos, /, which=slice(None)):

@@ -16,6 +16,16 @@ class LanczosStatus(enum.Enum):
   )
 
 
+class EigenpairStatus(enum.Enum):
+  """How a search for eigenpairs ended; the values are the explanations."""
+
+  CONVERGED = "all residuals are within the tolerance"
+  OUT_OF_PRODUCTS = (
+    "not all residuals are within the tolerance: allow more products, or a larger basis"
+  )
+  ROUNDING = "the products are not exact enough for the tolerance: raise it, or use a float64 model"
+
+
 @dataclasses.dataclass(frozen=True)
 class Quadrature:
   """Gauss quadrature of one draw: sum_i weights[i] g(nodes[i]) approximates v' g(H) v."""
@@ -35,6 +45,17 @@ class RitzPairs:
   values: np.ndarray  # (k,) float64, ascending
   vectors: np.ndarray  # (k, n) float64, rows of unit length
   residual_bounds: np.ndarray  # (k,) float64
+
+
+@dataclasses.dataclass(frozen=True)
+class Eigenpairs:
+  """Eigenpairs from both ends of a spectrum, checked by products."""
+
+  values: np.ndarray  # (k,) float64: the largest, descending, then the smallest, ascending
+  vectors: np.ndarray  # (k, n) float64, orthonormal rows
+  residuals: np.ndarray  # (k,) float64: |H vectors[i] - values[i] vectors[i]|
+  status: EigenpairStatus
+  num_products: int  # products with H, those of the check included
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Section B of the paper: the small model, its exact spectrum, and Figures 1, 15 and 16."""
 
+import dataclasses
 import json
 import pathlib
 import resource
@@ -8,18 +9,17 @@ import time
 from absl import logging
 import numpy as np
 
-from tf_hessian import files, plotting
+from tf_hessian import files
 from tf_hessian.curvature import exact
+from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.precision import float64_model
 from tf_hessian.experiments import commands, density_run, experiment
-from tf_hessian.numerics import dense, density, probes, quadrature
+from tf_hessian.numerics import dense, probes
+from tf_hessian.studies import quadrature_error
 from tf_hessian.training import checkpoints
 
-PAPER_SIGMA_SQUARED = 1e-5
-PAPER_STEPS = 90
-PAPER_L1 = 0.0012  # section B, for its network
-STEPS = tuple(range(10, 121, 10))
-KERNEL_VARIANCES = tuple(float(f"{10**e:.3g}") for e in np.arange(-7, -1.9, 0.5))
+MAX_STEPS = 120
+NUM_TOP = 20  # exact eigenvectors that are kept, of the largest eigenvalues
 
 # Upper bounds of what comes out, and where they come from.
 EXPECTED = {
@@ -30,6 +30,145 @@ EXPECTED = {
   "exact_seconds": 240.0,  # on an idle machine
   "peak_gib": 8.0,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallModel:
+  """A trained network whose whole spectrum is known, and estimates of it.
+
+  Attributes:
+    setup: the `Experiment` it comes from.
+    model: the network, float64.
+    operator: its `HessianOperator`, float64.
+    spectrum: `Spectrum` of draws of 120 steps.
+    eigenvalues: (n,) all eigenvalues, ascending.
+    draws: tuple of (nodes, weights) of the exact measure of each draw's start vector.
+    gradient: (nodes, weights) of the exact measure of the gradient's direction.
+    top_vectors: (20, n) eigenvectors of the largest eigenvalues, in descending order.
+    facts: dict of numbers: asymmetry, zero_rows, dense_seconds, exact_seconds.
+  """
+
+  setup: experiment.Experiment
+  model: object
+  operator: HessianOperator
+  spectrum: object
+  eigenvalues: np.ndarray
+  draws: tuple
+  gradient: tuple
+  top_vectors: np.ndarray
+  facts: dict
+
+  @property
+  def n(self):
+    return self.eigenvalues.size
+
+  @property
+  def weights(self):
+    """(n,): 1/n each."""
+    return np.full(self.n, 1 / self.n)
+
+  def in_batches_of(self, size):
+    """Returns the operator on the same data in other batches."""
+    section = self.setup.config["hessian"] | {"batch_size": size}
+    setup = dataclasses.replace(self.setup, config=self.setup.config | {"hessian": section})
+    return setup.operator(self.model, dtype="float64")
+
+
+def prepare(config, workdir, /, *, num_draws=10, progress=True):
+  """Trains the small model, computes its exact spectrum and estimates; or reads what is there.
+
+  Args:
+    config: `ml_collections.ConfigDict`, such as configs/mnist_mlp.py.
+    workdir: folder of the model, exact.npz and the estimates.
+    num_draws: number of draws.
+    progress: show progress.
+
+  Returns:
+    A `SmallModel`.
+
+  Raises:
+    ValueError, OSError: see `commands.train`.
+  """
+  workdir = pathlib.Path(workdir)
+  commands.train(config, workdir)
+  setup = experiment.build(config)
+  model = float64_model(checkpoints.load_model(workdir / "model.keras"))
+  operator = setup.operator(model, dtype="float64")
+  seed = setup.config["seed"]
+  known = _exact_side(operator, seed, num_draws, workdir / "exact.npz", progress)
+  spectrum = density_run.estimate_spectrum(
+    operator,
+    num_draws=num_draws,
+    lanczos_steps=min(MAX_STEPS, operator.shape[0]),
+    seed=seed,
+    workdir=workdir / "spectrum_float64",
+    progress=progress,
+  )
+  nodes = known["nodes"]
+  return SmallModel(
+    setup,
+    model,
+    operator,
+    spectrum,
+    known["eigenvalues"],
+    tuple((nodes, w) for w in known["draw_weights"]),
+    (nodes, known["gradient_weights"]),
+    known["top_vectors"],
+    json.loads(known["facts"].tobytes()),
+  )
+
+
+def _exact_side(operator, seed, num_draws, path, progress):
+  """Returns the arrays of exact.npz, from the file if it is of this matrix and these draws."""
+  n = operator.shape[0]
+  # A product tells this matrix from another.
+  mark = np.array([seed, num_draws, *(operator @ probes.probe(0, 0, n))[: 10**4]])
+  if path.exists():
+    try:
+      found = files.read_npz(path)
+      if np.array_equal(found["mark"], mark):
+        return found
+      logging.info("%s is of another matrix or run: computed again", path)
+    except (ValueError, KeyError) as e:
+      logging.warning("%s: computed again (%s)", path, e)
+  facts = {}
+  truth = _decompose(operator, facts, progress)
+  gradient = operator.gradient()
+  draws = [truth.draw(probes.probe(seed, i, n)) for i in range(num_draws)]
+  top = np.zeros((min(NUM_TOP, len(truth.nonzero_rows)), n))
+  top[:, truth.nonzero_rows] = truth.eigenvectors[:, : -len(top) - 1 : -1].T
+  nodes, gradient_weights = truth.draw(gradient / np.linalg.norm(gradient))
+  result = {
+    "mark": mark,
+    "eigenvalues": truth.eigenvalues,
+    "nodes": nodes,
+    "draw_weights": np.array([w for _, w in draws]),
+    "gradient_weights": gradient_weights,
+    "top_vectors": top,
+    "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+  }
+  with files.replacing(path) as file:
+    np.savez(file, **result)
+  return result
+
+
+def _decompose(operator, facts, progress):
+  """Returns the `ExactSpectrum` with eigenvectors; adds what was measured to the facts."""
+  begin = time.monotonic()
+  rows = exact.nonzero_rows(operator)
+
+  def show(done):
+    if progress and done % 3200 == 0:
+      seconds = time.monotonic() - begin
+      logging.info("dense Hessian: %d of %d columns, %.0f s", done, rows.size, seconds)
+
+  block = exact.dense_hessian(operator, rows=rows, progress=show)
+  facts["dense_seconds"] = time.monotonic() - begin
+  facts["asymmetry"] = dense.asymmetry(block)
+  truth = dense.block_spectrum(block, rows, operator.shape[0], eigenvectors=True)
+  facts["exact_seconds"] = time.monotonic() - begin
+  facts["zero_rows"] = truth.num_zero_rows
+  return truth
 
 
 def verify(config, workdir, /, *, num_draws=10, progress=True):
@@ -48,54 +187,22 @@ def verify(config, workdir, /, *, num_draws=10, progress=True):
     ValueError, OSError: see `commands.train`.
   """
   workdir = pathlib.Path(workdir)
-  commands.train(config, workdir)
-  setup = experiment.build(config)
-  model = float64_model(checkpoints.load_model(workdir / "model.keras"))
-  operator = setup.operator(model, dtype="float64")
-
-  numbers = {"n": operator.shape[0], "loss": operator.loss()}
-  truth = _exact_side(operator, numbers, progress)
-  np.save(workdir / "exact_eigenvalues.npy", truth.eigenvalues)
-  estimate = density_run.estimate_spectrum(
-    operator,
-    num_draws=num_draws,
-    lanczos_steps=max(STEPS),
-    seed=setup.config["seed"],
-    progress=progress,
-  )
-  grid = density.density_grid([truth.eigenvalues, *estimate.nodes], min(KERNEL_VARIANCES))
-  _compare_extremes(truth, estimate, numbers)
-  _compare_draws(truth, estimate, grid, numbers)
-  _compare_mean(truth, estimate, grid, numbers)
+  small = prepare(config, workdir, num_draws=num_draws, progress=progress)
+  np.save(workdir / "exact_eigenvalues.npy", small.eigenvalues)
+  numbers = {"n": small.n, "loss": small.operator.loss()} | small.facts
+  numbers |= _extremes(small) | quadrature_error.measure(small)
   numbers["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   numbers["failed"] = [k for k, bound in EXPECTED.items() if not numbers[k] <= bound]
-  _figures(truth, estimate, numbers, workdir)
+  quadrature_error.draw_densities(small, workdir)
+  quadrature_error.draw_errors(numbers, workdir / "figure_15.png")
   files.write_text(workdir / "verify.json", json.dumps(numbers, indent=2))
   return numbers
 
 
-def _exact_side(operator, numbers, progress):
-  begin = time.monotonic()
-  rows = exact.nonzero_rows(operator)
-
-  def show(done):
-    if progress and done % 3200 == 0:
-      seconds = time.monotonic() - begin
-      logging.info("dense Hessian: %d of %d columns, %.0f s", done, rows.size, seconds)
-
-  block = exact.dense_hessian(operator, rows=rows, progress=show)
-  numbers["dense_seconds"] = time.monotonic() - begin
-  numbers["asymmetry"] = dense.asymmetry(block)
-  truth = dense.block_spectrum(block, rows, operator.shape[0], eigenvectors=True)
-  numbers["exact_seconds"] = time.monotonic() - begin
-  numbers["zero_rows"] = truth.num_zero_rows
-  return truth
-
-
-def _compare_extremes(truth, estimate, numbers):
-  values = truth.eigenvalues
+def _extremes(small):
+  values, estimate = small.eigenvalues, small.spectrum
   trace, stderr = estimate.trace()
-  numbers |= {
+  return {
     "largest_exact": values[:-11:-1].tolist(),
     "largest_estimated": estimate.largest(10).tolist(),
     "smallest_exact": values[:5].tolist(),
@@ -104,82 +211,6 @@ def _compare_extremes(truth, estimate, numbers):
     "trace_estimated": trace,
     "trace_stderr": stderr,
   }
-
-
-def _quadratures(estimate, steps):
-  """Returns each draw's quadrature after its first `steps` steps: a leading block of its matrix."""
-  pairs = zip(estimate.diagonals, estimate.off_diagonals, strict=True)
-  return [quadrature.gauss_quadrature(d[:steps], e[: steps - 1]) for d, e in pairs]
-
-
-def _compare_draws(truth, estimate, grid, numbers):
-  """L1 distance of each draw's density to the exact density of that draw, over m and sigma^2."""
-  draws = [
-    truth.draw(probes.probe(estimate.seed, i, numbers["n"])) for i in range(estimate.num_draws)
-  ]
-  by_steps, by_variance = {}, {}
-  exact_draws = _smooth_all(draws, grid, PAPER_SIGMA_SQUARED)
-  for steps in STEPS:
-    rules = [(q.nodes, q.weights) for q in _quadratures(estimate, steps)]
-    estimated = _smooth_all(rules, grid, PAPER_SIGMA_SQUARED)
-    by_steps[steps] = density.l1_distance(grid, estimated, exact_draws).tolist()
-  rules = [(q.nodes, q.weights) for q in _quadratures(estimate, PAPER_STEPS)]
-  for variance in KERNEL_VARIANCES:
-    distances = density.l1_distance(
-      grid, _smooth_all(rules, grid, variance), _smooth_all(draws, grid, variance)
-    )
-    by_variance[variance] = distances.tolist()
-  numbers["l1_draws_by_steps"] = by_steps
-  numbers["l1_draws_by_sigma_squared"] = by_variance
-  numbers["l1_draw_90"] = max(by_steps[90])
-  numbers["l1_draw_120"] = max(by_steps[120])
-
-
-def _compare_mean(truth, estimate, grid, numbers):
-  """L1 distance of the mean over draws to the exact density, at m = 90."""
-  expected = density.smooth(truth.eigenvalues, truth.weights, grid, PAPER_SIGMA_SQUARED)
-  rules = [(q.nodes, q.weights) for q in _quadratures(estimate, PAPER_STEPS)]
-  draws = _smooth_all(rules, grid, PAPER_SIGMA_SQUARED)
-  numbers["l1_mean"] = float(density.l1_distance(grid, draws.mean(axis=0), expected))
-  numbers["l1_mean_predicted"] = density.predicted_l1(
-    truth.eigenvalues, grid, PAPER_SIGMA_SQUARED, estimate.num_draws
-  )
-  numbers["l1_mean_over_predicted"] = numbers["l1_mean"] / numbers["l1_mean_predicted"]
-  numbers["l1_mean_paper"] = PAPER_L1
-  numbers["l1_single_draws"] = density.l1_distance(grid, draws, expected).tolist()
-
-
-def _smooth_all(rules, grid, variance):
-  return np.array([density.smooth(t, w, grid, variance) for t, w in rules])
-
-
-def _figures(truth, estimate, numbers, workdir):
-  rules = _quadratures(estimate, PAPER_STEPS)
-  grid = density.density_grid([truth.eigenvalues], PAPER_SIGMA_SQUARED)
-  mean = density.density(
-    [q.nodes for q in rules], [q.weights for q in rules], PAPER_SIGMA_SQUARED, grid=grid
-  )
-  for name, limits in (("figure_1", (-0.2, 0.4)), ("figure_16", (0.4, grid[-1]))):
-    figure, axes = plotting.new_figure()
-    plotting.draw_density(axes, mean, exact=truth.eigenvalues, limits=limits)
-    axes.set_title(f"{estimate.num_draws} draws of {PAPER_STEPS} steps, $\\sigma^2$ = 1e-5")
-    plotting.save_figure(figure, workdir / f"{name}.png")
-
-  figure, (left, right) = plotting.new_figure(10.0, 4.0, ncols=2)
-  for axes, table, label in (
-    (left, numbers["l1_draws_by_steps"], "Lanczos steps m"),
-    (right, numbers["l1_draws_by_sigma_squared"], "$\\sigma^2$"),
-  ):
-    axes.plot(
-      list(table), [np.median(d) for d in table.values()], "o-", label="median of the draws"
-    )
-    axes.plot(list(table), [max(d) for d in table.values()], "x:", label="largest")
-    axes.set(yscale="log", xlabel=label, ylabel="$L_1$ distance to the draw's exact density")
-    axes.legend(frameon=False)
-  right.set_xscale("log")
-  left.set_title("$\\sigma^2$ = 1e-5", fontsize="medium")
-  right.set_title(f"m = {PAPER_STEPS}", fontsize="medium")
-  plotting.save_figure(figure, workdir / "figure_15.png")
 
 
 def report(numbers, workdir, /):

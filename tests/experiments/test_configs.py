@@ -1,0 +1,44 @@
+"""Configs are read as the commands read them."""
+
+import pathlib
+
+import pytest
+
+from tf_hessian.experiments.configs import load_config
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+
+
+def test_config_is_that_of_the_file():
+  assert load_config(CONFIGS / "mnist_mlp.py").train.steps == 7500
+
+
+def test_overrides_change_fields_and_leave_their_neighbours():
+  config = load_config(CONFIGS / "mnist_mlp.py", seed=3, train={"steps": 5})
+  assert (config.seed, config.train.steps, config.train.batch_size) == (3, 5, 8)
+
+
+def test_each_call_gives_a_new_config():
+  load_config(CONFIGS / "mnist_mlp.py").train.steps = 1
+  assert load_config(CONFIGS / "mnist_mlp.py").train.steps == 7500
+
+
+def test_unknown_field_is_refused():
+  with pytest.raises(KeyError, match="step"):
+    load_config(CONFIGS / "mnist_mlp.py", train={"stepz": 5})
+
+
+def test_config_is_locked():
+  with pytest.raises(AttributeError, match="more"):
+    load_config(CONFIGS / "mnist_mlp.py").more = 1
+
+
+def test_missing_file_is_named_with_the_remedy(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"none\.py.*folder configs"):
+    load_config(tmp_path / "none.py")
+
+
+def test_file_without_a_config_is_named(tmp_path):
+  (tmp_path / "empty.py").write_text("x = 1\n")
+  with pytest.raises(ValueError, match=r"empty\.py: expected a function get_config"):
+    load_config(tmp_path / "empty.py")

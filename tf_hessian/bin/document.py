@@ -1,0 +1,23 @@
+"""Writes the page about the figures: python -m tf_hessian.bin.document --results=runs/figures
+
+Its numbers are those of the JSON files that tf_hessian.bin.reproduce has left in the folder.
+"""
+
+from absl import flags as absl_flags
+
+from tf_hessian.bin import flags
+
+RESULTS = absl_flags.DEFINE_string("results", None, "Folder of the results of bin.reproduce.")
+PAGE = absl_flags.DEFINE_string("page", None, "Page to write, such as docs/reproduction.md.")
+
+
+def main():
+  from tf_hessian.studies import document
+
+  document.write(RESULTS.value, PAGE.value)
+  print(f"the page is {PAGE.value}")
+
+
+if __name__ == "__main__":
+  absl_flags.mark_flags_as_required(["results", "page"])
+  flags.run_plain(main)

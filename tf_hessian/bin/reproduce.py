@@ -1,0 +1,37 @@
+"""Makes the paper's figures: python -m tf_hessian.bin.reproduce --figure=15 --out=runs/figures
+
+Writes a picture and a JSON file with the numbers, and prints a line: what the paper claims, what
+came out, whether they agree. --figure=all makes all that can be made here.
+"""
+
+from absl import flags as absl_flags
+
+from tf_hessian.bin import data_flags, flags, machine_flags
+
+FIGURE = absl_flags.DEFINE_string(
+  "figure",
+  None,
+  "1, 14, 15, 16, 17, 18, 19, theorem, gradient, networks, batch_norm, deflation, or all.",
+)
+OUT = absl_flags.DEFINE_string("out", None, "Folder of the results.")
+CONFIGS = absl_flags.DEFINE_string("configs", "configs", "Folder of the configs.")
+
+
+def main():
+  machine_flags.apply(True)
+  from tf_hessian.studies import catalog
+
+  print(
+    catalog.reproduce(
+      FIGURE.value,
+      OUT.value,
+      configs=CONFIGS.value,
+      command=f"python -m tf_hessian.bin.reproduce --figure={FIGURE.value}",
+      **data_flags.options(),
+    )
+  )
+
+
+if __name__ == "__main__":
+  absl_flags.mark_flags_as_required(["figure", "out"])
+  flags.run_plain(main)

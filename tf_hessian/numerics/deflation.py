@@ -1,0 +1,167 @@
+"""Estimates without the noise of isolated eigenvalues.
+
+A draw gives an isolated eigenvalue the weight (v' q)^2, whose relative standard deviation is 1.4,
+where the density has exactly 1 / n. Once its Ritz pair has converged, the eigenvalue is known. Then
+phi = (1 / n) sum_i N(t; lambda_i, sigma^2) over the p known ones + (1 - p / n) phi', with phi' the
+density of the matrix on the complement of their eigenvectors.
+
+phi' needs no more products: the part of v in the complement points in a uniformly random direction
+there, and its spectral measure is that of v without the known eigenvalues, divided by what is left.
+`deflate` does that to the quadratures of draws. `projected_quadratures` takes the draws in the
+complement, for eigenvectors that are known beforehand.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.stats
+
+from tf_hessian.numerics import checks, probes
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.quadrature import gauss_quadrature
+from tf_hessian.numerics.results import Quadrature
+
+# A residual r and a gap g leave a relative error of about (r / g)^2 in a weight.
+_RELATIVE_RESIDUAL = 1e-3
+# The probability with which a single eigenvalue is taken for several, and keeps its plain weight: n
+# times its mean weight over k draws is chi-square over k.
+_LEVEL = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Deflation:
+  """Quadratures of draws in which isolated eigenvalues weigh what they weigh in the density."""
+
+  quadratures: tuple  # of `Quadrature`, one a draw
+  eigenvalues: np.ndarray  # (p,) float64, ascending: those that weigh 1 / n now
+  weights_before: np.ndarray  # (k, p) float64: their weights in the draws
+
+
+def isolated(nodes, residuals, /):
+  """Returns the indices of the nodes that are known to be single eigenvalues, ascending.
+
+  They are those whose residual is at most a thousandth of the gap to the next node.
+
+  Args:
+    nodes: (m,) ascending nodes of one draw.
+    residuals: (m,) residual bounds of their Ritz pairs.
+  """
+  if len(nodes) < 2:
+    return np.flatnonzero(residuals == 0)
+  nearest = _gaps(nodes)
+  return np.flatnonzero((residuals <= _RELATIVE_RESIDUAL * nearest) & (nearest > 0))
+
+
+def _gaps(nodes):
+  """Returns the distance of each node to the nearest other one."""
+  gaps = np.diff(nodes)
+  return np.minimum(np.append(gaps, np.inf), np.insert(gaps, 0, np.inf))
+
+
+def deflate(quadratures, residuals, n, /):
+  """Gives the eigenvalues that are isolated in all draws the weight 1 / n.
+
+  The other weights are scaled so that each draw's sum to 1. An eigenvalue whose weights are larger
+  than a single one's can be keeps them: it stands for several. With few draws a small multiplicity
+  is not seen; it would count as 1.
+
+  Args:
+    quadratures: sequence of k `Quadrature`.
+    residuals: sequence of k vectors (m_i,), residual bounds of the Ritz pairs.
+    n: order of the matrix.
+
+  Returns:
+    A `Deflation`.
+
+  Raises:
+    ValueError: if the residuals are not known.
+  """
+  checks.check_count("n", n)
+  if not len(quadratures):
+    raise ValueError("deflation: expected at least one draw, got none")
+  if not all(np.all(np.isfinite(r)) for r in residuals):
+    raise ValueError("deflation: needs the residual of each draw's last step, which isn't known")
+  found = [isolated(q.nodes, r) for q, r in zip(quadratures, residuals, strict=True)]
+  common = [_match(i, quadratures, found) for i in found[0]]
+  common = np.array([c for c in common if c is not None], int).reshape(-1, len(quadratures))
+  before = np.array([q.weights[c] for q, c in zip(quadratures, common.T, strict=True)])
+  single = _is_single(before, n)
+  common, before = common[single], before[:, single]
+  values = np.array([q.nodes[c] for q, c in zip(quadratures, common.T, strict=True)])
+  new = tuple(_reweight(q, c, n) for q, c in zip(quadratures, common.T, strict=True))
+  return Deflation(new, values.mean(axis=0), before)
+
+
+def _match(index, quadratures, found):
+  """Returns the index in each draw of an isolated node of the first, or None if one lacks it.
+
+  Its place is known to a thousandth of the gaps, whatever the rounding of the products; so two
+  nodes of a draw never match the same one of another.
+  """
+  value, gap = quadratures[0].nodes[index], _gaps(quadratures[0].nodes)[index]
+  result = []
+  for q, candidates in zip(quadratures, found, strict=True):
+    if not candidates.size:
+      return None
+    nearest = candidates[np.argmin(np.abs(q.nodes[candidates] - value))]
+    radius = 2 * _RELATIVE_RESIDUAL * min(gap, _gaps(q.nodes)[nearest])
+    if not abs(q.nodes[nearest] - value) <= radius:
+      return None
+    result.append(nearest)
+  return result
+
+
+def _is_single(weights, n):
+  """Whether n times the weights (k, p) can be squares of k standard normal numbers: (p,) bool."""
+  return scipy.stats.chi2.sf(n * weights.sum(axis=0), len(weights)) >= _LEVEL
+
+
+def _reweight(quadrature, known, n):
+  weights = quadrature.weights.copy()
+  weights[known] = 0
+  rest = weights.sum()
+  if rest > 0:
+    weights *= (1 - known.size / n) / rest
+    weights[known] = 1 / n
+  else:  # nothing else is there, so these are all
+    weights[known] = 1 / known.size
+  return Quadrature(quadrature.nodes, weights)
+
+
+def projected_quadratures(matvec, vectors, values, /, *, steps, draws, seed=0):
+  """Returns the deflated quadratures of draws in the complement of known eigenvectors.
+
+  Args:
+    matvec: product with H, (n,) float64 -> (n,) float64.
+    vectors: (p, n) float64, orthonormal rows: eigenvectors, such as of `top_eigenpairs`.
+    values: (p,) their eigenvalues.
+    steps: Lanczos steps of a draw.
+    draws: number of draws.
+    seed: of the start vectors, which are those of other runs, projected.
+
+  Returns:
+    Tuple of `Quadrature`, one a draw, with the known eigenvalues as nodes of weight 1 / n.
+  """
+  checks.check_count("steps", steps)
+  checks.check_count("draws", draws)
+  count, n = vectors.shape
+
+  def project(x):
+    for _ in range(2):
+      x = x - (vectors @ x) @ vectors
+    return x
+
+  result = []
+  for draw in range(draws):
+    if count == n:  # nothing else is there
+      rule = Quadrature(np.empty(0), np.empty(0))
+    else:
+      v = project(probes.probe(seed, draw, n))
+      state = Lanczos.start(v / np.linalg.norm(v), min(steps, n - count))
+      state.run(lambda q: project(matvec(q)))
+      rule = gauss_quadrature(*state.tridiagonal())
+    nodes = np.concatenate([rule.nodes, values])
+    weights = np.concatenate([rule.weights * (1 - count / n), np.full(count, 1 / n)])
+    order = np.argsort(nodes, kind="stable")
+    result.append(Quadrature(nodes[order], weights[order]))
+  return tuple(result)

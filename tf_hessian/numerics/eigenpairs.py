@@ -1,0 +1,207 @@
+"""Extreme eigenpairs by Lanczos with thick restarts (Wu and Simon, 2000).
+
+A recurrence that has filled its basis goes on from the Ritz vectors nearest to the ends of the
+spectrum and the last residual, so that memory does not grow with the number of products. New
+vectors are made orthogonal to the whole basis, which gives H projected on it as it is after a
+restart too.
+"""
+
+import numpy as np
+import scipy.linalg
+
+from tf_hessian.numerics import checks, probes
+from tf_hessian.numerics.lanczos import (
+  breakdown_tolerance,
+  orthogonalize,
+  smallest_residual,
+)
+from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
+
+_EPS = float(np.finfo(np.float64).eps)
+_STREAM = 2**31 + 3  # of the start vectors, apart from those of the draws
+# A residual so many times what the recurrence says is the rounding of the products.
+_BROKEN_PROMISE = 10.0
+_COLUMNS = 2**16  # of the basis that are rotated at once, so that no second basis is made
+
+
+def top_eigenpairs(
+  matvec,
+  n,
+  /,
+  largest,
+  smallest=0,
+  *,
+  tolerance=1e-8,
+  max_products=None,
+  basis_size=None,
+  precision=_EPS,
+  seed=0,
+  progress=None,
+):
+  """Returns the largest and the smallest eigenvalues of a symmetric matrix, with eigenvectors.
+
+  Once the basis promises pairs within the tolerance, each is checked by one product of its own.
+
+  A start vector sees one vector of the eigenspace of an exactly multiple eigenvalue. Others are
+  found when the Krylov space has become invariant, from a new start vector; before, rounding brings
+  them in late, and they may be missed.
+
+  Args:
+    matvec: product with H, (n,) float64 -> (n,) float64.
+    n: order of H.
+    largest: how many of the largest eigenvalues.
+    smallest: how many of the smallest.
+    tolerance: of the residuals |H y - theta y|, relative to the largest |theta|.
+    max_products: ends the search, after which the check has its products; by default 20 times the
+      basis.
+    basis_size: vectors of length n in memory; by default 2 (largest + smallest) + 30.
+    precision: relative rounding error of the products, by which an invariant space is known.
+    seed: of the start vector.
+    progress: called with (number of products, number of wanted pairs within the tolerance).
+
+  Returns:
+    `Eigenpairs`; its status says whether they have converged.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or products that are not finite.
+  """
+  size, max_products = limits(n, largest, smallest, basis_size, max_products)
+  checks.check_positive("tolerance", tolerance)
+  checks.check_positive("precision", precision)
+  seed = checks.check_seed(seed)
+  search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
+  return search.run(max_products, progress or (lambda *_: None))
+
+
+def limits(n, largest, smallest, basis_size=None, max_products=None, /):
+  """Returns the basis size and the bound of the number of products of a search.
+
+  Raises:
+    TypeError, ValueError: for bad arguments; see `top_eigenpairs`.
+  """
+  for name, count in (("largest", largest), ("smallest", smallest)):
+    if not (type(count) is int and count == 0):
+      checks.check_count(name, count)
+  wanted = largest + smallest
+  if not 1 <= wanted <= n:
+    raise ValueError(
+      f"largest, smallest: expected 1 to n = {n} eigenvalues together, got {largest} + {smallest}"
+    )
+  size = 2 * wanted + 30 if basis_size is None else basis_size
+  max_products = 20 * min(n, size) if max_products is None else max_products
+  least = min(n, wanted + 2)
+  for name, count in (("basis_size", size), ("max_products", max_products)):
+    checks.check_count(name, count)
+    if count < least:
+      raise ValueError(f"{name}: expected at least {least}, got {count}")
+  return min(n, size), max_products
+
+
+class _Search:
+  """An orthonormal basis and H projected on it, which grow product by product.
+
+  H basis[i] lies in the basis for all rows i but the last, whose product leaves `residual`.
+  """
+
+  def __init__(self, matvec, basis, ends, tolerance, precision, seed):
+    self._matvec = matvec
+    self._basis = basis
+    self._ends = ends
+    self._tolerance = tolerance
+    self._breakdown = breakdown_tolerance(basis.shape[1], precision)
+    self._seed = seed
+    self._projected = np.zeros((len(basis),) * 2)
+    self._count = 0  # rows of the basis in use
+    self._scale = 0.0  # largest |H q| so far
+    self._products = 0
+    self._starts = 0
+    self._residual, self._beta = self._new_start(), 0.0
+
+  def run(self, max_products, progress):
+    size, n = self._basis.shape
+    wanted = sum(self._ends)
+    while True:
+      beta = self._step()
+      full, spent = self._count == size, self._products >= max_products
+      if self._count < min(n, wanted + 1):
+        continue
+      values, s = scipy.linalg.eigh(self._projected[: self._count, : self._count], driver="evd")
+      chosen = self._from_the_ends(len(values), *self._ends)
+      bounds = beta * np.abs(s[-1, chosen])
+      limit = self._tolerance * np.abs(values).max()
+      progress(self._products, int(np.sum(bounds <= limit)))
+      # An invariant space may have missed copies of eigenvalues: then the basis is filled first.
+      done = bounds.max() <= limit and (self._starts == 1 or full)
+      if done or spent or (full and size == n):
+        vectors = s[:, chosen].T @ self._basis[: self._count]
+        return self._checked(values[chosen], vectors, limit, bounds.max())
+      if full:
+        self._restart(values, s)
+
+  def _step(self):
+    """Adds the residual to the basis; returns the length of the new one."""
+    j = self._count
+    basis = self._basis[: j + 1]
+    np.divide(self._residual, np.linalg.norm(self._residual), out=basis[j])
+    w = self._product(basis[j])
+    smallest = smallest_residual(self._breakdown, self._scale, self._beta)
+    overlaps, beta = orthogonalize(w, basis, smallest)
+    self._projected[j, : j + 1] = self._projected[: j + 1, j] = overlaps
+    self._count = j + 1
+    self._residual, self._beta = w, beta
+    if beta <= smallest:  # the space is invariant
+      self._beta = 0.0
+      if self._count < self._basis.shape[1]:
+        self._residual = self._new_start()
+    return self._beta
+
+  def _product(self, vector):
+    view = vector.view()
+    view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
+    w = np.array(self._matvec(view), dtype=np.float64)
+    checks.check_vector("product", w, self._basis.shape[1])
+    norm = float(np.linalg.norm(w))
+    if not np.isfinite(norm):
+      raise ValueError(f"product {self._products}: expected finite numbers, got NaN or infinity")
+    self._scale = max(self._scale, norm)
+    self._products += 1
+    return w
+
+  def _new_start(self):
+    """Returns a random vector that is orthogonal to the basis."""
+    v = probes.probe(self._seed, _STREAM + self._starts, self._basis.shape[1])
+    self._starts += 1
+    orthogonalize(v, self._basis[: self._count], 0.0)
+    return v
+
+  @staticmethod
+  def _from_the_ends(count, largest, smallest):
+    """Returns the indices of so many of `count` ascending values: largest first, then smallest."""
+    return np.array([*range(count - 1, count - 1 - largest, -1), *range(smallest)], int)
+
+  def _checked(self, values, vectors, limit, promised):
+    """Returns the pairs with their residuals, the largest of which was promised to be smaller."""
+    residuals = np.array(
+      [np.linalg.norm(self._product(y) - t * y) for t, y in zip(values, vectors, strict=True)]
+    )
+    if residuals.max() <= limit:
+      status = EigenpairStatus.CONVERGED
+    elif promised <= limit or residuals.max() > _BROKEN_PROMISE * promised:
+      status = EigenpairStatus.ROUNDING
+    else:
+      status = EigenpairStatus.OUT_OF_PRODUCTS
+    return Eigenpairs(values, vectors, residuals, status, self._products)
+
+  def _restart(self, values, s):
+    """Keeps the wanted Ritz vectors, and half of the others: those next to them."""
+    size = len(values)
+    wanted = sum(self._ends)
+    extra = (size - wanted) // 2
+    share = [end + extra * end // wanted for end in self._ends]
+    kept = self._from_the_ends(size, *share)
+    for start in range(0, self._basis.shape[1], _COLUMNS):
+      part = self._basis[:, start : start + _COLUMNS]
+      part[: kept.size] = s[:, kept].T @ part
+    self._count = kept.size
+    self._projected[:] = 0
+    self._projected[range(kept.size), range(kept.size)] = values[kept]

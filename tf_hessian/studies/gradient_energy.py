@@ -1,0 +1,132 @@
+"""Section E of the paper, on the small model: in which eigenvectors the gradients lie."""
+
+import numpy as np
+
+from tf_hessian import plotting
+from tf_hessian.experiments import density_run, eigenpairs
+from tf_hessian.numerics import quadrature
+from tf_hessian.studies.study import Study, Table, Verdict, number, with_error
+
+STEPS = 90
+COUNT = 10  # of top eigenvectors
+BATCH_SIZES = (8, 64, 250)  # 8 is what the small model is trained with
+
+
+def figure_gradient(context):
+  """Measures the gradient's energy in the top eigenspace, in three ways, and mini-batches'."""
+  small = context.small_model
+  direction = small.operator.gradient()
+  direction /= np.linalg.norm(direction)
+  exact = (small.top_vectors[:COUNT] @ direction) ** 2
+  run = density_run.estimate_spectrum(
+    small.operator, num_draws=1, lanczos_steps=STEPS, start="gradient", check=False, progress=False
+  )
+  pairs = eigenpairs.top_eigenpairs(small.operator, COUNT, progress=context.progress)
+  projected = (pairs.vectors @ direction) ** 2
+  lanczos = energies_near(run, pairs.values)
+  alone = energies_by_size(small.in_batches_of, small.top_vectors[:COUNT])
+  numbers = {
+    "exact": exact.tolist(),
+    "lanczos": lanczos.tolist(),
+    "projections": projected.tolist(),
+    "lanczos_error": float(np.abs(lanczos - exact).max()),
+    "projection_error": float(np.abs(projected - exact).max()),
+    "eigenvalue_error": float(
+      np.abs(pairs.values / small.eigenvalues[: -COUNT - 1 : -1] - 1).max()
+    ),
+    "eigenpair_products": pairs.num_products,
+    "eigenpair_residual": float(pairs.residuals.max()),
+    "lanczos_products": len(run.diagonals[0]),
+    "share": float(exact.sum()),
+    "mini_batches": {size: list(pair) for size, pair in alone.items()},
+    "share_of_a_random_vector": COUNT / small.n,
+  }
+  _draw(small, run, context.out)
+  shares = ", ".join(
+    f"{with_error(100 * mean, 100 * error)} % in batches of {size}"
+    for size, (mean, error) in alone.items()
+  )
+  return Study(
+    figure="gradient",
+    title="Energy of the gradient in the top eigenspace",
+    section="E and the main text",
+    claim="gradients of trained networks without batch normalization lie in the top eigenspaces.",
+    found=(
+      f"the {COUNT} largest eigenvalues' vectors hold {number(100 * exact.sum())} % of the energy of "
+      f"the full gradient, and of single mini-batches' gradients {shares}; a random vector has "
+      f"{number(100 * COUNT / small.n, 2)} % there. One Lanczos run of {STEPS} steps from the gradient "
+      f"gives each share to {number(numbers['lanczos_error'], 2)}, projections on the eigenpairs of "
+      f"`top_eigenpairs` to {number(numbers['projection_error'], 2)} for "
+      f"{pairs.num_products} products."
+    ),
+    verdict=Verdict.AGREES if exact.sum() > 0.5 else Verdict.DIFFERS,
+    reason=(
+      "The paper shows this for large networks (see the study of batch normalization); here every "
+      "share has an exact counterpart. The full gradient of a trained network is what its "
+      "mini-batches have left over, and need not lie where theirs do."
+    ),
+    numbers=numbers,
+    pictures={
+      "figure_gradient.png": "The gradient's energy below each eigenvalue, from its own Lanczos run "
+      "and exactly"
+    },
+    tables=(
+      Table(
+        ("eigenvalue", "exact share", "Lanczos from the gradient", "projection"),
+        tuple(
+          (f"{t:.4f}", f"{a:.3e}", f"{b:.3e}", f"{c:.3e}")
+          for t, a, b, c in zip(pairs.values, exact, lanczos, projected, strict=True)
+        ),
+      ),
+    ),
+  )
+
+
+def energies_near(run, values, /):
+  """Returns the weights of a one-draw run's nodes that are these eigenvalues, (k,).
+
+  An eigenvalue owns the nodes that are nearer to it than to the half way to its neighbours, and at
+  most as far away as the smallest gap; where the run has no node there, its share is 0.
+
+  Args:
+    run: a `Spectrum` of one draw.
+    values: (k,) eigenvalues, all of those between the first and the last.
+  """
+  (rule,) = run.quadratures
+  values = np.asarray(values)
+  ordered = np.sort(values)
+  radius = np.diff(ordered).min() / 2 if len(values) > 1 else abs(values[0]) / 2
+  return np.array([rule.weights[np.abs(rule.nodes - t) <= radius].sum() for t in values])
+
+
+def energies_by_size(operator_of, vectors, sizes=BATCH_SIZES, /):
+  """Returns dict: batch size -> (mean share of single batches' gradients, its standard error)."""
+  return {size: share_of_batches(operator_of(size), vectors) for size in sizes}
+
+
+def share_of_batches(operator, vectors, /):
+  """Returns the mean over batches of |V g|^2 / |g|^2 and its standard error.
+
+  Args:
+    operator: a `HessianOperator`.
+    vectors: (k, n) orthonormal rows.
+  """
+  shares = [
+    float(np.sum((vectors @ g) ** 2) / (g @ g)) for g in operator.batch_gradients() if g.any()
+  ]
+  mean, stderr = quadrature.mean_and_stderr(shares)
+  return float(mean), float(stderr)
+
+
+def _draw(small, run, folder):
+  figure, axes = plotting.new_figure()
+  for (nodes, weights), style in (
+    (small.gradient, {"color": "k", "lw": 2.2, "alpha": 0.35, "label": "exact"}),
+    ((run.nodes[0], run.weights[0]), {"color": "C0", "lw": 1.0, "label": "Lanczos"}),
+  ):
+    order = np.argsort(nodes)
+    axes.step(nodes[order], np.cumsum(weights[order]), where="post", **style)
+  axes.set(xlabel="eigenvalue", ylabel="share of the gradient's energy below")
+  axes.legend(frameon=False, fontsize="small")
+  axes.set_title(f"Lanczos of {STEPS} steps from the gradient", fontsize="medium")
+  plotting.save_figure(figure, folder / "figure_gradient.png")
