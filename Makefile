@@ -1,6 +1,7 @@
 # make demo   environment, install, train the small model, its spectrum, a picture
 # make test   lint and tests
 # make verify the small model against its exact spectrum (minutes)
+# make figures the paper's figures, and a page about them (CIFAR-10: see docs/reproduction.md)
 # make bench  what a product and a density cost
 # make chaos  a run whose processes are killed at random (minutes)
 # make slow   tests that take long
@@ -10,7 +11,10 @@ PYTHON ?= python3
 RUN = $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint verify bench chaos slow clean
+FIGURES ?= runs/figures
+REPRODUCE_FLAGS ?=
+
+.PHONY: demo test lint verify figures bench chaos slow clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +35,9 @@ lint: $(VENV)/installed
 
 verify: $(VENV)/installed
 	$(RUN) -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/verify
+
+figures: $(VENV)/installed
+	$(RUN) -m tf_hessian.bin.reproduce --figure=all --out=$(FIGURES) $(REPRODUCE_FLAGS)
 
 bench: $(VENV)/installed
 	$(RUN) -m benchmarks.products

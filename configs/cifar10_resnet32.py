@@ -11,7 +11,7 @@ A short run: --config.schedule_scale=0.05.
 
 Expected: the paper has 92 % on the validation set, 85 % without augmentation. The whole schedule
 takes 14 hours on 2 cores at half a second a step, and a pass of products minutes:
-hessian.num_examples takes fewer. docs/reproduction.md has shorter runs.
+hessian.num_examples takes fewer. docs/training.md has shorter runs.
 """
 
 import ml_collections

@@ -7,7 +7,7 @@ settle. Figure 19 compares with mini-batch statistics: --config.model.normalizat
   python -m tf_hessian.bin.train --config=configs/cifar10_resnet32_population_bn.py \
     --workdir=runs/population_bn
 
-Expected: the loss falls more slowly than with mini-batch statistics; docs/reproduction.md.
+Expected: the loss falls more slowly than with mini-batch statistics; docs/training.md.
 """
 
 import ml_collections

@@ -1,8 +1,8 @@
 """A narrow ResNet-14 on CIFAR-10, n = 43,634: small enough to be measured often on two cores.
 
-Of the study of batch normalization (`bin.reproduce --figure=batch_norm`), which trains it with batch
-normalization, without, and with population statistics, and measures it over training. Network and
-schedule are ours; the loss is that of section F.
+Of the study of batch normalization (`bin.reproduce --figure=batch_norm`), which trains it with
+batch normalization, without, and with population statistics, and measures it over training. Network
+and schedule are ours; the loss is that of section F.
 
   python -m tf_hessian.bin.train    --config=configs/cifar10_small_resnet.py --workdir=runs/small
   python -m tf_hessian.bin.spectrum --config=configs/cifar10_small_resnet.py --workdir=runs/small \

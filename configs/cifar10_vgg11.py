@@ -8,7 +8,7 @@ number of steps.
   python -m tf_hessian.bin.spectrum --config=configs/cifar10_vgg11.py --workdir=runs/vgg11
 
 Expected: the paper has 81 % on the validation set, and 83 % with dense_units = 2048. A step
-took 1.5 to 2.5 seconds on one core; docs/reproduction.md has a shorter run.
+took 1.5 to 2.5 seconds on one core; docs/training.md has a shorter run.
 """
 
 import ml_collections

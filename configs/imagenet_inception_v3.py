@@ -9,7 +9,7 @@ not describe it.
     --workdir=runs/v3
 
 Expected: the paper has 3 days for 90 Lanczos steps, with 2 GPUs a worker. Not trained here;
-products are measured in docs/reproduction.md. If a batch does not fit into memory:
+products are measured in docs/training.md. If a batch does not fit into memory:
 --recompute_blocks, docs/cluster.md.
 """
 

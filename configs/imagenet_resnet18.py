@@ -9,7 +9,7 @@ exponentially from 0.045; how fast it decays, the momentum and the number of ste
   python -m tf_hessian.bin.spectrum --config=configs/imagenet_resnet18.py --workdir=runs/resnet18
 
 Expected: the paper has 71.9 % on the validation set, and 20 hours for 90 Lanczos steps on 10 GPUs.
-Not trained here; products are measured in docs/reproduction.md. ImageNet has to be prepared by
+Not trained here; products are measured in docs/training.md. ImageNet has to be prepared by
 TFDS: --data_dir, --download.
 """
 

@@ -1,5 +1,6 @@
 """The result of a density run: what it says of a matrix, and its files."""
 
+import dataclasses
 import gc
 import io
 import json
@@ -444,7 +445,7 @@ def test_residual_bounds_hold_for_some_eigenvalue(some):
 # Mass.
 
 
-def test_mass_times_n_is_the_number_of_eigenvalues(full):
+def test_mass_times_n_is_the_number_of_eigenvalues():
   # All eigenvalues are nodes, but the weights are random: their mean over many draws is 1 / n.
   many = measure(EIGENVALUES, draws=400)
   mean, stderr = many.mass(1.5)
@@ -466,3 +467,33 @@ def test_ends_of_the_range_of_a_mass_count(full):
 
 def test_run_from_a_vector_of_its_own_has_no_trace():
   assert np.isnan(measure(EIGENVALUES, config={"start": "gradient"}).trace()).all()
+
+
+# Deflation.
+
+
+def test_deflated_density_has_peaks_of_isolated_eigenvalues_at_their_height():
+  found = measure(EIGENVALUES, steps=20).density(1e-4, deflate=True)
+  peak = 1 / np.sqrt(2 * np.pi * 1e-4) / N
+  for eigenvalue in (2.0, 3.0, 5.0):
+    nearest = np.argmin(np.abs(found.grid - eigenvalue))
+    # The grid has 12 points a sigma.
+    np.testing.assert_allclose(found.draws[:, nearest], peak, rtol=1 / (2 * 24**2) + 1e-9)
+
+
+def test_deflated_names_the_eigenvalues_that_are_known():
+  found = measure(EIGENVALUES, steps=20).deflated()
+  np.testing.assert_allclose(found.eigenvalues[-3:], [2, 3, 5], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"num_parameters": None}, "number of parameters"),
+    ({"config": {"start": "gradient"}}, "random start vectors"),
+    ({"residuals": np.full(3, np.nan)}, "residual"),
+  ],
+)
+def test_deflation_that_is_not_possible_says_why(some, change, message):
+  with pytest.raises(ValueError, match=f"deflation: .*{message}"):
+    dataclasses.replace(some, **change).density(deflate=True)

@@ -42,6 +42,7 @@ def plot_spectrum(
   *,
   sigma_squared=1e-5,
   relative=False,
+  deflate=False,
   exact=None,
   limits=None,
   log=True,
@@ -55,6 +56,7 @@ def plot_spectrum(
     path: where the picture goes, such as "spectrum.png".
     sigma_squared: variance of the kernel.
     relative: see `Spectrum.density`.
+    deflate: see `Spectrum.density`.
     exact: (n,) exact eigenvalues to overlay, or an `ExactSpectrum`, or None.
     limits: (low, high) of the eigenvalue axis; all of the density by default.
     log: logarithmic density axis, as in the paper.
@@ -65,12 +67,12 @@ def plot_spectrum(
     ValueError: for bad arguments.
     OSError: if the picture can't be written.
   """
-  estimate = spectrum.density(sigma_squared, relative=relative)
+  estimate = spectrum.density(sigma_squared, relative=relative, deflate=deflate)
   if exact is not None:
     exact = np.asarray(getattr(exact, "eigenvalues", exact), np.float64)
     nodes = [*spectrum.nodes, exact]
     grid = density_lib.density_grid(nodes, estimate.sigma_squared)
-    estimate = spectrum.density(estimate.sigma_squared, grid=grid)
+    estimate = spectrum.density(estimate.sigma_squared, grid=grid, deflate=deflate)
   figure, axes = new_figure()
   draw_density(axes, estimate, exact=exact, log=log, floor=floor, limits=limits)
   if title is None:
@@ -83,7 +85,16 @@ def plot_spectrum(
 
 
 def plot_spectra(
-  spectra, path, /, *, sigma_squared=1e-5, relative=False, limits=None, log=True, floor=_FLOOR
+  spectra,
+  path,
+  /,
+  *,
+  sigma_squared=1e-5,
+  relative=False,
+  deflate=False,
+  limits=None,
+  log=True,
+  floor=_FLOOR,
 ):
   """Draws the densities of several spectra, one below the other, on one eigenvalue axis.
 
@@ -92,6 +103,7 @@ def plot_spectra(
     path: where the picture goes.
     sigma_squared: variance of the kernel.
     relative: see `Spectrum.density`.
+    deflate: see `Spectrum.density`.
     limits: (low, high) of the eigenvalue axis; all densities by default.
     log: logarithmic density axes.
     floor: lowest density shown on a logarithmic axis.
@@ -104,7 +116,7 @@ def plot_spectra(
     height=1.0 + 1.6 * len(spectra), nrows=len(spectra), sharex=True, squeeze=False
   )
   for (name, spectrum), ax in zip(spectra.items(), axes[:, 0], strict=True):
-    estimate = spectrum.density(sigma_squared, relative=relative)
+    estimate = spectrum.density(sigma_squared, relative=relative, deflate=deflate)
     draw_density(ax, estimate, log=log, floor=floor, limits=limits)
     ax.get_legend().remove()
     ax.set_ylabel(str(name))

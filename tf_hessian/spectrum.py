@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from tf_hessian import files
-from tf_hessian.numerics import checks, density, quadrature
+from tf_hessian.numerics import checks, deflation, density, quadrature
 
 FORMAT = "tf_hessian.spectrum"
 FORMAT_VERSION = 1
@@ -80,18 +80,37 @@ class Spectrum:
     pairs = zip(self.diagonals, self.off_diagonals, strict=True)
     return tuple(quadrature.tridiagonal_matrix(d, e) for d, e in pairs)
 
-  def density(self, sigma_squared=1e-5, *, grid=None, relative=False):
+  def density(self, sigma_squared=1e-5, *, grid=None, relative=False, deflate=False):
     """Returns the smoothed density as a `Density`, which unpacks as (grid, values, stderr).
 
     Args:
       sigma_squared: variance of the Gaussian kernel (default: the paper's).
       grid: (g,) ascending points; by default all nodes and 9 sigma around them.
       relative: multiply sigma_squared by max(1, range of the nodes), as the original code did.
+      deflate: give isolated eigenvalues that have converged in all draws the weight 1 / n that they
+        have in the density, instead of the draws' random weights; see `deflated`.
 
     Raises:
-      ValueError: for a bad grid or sigma_squared.
+      ValueError: for a bad grid or sigma_squared, or a deflation that is not possible.
     """
-    return density.density(self.nodes, self.weights, sigma_squared, grid=grid, relative=relative)
+    rules = self.deflated().quadratures if deflate else self.quadratures
+    nodes, weights = [q.nodes for q in rules], [q.weights for q in rules]
+    return density.density(nodes, weights, sigma_squared, grid=grid, relative=relative)
+
+  def deflated(self):
+    """Returns the quadratures in which known eigenvalues weigh 1 / n: a `numerics` `Deflation`.
+
+    Known are those whose Ritz pair has converged in all draws, far from their neighbours, with
+    weights that single eigenvalues can have. Their heights have no standard error then.
+
+    Raises:
+      ValueError: if n or the residuals are not known, or the run began at a vector of its own.
+    """
+    if self.start is not None:
+      raise ValueError("deflation: is for random start vectors; this run began at another")
+    if self.num_parameters is None:
+      raise ValueError("deflation: needs the number of parameters, which isn't known")
+    return deflation.deflate(self.quadratures, self.residual_bounds(), self.num_parameters)
 
   def moments(self, order=2):
     """Returns the estimated tr(H^j) / n for j = 1 .. order and standard errors, each (order,)."""

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian import HessianOperator
+from tf_hessian import HessianOperator, estimate_spectrum, top_eigenpairs
 from tf_hessian.distribute import cluster, machine
 from tf_hessian.experiments import environment
 
@@ -64,9 +64,20 @@ def compute(op, columns):
   }
 
 
+def compute_top(op):
+  """Returns eigenpairs, and the energy of the gradient by eigenvalue."""
+  run = estimate_spectrum(op, num_draws=1, lanczos_steps=8, start="gradient", progress=False)
+  pairs = top_eigenpairs(op, 2, 1, progress=False)
+  return {
+    "eigenvalues": pairs.values,
+    "residuals": pairs.residuals,
+    "energies": np.stack([run.nodes[0], run.weights[0]]),
+  }
+
+
 def main(strategy, devices, output, *options):
   options = {k: json.loads(v) for k, v in (o.split("=", 1) for o in options)}
-  columns = options.pop("columns", False)
+  columns, top = options.pop("columns", False), options.pop("top", False)
   machine.set_threads(1, 1)
   if cluster.serves(strategy):
     cluster.serve(environment.identity())
@@ -74,7 +85,8 @@ def main(strategy, devices, output, *options):
   # The servers are not told to end: the next chief goes on with them.
   op = operator(cluster.make_strategy(strategy, num_devices=int(devices)), **options)
   task = cluster.task()
-  np.savez(pathlib.Path(output) / f"{task.name if task else 'alone'}.npz", **compute(op, columns))
+  result = compute_top(op) if top else compute(op, columns)
+  np.savez(pathlib.Path(output) / f"{task.name if task else 'alone'}.npz", **result)
 
 
 if __name__ == "__main__":

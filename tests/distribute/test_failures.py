@@ -85,6 +85,7 @@ def start(tmp_path):
     cluster.end()
 
 
+@pytest.mark.slow
 def test_chief_waits_for_workers_that_are_all_gone_up_to_its_patience(start):
   cluster = start("parameter_server", 1, patience=8)
   cluster.until_step(5)

@@ -23,6 +23,12 @@ GRAPPLER = {
 }
 
 
+def given():
+  """Returns those of these flags that were given, as they were: a list of text."""
+  known = flags.FLAGS.flags_by_module_dict()[__name__]
+  return [flag.serialize() for flag in known if flag.present]
+
+
 def apply(deterministic=False, /):
   """Applies the flags; before TensorFlow has initialised its devices."""
   from tf_hessian.distribute import machine

@@ -17,6 +17,9 @@ SIGMA_SQUARED = absl_flags.DEFINE_float("sigma_squared", 1e-5, "Variance of the 
 RELATIVE = absl_flags.DEFINE_bool(
   "relative", False, "Multiply sigma_squared by max(1, range of the nodes), as the original code."
 )
+DEFLATE = absl_flags.DEFINE_bool(
+  "deflate", False, "Isolated eigenvalues get the weight 1/n instead of the draws' random weights."
+)
 EXACT = absl_flags.DEFINE_string("exact", None, "Exact eigenvalues to overlay, a .npy file.")
 LIMITS = absl_flags.DEFINE_list("limits", None, "Ends of the eigenvalue axis: low,high.")
 LINEAR = absl_flags.DEFINE_bool("linear", False, "Linear density axis instead of logarithmic.")
@@ -35,6 +38,7 @@ def main():
     num_parameters=NUM_PARAMETERS.value,
     sigma_squared=SIGMA_SQUARED.value,
     relative=RELATIVE.value,
+    deflate=DEFLATE.value,
     limits=LIMITS.value,
     log=not LINEAR.value,
   )

@@ -26,7 +26,7 @@ def main():
       FIGURE.value,
       OUT.value,
       configs=CONFIGS.value,
-      command=f"python -m tf_hessian.bin.reproduce --figure={FIGURE.value}",
+      options=machine_flags.given(),
       **data_flags.options(),
     )
   )

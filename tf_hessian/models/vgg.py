@@ -27,7 +27,7 @@ def vgg11(
 
   The paper cuts the two fully connected layers to 256 units and counts more than 10 million
   parameters, which five poolings don't give (9.42 million); pooling after the first three of the
-  five stages gives 11,386,250. See docs/reproduction.md.
+  five stages gives 11,386,250. See docs/training.md.
 
   Args:
     dense_units: units of the two fully connected layers; the paper compares with 2,048.

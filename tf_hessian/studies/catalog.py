@@ -41,7 +41,7 @@ ALL = "all"
 
 
 def reproduce(
-  figure, out, /, *, configs="configs", data_dir=None, download=False, progress=True, command=""
+  figure, out, /, *, configs="configs", data_dir=None, download=False, progress=True, options=()
 ):
   """Makes a figure of the paper, or all that can be made here, and the page about them.
 
@@ -55,7 +55,7 @@ def reproduce(
     data_dir: folder with TFDS data sets; None for TFDS's own choice.
     download: fetch a data set that isn't there.
     progress: show progress.
-    command: what made it, on record.
+    options: further flags of the command that go on record, such as those of the machine.
 
   Returns:
     Text: a line for each figure.
@@ -75,7 +75,7 @@ def reproduce(
   lines = []
   for name in FIGURES if figure == ALL else [figure]:
     try:
-      lines.append(_make(name, context, command).line())
+      lines.append(_make(name, context, options).line())
     except OSError as e:
       # Data may be missing, and the others can be made without.
       if figure != ALL or name not in NEED_CIFAR:
@@ -86,12 +86,14 @@ def reproduce(
   return "\n".join([*lines, f"the page about all figures is {page}"])
 
 
-def _make(name, context, command):
+def _make(name, context, options):
   logging.info("figure %s", name)
   begin = time.monotonic()
+  command = ["python -m tf_hessian.bin.reproduce", f"--figure={name}", "--out=runs/figures"]
+  command += ["--data_dir=..."] if name in NEED_CIFAR else []
   made = dataclasses.replace(
     FIGURES[name](context),
-    command=command,
+    command=" ".join([*command, *options]),
     seconds=round(time.monotonic() - begin, 1),
     versions=environment.versions(),
     device=environment.device(),

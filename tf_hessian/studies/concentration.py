@@ -4,7 +4,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import bounds
-from tf_hessian.studies.study import Study, Table, Verdict, number
+from tf_hessian.studies.study import Study, Table, Verdict, number, prose
 
 N = 500_000  # paper, as the next two
 DRAWS = 20
@@ -63,25 +63,21 @@ def figure_14(context):
     title="Concentration of the estimate",
     section="A",
     claim="the bound of Claim 2.3 (Eq. 12) is tight with modest numbers of draws k at n = 5e5.",
-    found=(
-      f"with k = {DRAWS} and sigma = {SIGMA}, epsilon is {number(quoted)} at probability "
-      f"{PROBABILITY}, {number(100 * quoted / height, 2)} % of the kernel's height. In {_TRIALS:,} "
-      f"trials on matrices of order {_ORDER} the bound is never exceeded more often than it says; "
-      f"Eq. 11 is {min(ratios):.1f} to {max(ratios):.1f} times the distance that is exceeded so "
-      f"often, Eq. 12 {min(worst):.1f} to {max(worst):.1f} times."
-    ),
+    found=prose(f"""with k = {DRAWS} and sigma = {SIGMA}, epsilon is {number(quoted)} at probability
+      {PROBABILITY}, {number(100 * quoted / height, 2)} % of the kernel's height. In {_TRIALS:,}
+      trials on matrices of order {_ORDER} the bound is never exceeded more often than it says; Eq.
+      11 is {min(ratios):.1f} to {max(ratios):.1f} times the distance that is exceeded so often, Eq.
+      12 {min(worst):.1f} to {max(worst):.1f} times."""),
     verdict=Verdict.AGREES if holds and quoted < 0.01 * height else Verdict.DIFFERS,
-    reason=(
-      "The values of sigma in the left panel and of k in the right one are ours; the text gives "
-      "none. For Eq. 12 to follow from Eq. 11, the a that is put in has to be sqrt(n) b; the "
-      "printed text can be read as the root of the product. The proof takes start vectors with "
-      "independent normal entries; on the unit sphere, where Algorithm 1 draws them, estimates "
-      "vary less (the second frequency). The bound says nothing of the quadrature's error, and "
-      "nothing of all points at once. An isolated eigenvalue's peak is the kernel's height over n, "
-      f"{number(height / N)} at n = 5e5: the worst case does not vouch for outliers. Eq. 11 with "
-      "the a and b of their places does: there both are the kernel's height, and epsilon is in "
-      "proportion to the peak."
-    ),
+    reason=prose(f"""The values of sigma in the left panel and of k in the right one are ours; the
+      text gives none. For Eq. 12 to follow from Eq. 11, the a that is put in has to be sqrt(n) b;
+      the printed text can be read as the root of the product. The proof takes start vectors with
+      independent normal entries; on the unit sphere, where Algorithm 1 draws them, estimates vary
+      less (the second frequency). The bound says nothing of the quadrature's error, and nothing of
+      all points at once. An isolated eigenvalue's peak is the kernel's height over n,
+      {number(height / N)} at n = 5e5: the worst case does not vouch for outliers. Eq. 11 with the a
+      and b of their places does: there both are the kernel's height, and epsilon is in proportion
+      to the peak."""),
     numbers=numbers,
     pictures={"figure_14.png": "Worst-case bound of the distance at one point (Eq. 12)"},
     tables=(
@@ -107,9 +103,9 @@ def figure_14(context):
           )
           for r, a, b in zip(rows, ratios, worst, strict=True)
         ),
-        "How often the estimates of v'f(H)v lie outside of Eq. 11, and how loose it is: epsilon over "
-        f"the quantile of the distance. n = {_ORDER}, sigma² = {_SIGMA_SQUARED}, a bulk of standard "
-        "deviation 0.1 and ten outliers from 1 to 3.",
+        prose(f"""How often the estimates of v'f(H)v lie outside of Eq. 11, and how loose it is:
+          epsilon over the quantile of the distance. n = {_ORDER}, sigma² = {_SIGMA_SQUARED}, a bulk
+          of standard deviation 0.1 and ten outliers from 1 to 3."""),
       ),
     ),
   )

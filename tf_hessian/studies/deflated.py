@@ -5,7 +5,7 @@ import numpy as np
 from tf_hessian import plotting
 from tf_hessian.experiments import density_run, eigenpairs
 from tf_hessian.numerics import deflation, density, quadrature
-from tf_hessian.studies.study import Study, Table, Verdict, number, with_error
+from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
 
 SEEDS = 20
 DRAWS = 10
@@ -67,23 +67,20 @@ def figure_deflation(context):
     title="Deflated estimate",
     section="",
     claim="isolated eigenvalues with the weight 1/n make the estimate better at the same cost.",
-    found=(
-      f"over {SEEDS} seeds, {DRAWS} draws x {STEPS} steps: root mean square error of the mass of the "
-      f"{outliers} outliers {number(plain['mass_error'], 2)} plain (theory {number(theory, 2)}), "
-      f"{number(new['mass_error'], 2)} deflated; L1 distance above {THRESHOLD} "
-      f"{with_error(*plain['l1_outliers'])} plain, {with_error(*new['l1_outliers'])} deflated; of "
-      f"the whole density {with_error(*plain['l1'])} and {with_error(*new['l1'])} (paired "
-      f"difference {with_error(float(mean_gain), float(gain_error))})."
-    ),
+    found=prose(f"""over {SEEDS} seeds, {DRAWS} draws x {STEPS} steps: root mean square error of the
+      mass of the {outliers} outliers {number(plain["mass_error"], 2)} plain (theory
+      {number(theory, 2)}), {number(new["mass_error"], 2)} deflated; L1 distance above {THRESHOLD}
+      {with_error(*plain["l1_outliers"])} plain, {with_error(*new["l1_outliers"])} deflated; of the
+      whole density {with_error(*plain["l1"])} and {with_error(*new["l1"])} (paired difference
+      {with_error(float(mean_gain), float(gain_error))})."""),
     verdict=Verdict.AGREES if better else Verdict.DIFFERS,
-    reason=(
-      "The deflated estimate needs no product more than the plain one: what a draw sees beside the "
-      "known eigenvectors is a draw of the matrix projected away from them (`numerics.deflation`), "
-      f"so known eigenvalues only get their weight. {min(known)} to {max(known)} eigenvalues are known in "
-      'all ten draws, of both ends. Draws that are taken in the complement ("projected") cost the '
-      f"search for eigenpairs, {pairs.num_products} products here, and so have {left} draws. The L1 "
-      "distance of the whole density is that of the bulk, which deflation can't help."
-    ),
+    reason=prose(f"""The deflated estimate needs no product more than the plain one: what a draw
+      sees beside the known eigenvectors is a draw of the matrix projected away from them
+      (`numerics.deflation`), so known eigenvalues only get their weight. {min(known)} to
+      {max(known)} eigenvalues are known in all ten draws, of both ends. Draws that are taken in the
+      complement ("projected") cost the search for eigenpairs, {pairs.num_products} products here,
+      and so have {left} draws. The L1 distance of the whole density is that of the bulk, which
+      deflation can't help."""),
     numbers=numbers,
     pictures={"figure_deflation.png": "Errors over the seeds"},
     tables=(

@@ -19,8 +19,8 @@ _SIGNS = {
 _HEAD = """# The paper's results and ours
 
 Made by `python -m tf_hessian.bin.document` from what `python -m tf_hessian.bin.reproduce` measured:
-every number below is from a JSON file in {folder}. Section and figure numbers are those of Ghorbani,
-Krishnan and Xiao (2019); what they do not have says so.
+every number below is from a JSON file in {folder}. Section and figure numbers are those of
+Ghorbani, Krishnan and Xiao (2019); what they do not have says so.
 
 `make figures` makes them all. Those on CIFAR-10 need the data (`make figures
 REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours, the others minutes. "Differs" and

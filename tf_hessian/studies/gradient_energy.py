@@ -5,7 +5,7 @@ import numpy as np
 from tf_hessian import plotting
 from tf_hessian.experiments import density_run, eigenpairs
 from tf_hessian.numerics import quadrature
-from tf_hessian.studies.study import Study, Table, Verdict, number, with_error
+from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
 
 STEPS = 90
 COUNT = 10  # of top eigenvectors
@@ -51,24 +51,20 @@ def figure_gradient(context):
     title="Energy of the gradient in the top eigenspace",
     section="E and the main text",
     claim="gradients of trained networks without batch normalization lie in the top eigenspaces.",
-    found=(
-      f"the {COUNT} largest eigenvalues' vectors hold {number(100 * exact.sum())} % of the energy of "
-      f"the full gradient, and of single mini-batches' gradients {shares}; a random vector has "
-      f"{number(100 * COUNT / small.n, 2)} % there. One Lanczos run of {STEPS} steps from the gradient "
-      f"gives each share to {number(numbers['lanczos_error'], 2)}, projections on the eigenpairs of "
-      f"`top_eigenpairs` to {number(numbers['projection_error'], 2)} for "
-      f"{pairs.num_products} products."
-    ),
+    found=prose(f"""the {COUNT} largest eigenvalues' vectors hold {number(100 * exact.sum())} % of
+      the energy of the full gradient, and of single mini-batches' gradients {shares}; a random
+      vector has {number(100 * COUNT / small.n, 2)} % there. One Lanczos run of {STEPS} steps from
+      the gradient gives each share to {number(numbers["lanczos_error"], 2)}, projections on the
+      eigenpairs of `top_eigenpairs` to {number(numbers["projection_error"], 2)} for
+      {pairs.num_products} products."""),
     verdict=Verdict.AGREES if exact.sum() > 0.5 else Verdict.DIFFERS,
-    reason=(
-      "The paper shows this for large networks (see the study of batch normalization); here every "
-      "share has an exact counterpart. The full gradient of a trained network is what its "
-      "mini-batches have left over, and need not lie where theirs do."
-    ),
+    reason=prose("""The paper shows this for large networks (see the study of batch normalization);
+      here every share has an exact counterpart. The full gradient of a trained network is what its
+      mini-batches have left over, and need not lie where theirs do."""),
     numbers=numbers,
     pictures={
-      "figure_gradient.png": "The gradient's energy below each eigenvalue, from its own Lanczos run "
-      "and exactly"
+      "figure_gradient.png": prose("""The gradient's energy below each eigenvalue, from its own
+        Lanczos run and exactly""")
     },
     tables=(
       Table(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies.study import Study, Table, Verdict, number
+from tf_hessian.studies.study import Study, Table, Verdict, number, prose
 
 ORDER = 12
 RATE = 0.9  # c of eta = c / lambda_1
@@ -116,28 +116,22 @@ def figure_theorem(context):
     figure="theorem",
     title="Theorem E.1, by simulation",
     section="E",
-    claim=(
-      "the mean squared update along an eigenvector tends to 2 eta² lambda² / (2 - eta lambda) "
-      "q'Sq, so that noise similar to H enhances, and noise similar to its inverse diminishes, the "
-      "alignment with the top eigenvectors."
-    ),
-    found=(
-      f"of {len(noises)} x {ORDER} eigenvectors the one farthest off is {number(max(scores), 2)} "
-      f"standard errors from the formula ({CHAINS:,} chains); the first eigenvector has "
-      f"{100 * shares['identity']:.0f} % of the update's energy with S = I, "
-      f"{100 * shares['similar to H']:.0f} % with S similar to H, "
-      f"{100 * shares['similar to the inverse of H']:.0f} % with its inverse."
-    ),
+    claim=prose("""the mean squared update along an eigenvector tends to 2 eta² lambda² / (2 - eta
+      lambda) q'Sq, so that noise similar to H enhances, and noise similar to its inverse
+      diminishes, the alignment with the top eigenvectors."""),
+    found=prose(f"""of {len(noises)} x {ORDER} eigenvectors the one farthest off is
+      {number(max(scores), 2)} standard errors from the formula ({CHAINS:,} chains); the first
+      eigenvector has {100 * shares["identity"]:.0f} % of the update's energy with S = I,
+      {100 * shares["similar to H"]:.0f} % with S similar to H,
+      {100 * shares["similar to the inverse of H"]:.0f} % with its inverse."""),
     verdict=Verdict.AGREES if agrees else Verdict.DIFFERS,
-    reason=(
-      "The formula at the end of the proof holds. Eq. 15, with one constant alpha for all "
-      "eigenvectors, is its order of magnitude: by the formula alpha = 2 c² / (2 - c lambda / lambda_1), "
-      f"which grows from c² = {number(RATE**2)} for small eigenvalues to 2 c² / (2 - c) = "
-      f"{number(2 * RATE**2 / (2 - RATE))} for the first (c = {RATE}); the last column has what was "
-      'measured. The proof writes the recurrence for theta* = 0. "As t grows" means t much '
-      "larger than 1 / (eta lambda), for the smallest eigenvalue too; after fewer steps the mean is "
-      "known as well (`gradient_noise.predicted`, with a test)."
-    ),
+    reason=prose(f"""The formula at the end of the proof holds. Eq. 15, with one constant alpha for
+      all eigenvectors, is its order of magnitude: by the formula alpha = 2 c² / (2 - c lambda /
+      lambda_1), which grows from c² = {number(RATE**2)} for small eigenvalues to 2 c² / (2 - c) =
+      {number(2 * RATE**2 / (2 - RATE))} for the first (c = {RATE}); the last column has what was
+      measured. The proof writes the recurrence for theta* = 0. "As t grows" means t much larger
+      than 1 / (eta lambda), for the smallest eigenvalue too; after fewer steps the mean is known as
+      well (`gradient_noise.predicted`, with a test)."""),
     numbers=numbers,
     pictures={"figure_theorem.png": "Mean squared update along each eigenvector"},
     tables=(

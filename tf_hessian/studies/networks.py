@@ -36,8 +36,8 @@ def figure_networks(context):
       lowest cross entropy is {lowest:.4f}."""),
     verdict=Verdict.DIFFERS,  # of the entropy, whatever the networks have
     reason=prose("""Smoothing 0.1 over ten classes gives targets of 0.91 and 0.01, whose entropy is
-      the number here (`training.task.smoothed_entropy`, with a test). The text does not fix how many
-      poolings VGG-11 has: the config has three; with five it would have 9,420,170 parameters.
+      the number here (`training.task.smoothed_entropy`, with a test). The text does not fix how
+      many poolings VGG-11 has: the config has three; with five it would have 9,420,170 parameters.
       ResNet-18 and Inception V3 have 1,001 classes, Inception V3 its auxiliary head. Trained ones
       are counted: weights, biases, scales and offsets."""),
     numbers={"parameters": counts, "lowest_loss": lowest},

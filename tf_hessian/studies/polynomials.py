@@ -4,7 +4,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density, probes, quadrature
-from tf_hessian.studies.study import Study, Table, Verdict, number
+from tf_hessian.studies.study import Study, Table, Verdict, number, prose
 
 SIGMA_SQUARED = 1e-5  # paper
 DEGREE = 90  # paper
@@ -61,27 +61,23 @@ def figure_17(context):
     figure="17",
     title="Chebyshev polynomials at equal cost",
     section="D, Figure 17",
-    claim=(
-      "with the same number of products, degree 90, the Chebyshev method fails where Gauss "
-      "quadrature succeeds, even with exact moments; it needs orders of magnitude more products."
-    ),
-    found=(
-      f"L1 = {number(numbers['l1_exact_moments'], 2)} with exact moments of degree {DEGREE}, "
-      f"{number(numbers['l1_lanczos'], 2)} by Lanczos with m = {DEGREE} and "
-      f"{len(estimated)} draws. The error of Lanczos on a draw, "
-      f"{number(numbers['l1_of_a_draw_lanczos'], 2)}, needs degree {needed:,}; as good as ten "
-      f"draws of Lanczos are to the exact density is degree {same:,} with exact moments."
-    ),
+    claim=prose("""with the same number of products, degree 90, the Chebyshev method fails where
+      Gauss quadrature succeeds, even with exact moments; it needs orders of magnitude more
+      products."""),
+    found=prose(f"""L1 = {number(numbers["l1_exact_moments"], 2)} with exact moments of degree
+      {DEGREE}, {number(numbers["l1_lanczos"], 2)} by Lanczos with m = {DEGREE} and {len(estimated)}
+      draws. The error of Lanczos on a draw, {number(numbers["l1_of_a_draw_lanczos"], 2)}, needs
+      degree {needed:,}; as good as ten draws of Lanczos are to the exact density is degree {same:,}
+      with exact moments."""),
     verdict=Verdict.AGREES if ratio > 10 and needed > 10 * DEGREE else Verdict.DIFFERS,
-    reason=(
-      "The interval is the exact one and 1 % more; a user would have to estimate it first. Two "
-      "moments can be had of each product (T_i T_j = (T_i+j + T_|i-j|) / 2), which the paper does "
-      f"not count: degree {2 * DEGREE} from the same products gives "
-      f"{number(numbers['l1_doubled_moments'], 2)}. Jackson's damping removes the negative values, "
-      f"down to {number(numbers['most_negative'], 2)}, and widens the kernel: "
-      f'{number(numbers["l1_exact_moments_jackson"], 2)}. "Orders of magnitude" is {needed / DEGREE:.0f} '
-      f"times the products here, {needed / DEGREE / 2:.0f} with two moments a product."
-    ),
+    reason=prose(f"""The interval is the exact one and 1 % more; a user would have to estimate it
+      first. Two moments can be had of each product (T_i T_j = (T_i+j + T_|i-j|) / 2), which the
+      paper does not count: degree {2 * DEGREE} from the same products gives
+      {number(numbers["l1_doubled_moments"], 2)}. Jackson's damping removes the negative values,
+      down to {number(numbers["most_negative"], 2)}, and widens the kernel:
+      {number(numbers["l1_exact_moments_jackson"], 2)}. "Orders of magnitude" is
+      {needed / DEGREE:.0f} times the products here, {needed / DEGREE / 2:.0f} with two moments a
+      product."""),
     numbers=numbers,
     pictures={
       "figure_17.png": "Density of the bulk from exact Chebyshev moments of degree 90, linear and "
@@ -198,18 +194,14 @@ def figure_18(context):
     title="Chebyshev approximation of the kernel",
     section="D, Figure 18",
     claim="with sigma² = 1e-5 even degree 500 differs significantly from the kernel.",
-    found=(
-      f"in the middle of our network's range of {number(2 * half)} the L1 distance is "
-      f"{number(l1[500][0], 2)} at degree 500, {number(l1[1000][0], 2)} at 1,000 and "
-      f"{number(l1[4000][0], 2)} at 4,000; in a range of {2 * PAPER_HALF_WIDTH:.3g}, the paper's, "
-      f"{number(rows[PAPER_HALF_WIDTH][500][0], 2)} at 500."
-    ),
+    found=prose(f"""in the middle of our network's range of {number(2 * half)} the L1 distance is
+      {number(l1[500][0], 2)} at degree 500, {number(l1[1000][0], 2)} at 1,000 and
+      {number(l1[4000][0], 2)} at 4,000; in a range of {2 * PAPER_HALF_WIDTH:.3g}, the paper's,
+      {number(rows[PAPER_HALF_WIDTH][500][0], 2)} at 500."""),
     verdict=Verdict.AGREES if l1[500][0] > 0.1 else Verdict.DIFFERS,
-    reason=(
-      "The text does not say on which interval, and it decides: what counts is the degree times sigma "
-      "over the half width. Near the ends of the interval polynomials resolve more than in the "
-      "middle."
-    ),
+    reason=prose("""The text does not say on which interval, and it decides: what counts is the
+      degree times sigma over the half width. Near the ends of the interval polynomials resolve more
+      than in the middle."""),
     numbers=numbers,
     pictures={"figure_18.png": "The kernel and its Chebyshev approximations, in our range"},
     tables=(

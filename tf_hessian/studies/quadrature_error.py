@@ -4,7 +4,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import density, quadrature
-from tf_hessian.studies.study import Study, Table, Verdict, number
+from tf_hessian.studies.study import Study, Table, Verdict, number, prose
 
 SIGMA_SQUARED = 1e-5  # paper
 STEPS = 90  # paper
@@ -33,22 +33,18 @@ def figure_1(context):
     title="Estimated and exact density of the small model",
     section="B, Figure 1",
     claim=f"k = 10, m = 90, sigma² = 1e-5 give an L1 distance of about {PAPER_L1}.",
-    found=(
-      f"L1 = {number(numbers['l1_mean'], 2)} with k = {draws} on our network, where Monte-Carlo "
-      f"theory expects {number(numbers['l1_mean_predicted'], 2)}; {100 * inside:.2f} % of the "
-      f"eigenvalues lie in the paper's bulk of {BULK[0]} to {BULK[1]}."
-    ),
+    found=prose(f"""L1 = {number(numbers["l1_mean"], 2)} with k = {draws} on our network, where
+      Monte-Carlo theory expects {number(numbers["l1_mean_predicted"], 2)}; {100 * inside:.2f} % of
+      the eigenvalues lie in the paper's bulk of {BULK[0]} to {BULK[1]}."""),
     verdict=Verdict.AGREES if 0.5 <= ratio <= 2 else Verdict.DIFFERS,
-    reason=(
-      "The distance is a random variable, all but none of it is the quadrature's (Figure 15), and "
-      "its expectation depends on the network: the exact variance of v'f(H)v puts it at "
-      f"{number(numbers['l1_mean_predicted'], 2)} for ours and ten draws. The paper does not "
-      f"describe the training of its network. Its {PAPER_L1} may be another network, a wider kernel "
-      "(the original code multiplies sigma² by the range of the nodes), or luck; the text does not "
-      "say enough to tell. Ours is trained by SGD without momentum (configs/mnist_mlp.py); with "
-      "momentum 0.9 and larger batches the largest eigenvalue came out between 1.5 and 4.9, "
-      "depending on settings and seeds, and with it the error at m = 90."
-    ),
+    reason=prose(f"""The distance is a random variable, hardly any of it is the quadrature's
+      (Figure 15), and its expectation depends on the network: the exact variance of v'f(H)v puts it
+      at {number(numbers["l1_mean_predicted"], 2)} for ours and ten draws. The paper does not
+      describe the training of its network. Its {PAPER_L1} may be another network, a wider kernel
+      (the original code multiplies sigma² by the range of the nodes), or luck; the text does not
+      say enough to tell. Ours is trained by SGD without momentum (configs/mnist_mlp.py); with
+      momentum 0.9 and larger batches the largest eigenvalue came out between 1.5 and 4.9, depending
+      on settings and seeds, and with it the error at m = 90."""),
     numbers=numbers,
     pictures={"figure_1.png": "Estimated and exact density of the bulk"},
     tables=(
@@ -86,20 +82,16 @@ def figure_15(context):
     title="Accuracy of the quadrature",
     section="B, Figure 15",
     claim="80 nodes reach 1e-14; the error falls as sigma² grows.",
-    found=(
-      f"the median distance of a draw's density to its exact one is {number(median[80], 2)} at "
-      f"m = 80, {number(median[90], 2)} at 90 and {number(median[100], 2)} at 100 "
-      f"with sigma² = 1e-5; {number(relative[80], 2)} at 80 with the original code's relative sigma² "
-      f"({number(numbers['relative_sigma_squared'], 2)} here); at m = 90 it falls from "
-      f"{number(max(wide.values()), 2)} at sigma² = 1e-7 to {number(min(wide.values()), 2)}."
-    ),
+    found=prose(f"""the median distance of a draw's density to its exact one is
+      {number(median[80], 2)} at m = 80, {number(median[90], 2)} at 90 and {number(median[100], 2)}
+      at 100 with sigma² = 1e-5; {number(relative[80], 2)} at 80 with the original code's relative
+      sigma² ({number(numbers["relative_sigma_squared"], 2)} here); at m = 90 it falls from
+      {number(max(wide.values()), 2)} at sigma² = 1e-7 to {number(min(wide.values()), 2)}."""),
     verdict=Verdict.AGREES if agrees else Verdict.DIFFERS,
-    reason=(
-      "The error at a given m depends on the range of the spectrum over sigma. The original code "
-      "multiplies sigma² by max(1, range of the nodes), which for the paper's range of about 10 "
-      "would be 1e-4 and explain its 1e-14 at 80. Both curves are in the left panel for our range. "
-      f"Without it 1e-13 is reached at m = {reached} here."
-    ),
+    reason=prose(f"""The error at a given m depends on the range of the spectrum over sigma. The
+      original code multiplies sigma² by max(1, range of the nodes), which for the paper's range of
+      about 10 would be 1e-4 and explain its 1e-14 at 80. Both curves are in the left panel for our
+      range. Without it 1e-13 is reached at m = {reached} here."""),
     numbers=numbers,
     pictures={"figure_15.png": "Distance of a draw's density to its exact one"},
     tables=(
@@ -115,8 +107,8 @@ def figure_15(context):
           )
           for m in median
         ),
-        f"L1 distance of a draw's density to the exact density of that draw, "
-        f"{small.spectrum.num_draws} draws",
+        prose(f"""L1 distance of a draw's density to the exact density of that draw,
+          {small.spectrum.num_draws} draws"""),
       ),
       Table(
         ("sigma²", *(number(v, 2) for v in wide)),
@@ -147,11 +139,10 @@ def figure_16(context):
     title="Outliers of the small model",
     section="B, Figure 16",
     claim="the estimate detects the outlier eigenvalues above 0.4.",
-    found=(
-      f"all {values.size} eigenvalues above 0.4 are Ritz values of each of the "
-      f"{small.spectrum.num_draws} draws, to {number(error, 2)} of the largest; their mass is "
-      f"{number(float(mean))} ± {number(float(stderr), 2)}, exactly {number(values.size / small.n)}."
-    ),
+    found=prose(f"""all {values.size} eigenvalues above 0.4 are Ritz values of each of the
+      {small.spectrum.num_draws} draws, to {number(error, 2)} of the largest; their mass is
+      {number(float(mean))} ± {number(float(stderr), 2)}, exactly
+      {number(values.size / small.n)}."""),
     verdict=Verdict.AGREES if error < 1e-6 else Verdict.DIFFERS,
     reason="The heights of the peaks are random; the deflated estimate below has them exactly.",
     numbers=numbers,
@@ -226,6 +217,8 @@ def draw_densities(small, folder, /, *, figures=("1", "16")):
   for name in figures:
     figure, axes = plotting.new_figure()
     plotting.draw_density(axes, mean, exact=small.eigenvalues, limits=limits[name])
+    inside = (grid >= limits[name][0]) & (grid <= limits[name][1])
+    axes.set_ylim(top=10 * mean.values[inside].max())
     axes.set_title(f"{len(rules)} draws of {STEPS} steps, $\\sigma^2$ = 1e-5", fontsize="medium")
     plotting.save_figure(figure, folder / f"figure_{name}.png")
 

@@ -1,0 +1,178 @@
+"""All studies: which there are, and what happens when one can't be made."""
+
+import ast
+import re
+import time
+
+import pytest
+
+from tf_hessian.studies import catalog, document, study
+
+
+def no_data(_):
+  raise FileNotFoundError("data set cifar10: not in /nowhere; add --download to fetch it")
+
+
+def fail(_):
+  raise ValueError("Chebyshev: it does not converge")
+
+
+def full_disk(_):
+  raise OSError(28, "no space left on device")
+
+
+@pytest.fixture
+def make(configs, tmp_path, monkeypatch, new_study):
+  """Returns a function: (figure, studies) -> what `reproduce` returns, with these studies alone.
+
+  Studies are functions of the context, or None for one that is made at once.
+  """
+
+  def reproduce(figure, studies, **options):
+    made = {n: f or (lambda _, n=n: new_study(n)) for n, f in studies.items()}
+    monkeypatch.setattr(catalog, "FIGURES", made)
+    return catalog.reproduce(figure, tmp_path / "out", configs=configs, progress=False, **options)
+
+  return reproduce
+
+
+def made_in(folder):
+  return sorted(p.stem.removeprefix("figure_") for p in folder.glob("out/figure_*.json"))
+
+
+# What there is.
+
+
+def test_page_knows_the_place_of_every_figure():
+  assert sorted(document._ORDER) == sorted(catalog.FIGURES)
+
+
+def test_figures_are_made_by_the_functions_of_their_names():
+  assert {n: f.__name__ for n, f in catalog.FIGURES.items()} == {
+    name: f"figure_{name}" for name in catalog.FIGURES
+  }
+
+
+def test_figures_that_need_cifar_are_figures():
+  assert set(catalog.FIGURES) >= catalog.NEED_CIFAR == {"19", "batch_norm"}
+
+
+def test_help_of_the_command_lists_the_figures(root):
+  source = (root / "tf_hessian" / "bin" / "reproduce.py").read_text()
+  text = next(
+    node.args[2].value
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", 0) == "figure"
+  )
+  assert sorted(re.findall(r"\w+", text.replace("or all.", "all"))) == sorted(
+    [*catalog.FIGURES, "all"]
+  )
+
+
+# Mistakes.
+
+
+def test_unknown_figure_is_refused_with_the_nearest(root, tmp_path):
+  with pytest.raises(ValueError, match="did you mean 'theorem'"):
+    catalog.reproduce("thoerem", tmp_path / "out", configs=root / "configs")
+  assert not (tmp_path / "out").exists()
+
+
+def test_missing_folder_of_configs_is_explained(tmp_path):
+  with pytest.raises(FileNotFoundError, match="nowhere: .*no such folder of configs.*--configs"):
+    catalog.reproduce("14", tmp_path / "out", configs=tmp_path / "nowhere")
+  assert not (tmp_path / "out").exists()
+
+
+# What is made.
+
+
+def test_one_figure_is_made_with_a_line_and_a_page(make, tmp_path, new_study):
+  text = make("14", {"14": None, "1": fail})
+  assert text.splitlines() == [
+    new_study("14").line(),
+    f"the page about all figures is {tmp_path / 'out' / 'reproduction.md'}",
+  ]
+  assert made_in(tmp_path) == ["14"]
+  assert "## Title of 14" in (tmp_path / "out" / "reproduction.md").read_text()
+
+
+def test_all_figures_are_made_in_their_order(make, tmp_path, new_study):
+  text = make("all", {"14": None, "1": None, "theorem": None})
+  assert text.splitlines()[:-1] == [new_study(n).line() for n in ("14", "1", "theorem")]
+  assert made_in(tmp_path) == ["1", "14", "theorem"]
+
+
+def test_page_is_about_figures_made_before_too(make, tmp_path):
+  make("14", {"14": None, "1": None})
+  make("1", {"14": None, "1": None})
+  page = tmp_path / "out" / "reproduction.md"
+  assert page.read_text() == document.render(tmp_path / "out", page)
+  assert page.read_text().index("## Title of 14") < page.read_text().index("## Title of 1\n")
+
+
+def test_result_records_command_time_versions_and_device(make, tmp_path, new_study):
+  def slow(_):
+    time.sleep(0.12)
+    return new_study("14")
+
+  make("14", {"14": slow}, command="make 14")
+  found = study.load(study.path(tmp_path / "out", "14"))
+  assert found.command == "make 14"
+  assert 0.1 <= found.seconds < 60
+  assert {"tf_hessian", "tensorflow", "numpy"} <= set(found.versions)
+  assert found.device
+
+
+def test_study_is_given_folders_and_options(make, tmp_path, configs, new_study):
+  seen = []
+
+  def look(context):
+    seen.append((context.out, context.configs, context.data_dir, context.download))
+    return new_study("14")
+
+  make("14", {"14": look}, data_dir="data", download=True)
+  assert seen == [(tmp_path / "out", configs, "data", True)]
+
+
+def test_studies_share_one_small_model(make, new_study, monkeypatch):
+  prepared = []
+  monkeypatch.setattr(
+    "tf_hessian.studies.small_model.prepare", lambda *_, **__: prepared.append(1) or "model"
+  )
+
+  def look(figure):
+    return lambda context: new_study(figure, found=context.small_model)
+
+  make("all", {"1": look("1"), "15": look("15")})
+  assert prepared == [1]
+
+
+# What can't be made.
+
+
+def test_without_cifar_the_other_figures_are_made(make, tmp_path, new_study):
+  lines = make("all", {"14": None, "19": no_data, "batch_norm": no_data, "1": None}).splitlines()
+  assert lines[0] == new_study("14").line()
+  assert lines[1].startswith("19: left out: data set cifar10")
+  assert lines[2].startswith("batch_norm: left out: data set cifar10")
+  assert lines[3] == new_study("1").line()
+  assert made_in(tmp_path) == ["1", "14"]
+
+
+def test_figure_that_was_asked_for_by_name_is_not_left_out(make, tmp_path):
+  with pytest.raises(FileNotFoundError, match="cifar10"):
+    make("19", {"19": no_data})
+  assert made_in(tmp_path) == []
+
+
+def test_other_figures_are_not_left_out(make):
+  with pytest.raises(OSError, match="no space left"):
+    make("all", {"14": None, "1": full_disk})
+
+
+@pytest.mark.parametrize("name", ["1", "19"])
+def test_failing_study_leaves_those_before_it(make, tmp_path, name):
+  with pytest.raises(ValueError, match="does not converge"):
+    make("all", {"14": None, name: fail, "16": None})
+  assert made_in(tmp_path) == ["14"]
