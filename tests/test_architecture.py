@@ -40,7 +40,15 @@ MAY_IMPORT = {
     "spectrum",
     "training",
   },
-  "studies": {"curvature", "experiments", "files", "numerics", "plotting", "training"},
+  "studies": {
+    "curvature",
+    "experiments",
+    "files",
+    "numerics",
+    "plotting",
+    "spectrum",
+    "training",
+  },
   "bin": {"distribute", "experiments", "plotting", "spectrum", "studies"},
 }
 

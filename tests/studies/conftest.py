@@ -136,8 +136,14 @@ def examples():
 
 
 @pytest.fixture(scope="session")
+def gradient_of():
+  """Returns a function: (point (163,), x, y) -> gradient of the network, by NumPy alone."""
+  return numpy_gradient
+
+
+@pytest.fixture(scope="session")
 def gradient_at(examples):
-  """Returns a function: point (163,) -> gradient of the network, by NumPy alone."""
+  """Returns a function: point (163,) -> gradient of the network's loss on all its data."""
   return lambda point: numpy_gradient(point, *examples)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tf_hessian.studies import catalog, document, study
 
+COMMAND = "python -m tf_hessian.bin.reproduce"
+
 
 def no_data(_):
   raise FileNotFoundError("data set cifar10: not in /nowhere; add --download to fetch it")
@@ -116,12 +118,21 @@ def test_result_records_command_time_versions_and_device(make, tmp_path, new_stu
     time.sleep(0.12)
     return new_study("14")
 
-  make("14", {"14": slow}, command="make 14")
+  make("14", {"14": slow}, options=("--tf32",))
   found = study.load(study.path(tmp_path / "out", "14"))
-  assert found.command == "make 14"
+  assert found.command == f"{COMMAND} --figure=14 --out=runs/figures --tf32"
   assert 0.1 <= found.seconds < 60
   assert {"tf_hessian", "tensorflow", "numpy"} <= set(found.versions)
   assert found.device
+
+
+def test_command_of_all_figures_is_on_record_as_one_for_each(make, tmp_path):
+  make("all", {"14": None, "19": None})
+  commands = [study.load(study.path(tmp_path / "out", n)).command for n in ("14", "19")]
+  assert commands == [
+    f"{COMMAND} --figure=14 --out=runs/figures",
+    f"{COMMAND} --figure=19 --out=runs/figures --data_dir=...",
+  ]
 
 
 def test_study_is_given_folders_and_options(make, tmp_path, configs, new_study):

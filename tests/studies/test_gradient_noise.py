@@ -34,12 +34,14 @@ def propagated(hessian, noise, steps):
   return RATE**2 * hessian @ (theta + noise) @ hessian
 
 
-@pytest.fixture
-def figure(tmp_path, monkeypatch):
-  """The study, of fewer chains."""
-  monkeypatch.setattr(gradient_noise, "CHAINS", 1500)
-  monkeypatch.setattr(gradient_noise, "STEPS", 300)
-  return lambda: gradient_noise.figure_theorem(Context(tmp_path))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """(the study, its folder), of few chains."""
+  folder = tmp_path_factory.mktemp("theorem")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(gradient_noise, "CHAINS", 1500)
+    patch.setattr(gradient_noise, "STEPS", 300)
+    return gradient_noise.figure_theorem(Context(folder)), folder
 
 
 # The formula.
@@ -156,12 +158,12 @@ def test_noises_are_what_their_names_say(problem):
 # The study.
 
 
-def test_figure_has_predictions_scores_and_shares(figure, problem, tmp_path):
-  made = figure()
+def test_figure_has_predictions_scores_and_shares(made, problem):
+  study, folder = made
   _, values, q, noises = problem
-  assert set(made.pictures) == {p.name for p in tmp_path.iterdir()} == {"figure_theorem.png"}
+  assert set(study.pictures) == {p.name for p in folder.iterdir()} == {"figure_theorem.png"}
   for name, noise in noises.items():
-    n = {k: np.array(v) for k, v in made.numbers[name].items()}
+    n = {k: np.array(v) for k, v in study.numbers[name].items()}
     s = along(q, noise)
     limit = 2 * RATE**2 * values**2 / (2 - RATE * values) * s
     np.testing.assert_allclose(n["predicted"], limit, rtol=1e-12)
@@ -176,20 +178,19 @@ def test_figure_has_predictions_scores_and_shares(figure, problem, tmp_path):
     assert n["share_of_the_first"] == pytest.approx(share, rel=1e-12)
 
 
-def test_noise_similar_to_the_matrix_enhances_the_first_eigenvector(figure):
-  numbers = figure().numbers
+def test_noise_similar_to_the_matrix_enhances_the_first_eigenvector(made):
   shares = [
-    numbers[n]["share_of_the_first"]
+    made[0].numbers[n]["share_of_the_first"]
     for n in ("similar to H", "identity", "similar to the inverse of H")
   ]
   assert shares[0] > shares[1] > shares[2]
 
 
-def test_figure_agrees_with_the_formula(figure):
-  assert figure().verdict is Verdict.AGREES
+def test_figure_agrees_with_the_formula(made):
+  assert made[0].verdict is Verdict.AGREES
 
 
-def test_figure_differs_where_updates_are_larger(figure, monkeypatch):
-  original = simulate
-  monkeypatch.setattr(gradient_noise, "simulate", lambda *a, **k: 1.2 * original(*a, **k))
-  assert figure().verdict is Verdict.DIFFERS
+def test_figure_differs_where_updates_are_larger(tmp_path, monkeypatch):
+  monkeypatch.setattr(gradient_noise, "CHAINS", 500)
+  monkeypatch.setattr(gradient_noise, "simulate", lambda *a, **k: 1.2 * simulate(*a, **k))
+  assert gradient_noise.figure_theorem(Context(tmp_path)).verdict is Verdict.DIFFERS

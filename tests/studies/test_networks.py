@@ -49,8 +49,9 @@ def test_parameters_of_the_small_networks_are_counted(figure):
   assert "2 of 2 networks" in made.found
 
 
-def test_network_of_another_size_does_not_fit(figure):
-  made = figure((("mnist_mlp", "small model", "16k", (15_911, 16_500)),))
+@pytest.mark.parametrize("bounds", [(15_911, 16_500), (15_000, 15_909)])
+def test_network_of_another_size_does_not_fit(figure, bounds):
+  made = figure((("mnist_mlp", "small model", "16k", bounds),))
   assert "0 of 1 networks" in made.found
 
 

@@ -16,11 +16,11 @@ SETTINGS = {"DEGREE": DEGREE, "MAX_DEGREE": 1500}
 def coefficients(grid, degree, variance, center, half):
   """Returns c_j(t) of the kernel at each point, (degree + 1, g), by cosine sums.
 
-  4,000 points: of those that are mixed with j, the coefficients are below rounding.
+  2,500 points: of those that are mixed with j, the coefficients are below rounding.
   """
-  angles = np.pi * (np.arange(4000) + 0.5) / 4000
+  angles = np.pi * (np.arange(2500) + 0.5) / 2500
   x = center + half * np.cos(angles)
-  cosines = np.cos(np.arange(degree + 1)[:, None] * angles) * 2 / 4000
+  cosines = np.cos(np.arange(degree + 1)[:, None] * angles) * 2 / 2500
   cosines[0] /= 2
   kernel = np.exp(-((x[:, None] - grid) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
   return cosines @ kernel
@@ -59,9 +59,9 @@ def made(context):
 
 @pytest.fixture(scope="module")
 def grid(interval):
-  """16 points a sigma, over the interval."""
+  """12 points a sigma, over the interval."""
   center, half = interval
-  return np.linspace(center - half, center + half, int(32 * half / SIGMA))
+  return np.linspace(center - half, center + half, int(24 * half / SIGMA))
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +163,6 @@ def test_distance_of_a_draw_is_that_to_its_own_density(
   assert made.numbers["l1_of_a_draw_lanczos"] == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.xfail(
-  strict=True,
-  raises=AssertionError,
-  reason="the grid has a hole where the interval is 18 to 434 sigma wide",
-)
 def test_distance_is_right_in_an_interval_of_200_sigma(
   context, eigen, interval, gaussians, l1, monkeypatch
 ):
@@ -213,6 +208,8 @@ def test_figure_17_has_picture_and_table(made, context):
 def test_figure_17_agrees_where_lanczos_is_better_and_many_times_the_degree_is_needed(
   context, small, monkeypatch, lanczos, degree, verdict
 ):
+  for name, value in SETTINGS.items():
+    monkeypatch.setattr(polynomials, name, value)
   needed = {"degree_for_the_draw": degree, "degree_for_the_mean": 1, "l1_of_a_draw_lanczos": 0.1}
   monkeypatch.setattr(polynomials, "_degrees_needed", lambda *_: needed)
   monkeypatch.setattr(polynomials, "_draw_figure_17", lambda *_: None)
@@ -263,7 +260,6 @@ def test_distance_that_no_degree_reaches_is_refused(distances, monkeypatch):
     smallest(distances, 1e-20)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the search never tries degree 0")
 def test_degree_0_is_the_smallest_where_it_reaches_the_distance(distances, monkeypatch):
   monkeypatch.setattr(polynomials, "SIGMA_SQUARED", 0.01)
   assert smallest(distances, 1.01 * distances[3][0]) == 0
@@ -294,7 +290,7 @@ def test_kernel_error_is_rounding_at_a_high_degree():
 
 @pytest.fixture(scope="module")
 def figure_18(context):
-  """The study of Figure 18, of two degrees less."""
+  """The study of Figure 18, with a narrower range than the paper's."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(polynomials, "PAPER_HALF_WIDTH", 1.5)
     return polynomials.figure_18(context)

@@ -19,11 +19,13 @@ def figure_deflation(context):
   """Compares plain and deflated estimates over seeds, at equal numbers of products."""
   small = context.small_model
   outliers = int(np.sum(small.eigenvalues > THRESHOLD))
+  if not outliers:
+    raise ValueError(f"deflation: this network has no eigenvalue above {THRESHOLD}")
   grid = density.density_grid([small.eigenvalues], SIGMA_SQUARED)
   exact = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
   pairs = eigenpairs.top_eigenpairs(small.operator, outliers, progress=False)
   # The products that the search has cost are missing for draws.
-  left = DRAWS - -(-pairs.num_products // STEPS)
+  left = max(1, DRAWS - -(-pairs.num_products // STEPS))
   rows = {name: {"l1": [], "l1_outliers": [], "mass": []} for name in METHODS}
   known = []
   for seed in range(SEEDS):

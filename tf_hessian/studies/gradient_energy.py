@@ -79,20 +79,25 @@ def figure_gradient(context):
 
 
 def energies_near(run, values, /):
-  """Returns the weights of a one-draw run's nodes that are these eigenvalues, (k,).
+  """Returns the weights of a one-draw run's nodes at each of these eigenvalues, (k,).
 
-  An eigenvalue owns the nodes that are nearer to it than to the half way to its neighbours, and at
-  most as far away as the smallest gap; where the run has no node there, its share is 0.
+  A node counts for the eigenvalue that is nearest, if it is within a thousandth of the largest; one
+  that is farther from all has not converged, or is another eigenvalue.
 
   Args:
     run: a `Spectrum` of one draw.
-    values: (k,) eigenvalues, all of those between the first and the last.
+    values: (k,) eigenvalues.
   """
   (rule,) = run.quadratures
-  values = np.asarray(values)
-  ordered = np.sort(values)
-  radius = np.diff(ordered).min() / 2 if len(values) > 1 else abs(values[0]) / 2
-  return np.array([rule.weights[np.abs(rule.nodes - t) <= radius].sum() for t in values])
+  distances = np.abs(rule.nodes[:, None] - np.asarray(values))
+  nearest = distances.argmin(axis=1)
+  near = distances.min(axis=1) <= radius(values)
+  return np.bincount(nearest[near], rule.weights[near], minlength=len(values))
+
+
+def radius(values, /):
+  """Returns how far from an eigenvalue a node may be that stands for it."""
+  return 1e-3 * float(np.abs(values).max())
 
 
 def energies_by_size(operator_of, vectors, sizes=BATCH_SIZES, /):

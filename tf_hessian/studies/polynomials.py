@@ -19,10 +19,8 @@ def figure_17(context):
   small = context.small_model
   center, half = chebyshev.interval(small.eigenvalues[0], small.eigenvalues[-1])
   where = {"center": center, "half_width": half}
-  grid = density.density_grid([np.array([center - half, center + half])], SIGMA_SQUARED)
-  if len(grid) < 2 * half / np.sqrt(SIGMA_SQUARED):  # the polynomial is nowhere zero
-    step = np.sqrt(SIGMA_SQUARED) / 12
-    grid = np.arange(center - half, center + half + step, step)
+  step = np.sqrt(SIGMA_SQUARED) / 12  # as `density_grid`, but polynomials are nowhere zero
+  grid = np.arange(center - half, center + half + step, step)
   exact = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
 
   def from_moments(moments, jackson=False):
@@ -56,7 +54,9 @@ def figure_17(context):
   numbers |= _degrees_needed(small, grid, lanczos, numbers["l1_lanczos"], where)
   _draw_figure_17(grid, exact, lanczos.mean(axis=0), polynomial, damped, context.out)
   ratio = numbers["l1_exact_moments"] / numbers["l1_lanczos"]
-  needed, same = numbers["degree_for_the_draw"], numbers["degree_for_the_mean"]
+  # More than all that were tried, where the target is not reached.
+  needed = numbers["degree_for_the_draw"] or MAX_DEGREE
+  same = numbers["degree_for_the_mean"] or MAX_DEGREE
   return Study(
     figure="17",
     title="Chebyshev polynomials at equal cost",
@@ -135,21 +135,19 @@ def _degrees_needed(small, grid, lanczos, mean_error, where):
 
 
 def smallest_degree(moments, grid, exact, target, where, /):
-  """Returns the smallest degree whose L1 distance is at most the target, by bisection.
+  """Returns a degree whose L1 distance is at most the target, while one less has a larger one.
 
-  The distance falls with the degree, all but for ripples.
-
-  Raises:
-    ValueError: if not even all moments reach the target.
+  By bisection: it is the smallest where the distance falls with the degree, as it does but for
+  ripples. None if not even all moments reach the target.
   """
 
   def reaches(degree):
     found = chebyshev.density(moments[: degree + 1], grid, SIGMA_SQUARED, **where)
     return density.l1_distance(grid, found, exact) <= target
 
-  low, high = 0, len(moments) - 1
+  low, high = -1, len(moments) - 1
   if not reaches(high):
-    raise ValueError(f"Chebyshev: degree {high} does not reach the distance {target:.2g}")
+    return None
   while high - low > 1:
     middle = (low + high) // 2
     low, high = (low, middle) if reaches(middle) else (middle, high)

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import json
+import math
 import pathlib
 
 from tf_hessian import files
@@ -77,7 +78,17 @@ class Study:
       "format_version": FORMAT_VERSION,
       "verdict": self.verdict.name,
     }
-    files.write_text(path(folder, self.figure), json.dumps(content, indent=1))
+    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    files.write_text(path(folder, self.figure), text)
+
+
+def _without_nan(value):
+  """Returns plain values with None for NaN and infinity, which JSON does not have."""
+  if isinstance(value, dict):
+    return {k: _without_nan(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_without_nan(v) for v in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def path(folder, figure, /):
@@ -95,14 +106,16 @@ def load(file, /):
   file = pathlib.Path(file)
   try:
     content = dict(json.loads(file.read_text()))
-  except ValueError as e:
+  except (ValueError, TypeError) as e:
     raise ValueError(f"{file}: damaged ({e}); make the figure again") from e
   if content.pop("format", None) != FORMAT:
     raise ValueError(f"{file}: expected format {FORMAT!r}; it is another kind of file")
-  version = content.pop("format_version", 0)
-  if version > FORMAT_VERSION:
-    raise ValueError(f"{file}: it has format version {version}: install a newer tf_hessian")
   try:
+    version = content.pop("format_version")
+    if not isinstance(version, int):
+      raise TypeError(f"format_version {version!r} is no number")
+    if version > FORMAT_VERSION:
+      raise ValueError(f"{file}: it has format version {version}: install a newer tf_hessian")
     content["verdict"] = Verdict[content["verdict"]]
     content["tables"] = tuple(
       Table(tuple(t["columns"]), tuple(map(tuple, t["rows"])), t["caption"])
@@ -115,6 +128,8 @@ def load(file, /):
 
 def number(x, digits=3):
   """Returns a number as text: so many digits, and 1,234 for large ones."""
+  if not math.isfinite(x):
+    return str(x)
   if x != 0 and not 1e-3 <= abs(x) < 1e6:
     mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
