@@ -65,10 +65,14 @@ def run_of_nodes(nodes, weights):
 
 @pytest.mark.parametrize(
   "values, energies",
-  [([5.0, 4.0], [0.5, 0.25]), ([5.0, 4.9], [0, 0.5]), ([5.0, 4.0, 0.0], [0.5, 0.25, 0.25])],
+  [
+    ([5.0, 4.0], [0.5, 0]),  # the second is too far away
+    ([5.0, 4.9945], [0, 0.5]),  # the first node is nearer to the second value
+    ([5.0, 4.0, 0.104], [0.5, 0, 0.25]),
+  ],
 )
-def test_nodes_belong_to_values_within_half_the_smallest_gap(values, energies):
-  run = run_of_nodes([4.93, 4.42, 0.1], [0.5, 0.25, 0.25])
+def test_nodes_belong_to_the_nearest_value_within_a_thousandth_of_the_largest(values, energies):
+  run = run_of_nodes([4.996, 4.006, 0.1], [0.5, 0.25, 0.25])
   np.testing.assert_allclose(energies_near(run, values), energies, atol=1e-12)
 
 
@@ -78,8 +82,8 @@ def test_next_eigenvalue_is_not_counted_for_the_last_value():
   np.testing.assert_allclose(found, [1 / 13, 1 / 13], atol=1e-12)
 
 
-def test_a_single_value_has_the_nodes_up_to_half_of_it():
-  run = run_of_nodes([2.0, 1.1, 0.5], [0.5, 0.3, 0.2])
+def test_several_nodes_of_one_value_count_together():
+  run = run_of_nodes([2.0, 1.9985, 0.5], [0.5, 0.3, 0.2])
   np.testing.assert_allclose(energies_near(run, [2.0]), [0.8], rtol=1e-12)
 
 
