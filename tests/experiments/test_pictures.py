@@ -75,3 +75,18 @@ def test_spectra_without_names_are_refused(spectra, tmp_path):
 def test_exact_eigenvalues_of_several_spectra_are_refused(spectra, tmp_path):
   with pytest.raises(ValueError, match="exact: is for a single spectrum"):
     pictures.draw_spectra(spectra, tmp_path / "both.png", exact=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+  "limits, message",
+  [(["1"], "limits: expected two numbers low,high, got 1"), (["low", "high"], "limits: expected")],
+)
+def test_limits_that_are_no_two_numbers_are_refused(spectra, tmp_path, limits, message):
+  with pytest.raises(ValueError, match=message):
+    pictures.draw_spectra(spectra[:1], tmp_path / "a.png", limits=limits)
+  assert not (tmp_path / "a.png").exists()
+
+
+def test_file_that_is_not_there_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+    pictures.draw_spectra([str(tmp_path / "none.npz")], tmp_path / "a.png")
