@@ -79,7 +79,9 @@ def plot_spectrum(
     steps = max(len(d) for d in spectrum.diagonals)
     n = "" if spectrum.num_parameters is None else f"n = {spectrum.num_parameters:,}, "
     draws = "1 draw" if spectrum.num_draws == 1 else f"{spectrum.num_draws} draws"
-    title = f"{n}{draws} of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}"
+    deflated = ", deflated" if deflate else ""
+    title = f"{n}{draws} of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}{deflated}"
+  axes.set_ylabel(_quantity(spectrum))
   axes.set_title(title, fontsize="medium")
   save_figure(figure, path)
 
@@ -121,7 +123,17 @@ def plot_spectra(
     ax.get_legend().remove()
     ax.set_ylabel(str(name))
     ax.label_outer()
+  kinds = sorted({_quantity(s) for s in spectra.values()})
+  figure.suptitle(", ".join(kinds) + (", deflated" if deflate else ""), fontsize="medium")
   save_figure(figure, path)
+
+
+def _quantity(spectrum):
+  """Returns what the density of a spectrum is of, as a label."""
+  if spectrum.start is None:
+    return "density"
+  what = "the gradient" if spectrum.start == "gradient" else "a vector"
+  return f"density of the energy of {what}"
 
 
 def plot_curves(curves, path, /, *, label="loss", floor=0.0, log=False):

@@ -14,7 +14,7 @@ FORMAT = "tf_hessian.spectrum"
 FORMAT_VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Spectrum:
   """The quadrature of k draws of Lanczos on one matrix, with its provenance.
 
@@ -127,7 +127,12 @@ class Spectrum:
     Args:
       low: lower end, which counts.
       high: upper end, which counts.
+
+    Raises:
+      ValueError: if the ends are not in order.
     """
+    if not low <= high:
+      raise ValueError(f"mass: expected low at most high, got {low!r} and {high!r}")
     shares = [q.weights[(q.nodes >= low) & (q.nodes <= high)].sum() for q in self.quadratures]
     mean, stderr = quadrature.mean_and_stderr(shares)
     return float(mean), float(stderr)
@@ -168,6 +173,8 @@ class Spectrum:
     """Returns the main numbers and the provenance as a dict that JSON can hold."""
     trace, trace_stderr = self.trace()
     return {
+      "start": self.start,
+      "energy_in_largest": None if self.start is None else self._energies(),
       "num_parameters": self.num_parameters,
       "num_draws": self.num_draws,
       "steps": [len(d) for d in self.diagonals],
@@ -183,6 +190,18 @@ class Spectrum:
       "versions": self.versions,
       "device": self.device,
     }
+
+  def _energies(self):
+    """Returns dict: count -> share of the start vector's energy in so many largest Ritz values."""
+    weights = self.weights[0][::-1]
+    return {
+      count: float(weights[:count].sum()) for count in (1, 3, 10, 30) if count <= weights.size
+    }
+
+  def __repr__(self):
+    steps = max(map(len, self.diagonals), default=0)
+    start = "" if self.start is None else f", from {self.start}"
+    return f"Spectrum(n = {self.num_parameters}, {self.num_draws} draws of {steps} steps{start})"
 
   def plot(self, path, **options):
     """Writes a picture of the density; see `plotting.plot_spectrum`."""

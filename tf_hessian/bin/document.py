@@ -1,4 +1,6 @@
-"""Writes the page about the figures: python -m tf_hessian.bin.document --results=runs/figures
+"""Writes the page about the figures.
+
+  python -m tf_hessian.bin.document --results=runs/figures --page=runs/figures.md
 
 Its numbers are those of the JSON files that tf_hessian.bin.reproduce has left in the folder.
 """

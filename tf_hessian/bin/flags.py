@@ -52,7 +52,14 @@ def run_plain(main, /, *, arguments=False):
   def parse(argv):
     try:
       return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as e:  # an override of a field that the config doesn't have
+    except AttributeError as e:  # an override of a field that the config doesn't have
       sys.exit(f"error: {e.args[0]}")
+    except KeyError as e:
+      sys.exit(f"error: an override names a field that the config doesn't have: {e.args[0]}")
 
+  # So that --help shows the flags that commands share, too.
+  for module, known in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith("tf_hessian.bin."):
+      for flag in known:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(guarded, flags_parser=parse)

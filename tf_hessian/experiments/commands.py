@@ -335,8 +335,11 @@ def report(result, picture, /):
     error = f" ± {stderr:.2g} (standard error over draws)" if result.num_draws > 1 else ""
     lines["trace"] = f"{trace:.6g}{error}"
   else:
-    weights = result.weights[0][::-1]
-    shares = ", ".join(f"{weights[:k].sum():.4g} in {k}" for k in (1, 10))
-    lines["energy of the gradient"] = f"{shares} of the largest Ritz values"
+    shares = result.summary()["energy_in_largest"]
+    shown = ", ".join(f"{share:.4g} in {count}" for count, share in shares.items() if count <= 10)
+    bound = result.residual_bounds()[0][-10:].max()
+    lines["energy of the gradient"] = (
+      f"{shown} of the largest Ritz values (10 largest are eigenvalues to within {bound:.2g})"
+    )
   lines |= {"loss": f"{result.loss:.8g}", "picture": picture}
   return "\n".join(f"{name:21s} {text}" for name, text in lines.items())

@@ -19,7 +19,8 @@ def load_config(path, /, **overrides):
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(
-      f"{path}: there is no such config; the configs are in the folder configs of the repository"
+      f"{path}: there is no such config; the configs are in the folder configs of the repository "
+      "(--configs)"
     )
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)

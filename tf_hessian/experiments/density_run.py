@@ -158,10 +158,8 @@ def estimate_spectrum(
   """
   checks.check_count("num_draws", num_draws)
   checks.check_count("lanczos_steps", lanczos_steps)
-  operator = scipy.sparse.linalg.aslinearoperator(operator)
+  operator = as_operator(operator)
   n = operator.shape[0]
-  if operator.shape != (n, n):
-    raise ValueError(f"operator: expected a square matrix, got shape {operator.shape}")
   seed, lanczos_steps = checks.check_seed(seed), int(lanczos_steps)
   try:
     json.dumps(config)
@@ -212,6 +210,25 @@ def _measure(run, workdir, config):
     result.save(folder.path / "spectrum.npz")
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
     folder.clear_draw_in_progress()
+  return result
+
+
+def as_operator(operator, /):
+  """Returns what is given as a square SciPy linear operator.
+
+  Raises:
+    TypeError: if it is none, such as a model.
+    ValueError: if it is not square.
+  """
+  try:
+    result = scipy.sparse.linalg.aslinearoperator(operator)
+  except TypeError as e:
+    raise TypeError(
+      "operator: expected a HessianOperator, a linear operator or a matrix, got "
+      f"{type(operator).__name__}"
+    ) from e
+  if result.shape != (result.shape[0],) * 2:
+    raise ValueError(f"operator: expected a square matrix, got shape {result.shape}")
   return result
 
 

@@ -2,11 +2,11 @@
 
 import io
 
+from absl import logging
 import numpy as np
-import scipy.sparse.linalg
 
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.experiments import environment
+from tf_hessian.experiments import density_run, environment
 from tf_hessian.experiments.leading import lead
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.numerics import checks, eigenpairs
@@ -41,7 +41,8 @@ def top_eigenpairs(
     smallest: how many of the smallest.
     tolerance: relative to the largest eigenvalue found; by default 1e-8, or 20 times the rounding
       error of the products where that is more (float32: 2.4e-6).
-    max_products: ends the search; by default 20 times the basis.
+    max_products: ends the search, after which each pair is checked by one more; by default 20 times
+      the basis.
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
     seed: of the start vector.
     progress: show a bar, or log lines where there is no terminal.
@@ -54,10 +55,8 @@ def top_eigenpairs(
     TypeError, ValueError: for bad arguments, or products that are not finite.
     OSError: (ClusterError) if other processes of a cluster are gone.
   """
-  operator = scipy.sparse.linalg.aslinearoperator(operator)
+  operator = density_run.as_operator(operator)
   n = operator.shape[0]
-  if operator.shape != (n, n):
-    raise ValueError(f"operator: expected a square matrix, got shape {operator.shape}")
   seed = checks.check_seed(seed)
   precision = getattr(operator, "precision", np.finfo(np.float64).eps)
   options = {
@@ -70,7 +69,7 @@ def top_eigenpairs(
 
   def search():
     with Progress(total, enabled=progress) as bar:
-      return eigenpairs.top_eigenpairs(
+      found = eigenpairs.top_eigenpairs(
         operator.matvec,
         n,
         largest,
@@ -79,6 +78,9 @@ def top_eigenpairs(
         progress=lambda _, found: bar.advance(f"{found} of {largest + smallest} pairs"),
         **options,
       )
+    if found.status is not EigenpairStatus.CONVERGED:
+      logging.warning("eigenpairs: %s", found.status.value)
+    return found
 
   if not isinstance(operator, HessianOperator):
     return search()

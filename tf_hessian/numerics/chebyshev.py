@@ -34,8 +34,10 @@ def interval(low, high, /, *, margin=0.01):
     margin: added to the half width, relative to it. Outside of [-1, 1] polynomials explode.
 
   Raises:
-    ValueError: if the ends are not in order.
+    ValueError: if the ends are not in order, or the margin is negative.
   """
+  if not margin >= 0:
+    raise ValueError(f"margin: expected a number that is not negative, got {margin!r}")
   if not (low < high and np.isfinite(high - low)):
     raise ValueError(f"interval: expected low below high, both finite, got {low!r} and {high!r}")
   return (low + high) / 2, (high - low) / 2 * (1 + margin)
@@ -51,6 +53,7 @@ def kernel_coefficients(t, sigma_squared, degree, /, *, center=0.0, half_width=1
     center: of the interval.
     half_width: of the interval.
   """
+  _check_degree(degree)
   points = _quadrature_points(degree, sigma_squared, half_width)
   nodes = center + half_width * np.cos(_angles(points))
   values = np.exp(-((nodes - t) ** 2) / (2 * sigma_squared)) / math.sqrt(
@@ -148,6 +151,7 @@ def jackson_factors(degree, /):
 
   Weisse et al., The kernel polynomial method (2006), Eq. 71, with N = m + 1.
   """
+  _check_degree(degree)
   size = degree + 2
   j = np.arange(degree + 1)
   angle = np.pi * j / size
@@ -158,6 +162,11 @@ def _quadrature_points(degree, sigma_squared, half_width):
   checks.check_positive("sigma_squared", sigma_squared)
   checks.check_positive("half_width", half_width)
   return degree + _LEAST + math.ceil(_WIDTHS * half_width / math.sqrt(sigma_squared))
+
+
+def _check_degree(degree):
+  if degree != 0:
+    checks.check_count("degree", degree)
 
 
 def _angles(points):

@@ -21,6 +21,7 @@ _EPS = float(np.finfo(np.float64).eps)
 _STREAM = 2**31 + 3  # of the start vectors, apart from those of the draws
 # A residual so many times what the recurrence says is the rounding of the products.
 _BROKEN_PROMISE = 10.0
+_FRACTION_OF_ROUNDING = 0.1
 _COLUMNS = 2**16  # of the basis that are rotated at once, so that no second basis is made
 
 
@@ -108,6 +109,7 @@ class _Search:
     self._basis = basis
     self._ends = ends
     self._tolerance = tolerance
+    self._precision = precision
     self._breakdown = breakdown_tolerance(basis.shape[1], precision)
     self._seed = seed
     self._projected = np.zeros((len(basis),) * 2)
@@ -128,13 +130,16 @@ class _Search:
       values, s = scipy.linalg.eigh(self._projected[: self._count, : self._count], driver="evd")
       chosen = self._from_the_ends(len(values), *self._ends)
       bounds = beta * np.abs(s[-1, chosen])
-      limit = self._tolerance * np.abs(values).max()
+      largest = np.abs(values).max()
+      limit = self._tolerance * largest
+      # Below that, residuals are the rounding of the products, whatever the recurrence says.
+      enough = max(limit, _FRACTION_OF_ROUNDING * self._precision * largest)
       progress(self._products, int(np.sum(bounds <= limit)))
       # An invariant space may have missed copies of eigenvalues: then the basis is filled first.
-      done = bounds.max() <= limit and (self._starts == 1 or full)
+      done = bounds.max() <= enough and (self._starts == 1 or full)
       if done or spent or (full and size == n):
         vectors = s[:, chosen].T @ self._basis[: self._count]
-        return self._checked(values[chosen], vectors, limit, bounds.max())
+        return self._checked(values[chosen], vectors, limit, enough, bounds.max())
       if full:
         self._restart(values, s)
 
@@ -179,14 +184,14 @@ class _Search:
     """Returns the indices of so many of `count` ascending values: largest first, then smallest."""
     return np.array([*range(count - 1, count - 1 - largest, -1), *range(smallest)], int)
 
-  def _checked(self, values, vectors, limit, promised):
+  def _checked(self, values, vectors, limit, enough, promised):
     """Returns the pairs with their residuals, the largest of which was promised to be smaller."""
     residuals = np.array(
       [np.linalg.norm(self._product(y) - t * y) for t, y in zip(values, vectors, strict=True)]
     )
     if residuals.max() <= limit:
       status = EigenpairStatus.CONVERGED
-    elif promised <= limit or residuals.max() > _BROKEN_PROMISE * promised:
+    elif promised <= enough or residuals.max() > _BROKEN_PROMISE * promised:
       status = EigenpairStatus.ROUNDING
     else:
       status = EigenpairStatus.OUT_OF_PRODUCTS

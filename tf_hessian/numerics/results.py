@@ -23,7 +23,10 @@ class EigenpairStatus(enum.Enum):
   OUT_OF_PRODUCTS = (
     "not all residuals are within the tolerance: allow more products, or a larger basis"
   )
-  ROUNDING = "the products are not exact enough for the tolerance: raise it, or use a float64 model"
+  ROUNDING = (
+    "the products are not exact enough for the tolerance, or not those of a symmetric matrix: "
+    "raise the tolerance, or use a float64 model"
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Eigenpairs:
   """Eigenpairs from both ends of a spectrum, checked by products."""
 
   values: np.ndarray  # (k,) float64: the largest, descending, then the smallest, ascending
-  vectors: np.ndarray  # (k, n) float64, orthonormal rows
+  vectors: np.ndarray = dataclasses.field(repr=False)  # (k, n) float64, orthonormal rows
   residuals: np.ndarray  # (k,) float64: |H vectors[i] - values[i] vectors[i]|
   status: EigenpairStatus
   num_products: int  # products with H, those of the check included

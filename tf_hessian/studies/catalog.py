@@ -65,13 +65,11 @@ def reproduce(
     OSError: if data or configs are missing, or the folder can't be written.
   """
   checks.check_choice("figure", figure, [*FIGURES, ALL])
-  if not pathlib.Path(configs).is_dir():
-    raise FileNotFoundError(
-      f"{configs}: there is no such folder of configs; call it from a clone of the repository, or "
-      "give --configs"
-    )
   context = Context(pathlib.Path(out), pathlib.Path(configs), data_dir, download, progress)
-  context.out.mkdir(parents=True, exist_ok=True)
+  try:
+    context.out.mkdir(parents=True, exist_ok=True)
+  except FileExistsError as e:
+    raise FileExistsError(f"{out}: it is a file; give a folder for the results") from e
   lines = []
   for name in FIGURES if figure == ALL else [figure]:
     try:
@@ -82,8 +80,12 @@ def reproduce(
         raise
       lines.append(f"{name}: left out: {e}")
   page = context.out / "reproduction.md"
-  document.write(context.out, page)
-  return "\n".join([*lines, f"the page about all figures is {page}"])
+  try:
+    document.write(context.out, page)
+    lines.append(f"the page about all figures is {page}")
+  except (ValueError, OSError) as e:  # of another figure: what was made is saved
+    lines.append(f"no page about all figures: {e}")
+  return "\n".join(lines)
 
 
 def _make(name, context, options):

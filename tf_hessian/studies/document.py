@@ -36,7 +36,7 @@ def render(folder, page, /):
     page: where the page is to be, which its links are relative to.
 
   Raises:
-    ValueError: if there are none, or one is damaged.
+    ValueError: if there are none, one is damaged, or a picture is missing.
   """
   folder = pathlib.Path(folder)
   studies = [study.load(f) for f in sorted(folder.glob("figure_*.json"))]
@@ -44,8 +44,12 @@ def render(folder, page, /):
     raise ValueError(f"{folder}: there are no results (figure_<id>.json); make a figure first")
   rank = {name: i for i, name in enumerate(_ORDER)}
   studies.sort(key=lambda s: (rank.get(s.figure, len(rank)), s.figure))
+  missing = [n for s in studies for n in s.pictures if not (folder / n).exists()]
+  if missing:
+    raise ValueError(f"{folder}: {', '.join(missing)} is missing; make the figure again")
   relative = pathlib.Path(os.path.relpath(folder, pathlib.Path(page).parent)).as_posix()
-  parts = [_HEAD.format(folder=f"`{relative}`"), _overview(studies)]
+  where = "this folder" if relative == "." else f"`{relative}`"
+  parts = [_HEAD.format(folder=where), _overview(studies)]
   parts += [_chapter(s, relative) for s in studies]
   parts.append(_foot(studies))
   return "\n".join(parts)

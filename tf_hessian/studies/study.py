@@ -69,7 +69,8 @@ class Study:
   def line(self):
     """Returns one line: what is claimed, what came out, whether they agree."""
     source = "paper" if self.section else "to show"
-    return f"{self.title}: {source}: {self.claim} Here: {self.found} -> {self.verdict.value}"
+    why = "" if self.verdict is Verdict.AGREES else " (the page says why)"
+    return f"{self.title}: {source}: {self.claim} Here: {self.found} -> {self.verdict.value}{why}"
 
   def save(self, folder):
     """Writes `figure_<id>.json` into a folder, whole or not at all."""
