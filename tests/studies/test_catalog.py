@@ -81,9 +81,22 @@ def test_unknown_figure_is_refused_with_the_nearest(root, tmp_path):
 
 
 def test_missing_folder_of_configs_is_explained(tmp_path):
-  with pytest.raises(FileNotFoundError, match="nowhere: .*no such folder of configs.*--configs"):
-    catalog.reproduce("14", tmp_path / "out", configs=tmp_path / "nowhere")
-  assert not (tmp_path / "out").exists()
+  with pytest.raises(FileNotFoundError, match=r"nowhere/mnist_mlp\.py: .*--configs"):
+    catalog.reproduce("networks", tmp_path / "out", configs=tmp_path / "nowhere")
+
+
+def test_file_in_place_of_the_folder_of_results_is_named(tmp_path):
+  (tmp_path / "out").write_text("")
+  with pytest.raises(OSError, match="out: it is a file"):
+    catalog.reproduce("14", tmp_path / "out")
+
+
+def test_damaged_results_of_another_figure_leave_the_line_of_this_one(make, tmp_path, new_study):
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "figure_1.json").write_text("{")
+  text = make("14", {"14": None})
+  assert text.splitlines()[0] == new_study("14").line()
+  assert "no page about all figures" in text and "figure_1.json" in text
 
 
 # What is made.

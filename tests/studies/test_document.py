@@ -40,7 +40,10 @@ def render(new_study, tmp_path):
 
   def make(*studies, page="page.md"):
     for s in studies:
-      (new_study(s) if isinstance(s, str) else s).save(tmp_path)
+      made = new_study(s) if isinstance(s, str) else s
+      made.save(tmp_path)
+      for name in made.pictures:
+        (tmp_path / name).touch()
     return document.render(tmp_path, tmp_path / page)
 
   return make
@@ -125,9 +128,16 @@ def test_pictures_are_found_from_the_page(render, new_study, tmp_path, page):
 def test_relative_folder_of_results_is_linked_from_the_page(new_study, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   new_study(pictures={"a.png": "A"}).save("docs/figures")
+  pathlib.Path("docs/figures/a.png").touch()
   page = document.render("docs/figures", "docs/page.md")
   assert links(page) == ["figures/a.png"]
   assert "JSON file in `figures`" in page
+
+
+def test_picture_that_is_missing_is_named(new_study, tmp_path):
+  new_study(pictures={"a.png": "A"}).save(tmp_path)
+  with pytest.raises(ValueError, match=r"a\.png is missing"):
+    document.render(tmp_path, tmp_path / "page.md")
 
 
 def test_pictures_have_their_captions(render, new_study):

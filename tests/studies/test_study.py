@@ -176,4 +176,5 @@ def test_prose_is_one_line():
 @pytest.mark.parametrize("verdict, word", [(Verdict.DIFFERS, "differs"), (Verdict.OPEN, "open")])
 def test_line_has_claim_finding_and_verdict(new_study, section, source, verdict, word):
   made = new_study("15", section=section, verdict=verdict)
-  assert made.line() == (f"Title of 15: {source}: claim of 15. Here: found for 15. -> {word}")
+  line = f"Title of 15: {source}: claim of 15. Here: found for 15. -> {word} (the page says why)"
+  assert made.line() == line
