@@ -144,14 +144,6 @@ def test_pictures_have_their_captions(render, new_study):
   assert "![The bulk](" in render(new_study(pictures={"a.png": "The bulk"}))
 
 
-@pytest.mark.parametrize(
-  "seconds, text",
-  [(0.0, "1 s"), (45.4, "45 s"), (150, "2 minutes"), (3600, "60 minutes"), (9000, "2.5 hours")],
-)
-def test_time_is_written_in_its_unit(render, new_study, seconds, text):
-  assert f"`make it`, {text}." in render(new_study(command="make it", seconds=seconds))
-
-
 def test_versions_are_named_once_for_each_machine(render, new_study):
   ours, other = {"numpy": "2.1", "keras": "3"}, {"numpy": "1.9"}
   page = render(

@@ -81,8 +81,8 @@ def figure_deflation(context):
       (`numerics.deflation`), so known eigenvalues only get their weight. {min(known)} to
       {max(known)} eigenvalues are known in all ten draws, of both ends. Draws that are taken in the
       complement ("projected") cost the search for eigenpairs, {pairs.num_products} products here,
-      and so have {left} draws. The L1 distance of the whole density is that of the bulk, which
-      deflation can't help."""),
+      and so have {left} draws. They have fewer known eigenvalues, the outliers only, and no smaller
+      L1 distance than plain draws. What is left of it is the bulk's."""),
     numbers=numbers,
     pictures={"figure_deflation.png": "Errors over the seeds"},
     tables=(

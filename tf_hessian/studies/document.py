@@ -23,8 +23,9 @@ every number below is from a JSON file in {folder}. Section and figure numbers a
 Ghorbani, Krishnan and Xiao (2019); what they do not have says so.
 
 `make figures` makes them all. Those on CIFAR-10 need the data (`make figures
-REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours, the others minutes. "Differs" and
-"open" have their reasons below the result.
+REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours; the small model takes minutes, its
+deflation a quarter of an hour, and the others seconds. What was computed once is kept. "Differs"
+and "open" have their reasons below the result.
 """
 
 
@@ -78,7 +79,7 @@ def _chapter(s, folder):
     f"**Verdict**: {_SIGNS[s.verdict]}. {s.reason}".rstrip(),
     *(_table(t) for t in s.tables),
     *(f"![{caption}]({folder}/{name})" for name, caption in s.pictures.items()),
-    f"`{s.command}`, {_time(s.seconds)}." if s.command else "",
+    f"`{s.command}`" if s.command else "",
   ]
   return "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
 
@@ -105,9 +106,3 @@ def _foot(studies):
 def _anchor(title):
   kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
   return kept.replace(" ", "-")
-
-
-def _time(seconds):
-  if seconds < 90:
-    return f"{max(1, round(seconds))} s"
-  return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -46,7 +46,7 @@ class Study:
     pictures: dict: file name in the folder of results -> caption.
     tables: of `Table`.
     command: what makes it.
-    seconds: that the command took.
+    seconds: that the command took, with what earlier ones had left for it.
     versions: of the packages that made it.
     device: what it ran on.
   """
