@@ -48,7 +48,7 @@ def test_line_says_whether_claim_and_result_agree(made, folder):
   assert made.returncode == 0, made.stderr
   line, last = made.stdout.strip().splitlines()
   assert line.startswith("Concentration of the estimate: paper: ")
-  assert line.endswith(" -> agrees")
+  assert line.endswith(" -> open (the page says why)")
   assert str(folder / "figures" / "reproduction.md") in last
 
 

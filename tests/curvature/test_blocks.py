@@ -107,7 +107,13 @@ def operators(name, count, **options):
   ]
 
 
-@pytest.mark.parametrize("name, count", [("chain", 1), ("residual", 2), *((n, 3) for n in MODELS)])
+@pytest.mark.parametrize(
+  "name, count",
+  [
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [("chain", 1), ("residual", 2)]),
+    *((name, 3) for name in MODELS),
+  ],
+)
 def test_products_and_gradients_are_those_of_the_whole_model(name, count):
   whole, cut = operators(name, count)
   v = np.random.default_rng(1).standard_normal(whole.shape[0])

@@ -103,6 +103,7 @@ def test_chief_waits_for_workers_that_are_all_gone_up_to_its_patience(start):
   assert "the chief has ended: ClusterError" in cluster.said(("ps", 0))
 
 
+@pytest.mark.slow
 def test_death_of_a_parameter_server_ends_the_run_with_the_remedy(start):
   cluster = start("parameter_server", 1)
   cluster.until_step(5)
@@ -143,6 +144,7 @@ def test_worker_of_another_config_is_refused_with_the_difference(start):
   assert cluster.code(cluster.leader) == 0  # with the other worker alone
 
 
+@pytest.mark.slow
 def test_server_ends_when_no_chief_comes():
   command = Cluster(pathlib.Path("unused"), "parameter_server", 1, **SHORT, patience=1)
   command.start("worker", 0)
@@ -181,6 +183,7 @@ def test_worker_that_hangs_ends_the_others_in_time(start):
   assert "error: a worker has ended or was cut off" in cluster.said(cluster.leader)
 
 
+@pytest.mark.slow
 def test_workers_with_different_configs_all_say_the_difference(start):
   cluster = start("multi_worker", 2, size=SHORT)
   cluster.kill("worker", 1)
@@ -201,6 +204,7 @@ def test_error_of_the_chief_reaches_the_other_workers(start, tmp_path):
     assert "it holds a run of something else" in cluster.said(task)
 
 
+@pytest.mark.slow
 def test_worker_that_computes_nan_is_named(tmp_path):
   # A worker of which a file makes what the others have as 1 into NaN.
   member = [sys.executable, str(pathlib.Path(__file__).with_name("nan_member.py")), str(tmp_path)]

@@ -1,27 +1,17 @@
 """Flags that the commands share, and their start-up."""
 
-import logging as python_logging
 import os
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tf_hessian.bin import logs
+
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment, such as configs/mnist_mlp.py.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoint, state, results.")
-
-
-def _is_worth_showing(record):
-  """Leaves out what TensorFlow says of its own doings, and shortens its errors to a line."""
-  is_tfds = "/tensorflow_datasets/" in record.pathname and record.levelno == python_logging.INFO
-  if logging.level_debug() or not (is_tfds or "/tensorflow/" in record.pathname):
-    return True
-  if record.levelno < python_logging.WARNING or "Remote function" in str(record.msg):
-    return False
-  record.msg, record.args = record.getMessage().split("\n")[0][:300], ()
-  return "encountered the following error" not in record.msg  # of each shard, when a ps is gone
 
 
 def run(main, /):
@@ -37,9 +27,7 @@ def run_plain(main, /, *, arguments=False):
   def guarded(argv):
     if len(argv) > 1 and not arguments:
       raise app.UsageError(f"unknown argument {argv[1]!r}")
-    logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(_is_worth_showing)
-    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+    logs.set_up()
     try:
       main(argv[1:]) if arguments else main()
     except KeyboardInterrupt:

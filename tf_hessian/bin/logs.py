@@ -1,0 +1,23 @@
+"""What the commands log."""
+
+import logging as python_logging
+
+from absl import logging
+
+
+def set_up():
+  """Shows what the package logs, and of TensorFlow what users can do something about."""
+  logging.use_absl_handler()
+  logging.get_absl_handler().addFilter(_is_worth_showing)
+  logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+
+
+def _is_worth_showing(record):
+  """Leaves out what TensorFlow says of its own doings, and shortens its errors to a line."""
+  is_tfds = "/tensorflow_datasets/" in record.pathname and record.levelno == python_logging.INFO
+  if logging.level_debug() or not (is_tfds or "/tensorflow/" in record.pathname):
+    return True
+  if record.levelno < python_logging.WARNING or "Remote function" in str(record.msg):
+    return False
+  record.msg, record.args = record.getMessage().split("\n")[0][:300], ()
+  return "encountered the following error" not in record.msg  # of each shard, when a ps is gone
