@@ -12,6 +12,7 @@ import scipy.linalg
 from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.lanczos import (
   breakdown_tolerance,
+  checked_product,
   orthogonalize,
   smallest_residual,
 )
@@ -161,13 +162,7 @@ class _Search:
     return self._beta
 
   def _product(self, vector):
-    view = vector.view()
-    view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
-    w = np.array(self._matvec(view), dtype=np.float64)
-    checks.check_vector("product", w, self._basis.shape[1])
-    norm = float(np.linalg.norm(w))
-    if not np.isfinite(norm):
-      raise ValueError(f"product {self._products}: expected finite numbers, got NaN or infinity")
+    w, norm = checked_product(self._matvec, vector, f"product {self._products}")
     self._scale = max(self._scale, norm)
     self._products += 1
     return w

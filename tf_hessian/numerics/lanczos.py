@@ -160,15 +160,8 @@ class Lanczos:
         f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
       )
     j = self.num_steps
-    n = self.basis.shape[1]
-    q = self.basis[j].view()
-    q.flags.writeable = False  # a product that writes to its argument would corrupt the basis
-    w = np.array(matvec(q), dtype=np.float64)
-    checks.check_vector("product", w, n)
-    norm = np.linalg.norm(w)
-    if not np.isfinite(norm):
-      raise ValueError(f"product of step {j}: expected finite numbers, got NaN or infinity")
-    self.scale = max(self.scale, float(norm))
+    w, length = checked_product(matvec, self.basis[j], f"product of step {j}")
+    self.scale = max(self.scale, length)
 
     smallest = self._smallest_residual()
     overlaps, beta = orthogonalize(w, self.basis[: j + 1], smallest)
@@ -204,6 +197,27 @@ def _check_steps(steps, n):
     raise ValueError(f"steps: expected at most n = {n}, got {steps}")
 
 
+def checked_product(matvec, q, name, /):
+  """Returns the product with a row of a basis, (n,) float64 of its own, and its length.
+
+  Args:
+    matvec: product with H, (n,) float64 -> (n,) float64.
+    q: (n,) float64.
+    name: what errors call the product.
+
+  Raises:
+    ValueError: if the product has another shape, is not finite, or writes to its argument.
+  """
+  view = q.view()
+  view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
+  w = np.array(matvec(view), dtype=np.float64)
+  checks.check_vector("product", w, q.size)
+  norm = float(np.linalg.norm(w))
+  if not np.isfinite(norm):
+    raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+  return w, norm
+
+
 def smallest_residual(tolerance, scale, previous, /):
   """Returns the length below which a residual is rounding error.
 
@@ -227,7 +241,7 @@ def orthogonalize(w, basis, smallest, /):
   Returns:
     (overlaps (j,) with the rows, length of what is left).
   """
-  overlaps, norm = np.zeros(len(basis)), np.linalg.norm(w)
+  overlaps, norm = np.zeros(len(basis)), np.inf
   for i in range(_MAX_PASSES):
     part = basis @ w
     w -= part @ basis

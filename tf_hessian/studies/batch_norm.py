@@ -23,7 +23,6 @@ SEEDS = (0, 1)
 TOP = 10
 # The top of the spectrum, to an angle of at most about this over the relative gap.
 TOLERANCE = 1e-3
-NUM_BATCHES = 4  # of the measured examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +118,12 @@ def judge(final, /):
       outcomes[key, variant.name] = other - mean > 2 * np.hypot(error, other_error)
   failed = [f"{names[key]}, {name}" for (key, name), ok in outcomes.items() if not ok]
   found = f"at the end of training {'; '.join(parts)}."
-  reason = prose(f"""A narrow network and {len(SEEDS)} short trainings of each kind, at the learning
-    rate 0.1, and a hundredth of it with population statistics, as section G asks; so the variants
-    are at different losses (last column). The Hessian
-    with batch normalization is that of the mini-batch loss, batches of 128. Standard errors are
-    over seeds, and so do not hold what all seeds have in common: the first {NUM_BATCHES * 128:,}
-    images of the training set.""")
+  reason = prose(f"""A narrow network and {len(SEEDS)} short trainings of each kind, at the
+    learning rate 0.1, and a hundredth of it with population statistics, as section G asks; so the
+    variants are at different losses (last column). The Hessian with batch normalization is that
+    of the mini-batch loss, batches of 128. Standard errors are over seeds, and so do not hold
+    what all seeds have in common: the first images of the training set
+    (config.hessian.num_examples).""")
   if not failed:
     return Verdict.AGREES, found, reason
   failures = prose(f"""Not larger than with batch statistics by two standard errors:
@@ -138,11 +137,10 @@ def _measure_run(context, variant, seed):
   config = variant.config(context, seed)
   folder = variant.folder(context, seed)
   commands.train(config, folder, data_dir=context.data_dir, download=context.download)
-  setup = experiment.build(config, data_dir=context.data_dir)
   loss = {row["step"]: row["loss"] for row in record.read(folder)}
-  measure = _Measurement(context, setup, folder, seed)
+  measure = _Measurement(context, config, folder, seed)
   result = {}
-  for step in setup.config["train"]["checkpoint_steps"]:
+  for step in measure.steps:
     path = folder / f"measured_{step:08d}.json"
     numbers = _measured_before(path, measure.setting)
     if numbers is None:
@@ -167,22 +165,24 @@ def _measured_before(path, setting):
 class _Measurement:
   """Measures checkpoints of one training with one operator, which follows the model's variables."""
 
-  def __init__(self, context, setup, folder, seed):
-    self._setup = setup
+  def __init__(self, context, config, folder, seed):
+    self._context = context
+    self._config = config
     self._folder = folder
     self._seed = seed
-    self._progress = context.progress
-    self._steps = setup.config["train"]["checkpoint_steps"]
-    sections = {k: setup.config[k] for k in ("hessian", "lanczos")}
+    self._values = experiment.check(config)
+    self.steps = self._values["train"]["checkpoint_steps"]
+    sections = {k: self._values[k] for k in ("hessian", "lanczos")}
     self.setting = json.loads(json.dumps({"top": TOP, "tolerance": TOLERANCE} | sections))
 
   @functools.cached_property
   def _model(self):
-    return checkpoints.load_model(checkpoints.step_path(self._folder, self._steps[0]))
+    return checkpoints.load_model(checkpoints.step_path(self._folder, self.steps[0]))
 
   @functools.cached_property
-  def _operator(self):
-    return self._setup.operator(self._model)
+  def _operator(self):  # the data are read only where something is left to measure
+    setup = experiment.build(self._config, data_dir=self._context.data_dir)
+    return setup.operator(self._model)
 
   def __call__(self, step):
     """Returns the numbers of the checkpoint of a step: a dict of plain values."""
@@ -190,8 +190,10 @@ class _Measurement:
     self._model.set_weights(saved.get_weights())
     operator = self._operator
     first_seed = self._seed == SEEDS[0]
-    run = self._run(step, draws=self._setup.config["lanczos"]["draws"] if first_seed else 1)
-    pairs = eigenpairs.top_eigenpairs(operator, TOP, tolerance=TOLERANCE, progress=self._progress)
+    run = self._run(step, draws=self._values["lanczos"]["draws"] if first_seed else 1)
+    pairs = eigenpairs.top_eigenpairs(
+      operator, TOP, tolerance=TOLERANCE, progress=self._context.progress
+    )
     gradient = operator.gradient()
     direction = gradient / np.linalg.norm(gradient)
     shares = (pairs.vectors @ direction) ** 2
@@ -221,7 +223,7 @@ class _Measurement:
     }
 
   def _runs_from_the_gradient(self, step):
-    return self._seed == SEEDS[0] and step == max(self._steps)
+    return self._seed == SEEDS[0] and step == max(self.steps)
 
   def gradient_run(self, step, values):
     """Returns the energy of the full gradient as its own Lanczos run has it, where there is one."""
@@ -241,13 +243,13 @@ class _Measurement:
     return density_run.estimate_spectrum(
       self._operator,
       num_draws=draws,
-      lanczos_steps=self._setup.config["lanczos"]["steps"],
+      lanczos_steps=self._values["lanczos"]["steps"],
       seed=self._seed,
       start=start,
-      check=step == self._steps[0],
+      check=step == self.steps[0],
       workdir=self._spectrum(step, start),
-      progress=self._progress,
-      config=self._setup.config,
+      progress=self._context.progress,
+      config=self._values,
     )
 
 

@@ -23,9 +23,8 @@ every number below is from a JSON file in {folder}. Section and figure numbers a
 Ghorbani, Krishnan and Xiao (2019); what they do not have says so.
 
 `make figures` makes them all. Those on CIFAR-10 need the data (`make figures
-REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours; the small model takes minutes, its
-deflation a quarter of an hour, and the others seconds. What was computed once is kept. "Differs"
-and "open" have their reasons below the result.
+REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours, the others seconds to minutes.
+What was computed once is kept. "Differs" and "open" have their reasons below the result.
 """
 
 

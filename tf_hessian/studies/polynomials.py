@@ -3,7 +3,8 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.numerics import chebyshev, density, probes, quadrature
+from tf_hessian.numerics import chebyshev, density, probes
+from tf_hessian.studies.quadrature_error import leading_rules, smooth_all
 from tf_hessian.studies.study import Study, Table, Verdict, number, prose
 
 SIGMA_SQUARED = 1e-5  # paper
@@ -114,9 +115,8 @@ def figure_17(context):
 
 def _lanczos(small, grid):
   """Returns the density of each draw from its first 90 Lanczos steps, (k, g)."""
-  pairs = zip(small.spectrum.diagonals, small.spectrum.off_diagonals, strict=True)
-  rules = [quadrature.gauss_quadrature(d[:DEGREE], e[: DEGREE - 1]) for d, e in pairs]
-  return np.array([density.smooth(q.nodes, q.weights, grid, SIGMA_SQUARED) for q in rules])
+  rules = [(q.nodes, q.weights) for q in leading_rules(small, DEGREE)]
+  return smooth_all(rules, grid, SIGMA_SQUARED)
 
 
 def _degrees_needed(small, grid, lanczos, mean_error, where):

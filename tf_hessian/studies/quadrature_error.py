@@ -42,9 +42,7 @@ def figure_1(context):
       {number(numbers["l1_mean_predicted"], 2)} for ours and ten draws. The paper does not describe
       the training of its network. Its {PAPER_L1} may be another network, a wider kernel (the
       original code multiplies sigma² by the range of the nodes), or luck; the text does not say
-      enough to tell. Ours is trained by SGD without momentum (configs/mnist_mlp.py); with momentum
-      0.9 and larger batches the largest eigenvalue came out between 1.5 and 4.9, depending on
-      settings and seeds, and with it the error at m = 90."""),
+      enough to tell. Ours is trained by SGD without momentum (configs/mnist_mlp.py)."""),
     numbers=numbers,
     pictures={"figure_1.png": "Estimated and exact density of the bulk"},
     tables=(
@@ -126,9 +124,9 @@ def figure_16(context):
   values = small.eigenvalues[small.eigenvalues > BULK[1]][::-1]
   if not values.size:
     raise ValueError(f"Figure 16: this network has no eigenvalue above {BULK[1]}")
-  found = np.array([q.nodes for q in _rules(small, STEPS)])[:, ::-1][:, : values.size]
+  found = np.array([q.nodes for q in leading_rules(small, STEPS)])[:, ::-1][:, : values.size]
   error = float(np.abs(found - values).max() / values[0])
-  shares = np.array([q.weights[q.nodes > BULK[1]].sum() for q in _rules(small, STEPS)])
+  shares = np.array([q.weights[q.nodes > BULK[1]].sum() for q in leading_rules(small, STEPS)])
   mean, stderr = quadrature.mean_and_stderr(shares)
   numbers = {
     "outliers": values.tolist(),
@@ -162,7 +160,7 @@ def measure(small, /):
   }
 
 
-def _rules(small, steps):
+def leading_rules(small, steps, /):
   """Returns each draw's quadrature after its first `steps` steps: a leading block of its matrix."""
   estimate = small.spectrum
   pairs = zip(estimate.diagonals, estimate.off_diagonals, strict=True)
@@ -179,7 +177,7 @@ def _errors_of_draws(small):
   relative = density.kernel_variance([small.eigenvalues], SIGMA_SQUARED, relative=True)
 
   def errors(steps, variance):
-    rules = [(q.nodes, q.weights) for q in _rules(small, steps)]
+    rules = [(q.nodes, q.weights) for q in leading_rules(small, steps)]
     grid = density.density_grid([small.eigenvalues, *(t for t, _ in rules)], variance)
     estimated = smooth_all(rules, grid, variance)
     return density.l1_distance(grid, estimated, smooth_all(small.draws, grid, variance)).tolist()
@@ -196,7 +194,9 @@ def _mean_error(small):
   """L1 distance of the mean over draws to the exact density, at m = 90."""
   grid = density.density_grid([small.eigenvalues, *small.spectrum.nodes], SIGMA_SQUARED)
   expected = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
-  draws = smooth_all([(q.nodes, q.weights) for q in _rules(small, STEPS)], grid, SIGMA_SQUARED)
+  draws = smooth_all(
+    [(q.nodes, q.weights) for q in leading_rules(small, STEPS)], grid, SIGMA_SQUARED
+  )
   distance = float(density.l1_distance(grid, draws.mean(axis=0), expected))
   predicted = density.predicted_l1(small.eigenvalues, grid, SIGMA_SQUARED, len(draws))
   return {
@@ -210,7 +210,7 @@ def _mean_error(small):
 
 def draw_densities(small, folder, /, *, figures=("1", "16")):
   """Draws the estimated and the exact density, of the bulk (1) and of the outliers (16)."""
-  rules = _rules(small, STEPS)
+  rules = leading_rules(small, STEPS)
   grid = density.density_grid([small.eigenvalues], SIGMA_SQUARED)
   mean = density.density(
     [q.nodes for q in rules], [q.weights for q in rules], SIGMA_SQUARED, grid=grid
