@@ -12,11 +12,8 @@ L = keras.layers
 
 
 @pytest.fixture(autouse=True)
-def in_float64():
-  keras.config.set_floatx("float64")
+def in_float64(float64):  # noqa: ARG001
   keras.utils.set_random_seed(0)
-  yield
-  keras.config.set_floatx("float32")
 
 
 def chain():
@@ -153,14 +150,14 @@ def test_blocks_share_the_activations_about_equally():
   assert all(len(live) <= 2 for _, live in cuts)
 
 
-def graph_names(operator):
-  return [node.name for node in operator.graphs()[0].node if node.op == "Conv2D"]
+def convolutions(operator):
+  return [node for node in operator._gradient_pass.graphs[0].node if node.op == "Conv2D"]
 
 
 def test_activations_are_computed_again():
   whole, cut = operators("residual", 3)
   # All convolutions but those of the last block run once more.
-  assert len(graph_names(cut)) > len(graph_names(whole))
+  assert len(convolutions(whole)) < len(convolutions(cut)) < 2 * len(convolutions(whole))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +176,6 @@ def test_activations_are_computed_again():
       "passes masks",
     ),
     (chain, {"mode": "backward_over_backward"}, "forward over backward only"),
-    (chain, {"columns_per_pass": 4}, "columns_per_pass"),
   ],
 )
 def test_what_can_not_be_cut_is_refused(build, options, message):

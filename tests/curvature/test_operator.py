@@ -528,12 +528,49 @@ def test_a_complex_vector_is_refused():
 
 
 def test_a_large_model_takes_fewer_columns_at_once():
-  model = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(64, 3), layers.Flatten()])
-  x = np.ones((8, 64, 64, 3), np.float32)
-  y = np.ones((8, 62 * 62 * 64), np.float32)
-  # The output alone is 7.9 MB.
-  assert 1 <= HessianOperator(model, "mse", [(x, y)]).columns_per_pass <= 16
+  # 4.2 million parameters, of which a column takes 151 MB.
+  model = keras.Sequential([keras.Input((2048,)), layers.Dense(2048)])
+  x = np.ones((8, 2048), np.float32)
+  assert HessianOperator(model, "mse", [(x, x)]).columns_per_pass == 7
   assert softmax_operator().columns_per_pass == 32
+
+
+@pytest.mark.parametrize("elements, stacked", [(1_000, True), (1_000_000, False)])
+def test_only_small_tensors_are_stacked(elements, stacked):
+  model = keras.Sequential([keras.Input((elements,)), layers.Rescaling(2), layers.Dense(1)])
+  x = np.ones((8, elements), np.float32)
+  assert HessianOperator(model, "mse", [(x, np.ones((8, 1)))]).stacked == stacked
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+def test_products_one_by_one_are_bitwise_those_of_single_vectors(count):
+  operator = softmax_operator(columns_per_pass=4)
+  operator.stacked = False
+  vectors = np.random.default_rng(count).standard_normal((count, operator.shape[0]))
+  expected = [operator @ v for v in vectors]
+  np.testing.assert_array_equal(operator.products(vectors), expected)
+
+
+def test_a_stacked_product_does_not_depend_on_the_others_in_its_pass():
+  operator = softmax_operator()
+  vectors = np.random.default_rng(0).standard_normal((6, operator.shape[0]))
+  together = operator.products(vectors, per_pass=6)
+  vectors[[0, 1, 3, 5]] = 0.0
+  np.testing.assert_array_equal(operator.products(vectors, per_pass=6)[[2, 4]], together[[2, 4]])
+
+
+def test_several_vectors_are_traced_once():
+  operator = softmax_operator()
+  operator.stacked = False
+  for count in (4, 2, 1):
+    operator.products(np.ones((count, operator.shape[0])), per_pass=4)
+  assert operator._columns_pass(4).tracing_count == 1
+
+
+@pytest.mark.parametrize("shape", [(9,), (2, 9)])
+def test_vectors_of_another_length_are_refused(shape):
+  with pytest.raises(ValueError, match=r"vectors: expected shape \(k, \d+\), got"):
+    softmax_operator().products(np.ones(shape))
 
 
 @pytest.mark.parametrize("seed", [None, 1.5, -1])

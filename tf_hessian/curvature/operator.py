@@ -53,6 +53,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     precision: relative rounding error of the products' arithmetic, such as 1.2e-7 for float32.
     mode: how the product is differentiated.
     columns_per_pass: how many columns `matmat` takes through the data at once.
+    stacked: whether it computes them by the same operations, on stacked tensors.
     engine: what runs its passes; see distribute.engines.
   """
 
@@ -92,8 +93,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         model has operations that only the second can pass, such as the loops of recurrent layers.
       deterministic: make products with the same vector bitwise equal.
       columns_per_pass: how many columns `matmat` takes through the data at once, which costs less a
-        column and as much more memory for activations; by default at most 32, fewer for large
-        models, and 1 for models with loops or branches, which don't pass several.
+        column, and memory for so many vectors (36 bytes a parameter); by default at most 32, fewer
+        for large models.
       cache_bytes: keep data sets up to this size in memory.
       strategy: a `tf.distribute.Strategy` whose replicas or workers share the batches; None for one
         device. See docs/cluster.md.
@@ -140,6 +141,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self._jit_compile = jit_compile
     self._blocks = self._check_blocks(recompute_blocks)
     self._agreed = False
+    self._columns_passes = {}
     self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
     n = sum(self._sizes)
     super().__init__(np.dtype(np.float64), (n, n))
@@ -215,7 +217,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         "loss": lambda: self._loss_pass,
         "gradient": lambda: self._gradient_pass,
         "product": lambda: self._product_pass,
-        "columns": lambda: self._products_pass,
+        "columns": self._columns_pass,
       }
     )
 
@@ -249,34 +251,53 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     result = self._run("product", self._product_pass, self._ratios, v)
     return self._checked(result, "product", self._product_pass, self._ratios, v)
 
-  def _matmat(self, x):
-    _check_operand(x)
-    # A few columns cost less one by one than filled up.
-    if 2 * x.shape[1] <= self.columns_per_pass or self.columns_per_pass == 1:
-      return np.stack([self._matvec(column) for column in x.T], axis=1)
-    parts = [
-      self._products(x[:, start : start + self.columns_per_pass])
-      for start in range(0, x.shape[1], self.columns_per_pass)
-    ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+  def products(self, vectors, *, per_pass=None):
+    """Returns the products with several vectors, in passes over the data that they share.
 
-  def _products(self, x):
-    """Returns H x for at most `columns_per_pass` columns, in one pass over the data."""
-    k, count = x.shape[1], self.columns_per_pass
-    # Fewer columns than usual are filled up with zeros, so that nothing is traced again.
+    Args:
+      vectors: (k, n).
+      per_pass: how many share a pass; by default `columns_per_pass`. Where `stacked`, rounding
+        depends on it and on nothing else; otherwise products are bitwise those of single vectors.
+
+    Returns:
+      (k, n) float64.
+
+    Raises:
+      TypeError, ValueError: for bad vectors, or products that are not finite.
+    """
+    per_pass = self.columns_per_pass if per_pass is None else per_pass
+    checks.check_count("per_pass", per_pass)
+    vectors = np.asarray(vectors)
+    _check_operand(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] != self.shape[0]:
+      raise ValueError(f"vectors: expected shape (k, {self.shape[0]}), got {vectors.shape}")
+    result = np.empty(vectors.shape)
+    for start in range(0, len(vectors), per_pass):
+      self._products(vectors[start : start + per_pass], per_pass, result[start : start + per_pass])
+    return result
+
+  def _matmat(self, x):
+    # A few columns cost less one by one than filled up.
+    if self.stacked and 2 * x.shape[1] <= self.columns_per_pass or self.columns_per_pass == 1:
+      return np.stack([self._matvec(column) for column in x.T], axis=1)
+    return self.products(x.T).T
+
+  def _products(self, vectors, count, out):
+    """Writes H v of at most `count` vectors, by one pass over the data."""
+    k = len(vectors)
+    # Fewer than usual are filled up with zeros, so that nothing is traced again.
     v = np.zeros((count, self.shape[0]))
-    v[:k] = x.T
-    flat = self._run("product", self._products_pass, self._ratios, tf.convert_to_tensor(v))
-    result = np.empty((self.shape[0], k))
+    v[:k] = vectors
+    data_pass = self._columns_pass(count)
+    flat = self._run("product", data_pass, self._ratios, tf.convert_to_tensor(v), tf.constant(k))
     start = 0
     for size in self._sizes:
       block = flat[start * count : (start + size) * count].reshape(count, size)
-      np.divide(block[:k].T, self._weights[0], out=result[start : start + size])
+      np.divide(block[:k], self._weights[0], out=out[:, start : start + size])
       start += size
-    if not np.isfinite(result.sum()):
-      for column in x.T:
-        self._matvec(column)  # names the batch and the variable
-    return result
+    if not np.isfinite(out.sum()):
+      for vector in vectors:
+        self._matvec(vector)  # names the batch and the variable
 
   def _adjoint(self):
     return self
@@ -311,21 +332,26 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return mode
 
   def _choose_columns(self, count):
-    graphs = self._loss_pass.graphs
-    if self._blocks or any(second_order.has_control_flow(g) for g in graphs):
-      if count not in (None, 1):
-        raise ValueError(
-          "columns_per_pass: expected 1 with recomputed blocks, or for a model with loops or "
-          f"branches, got {count}"
-        )
-      return 1
     if count is None:
-      # A rough bound, not measured: four tensors of a product for each that the loss has, once a
-      # column.
-      size = max(8 * self.shape[0], 4 * max(self._loss_pass.bytes))
+      # Of several vectors there are: themselves and the products in float64, three times each on
+      # the way, and both in the model's type.
+      size = 36 * self.shape[0] + (self.stacked and self._activation_bytes)
       count = max(1, min(32, 2**30 // size))
     checks.check_count("columns_per_pass", count)
     return count
+
+  @property
+  def _activation_bytes(self):
+    # A rough bound, not measured: four tensors of a product for each that the loss has.
+    return 4 * max(self._loss_pass.bytes)
+
+  @functools.cached_property
+  def stacked(self):
+    # Where tensors are larger than caches, operations on stacked ones are slower: 1.5 times for a
+    # small residual network, while they are 1.5 times faster for a small dense one. The rule is
+    # fixed, not timed, since rounding depends on it.
+    loops = any(second_order.has_control_flow(g) for g in self._loss_pass.graphs)
+    return not self._blocks and not loops and self._activation_bytes <= 2**26
 
   # Passes -----------------------------------------------------------------------------------
 
@@ -360,21 +386,28 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   @functools.cached_property
   def _product_pass(self):
-    if self._blocks:
-      function = products.batch_product_by_blocks(self.objective, self._blocks)
-    else:
-      function = products.batch_product(self.objective, self.mode)
-    return self._second_order_pass("product", function, self.shape[:1])
+    function = products.batch_product(self.objective, self.mode, blocks=self._blocks)
+    spec = tf.TensorSpec(self.shape[:1], tf.float64)
+    return self._second_order_pass("product", function, lambda r, v: [r, self._split(v)], spec)
 
-  @functools.cached_property
-  def _products_pass(self):
-    function = products.batch_products(self.objective, self.mode)
-    return self._second_order_pass("columns", function, (self.columns_per_pass, self.shape[0]))
+  def _columns_pass(self, count):
+    """Returns the pass that makes products of `count` vectors (count, n)."""
+    if count not in self._columns_passes:
+      function = products.batch_products(
+        self.objective, self.mode, blocks=self._blocks, stacked=self.stacked
+      )
+      self._columns_passes[count] = self._second_order_pass(
+        f"columns {count}",
+        function,
+        lambda r, v, used: [r, self._split(v), used],
+        tf.TensorSpec((count, self.shape[0]), tf.float64),
+        tf.TensorSpec((), tf.int32),
+      )
+    return self._columns_passes[count]
 
-  def _second_order_pass(self, name, function, shape):
-    spec = tf.TensorSpec(shape, tf.float64)
+  def _second_order_pass(self, name, function, prepare, *specs):
     try:
-      result = self._pass(name, function, lambda r, v: [r, self._split(v)], self._ratios_spec, spec)
+      result = self._pass(name, function, prepare, self._ratios_spec, *specs)
     except LookupError as e:
       raise second_order.explain(e, self._gradient_pass.graphs, self.objective.layers) from e
     except NotImplementedError as e:  # tf.recompute_grad says so itself

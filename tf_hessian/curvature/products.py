@@ -6,8 +6,11 @@ be divided by the weight of the first once everything is summed: c_t W_0 / W_t.
 """
 
 import contextlib
+import functools
 
 import tensorflow as tf
+
+from tf_hessian.curvature import linearize
 
 MODES = ("forward_over_backward", "backward_over_backward")
 
@@ -28,55 +31,112 @@ def batch_gradient(objective):
   def function(params, context, batch, seed, ratios):
     with tf.GradientTape() as tape:
       tape.watch(params)
-      loss = _combined(objective, params, context, batch, seed, ratios)
+      loss = _weighted(objective.terms(params, context, batch, seed), ratios)
     return _dense_gradient(tape, loss, params)
 
   return function
 
 
-def batch_product(objective, mode):
+def batch_product(objective, mode, *, blocks=None):
   """Returns (parameters, context, batch, seed, ratios, v) -> H_b v, like the parameters.
 
   Args:
     objective: an `Objective`.
-    mode: "forward_over_backward" differentiates the gradient along v by forward accumulation;
-      "backward_over_backward" differentiates its inner product with v.
+    mode: "forward_over_backward" differentiates the gradient along v; "backward_over_backward"
+      differentiates its inner product with v.
+    blocks: recompute the activations of so many blocks, forward over backward: only the tensors
+      that cross the cuts and their tangents along v are kept. Backward, each block is run once
+      more, from its inputs, when the gradient of its outputs is there. That costs one more forward
+      pass with tangents: 4/3 of the time.
   """
-  gradient = batch_gradient(objective)
+  prepare = _preparation(objective, mode, blocks)
 
-  def forward_over_backward(params, context, batch, seed, ratios, v):
+  def function(params, context, batch, seed, ratios, v):
+    return prepare(params, context, batch, seed, ratios)(v)
+
+  return function
+
+
+def batch_products(objective, mode, *, blocks=None, stacked=False):
+  """Returns (parameters, context, batch, seed, ratios, V, used) -> H_b V.
+
+  The columns are the first dimension of each tensor of V and of the result. What does not depend on
+  them is computed once, where the model allows it: see `linearize`.
+
+  Args:
+    objective, mode, blocks: see `batch_product`.
+    stacked: compute all columns by one set of operations on stacked tensors: faster where tensors
+      are small. Otherwise the first `used` are computed one after the other by a loop around what
+      depends on them, and the others are zero; memory is that of one column but for the vectors
+      themselves, and so are the bits.
+  """
+  prepare = _preparation(objective, mode, blocks)
+
+  def function(params, context, batch, seed, ratios, columns, used):
+    product = prepare(params, context, batch, seed, ratios)
+    if stacked:
+      return list(tf.vectorized_map(lambda v: tuple(product(list(v))), tuple(columns)))
+    return _one_by_one(product, params, columns, used)
+
+  return function
+
+
+def _one_by_one(product, params, columns, used):
+  count = columns[0].shape[0]
+  arrays = [tf.TensorArray(p.dtype, count, element_shape=p.shape) for p in params]
+
+  def body(i, arrays):
+    values = product([tf.gather(c, i) for c in columns])
+    return i + 1, [a.write(i, x) for a, x in zip(arrays, values, strict=True)]
+
+  start = (tf.zeros((), tf.int32), arrays)
+  _, arrays = tf.while_loop(lambda i, _: i < used, body, start, parallel_iterations=1)
+  return [
+    tf.ensure_shape(a.stack(), [count, *p.shape]) for a, p in zip(arrays, params, strict=True)
+  ]
+
+
+def _preparation(objective, mode, blocks):
+  """Returns (parameters, context, batch, seed, ratios) -> v -> H_b v."""
+  if blocks:
+    pieces = objective.pieces(blocks)
+    return lambda *arguments: functools.partial(_by_blocks, pieces, *arguments)
+  return functools.partial(_PREPARATIONS[mode], batch_gradient(objective))
+
+
+def _forward_over_backward(gradient, params, *batch):
+  """Returns v -> H_b v; what does not depend on v is computed outside of it."""
+  if not tf.executing_eagerly():
+    derivative = linearize.Linearization(gradient(params, *batch), params)
+    if derivative.obstacle is None:
+      return lambda v: _dense(derivative(v), params)
+
+  def product(v):
     with tf.autodiff.ForwardAccumulator(params, v) as accumulator:
-      grads = gradient(params, context, batch, seed, ratios)
+      grads = gradient(params, *batch)
     tangents = accumulator.jvp(grads, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return _dense(tangents, params)
 
-  def backward_over_backward(params, context, batch, seed, ratios, v):
+  return product
+
+
+def _backward_over_backward(gradient, params, *batch):
+  """Returns v -> H_b v, which computes all anew."""
+
+  def product(v):
     with tf.GradientTape() as tape:
       tape.watch(params)
-      grads = gradient(params, context, batch, seed, ratios)
+      grads = gradient(params, *batch)
     # output_gradients= gives the inner product with v without making it.
     return _dense_gradient(tape, grads, params, output_gradients=v)
 
-  return {
-    "forward_over_backward": forward_over_backward,
-    "backward_over_backward": backward_over_backward,
-  }[mode]
+  return product
 
 
-def batch_products(objective, mode):
-  """Returns (parameters, context, batch, seed, ratios, V) -> H_b V.
-
-  The columns are the first dimension of each tensor of V and of the result. The products are one
-  vectorized call, in which everything that does not depend on V is computed once.
-  """
-  product = batch_product(objective, mode)
-
-  def function(params, context, batch, seed, ratios, columns):
-    return tf.vectorized_map(
-      lambda v: product(params, context, batch, seed, ratios, list(v)), tuple(columns)
-    )
-
-  return function
+_PREPARATIONS = {
+  "forward_over_backward": _forward_over_backward,
+  "backward_over_backward": _backward_over_backward,
+}
 
 
 def batch_gradient_by_blocks(objective, count):
@@ -85,21 +145,6 @@ def batch_gradient_by_blocks(objective, count):
 
   def function(params, context, batch, seed, ratios):
     return _by_blocks(pieces, params, context, batch, seed, ratios, None)
-
-  return function
-
-
-def batch_product_by_blocks(objective, count):
-  """Does what `batch_product` does, forward over backward, recomputing activations by blocks.
-
-  Forward, only the tensors that cross the cuts and their tangents along v are kept. Backward, each
-  block is run once more, from its inputs, when the gradient of its outputs is there. That costs one
-  more forward pass with tangents: 4/3 of the time.
-  """
-  pieces = objective.pieces(count)
-
-  def function(params, context, batch, seed, ratios, v):
-    return _by_blocks(pieces, params, context, batch, seed, ratios, v)
 
   return function
 
@@ -185,10 +230,6 @@ def _zeros(tensors):
 
 def _total(values, like):
   return sum((tf.cast(tf.reduce_sum(x), like.dtype) for x in values), tf.zeros_like(like))
-
-
-def _combined(objective, params, context, batch, seed, ratios):
-  return _weighted(objective.terms(params, context, batch, seed), ratios)
 
 
 def _weighted(terms, ratios):

@@ -103,7 +103,8 @@ class Workers:
     """On the others: runs the chief's passes until it has finished.
 
     Args:
-      passes: dict: name -> function that returns the pass, which is built when it is needed.
+      passes: dict: name -> function that returns the pass, which is built when it is needed; it is
+        given the number that follows the name in the pass's own, if one does.
 
     Returns:
       The bytes that the chief gave to `finish`.
@@ -120,7 +121,8 @@ class Workers:
       if number == _END:
         return self._end()
       try:
-        numbers[number]().join()
+        width, base = divmod(number, _WIDTH)
+        numbers[base](*([width] if width else [])).join()
       except tf.errors.OpError as e:  # the chief will find that this worker is gone
         raise ValueError(f"worker {self.rank}: a pass fails: {e.message}") from e
 
@@ -180,8 +182,13 @@ _LOST = (
 )
 
 
+_WIDTH = 2**48
+
+
 def _number(name):
-  return 1 + int.from_bytes(name.encode()[:6], "big")
+  """Returns the number of a pass: of the first letters of its name, and of a number after it."""
+  word, _, width = name.partition(" ")
+  return int.from_bytes(word.encode()[:6], "big") + _WIDTH * int(width or 0)
 
 
 class _WorkersPass:
