@@ -41,7 +41,7 @@ def breakdown_tolerance(n, precision=_EPS):
 
 
 class Lanczos:
-  """State of one Lanczos recurrence; `step` advances it.
+  """State of one Lanczos recurrence; `step` advances it, or `update` with a product.
 
   A multiple eigenvalue may get several nodes that agree to rounding, since rounding errors grow
   into further vectors of its eigenspace; weights and densities are not harmed.
@@ -143,24 +143,34 @@ class Lanczos:
       state.restore(saved)
     return state
 
-  def step(self, matvec, /):
-    """Takes one step.
+  @property
+  def vector(self):
+    """The vector (n,) float64 that H is to be multiplied by, read-only.
+
+    Raises:
+      ValueError: if the recurrence has ended.
+    """
+    self._check_running()
+    return _read_only(self.basis[self.num_steps])
+
+  def update(self, product, /):
+    """Takes one step, with the product of H and `vector` that was computed elsewhere.
+
+    Several recurrences can so advance in lock step, with one pass over the data for all products.
 
     Args:
-      matvec: product with H, (n,) float64 -> (n,) float64.
+      product: (n,), H times `vector`; it is copied.
 
     Returns:
       The new status. Breakdown, that is an invariant Krylov space, is a normal end.
 
     Raises:
-      ValueError: if the recurrence has ended, or the product has another shape or is not finite.
+      ValueError: if the recurrence has ended, or the product has another shape or is not finite;
+        the step can then be taken again.
     """
-    if self.status is not LanczosStatus.RUNNING:
-      raise ValueError(
-        f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
-      )
+    self._check_running()
     j = self.num_steps
-    w, length = checked_product(matvec, self.basis[j], f"product of step {j}")
+    w, length = checked_copy(product, self.basis.shape[1], f"product of step {j}")
     self.scale = max(self.scale, length)
 
     smallest = self._smallest_residual()
@@ -176,11 +186,25 @@ class Lanczos:
       np.divide(w, beta, out=self.basis[j + 1])
     return self.status
 
+  def step(self, matvec, /):
+    """Takes one step; see `update` for what it returns and raises.
+
+    Args:
+      matvec: product with H, (n,) float64 -> (n,) float64.
+    """
+    return self.update(matvec(self.vector))
+
   def run(self, matvec, /):
     """Takes all steps that are left; returns the final status."""
     while self.status is LanczosStatus.RUNNING:
       self.step(matvec)
     return self.status
+
+  def _check_running(self):
+    if self.status is not LanczosStatus.RUNNING:
+      raise ValueError(
+        f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
+      )
 
   def _smallest_residual(self):
     """Returns the length below which the residual of the step to come is rounding error."""
@@ -197,6 +221,32 @@ def _check_steps(steps, n):
     raise ValueError(f"steps: expected at most n = {n}, got {steps}")
 
 
+def _read_only(q):
+  """Returns a view of a row: a product that writes to its argument would corrupt the basis."""
+  view = q.view()
+  view.flags.writeable = False
+  return view
+
+
+def checked_copy(product, n, name, /):
+  """Returns a product, as (n,) float64 of its own, and its length.
+
+  Args:
+    product: H times a row of a basis.
+    n: length that is expected.
+    name: what errors call the product.
+
+  Raises:
+    ValueError: if the product has another shape, or is not finite.
+  """
+  w = np.array(product, dtype=np.float64)
+  checks.check_vector("product", w, n)
+  norm = float(np.linalg.norm(w))
+  if not np.isfinite(norm):
+    raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+  return w, norm
+
+
 def checked_product(matvec, q, name, /):
   """Returns the product with a row of a basis, (n,) float64 of its own, and its length.
 
@@ -208,14 +258,7 @@ def checked_product(matvec, q, name, /):
   Raises:
     ValueError: if the product has another shape, is not finite, or writes to its argument.
   """
-  view = q.view()
-  view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
-  w = np.array(matvec(view), dtype=np.float64)
-  checks.check_vector("product", w, q.size)
-  norm = float(np.linalg.norm(w))
-  if not np.isfinite(norm):
-    raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-  return w, norm
+  return checked_copy(matvec(_read_only(q)), q.size, name)
 
 
 def smallest_residual(tolerance, scale, previous, /):
