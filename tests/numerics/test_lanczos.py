@@ -405,6 +405,67 @@ def test_product_that_is_kept_by_its_maker_is_not_written_to():
   np.testing.assert_array_equal(product, np.arange(5.0))
 
 
+# Products from elsewhere.
+
+
+@pytest.mark.parametrize("eigenvalues", [BULK, np.repeat([1.0, 2.0], 50)], ids=["bulk", "ends"])
+def test_update_with_the_product_is_bitwise_a_step(symmetric, eigenvalues):
+  h = symmetric(eigenvalues)
+  lanczos = Lanczos.start(probe(0, 0, N), 12)
+  while lanczos.status is LanczosStatus.RUNNING:
+    lanczos.update(h @ lanczos.vector)
+  assert_same_state(lanczos, run(h, 12))
+
+
+def test_recurrences_in_lock_step_are_bitwise_those_one_by_one(symmetric):
+  h = symmetric(BULK)
+  together = [Lanczos.start(probe(0, draw, N), 6) for draw in range(3)]
+  for _ in range(6):
+    products = [h @ lanczos.vector for lanczos in together]
+    for lanczos, product in zip(together, products, strict=True):
+      lanczos.update(product)
+  for draw, lanczos in enumerate(together):
+    assert_same_state(lanczos, run(h, 6, draw))
+
+
+def test_vector_is_the_start_vector_and_then_the_newest():
+  lanczos = Lanczos.start(probe(0, 0, N), 6)
+  np.testing.assert_array_equal(lanczos.vector, probe(0, 0, N))
+  lanczos.step(times(BULK))
+  np.testing.assert_array_equal(lanczos.vector, lanczos.basis[1])
+
+
+def test_vector_is_read_only():
+  with pytest.raises(ValueError, match="read-only"):
+    Lanczos.start(probe(0, 0, N), 6).vector[0] = 1
+
+
+def test_update_does_not_write_to_the_product():
+  product = np.arange(5.0)
+  Lanczos.start(probe(0, 0, 5), 2).update(product)
+  np.testing.assert_array_equal(product, np.arange(5.0))
+
+
+def test_update_can_be_repeated_after_a_bad_product(symmetric):
+  h = symmetric(BULK)
+  lanczos = Lanczos.start(probe(0, 0, N), 6)
+  lanczos.step(times(h))
+  for bad in (np.zeros(N + 1), np.full(N, np.nan)):
+    with pytest.raises(ValueError, match="product"):
+      lanczos.update(bad)
+  lanczos.run(times(h))
+  assert_same_state(lanczos, run(h, 6))
+
+
+@pytest.mark.parametrize("eigenvalues", [BULK, np.ones(N)], ids=["complete", "invariant"])
+def test_neither_vector_nor_update_after_the_end(eigenvalues):
+  lanczos = run(eigenvalues, 4)
+  with pytest.raises(ValueError, match=f"ended after {lanczos.num_steps} steps"):
+    _ = lanczos.vector
+  with pytest.raises(ValueError, match=f"ended after {lanczos.num_steps} steps"):
+    lanczos.update(np.zeros(N))
+
+
 # State on disk.
 
 

@@ -3,8 +3,8 @@
 With rows q_0 .. q_{m-1} of Q and q_0 the start vector, H Q' = Q' T + beta_{m-1} q_m e_m', where T
 is tridiagonal with diagonal alpha and off-diagonal beta. T is what Algorithm 1 of the paper needs.
 
-New vectors are made orthogonal to all earlier ones by classical Gram-Schmidt, done twice, as
-matrix-vector products on the row-major basis. Without it an isolated eigenvalue that has converged
+New vectors are made orthogonal to all earlier ones by classical Gram-Schmidt, first to the last two
+and then to all; see `Basis.orthogonalize`. Without it an isolated eigenvalue that has converged
 comes back as copies of itself.
 """
 
@@ -12,17 +12,13 @@ import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks
+from tf_hessian.numerics.basis import MemoryBasis, as_basis
 from tf_hessian.numerics.results import LanczosStatus, RitzPairs
 
 # A small beta_{j-1} magnifies the rounding error of q_j, and with it that of the residual, by
 # scale / beta_{j-1}. The residual of a matrix of rank 2 was seen at 17 to 119 times the tolerance
 # for that reason; a larger factor would end runs on an outlier above a tiny bulk too early.
 _MAX_MAGNIFICATION = 100.0
-
-# A third pass is needed only when the second has still removed half of the vector, that is, when
-# the vector is all but contained in the space; three passes more than suffice then.
-_MAX_PASSES = 5
-
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -41,13 +37,14 @@ def breakdown_tolerance(n, precision=_EPS):
 
 
 class Lanczos:
-  """State of one Lanczos recurrence; `step` advances it.
+  """State of one Lanczos recurrence; `step` advances it, or `update` with a product.
 
   A multiple eigenvalue may get several nodes that agree to rounding, since rounding errors grow
   into further vectors of its eigenspace; weights and densities are not harmed.
 
   Attributes:
-    basis: (max_steps, n) float64, row-major; rows beyond the current one are unused.
+    basis: the array or `Basis` that was given; rows beyond the current one are unused.
+    vectors: the same as a `Basis`.
     alphas: (steps,) float64, diagonal of the tridiagonal matrix.
     betas: (steps,) float64; betas[j] is the length of the residual of step j, so betas[:-1] is the
       off-diagonal and betas[-1] enters the residual bounds.
@@ -56,24 +53,25 @@ class Lanczos:
   """
 
   def __init__(self, basis, /, *, tolerance=None):
-    """Begins a recurrence whose start vector, of length 1, is in `basis[0]`.
+    """Begins a recurrence whose start vector, of length 1, is row 0 of the basis.
 
     Args:
-      basis: (max_steps, n) float64, C order: memory or a `np.memmap`. It is written to.
+      basis: a `Basis`, or (max_steps, n) float64, C order: memory or a `np.memmap`. It is written
+        to.
       tolerance: residuals below `tolerance * scale`, or up to 100 times that after a small beta,
         end the recurrence; by default `breakdown_tolerance(n)`.
 
     Raises:
-      ValueError: if max_steps exceeds n, or basis[0] has not length 1.
-      TypeError: if the basis is not float64.
+      ValueError: if max_steps exceeds n, or row 0 has not length 1.
+      TypeError: if an array is not float64.
     """
-    if basis.dtype != np.float64:
-      raise TypeError(f"basis: expected float64, got {basis.dtype}")
-    max_steps, n = basis.shape
-    _check_steps(max_steps, n)
-    if not abs(np.linalg.norm(basis[0]) - 1) <= 1e-12:
-      raise ValueError(f"start vector: expected length 1, got {np.linalg.norm(basis[0])}")
     self.basis = basis
+    self.vectors = as_basis(basis)
+    n = self.vectors.n
+    _check_steps(self.vectors.steps, n)
+    length = np.linalg.norm(self.vectors.row(0))
+    if not abs(length - 1) <= max(1e-12, 2 * np.finfo(self.vectors.dtype).eps):
+      raise ValueError(f"start vector: expected length 1, got {length}")
     self.alphas = np.empty(0)
     self.betas = np.empty(0)
     self.scale = 0.0
@@ -109,13 +107,13 @@ class Lanczos:
       ValueError: if they do not fit each other or the basis.
     """
     alphas, betas = np.asarray(coefficients["alphas"]), np.asarray(coefficients["betas"])
-    if alphas.shape != betas.shape or alphas.ndim != 1 or alphas.size > len(self.basis):
+    if alphas.shape != betas.shape or alphas.ndim != 1 or alphas.size > self.vectors.steps:
       raise ValueError(
-        f"coefficients: expected two vectors of at most {len(self.basis)} entries, "
+        f"coefficients: expected two vectors of at most {self.vectors.steps} entries, "
         f"got {alphas.shape} and {betas.shape}"
       )
     status = LanczosStatus[str(coefficients["status"])]
-    if status is LanczosStatus.RUNNING and alphas.size == len(self.basis):
+    if status is LanczosStatus.RUNNING and alphas.size == self.vectors.steps:
       raise ValueError(
         f"coefficients: all {alphas.size} rows of the basis are used, and none is left"
       )
@@ -124,63 +122,92 @@ class Lanczos:
 
   def save(self, file, /):
     """Writes the used rows of the basis and the coefficients to a `.npz` file or file object."""
-    rows = min(self.num_steps + 1, len(self.basis))
+    rows = min(self.num_steps + 1, self.vectors.steps)
     np.savez(
       file,
-      capacity=len(self.basis),
+      capacity=self.vectors.steps,
       tolerance=self._tolerance,
-      basis=self.basis[:rows],
+      basis=np.array([self.vectors.row(j) for j in range(rows)], self.vectors.dtype),
       **self.coefficients(),
     )
 
   @classmethod
   def load(cls, file, /):
-    """Returns the recurrence that `save` wrote; its next steps are bitwise those of the saved."""
+    """Returns the recurrence that `save` wrote, in memory.
+
+    Its next steps are bitwise those of the saved one.
+    """
     with np.load(file, allow_pickle=False) as saved:
-      basis = np.empty((int(saved["capacity"]), saved["basis"].shape[1]))
-      basis[: len(saved["basis"])] = saved["basis"]
-      state = cls(basis, tolerance=float(saved["tolerance"]))
+      rows = saved["basis"]
+      basis = np.empty((int(saved["capacity"]), rows.shape[1]), rows.dtype)
+      basis[: len(rows)] = rows
+      plain = basis.dtype == np.float64
+      state = cls(basis if plain else MemoryBasis(basis), tolerance=float(saved["tolerance"]))
       state.restore(saved)
     return state
 
-  def step(self, matvec, /):
-    """Takes one step.
+  @property
+  def vector(self):
+    """The vector (n,) float64 that H is to be multiplied by, read-only.
+
+    Raises:
+      ValueError: if the recurrence has ended.
+    """
+    self._check_running()
+    return self.vectors.row(self.num_steps)
+
+  def update(self, product, /):
+    """Takes one step, with the product of H and `vector` that was computed elsewhere.
+
+    Several recurrences can so advance in lock step, with one pass over the data for all products.
 
     Args:
-      matvec: product with H, (n,) float64 -> (n,) float64.
+      product: (n,), H times `vector`; it is copied.
 
     Returns:
       The new status. Breakdown, that is an invariant Krylov space, is a normal end.
 
     Raises:
-      ValueError: if the recurrence has ended, or the product has another shape or is not finite.
+      ValueError: if the recurrence has ended, or the product has another shape or is not finite;
+        the step can then be taken again.
     """
-    if self.status is not LanczosStatus.RUNNING:
-      raise ValueError(
-        f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
-      )
+    self._check_running()
     j = self.num_steps
-    w, length = checked_product(matvec, self.basis[j], f"product of step {j}")
+    w, length = checked_copy(product, self.vectors.n, f"product of step {j}")
     self.scale = max(self.scale, length)
 
     smallest = self._smallest_residual()
-    overlaps, beta = orthogonalize(w, self.basis[: j + 1], smallest)
+    overlaps, beta = self.vectors.orthogonalize(w, j + 1, smallest, recent=2)
 
     self.alphas = np.append(self.alphas, overlaps[-1])
     self.betas = np.append(self.betas, beta)
     if beta <= smallest:
       self.status = LanczosStatus.INVARIANT
-    elif j + 1 == len(self.basis):
+    elif j + 1 == self.vectors.steps:
       self.status = LanczosStatus.COMPLETE
     else:
-      np.divide(w, beta, out=self.basis[j + 1])
+      self.vectors.store(j + 1, np.divide(w, beta, out=w))
     return self.status
+
+  def step(self, matvec, /):
+    """Takes one step; see `update` for what it returns and raises.
+
+    Args:
+      matvec: product with H, (n,) float64 -> (n,) float64.
+    """
+    return self.update(matvec(self.vector))
 
   def run(self, matvec, /):
     """Takes all steps that are left; returns the final status."""
     while self.status is LanczosStatus.RUNNING:
       self.step(matvec)
     return self.status
+
+  def _check_running(self):
+    if self.status is not LanczosStatus.RUNNING:
+      raise ValueError(
+        f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
+      )
 
   def _smallest_residual(self):
     """Returns the length below which the residual of the step to come is rounding error."""
@@ -197,6 +224,25 @@ def _check_steps(steps, n):
     raise ValueError(f"steps: expected at most n = {n}, got {steps}")
 
 
+def checked_copy(product, n, name, /):
+  """Returns a product, as (n,) float64 of its own, and its length.
+
+  Args:
+    product: H times a row of a basis.
+    n: length that is expected.
+    name: what errors call the product.
+
+  Raises:
+    ValueError: if the product has another shape, or is not finite.
+  """
+  w = np.array(product, dtype=np.float64)
+  checks.check_vector("product", w, n)
+  norm = float(np.linalg.norm(w))
+  if not np.isfinite(norm):
+    raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+  return w, norm
+
+
 def checked_product(matvec, q, name, /):
   """Returns the product with a row of a basis, (n,) float64 of its own, and its length.
 
@@ -210,12 +256,7 @@ def checked_product(matvec, q, name, /):
   """
   view = q.view()
   view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
-  w = np.array(matvec(view), dtype=np.float64)
-  checks.check_vector("product", w, q.size)
-  norm = float(np.linalg.norm(w))
-  if not np.isfinite(norm):
-    raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-  return w, norm
+  return checked_copy(matvec(view), q.size, name)
 
 
 def smallest_residual(tolerance, scale, previous, /):
@@ -228,28 +269,6 @@ def smallest_residual(tolerance, scale, previous, /):
   """
   magnification = scale / previous if previous else 1.0
   return tolerance * scale * min(max(magnification, 1.0), _MAX_MAGNIFICATION)
-
-
-def orthogonalize(w, basis, smallest, /):
-  """Makes a vector orthogonal to an orthonormal basis, in place.
-
-  Args:
-    w: (n,) float64, changed.
-    basis: (j, n) float64, orthonormal rows.
-    smallest: length below which what is left is rounding error.
-
-  Returns:
-    (overlaps (j,) with the rows, length of what is left).
-  """
-  overlaps, norm = np.zeros(len(basis)), np.inf
-  for i in range(_MAX_PASSES):
-    part = basis @ w
-    w -= part @ basis
-    overlaps += part
-    before, norm = norm, np.linalg.norm(w)
-    if norm <= smallest or (i >= 1 and norm > 0.5 * before):
-      break
-  return overlaps, float(norm)
 
 
 def ritz_pairs(lanczos, /, which=slice(None)):
@@ -266,5 +285,5 @@ def ritz_pairs(lanczos, /, which=slice(None)):
     raise ValueError("Ritz pairs: expected at least one Lanczos step, got none")
   values, s = scipy.linalg.eigh_tridiagonal(*lanczos.tridiagonal(), lapack_driver="stev")
   chosen = np.atleast_1d(np.arange(values.size)[which])
-  vectors = s[:, chosen].T @ lanczos.basis[: lanczos.num_steps]
+  vectors = lanczos.vectors.combine(s[:, chosen].T)
   return RitzPairs(values[chosen], vectors, np.abs(lanczos.betas[-1] * s[-1, chosen]))

@@ -1,0 +1,196 @@
+"""Which kind of basis is chosen, and how much memory a process is taken to have."""
+
+import resource
+
+import numpy as np
+import pytest
+
+from tf_hessian.experiments import basis_plan
+from tf_hessian.experiments.basis_plan import available_memory, free_disk, plan_basis
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.probes import probe
+
+GB = 10**9
+N, STEPS = 27_200_000, 90  # 19.6 GB in float64, and 9.8 GB in float32
+FLOAT32 = 2.0**-24
+
+
+@pytest.mark.parametrize(
+  "memory, disk, precision, expected",
+  [
+    (24 * GB, 0, 0.0, "memory"),
+    (24 * GB, 40 * GB, FLOAT32, "memory"),
+    (12 * GB, 40 * GB, 0.0, "disk"),
+    (12 * GB, 40 * GB, FLOAT32, "float32"),
+    (12 * GB, 12 * GB, 0.0, "float32"),
+    (6 * GB, 40 * GB, 0.0, "disk"),
+    (6 * GB, 40 * GB, FLOAT32, "float32_disk"),
+    (6 * GB, 12 * GB, 0.0, "float32_disk"),
+  ],
+)
+def test_kind_that_is_chosen(memory, disk, precision, expected):
+  plan = plan_basis(N, STEPS, memory=memory, disk=disk, precision=precision)
+  assert plan.kind == expected
+  assert plan.memory_bytes <= memory and plan.disk_bytes <= disk
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "float32", "float32_disk"])
+def test_kind_that_is_asked_for_is_taken(kind):
+  assert plan_basis(N, STEPS, kind=kind, memory=24 * GB, disk=40 * GB).kind == kind
+
+
+@pytest.mark.parametrize(
+  "kind, memory, disk",
+  [("memory", 12, 40), ("disk", 12, 12), ("float32", 8, 40), ("float32_disk", 8, 8)],
+)
+def test_kind_that_is_asked_for_and_has_no_room_is_refused(kind, memory, disk):
+  with pytest.raises(ValueError, match=f"no room .*: {kind} needs .*: let fewer draws"):
+    plan_basis(N, STEPS, kind=kind, memory=memory * GB, disk=disk * GB)
+
+
+def test_refusal_says_what_each_kind_needs_and_what_there_is():
+  with pytest.raises(ValueError) as error:
+    plan_basis(N, STEPS, 10, memory=8 * GB, disk=70 * GB)
+  message = str(error.value)
+  for part in ("90 steps of 10 draws", "disk needs", "196 GB of disk", "70 GB of disk:"):
+    assert part in message
+
+
+def test_draws_in_lock_step_have_a_basis_each():
+  one, ten = (plan_basis(10**6, STEPS, draws, memory=24 * GB) for draws in (1, 10))
+  assert ten.memory_bytes - 8 * 10**6 * 2 == 10 * (one.memory_bytes - 8 * 10**6 * 2)
+
+
+def test_one_draw_of_a_plan_too_large_for_ten_has_room():
+  with pytest.raises(ValueError):
+    plan_basis(N, STEPS, 10, memory=24 * GB)
+  assert plan_basis(N, STEPS, 1, memory=24 * GB).kind == "memory"
+
+
+def test_rest_of_the_memory_holds_blocks_of_the_file():
+  plan = plan_basis(N, STEPS, memory=6 * GB, disk=40 * GB)
+  assert plan.memory_bytes == 6 * GB
+  assert 4.5 * GB < plan.resident_bytes < 5.5 * GB
+
+
+def test_no_more_is_resident_than_the_file_has():
+  plan = plan_basis(5000, STEPS, kind="disk", memory=GB, disk=GB)
+  assert plan.resident_bytes == plan.disk_bytes
+
+
+def test_reason_names_what_was_passed_over_and_why():
+  reason = plan_basis(N, STEPS, memory=12 * GB, disk=40 * GB).reason
+  assert reason.startswith("disk needs") and "memory would need 20.5 GB" in reason
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "float32", "float32_disk"])
+def test_basis_of_a_plan_is_of_its_kind_and_runs(tmp_path, kind):
+  n = 5000
+  plan = plan_basis(n, 5, kind=kind, memory=GB, disk=GB)
+  basis = plan.open(tmp_path / "basis")
+  basis.store(0, probe(0, 0, n))
+  Lanczos(basis).run(lambda v: np.linspace(0, 1, n) * v)
+  assert (basis.steps, basis.n) == (5, n)
+  assert basis.dtype == (np.float32 if "float32" in kind else np.float64)
+  assert (tmp_path / "basis").exists() == ("disk" in kind)
+  basis.close()
+
+
+@pytest.mark.parametrize(
+  "name, arguments", [("n", (0, 9)), ("steps", (9, 0)), ("draws", (9, 9, 0))]
+)
+def test_counts_below_one_are_refused(name, arguments):
+  with pytest.raises(ValueError, match=f"{name}: expected an integer of at least 1"):
+    plan_basis(*arguments, memory=GB)
+
+
+def test_misspelt_kind_is_refused_with_the_nearest():
+  with pytest.raises(ValueError, match="kind: expected one of .*did you mean 'disk'"):
+    plan_basis(9, 9, kind="disc", memory=GB)
+
+
+# Memory.
+
+
+@pytest.fixture
+def machine(tmp_path):
+  """Returns a function that writes a machine's tables and returns what is left on it."""
+
+  def make(cgroup="", groups=None):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    (tmp_path / "proc/self/status").write_text("Name:\tpython\nVmSize:\t    1000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for name, content in (groups or {}).items():
+      path = tmp_path / "cgroup" / name
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(f"{content}\n")
+    return available_memory(proc=tmp_path / "proc", cgroups=tmp_path / "cgroup")
+
+  return make
+
+
+def version_2(folder, limit, current, inactive=0):
+  return {
+    f"{folder}memory.max": limit,
+    f"{folder}memory.current": current,
+    f"{folder}memory.stat": f"anon 5\ninactive_file {inactive}",
+  }
+
+
+def version_1(folder, limit, usage, inactive=0):
+  return {
+    f"memory/{folder}memory.limit_in_bytes": limit,
+    f"memory/{folder}memory.usage_in_bytes": usage,
+    f"memory/{folder}memory.stat": f"inactive_file 7\ntotal_inactive_file {inactive}",
+  }
+
+
+def test_machine_without_limits_has_what_the_kernel_says(machine):
+  assert machine() == 8000 * 1024
+
+
+@pytest.mark.parametrize("write, line", [(version_2, "0::/job"), (version_1, "4:memory:/job")])
+def test_control_group_leaves_its_limit_less_what_is_used(machine, write, line):
+  assert machine(line, write("job/", 5_000_000, 2_000_000, 300_000)) == 3_300_000
+
+
+@pytest.mark.parametrize("write, line", [(version_2, "0::/a/b"), (version_1, "4:cpu,memory:/a/b")])
+def test_group_around_a_control_group_counts_too(machine, write, line):
+  groups = write("a/b/", 5_000_000, 1_000_000) | write("a/", 3_000_000, 2_000_000)
+  assert machine(line, groups) == 1_000_000
+
+
+@pytest.mark.parametrize("write, line", [(version_2, "0::/host/x"), (version_1, "4:memory:/host")])
+def test_container_that_sees_only_its_own_group(machine, write, line):
+  assert machine(line, write("", 5_000_000, 2_000_000)) == 3_000_000
+
+
+def test_control_group_without_a_limit_is_no_limit(machine):
+  assert machine("0::/job", version_2("job/", "max", 2_000_000)) == 8000 * 1024
+
+
+def test_group_of_another_controller_is_no_limit(machine):
+  assert machine("3:cpuset:/job", version_1("job/", 5, 1)) == 8000 * 1024
+
+
+def test_exhausted_control_group_leaves_nothing(machine):
+  assert machine("0::/job", version_2("job/", 5_000_000, 6_000_000)) == 0
+
+
+def test_limit_of_the_address_space_counts(machine, monkeypatch):
+  monkeypatch.setattr(resource, "getrlimit", lambda _: (4000 * 1024, 4000 * 1024))
+  assert machine() == 3000 * 1024
+
+
+def test_this_machine_has_memory():
+  assert available_memory() > 0
+
+
+def test_budget_is_a_fraction_of_what_is_left(monkeypatch):
+  monkeypatch.setattr(basis_plan, "available_memory", lambda: GB)
+  assert "allowed are 0.7 GB" in plan_basis(9, 9).reason
+
+
+def test_disk_of_a_folder_to_be_made(tmp_path):
+  assert free_disk(tmp_path / "a" / "b") == pytest.approx(free_disk(tmp_path), rel=0.1)

@@ -1,0 +1,196 @@
+"""Where the Lanczos bases of a run have room: in memory or on disk, in float64 or float32."""
+
+import dataclasses
+import pathlib
+import resource
+import shutil
+
+import numpy as np
+
+from tf_hessian.numerics import checks
+from tf_hessian.numerics.basis import (
+  Basis,
+  DiskBasis,
+  MemoryBasis,
+  buffer_bytes,
+  file_bytes,
+)
+
+# Of the memory that is left; the rest is for the data and the model, which come later.
+_FRACTION = 0.7
+_FLOAT32 = 2.0**-24  # relative rounding error of products in float32
+
+# Kind -> (dtype, whether it is on disk), exact ones first.
+_KINDS = {
+  "memory": (np.float64, False),
+  "disk": (np.float64, True),
+  "float32": (np.float32, False),
+  "float32_disk": (np.float32, True),
+}
+KINDS = ("auto", *_KINDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class BasisPlan:
+  """Where the bases of draws in lock step live, and what they take."""
+
+  kind: str  # of KINDS, not "auto"
+  n: int
+  steps: int
+  draws: int  # bases at a time
+  memory_bytes: int  # of all of them with their buffers and vectors
+  disk_bytes: int  # of their files; 0 in memory
+  resident_bytes: int  # of each file, kept in memory too
+  reason: str
+
+  def open(self, path=None, /) -> Basis:
+    """Returns the basis of one draw, in the file `path` if the plan has files."""
+    dtype, on_disk = _KINDS[self.kind]
+    if not on_disk:
+      return MemoryBasis(np.empty((self.steps, self.n), dtype))
+    return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
+
+
+def plan_basis(n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precision=0.0):
+  """Chooses where the Lanczos bases of a run live.
+
+  Float64 in memory comes first. Where it has no room, rows in float32 come next if products are in
+  float32 anyway, since they cost less than those do; for products in float64, float64 on disk does.
+  A basis on disk has as much of it in memory as there is room for.
+
+  Args:
+    n: number of parameters.
+    steps: Lanczos steps of a draw.
+    draws: draws in lock step, each with a basis of its own.
+    kind: one of `KINDS`; another than "auto" is taken if it has room.
+    memory: bytes that may be used; by default 70 % of `available_memory()`.
+    disk: free bytes where the files would be, with those of files that are there already; 0 if
+      there is no place for them.
+    precision: relative rounding error of the products.
+
+  Returns:
+    A `BasisPlan`.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or if nothing has room; the message says what would.
+  """
+  for name, count in (("n", n), ("steps", steps), ("draws", draws)):
+    checks.check_count(name, count)
+  checks.check_choice("kind", kind, KINDS)
+  memory = int(_FRACTION * available_memory() if memory is None else memory)
+  order = [kind]
+  if kind == "auto":
+    rounded = precision >= _FLOAT32
+    order = sorted(_KINDS, key=_preference) if rounded else list(_KINDS)
+  needs = {k: _needs(k, n, steps, draws) for k in order}
+  for choice in order:
+    in_memory, on_disk = needs[choice]
+    if in_memory <= memory and on_disk <= disk:
+      return _plan(choice, n, steps, draws, memory, needs)
+  raise ValueError(
+    f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
+    + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
+    + f"; there are {_gb(memory)} of memory and {_gb(disk)} of disk: let fewer draws advance at a "
+    "time, take fewer steps, or give more memory or a folder on a larger disk"
+  )
+
+
+def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):
+  """Returns how many bytes this process can still take, by the machine and by its limits.
+
+  Those are control groups, of version 1 or 2, and the limit of its address space.
+
+  Args:
+    proc: where the kernel's tables are mounted.
+    cgroups: where control groups are.
+  """
+  proc = pathlib.Path(proc)
+  left = [_table(proc / "meminfo")["MemAvailable"]]
+  soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+  if soft != resource.RLIM_INFINITY:
+    left.append(soft - _table(proc / "self" / "status")["VmSize"])
+  for line in (proc / "self" / "cgroup").read_text().splitlines():
+    _, controllers, path = line.split(":", 2)
+    if not controllers:  # version 2
+      names = ("memory.max", "memory.current", "inactive_file")
+      left += _left_in_groups(pathlib.Path(cgroups), path, *names)
+    elif "memory" in controllers.split(","):
+      names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+      left += _left_in_groups(pathlib.Path(cgroups, "memory"), path, *names)
+  return max(0, min(left))
+
+
+def free_disk(path, /):
+  """Returns the free bytes of the disk of a folder that may not exist yet."""
+  path = pathlib.Path(path).absolute()
+  while not path.exists():
+    path = path.parent
+  return shutil.disk_usage(path).free
+
+
+def _preference(kind):
+  """Memory before disk, then float64 before float32, but no more bytes on disk than needed."""
+  return ("memory", "float32", "float32_disk", "disk").index(kind)
+
+
+def _needs(kind, n, steps, draws):
+  """Returns (bytes of memory, bytes of disk) that a kind needs at least."""
+  dtype, on_disk = _KINDS[kind]
+  # Of each draw its vector and its product; of the one that takes its step, a copy and a new row.
+  memory = 8 * n * (2 * draws + 2)
+  if kind != "memory":
+    memory += draws * buffer_bytes(steps, n, dtype, disk=on_disk)
+  if on_disk:
+    return memory, draws * file_bytes(steps, n, dtype)
+  return memory + draws * steps * n * np.dtype(dtype).itemsize, 0
+
+
+def _plan(kind, n, steps, draws, memory, needs):
+  """Returns the plan with a kind that has room, the rest of which is used for resident blocks."""
+  in_memory, on_disk = needs[kind]
+  resident = min((memory - in_memory) // draws, on_disk // draws) if on_disk else 0
+  earlier = list(needs)[: list(needs).index(kind)]
+  reason = f"{kind} needs {_words(in_memory, on_disk)}"
+  if resident:
+    reason += f", and keeps {_gb(draws * resident)} of the files in memory too"
+  for k in earlier:
+    reason += f"; {k} would need {_words(*needs[k])}"
+  reason += f"; allowed are {_gb(memory)} of memory"
+  total = in_memory + draws * resident
+  return BasisPlan(kind, n, steps, draws, total, on_disk, resident, reason)
+
+
+def _words(memory, disk):
+  return f"{_gb(memory)} of memory" + (f" and {_gb(disk)} of disk" if disk else "")
+
+
+def _gb(size):
+  return f"{size / 1e9:.3g} GB"
+
+
+def _table(path):
+  """Returns the sizes in a table of the kernel, name -> bytes."""
+  rows = (line.split() for line in path.read_text().splitlines())
+  return {r[0].rstrip(":"): 1024 * int(r[1]) for r in rows if len(r) == 3 and r[2] == "kB"}
+
+
+def _left_in_groups(root, path, limit, usage, cache):
+  """Returns what is left in a control group and in those around it that have a limit.
+
+  Within a container the path may be that of the host; the groups that are seen are taken then.
+  """
+  groups = [root / path.lstrip("/")]
+  groups += [p for p in groups[0].parents if p == root or root in p.parents]
+  left = []
+  for group in groups:
+    try:
+      text = (group / limit).read_text().strip()
+      if text == "max":
+        continue
+      used = int((group / usage).read_text())
+      rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+      # Pages of files that were not used of late are given back when memory is needed.
+      left.append(int(text) - used + next((int(r[1]) for r in rows if r[0] == cache), 0))
+    except FileNotFoundError:
+      continue
+  return left

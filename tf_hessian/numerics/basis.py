@@ -1,0 +1,424 @@
+"""Where the vectors of a Lanczos recurrence live: in memory or on disk, in float64 or float32.
+
+Arithmetic is float64 throughout. A basis in float32 takes half the bytes. Each vector is rounded
+once, when it is stored, and H is multiplied by the rounded vector. That disturbs the recurrence by
+at most 2^-24 |H| a step, less than products in float32 do. Rows are off unit length and off being
+orthogonal by up to 2^-24, and by about 1e-7 / sqrt(n) if their energy is spread over all entries.
+docs/design/basis.md has the measurements.
+
+Sums over columns are made of the same pieces in the same order whatever the kind, the number of
+threads and the place. So a basis in memory and one on disk of the same dtype give bitwise the same
+recurrence.
+"""
+
+import abc
+from concurrent import futures
+import errno
+import mmap
+import os
+import queue
+
+import numpy as np
+
+from tf_hessian.numerics import checks
+
+# Columns of a piece of arithmetic: one row of it stays in the cache while the others pass. Vectors
+# up to the second length are a single piece, for which BLAS with its own threads is faster.
+_PIECE = 2**13
+_SMALL = 2**14
+# Columns of what a thread works on at once, in memory and on disk. Reads from disk should be large.
+_MEMORY_BLOCK = 2**14
+_DISK_BLOCK = 2**16
+_PAGE = 4096  # reads and writes that bypass the page cache are of whole pages
+_MAX_THREADS = 4  # that few exhaust a memory's bandwidth
+
+# A further pass is needed only when the last has still removed half of the vector, that is, when
+# the vector is all but contained in the space; three passes more than suffice then.
+_MAX_PASSES = 5
+
+_DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
+
+
+class Basis(abc.ABC):
+  """The rows q_0 .. q_{steps - 1} of a recurrence, each of length n.
+
+  A kind says how rows are stored, and does all that runs over columns, in `_overlaps`, `_subtract`
+  and `combine`. So rows may be spread over processes, which reduce what the first two return.
+
+  Attributes:
+    steps: number of rows there is room for.
+    n: length of a row.
+    dtype: in which rows are stored, float64 or float32.
+  """
+
+  def __init__(self, steps, n, dtype):
+    checks.check_count("steps", steps)
+    checks.check_count("n", n)
+    self.steps, self.n, self.dtype = int(steps), int(n), np.dtype(dtype)
+    checks.check_choice("dtype", self.dtype, _DTYPES)
+
+  @property
+  def nbytes(self):
+    """Bytes of the rows."""
+    return self.steps * self.n * self.dtype.itemsize
+
+  @abc.abstractmethod
+  def row(self, j, /):
+    """Returns row j as stored, (n,) float64, read-only."""
+
+  @abc.abstractmethod
+  def store(self, j, vector, /):
+    """Stores a vector (n,) float64 as row j, rounded to `dtype`."""
+
+  @abc.abstractmethod
+  def combine(self, coefficients, /):
+    """Returns coefficients (k, j) times the first j rows, (k, n) float64."""
+
+  @abc.abstractmethod
+  def _overlaps(self, w, first, count):
+    """Returns the inner products of rows first .. count - 1 with w: (count - first,) float64."""
+
+  @abc.abstractmethod
+  def _subtract(self, w, part, first):
+    """Subtracts part (j,) times rows first .. first + j - 1 from w, in place; returns w' w."""
+
+  def flush(self):  # noqa: B027 - memory has nothing to do
+    """Waits until what is stored on disk is safe there."""
+
+  def close(self):  # noqa: B027 - nor has a plain array
+    """Gives back files and threads; the basis can't be used afterwards."""
+
+  def orthogonalize(self, w, count, smallest, /, *, recent=None):
+    """Makes a vector orthogonal to the first rows, in place, by classical Gram-Schmidt.
+
+    A pass is trusted if it leaves more than half of what it was given; otherwise another follows.
+    The first pass is never trusted. With `recent`, it takes the last rows alone: the product with
+    the last row of a Lanczos recurrence lies in the span of the last two and of the new direction,
+    up to rounding and to the asymmetry of products. That saves one of two readings of the basis,
+    and the pass over all rows is judged in the same way. Each pass over all rows reads them twice.
+
+    Args:
+      w: (n,) float64, changed.
+      count: number of rows in use, which are orthonormal.
+      smallest: length below which what is left is rounding error.
+      recent: number of rows of the first pass; all if None.
+
+    Returns:
+      (overlaps (count,) with the rows, length of what is left).
+    """
+    overlaps, norm = np.zeros(count), np.inf
+    first = 0 if recent is None else max(count - recent, 0)
+    for i in range(_MAX_PASSES):
+      part = self._overlaps(w, first, count)
+      before, norm = norm, float(np.sqrt(self._subtract(w, part, first)))
+      overlaps[first:] += part
+      if norm <= smallest or (i >= 1 and norm > 0.5 * before):
+        break
+      first = 0
+    return overlaps, norm
+
+
+class _LocalBasis(Basis):
+  """A basis of this process. Threads work on blocks of its columns."""
+
+  def __init__(self, steps, n, dtype, columns):
+    super().__init__(steps, n, dtype)
+    self._columns = columns
+    self._spans = [slice(s, min(s + columns, self.n)) for s in range(0, self.n, columns)]
+    self._piece = self.n if self.n <= _SMALL else _PIECE
+    self._pool = None
+    self._scratch = None  # queue of what a thread needs for itself
+
+  @abc.abstractmethod
+  def _stored(self, i, first, count, scratch):
+    """Returns rows first .. count - 1 of block i in `dtype`, (count - first, columns)."""
+
+  def _new_scratch(self):
+    """Returns what a thread needs for itself, ending in a piece for rows in float64."""
+    if self.dtype == np.float64:
+      return (None,)
+    return (np.empty((self.steps, self._piece)),)
+
+  def _map(self, function):
+    """Returns function(i, scratch) of each block i, in order."""
+    if self._scratch is None:
+      threads = min(num_threads(), len(self._spans))
+      self._scratch = queue.SimpleQueue()
+      for _ in range(threads):
+        self._scratch.put(self._new_scratch())
+      if threads > 1:
+        self._pool = futures.ThreadPoolExecutor(threads)
+
+    def task(i):
+      scratch = self._scratch.get()
+      try:
+        return function(i, scratch)
+      finally:
+        self._scratch.put(scratch)
+
+    return list((self._pool.map if self._pool else map)(task, range(len(self._spans))))
+
+  def _pieces(self, i, first, count, scratch):
+    """Yields (columns, rows first .. count - 1 of them as float64) of block i."""
+    stored, converted = self._stored(i, first, count, scratch), scratch[-1]
+    for start in range(0, stored.shape[1], self._piece):
+      piece = stored[:, start : start + self._piece]
+      if converted is not None:
+        rows = converted[: len(piece), : piece.shape[1]]
+        np.copyto(rows, piece)
+        piece = rows
+      begin = self._spans[i].start + start
+      yield slice(begin, begin + piece.shape[1]), piece
+
+  def _overlaps(self, w, first, count):
+    # Not by BLAS beyond small ones, whose threads would wait for each other.
+    dot = np.matmul if self.n <= _SMALL else np.vecdot
+
+    def task(i, scratch):
+      return [dot(piece, w[columns]) for columns, piece in self._pieces(i, first, count, scratch)]
+
+    result = np.zeros(count - first)
+    for parts in self._map(task):
+      for part in parts:  # in the order of the columns, whatever the blocks
+        result += part
+    return result
+
+  def _subtract(self, w, part, first):
+    def task(i, scratch):
+      squares = []
+      for columns, piece in self._pieces(i, first, first + len(part), scratch):
+        x = w[columns]
+        x -= part @ piece if self.n <= _SMALL else np.einsum("i,ij->j", part, piece)
+        squares.append(x @ x)
+      return squares
+
+    return sum(square for squares in self._map(task) for square in squares)
+
+  def combine(self, coefficients, /):
+    result = np.empty((len(coefficients), self.n))
+
+    def task(i, scratch):
+      for columns, piece in self._pieces(i, 0, coefficients.shape[1], scratch):
+        result[:, columns] = coefficients @ piece
+
+    self._map(task)
+    return result
+
+  def close(self):
+    if self._pool is not None:
+      self._pool.shutdown()
+    self._pool = self._scratch = None
+
+
+class MemoryBasis(_LocalBasis):
+  """A basis in an array of the caller: memory, or a `np.memmap`.
+
+  Args:
+    array: (steps, n) float64 or float32, C order. It is written to.
+
+  Raises:
+    ValueError: for another shape or dtype.
+  """
+
+  def __init__(self, array, /):
+    if np.ndim(array) != 2:
+      raise ValueError(f"basis: expected shape (steps, n), got {np.shape(array)}")
+    super().__init__(*array.shape, array.dtype, _MEMORY_BLOCK)
+    self._given = array
+    self._array = np.asarray(array)
+
+  def row(self, j, /):
+    return _read_only(self._array[j].astype(np.float64, copy=False))
+
+  def store(self, j, vector, /):
+    self._array[j] = vector
+
+  def flush(self):
+    if isinstance(self._given, np.memmap):
+      self._given.flush()
+
+  def _stored(self, i, first, count, _):
+    return self._array[first:count, self._spans[i]]
+
+
+class DiskBasis(_LocalBasis):
+  """A basis in a file, of which each thread has one block in memory at a time.
+
+  The file holds the blocks one after the other, each with its rows one after the other, so that
+  what a pass needs of a block is one piece. Where the system can, reads and writes bypass its page
+  cache, which would only be filled with what is not read again soon. The process needs
+  `buffer_bytes` beside a few vectors of length n.
+
+  A file that is there already is opened with what it holds, to go on from; whether that is right
+  is for the caller to know, such as by checksums of `row`.
+
+  Args:
+    path: the file; made, with room for all rows, if needed.
+    steps: number of rows.
+    n: length of a row.
+    dtype: float64 or float32.
+    resident_bytes: so much of the file, in whole blocks, is kept in memory too, and not read again.
+
+  Raises:
+    OSError: if the file can't be written or there is no room for it.
+  """
+
+  def __init__(self, path, steps, n, /, *, dtype=np.float64, resident_bytes=0):
+    super().__init__(steps, n, dtype, _disk_columns(n))
+    self.path = os.fspath(path)
+    self._row_bytes = self._columns * self.dtype.itemsize
+    self._file = _open(self.path, file_bytes(self.steps, self.n, self.dtype))
+    count = min(int(resident_bytes) // (self.steps * self._row_bytes), len(self._spans))
+    self._resident = [_aligned((self.steps, self._columns), self.dtype) for _ in range(count)]
+    for i, block in enumerate(self._resident):
+      self._transfer(os.preadv, block, i, 0)
+
+  @property
+  def resident_bytes(self):
+    """Bytes of the file that are kept in memory."""
+    return len(self._resident) * self.steps * self._row_bytes
+
+  def row(self, j, /):
+    result = np.empty(self.n)
+
+    def task(i, scratch):
+      span = self._spans[i]
+      result[span] = self._stored(i, j, j + 1, scratch)[0]
+
+    self._map(task)
+    return _read_only(result)
+
+  def store(self, j, vector, /):
+    def task(i, scratch):
+      span, stored = self._spans[i], scratch[0][:1]
+      stored[0, : span.stop - span.start] = vector[span]
+      if i < len(self._resident):
+        self._resident[i][j] = stored[0]
+      self._transfer(os.pwritev, stored, i, j)
+
+    self._map(task)
+
+  def flush(self):
+    os.fsync(self._file)
+
+  def close(self):
+    super().close()
+    if self._file is not None:
+      os.close(self._file)
+    self._file, self._resident = None, []
+
+  def _new_scratch(self):
+    return (_aligned((self.steps, self._columns), self.dtype), *super()._new_scratch())
+
+  def _stored(self, i, first, count, scratch):
+    if i < len(self._resident):
+      rows = self._resident[i][first:count]
+    else:
+      rows = scratch[0][: count - first]
+      self._transfer(os.preadv, rows, i, first)
+    return rows[:, : self._spans[i].stop - self._spans[i].start]
+
+  def _transfer(self, call, rows, i, first):
+    """Reads or writes rows first .. first + j - 1 of block i, those of an array (j, columns)."""
+    view = memoryview(rows).cast("B")
+    place, done = (i * self.steps + first) * self._row_bytes, 0
+    while done < len(view):
+      try:
+        moved = call(self._file, [view[done:]], place + done)
+      except OSError as e:
+        raise OSError(e.errno, f"{self.path}: {os.strerror(e.errno)}") from e
+      if not moved:
+        raise OSError(errno.EIO, f"{self.path}: the file has become shorter during the run")
+      done += moved
+
+
+def as_basis(basis, /):
+  """Returns a `Basis`, that of a plain array if one is given.
+
+  Raises:
+    TypeError: if an array is not float64: rounding of vectors has to be asked for.
+  """
+  if isinstance(basis, Basis):
+    return basis
+  if basis.dtype != np.float64:
+    raise TypeError(f"basis: expected float64, got {basis.dtype}")
+  return MemoryBasis(basis)
+
+
+def file_bytes(steps, n, dtype, /):
+  """Returns the size of the file of a `DiskBasis`: its rows, in whole blocks."""
+  columns = _disk_columns(n)
+  return -(-n // columns) * columns * steps * np.dtype(dtype).itemsize
+
+
+def buffer_bytes(steps, n, dtype, /, *, disk):
+  """Returns what a basis needs in memory for its threads to read and convert rows."""
+  columns = _disk_columns(n) if disk else _MEMORY_BLOCK
+  entries = disk * columns * np.dtype(dtype).itemsize
+  if np.dtype(dtype) != np.float64:
+    entries += 8 * (n if n <= _SMALL else _PIECE)
+  return min(num_threads(), -(-n // columns)) * steps * entries
+
+
+def num_threads():
+  """Returns how many threads work on a basis: two at least, so that one can wait for the disk."""
+  return max(2, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
+
+
+def orthogonalize(w, basis, smallest, /):
+  """Makes a vector orthogonal to all rows of a plain array; see `Basis.orthogonalize`.
+
+  Args:
+    w: (n,) float64, changed.
+    basis: (j, n) float64, orthonormal rows.
+    smallest: length below which what is left is rounding error.
+
+  Returns:
+    (overlaps (j,) with the rows, length of what is left).
+  """
+  if not len(basis):
+    return np.zeros(0), float(np.linalg.norm(w))
+  return as_basis(basis).orthogonalize(w, len(basis), smallest)
+
+
+def _disk_columns(n):
+  """Returns the columns of a block in a file: whole pages of either dtype, and whole pieces."""
+  blocks = -(-n // _DISK_BLOCK)
+  unit = _PIECE if n > _SMALL else _PAGE // 4
+  return -(-n // (blocks * unit)) * unit
+
+
+def _aligned(shape, dtype):
+  """Returns an array, not initialized, that begins at a page."""
+  size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+  return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+
+
+def _read_only(q):
+  """Returns a view of a row: a product that writes to its argument would corrupt the basis."""
+  view = q.view()
+  view.flags.writeable = False
+  return view
+
+
+def _open(path, size):
+  """Returns the descriptor of a file with room for so many bytes."""
+  try:
+    try:
+      file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_DIRECT", 0), 0o666)
+    except OSError as e:
+      if e.errno != errno.EINVAL:
+        raise
+      file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # this file system has no O_DIRECT
+    try:
+      os.posix_fallocate(file, 0, size)
+    except BaseException:
+      os.close(file)
+      raise
+  except OSError as e:
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+      raise OSError(
+        e.errno, f"{path}: no room for the Lanczos basis of {size / 2**30:.3g} GiB"
+      ) from e
+    raise OSError(e.errno, f"can't write {path}: {os.strerror(e.errno)}") from e
+  return file
