@@ -184,7 +184,7 @@ def test_run_interrupted_many_times_gives_the_same(matrix, counting, tmp_path):
 def test_wall_times_of_an_interrupted_draw_add_up(counting, tmp_path):
   with pytest.raises(RuntimeError):
     run(counting(4), workdir=tmp_path, draws=1)
-  with np.load(tmp_path / "step.npz") as step:
+  with np.load(tmp_path / "step_001.npz") as step:
     before = float(step["wall_time"])
   assert run(counting(), workdir=tmp_path, draws=1).wall_times[0] > before > 0
 
@@ -274,8 +274,8 @@ def test_result_is_written(counting, tmp_path):
 
 def test_finished_run_keeps_no_basis(counting, tmp_path):
   run(counting(), workdir=tmp_path)
-  assert not (tmp_path / "basis.f64").exists()
-  assert not (tmp_path / "step.npz").exists()
+  assert not (tmp_path / "basis_001").exists()
+  assert not (tmp_path / "step_001.npz").exists()
 
 
 # The model changes while it is measured.

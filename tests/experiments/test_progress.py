@@ -39,7 +39,7 @@ def screen(monkeypatch, caplog):
 def show(total, **options):
   with Progress(total, **options) as progress:
     for step in range(total - options.get("done", 0)):
-      progress.update(0, step + 1)
+      progress.advance(f"draw 0, step {step + 1}")
 
 
 def test_terminal_shows_a_bar(screen, caplog):

@@ -206,7 +206,7 @@ DAMAGE_IDS = ["truncated", "flipped", "other", "empty", "text", "zeros"]
 @pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
 def test_damaged_step_begins_the_draw_again(counting, half, expected, caplog, damage):
-  path = half / "step.npz"
+  path = half / "step_001.npz"
   path.write_bytes(damage(path.read_bytes()))
   assert_goes_on(counting(), half, expected, (DRAWS - 1) * STEPS)
   assert "draw 1 begins again" in caplog.text
@@ -225,7 +225,7 @@ def test_damaged_draw_is_computed_again(counting, half, expected, caplog, name, 
 
 
 @pytest.mark.usefixtures("closed")
-@pytest.mark.parametrize("name", ["step.npz", "draw_000.npz"])
+@pytest.mark.parametrize("name", ["step_001.npz", "draw_000.npz"])
 def test_flipped_byte_is_noticed_or_does_no_harm(half, name):
   path = half / name
   content = path.read_bytes()
@@ -250,7 +250,7 @@ def test_flipped_byte_is_noticed_or_does_no_harm(half, name):
 
 @pytest.mark.parametrize("row", [0, 2, 3])
 def test_damaged_basis_begins_the_draw_again(counting, half, expected, caplog, row):
-  path = half / "basis.f64"
+  path = half / "basis_001"
   content = bytearray(path.read_bytes())
   content[8 * (24 * row + 5)] ^= 1
   path.write_bytes(content)
@@ -259,7 +259,7 @@ def test_damaged_basis_begins_the_draw_again(counting, half, expected, caplog, r
 
 
 def test_rows_of_the_basis_that_do_not_count_do_no_harm(counting, half, expected, caplog):
-  path = half / "basis.f64"
+  path = half / "basis_001"
   content = bytearray(path.read_bytes())
   content[8 * 24 * 4 :] = b"\xff" * (8 * 24 * 2)
   path.write_bytes(content)
@@ -269,7 +269,7 @@ def test_rows_of_the_basis_that_do_not_count_do_no_harm(counting, half, expected
 
 @pytest.mark.parametrize("size", [None, 0, 8 * 24 * 2, 8 * 24 * 2 + 3])
 def test_short_or_lost_basis_begins_the_draw_again(counting, half, expected, caplog, size):
-  path = half / "basis.f64"
+  path = half / "basis_001"
   if size is None:
     path.unlink()
   else:
@@ -279,7 +279,7 @@ def test_short_or_lost_basis_begins_the_draw_again(counting, half, expected, cap
 
 
 def test_lost_step_begins_the_draw_again(counting, half, expected):
-  (half / "step.npz").unlink()
+  (half / "step_001.npz").unlink()
   assert_goes_on(counting(), half, expected, (DRAWS - 1) * STEPS)
 
 

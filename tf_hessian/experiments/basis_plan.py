@@ -14,6 +14,7 @@ from tf_hessian.numerics.basis import (
   MemoryBasis,
   buffer_bytes,
   file_bytes,
+  make_room,
 )
 
 # Of the memory that is left; the rest is for the data and the model, which come later.
@@ -30,6 +31,10 @@ _KINDS = {
 KINDS = ("auto", *_KINDS)
 
 
+class NoRoomError(ValueError):
+  """Bases fit neither into memory nor on the disk."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BasisPlan:
   """Where the bases of draws in lock step live, and what they take."""
@@ -44,10 +49,18 @@ class BasisPlan:
   reason: str
 
   def open(self, path=None, /) -> Basis:
-    """Returns the basis of one draw, in the file `path` if the plan has files."""
+    """Returns the basis of one draw, in a file if the plan has files or a path is given.
+
+    Raises:
+      OSError: if the file can't be written or there is no room for it.
+    """
     dtype, on_disk = _KINDS[self.kind]
+    shape = (self.steps, self.n)
+    if not on_disk and path is None:
+      return MemoryBasis(np.empty(shape, dtype))
     if not on_disk:
-      return MemoryBasis(np.empty((self.steps, self.n), dtype))
+      make_room(path, self.steps * self.n * np.dtype(dtype).itemsize)
+      return MemoryBasis(np.memmap(path, dtype, mode="r+", shape=shape))
     return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
 
 
@@ -72,12 +85,12 @@ def plan_basis(n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precis
     A `BasisPlan`.
 
   Raises:
-    TypeError, ValueError: for bad arguments, or if nothing has room; the message says what would.
+    TypeError, ValueError: for bad arguments, or (NoRoomError) if nothing has room; says what would.
   """
   for name, count in (("n", n), ("steps", steps), ("draws", draws)):
     checks.check_count(name, count)
   checks.check_choice("kind", kind, KINDS)
-  memory = int(_FRACTION * available_memory() if memory is None else memory)
+  memory = int(default_memory() if memory is None else memory)
   order = [kind]
   if kind == "auto":
     rounded = precision >= _FLOAT32
@@ -87,12 +100,17 @@ def plan_basis(n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precis
     in_memory, on_disk = needs[choice]
     if in_memory <= memory and on_disk <= disk:
       return _plan(choice, n, steps, draws, memory, needs)
-  raise ValueError(
+  raise NoRoomError(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
     + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
     + f"; there are {_gb(memory)} of memory and {_gb(disk)} of disk: let fewer draws advance at a "
     "time, take fewer steps, or give more memory or a folder on a larger disk"
   )
+
+
+def default_memory():
+  """Returns how many bytes bases may take if nothing is said: 70 % of what there is."""
+  return int(_FRACTION * available_memory())
 
 
 def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):

@@ -1,5 +1,6 @@
 """Algorithm 1 of the paper: k draws of m Lanczos steps on one matrix."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -14,13 +15,13 @@ from tf_hessian import files, spectrum
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.selfcheck import check_operator
 from tf_hessian.distribute import machine
-from tf_hessian.experiments import environment
+from tf_hessian.experiments import environment, run_folder
+from tf_hessian.experiments.basis_plan import KINDS
 from tf_hessian.experiments.leading import lead
+from tf_hessian.experiments.lock_step import Bases, LockStep, plan_layout
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
-from tf_hessian.numerics import checks, probes
-from tf_hessian.numerics.lanczos import Lanczos
-from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.numerics import checks, probes, quadrature, stopping
 
 _STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
 
@@ -45,6 +46,12 @@ def spectral_density(
   patience=600.0,
   jit_compile=False,
   recompute_blocks=None,
+  draws_per_pass=None,
+  target_error=None,
+  sigma_squared=1e-5,
+  relative=False,
+  basis="auto",
+  memory_budget=None,
   check=True,
   workdir=None,
   progress=True,
@@ -75,6 +82,16 @@ def spectral_density(
     patience: seconds.
     jit_compile: compile by XLA.
     recompute_blocks: for models that hardly fit into memory.
+    draws_per_pass: how many draws advance together, with one pass over the data for the products of
+      all. By default as many as fit into memory, if that is faster.
+    target_error: stop when the density is good enough. Draws are added, up to `num_draws`, until
+      the integral of the density's standard error is at most this; a draw's steps end, at
+      `lanczos_steps` at the latest, once the last ten have changed its density by less in L1.
+    sigma_squared: variance of the kernel of that density.
+    relative: see `Spectrum.density`.
+    basis: where the Lanczos vectors live: "memory", "disk", "float32", "float32_disk", or "auto",
+      which chooses by what there is room for; see docs/design/basis.md.
+    memory_budget: bytes that vectors may take; by default 70 % of what the process can have.
     check: first check that products and data repeat and that H is symmetric (three products).
     workdir: folder for the state after each step; a run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
@@ -90,6 +107,8 @@ def spectral_density(
   """
   checks.check_count("num_draws", num_draws)
   checks.check_count("lanczos_steps", lanczos_steps)
+  _check_machine(draws_per_pass, basis, memory_budget)
+  _target(target_error, sigma_squared, relative)
   operator = HessianOperator(
     model,
     loss,
@@ -113,6 +132,12 @@ def spectral_density(
     num_draws=num_draws,
     lanczos_steps=lanczos_steps,
     seed=seed,
+    draws_per_pass=draws_per_pass,
+    target_error=target_error,
+    sigma_squared=sigma_squared,
+    relative=relative,
+    basis=basis,
+    memory_budget=memory_budget,
     check=check,
     workdir=workdir,
     progress=progress,
@@ -127,6 +152,12 @@ def estimate_spectrum(
   lanczos_steps=90,
   seed=0,
   start=None,
+  draws_per_pass=None,
+  target_error=None,
+  sigma_squared=1e-5,
+  relative=False,
+  basis="auto",
+  memory_budget=None,
   check=True,
   workdir=None,
   progress=True,
@@ -145,6 +176,13 @@ def estimate_spectrum(
     seed: seed of the start vectors.
     start: "gradient" begins at the gradient of a `HessianOperator`'s mean loss, a vector (n,) at
       that; num_draws has to be 1. None for random vectors.
+    draws_per_pass: see `spectral_density`, also for the next five. Of operators that are no
+      `HessianOperator`, one by default.
+    target_error: L1 error.
+    sigma_squared: variance.
+    relative: whether that is relative.
+    basis: kind.
+    memory_budget: bytes.
     check: whether to check a `HessianOperator` first.
     workdir: folder for the state and the result, or None.
     progress: show progress.
@@ -169,9 +207,20 @@ def estimate_spectrum(
     logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
     lanczos_steps = n
   start = _check_start(start, operator, num_draws)
-  run = _Run(operator, num_draws, lanczos_steps, seed, start, check, progress)
+  _check_machine(draws_per_pass, basis, memory_budget)
+  run = _Run(
+    operator=operator,
+    num_draws=int(num_draws),
+    steps=lanczos_steps,
+    seed=seed,
+    start=start,
+    target=_target(target_error, sigma_squared, relative),
+    check=check and isinstance(operator, HessianOperator),
+    show=progress,
+  )
+  options = {"draws_per_pass": draws_per_pass, "basis": basis, "memory": memory_budget}
   if not isinstance(operator, HessianOperator):
-    return _measure(run, workdir, config)
+    return _measure(run, options, workdir, config)
   operator.agree(
     **environment.identity(),
     config=config,
@@ -179,37 +228,59 @@ def estimate_spectrum(
     lanczos_steps=lanczos_steps,
     seed=seed,
     start=_start_name(start),
+    target=run.target and dataclasses.asdict(run.target),
     point=_digest(operator),
   )
-  return lead(operator, lambda: _measure(run, workdir, config), _to_bytes, _from_bytes)
+  return lead(operator, lambda: _measure(run, options, workdir, config), _to_bytes, _from_bytes)
 
 
-def _measure(run, workdir, config):
+def _check_machine(draws_per_pass, basis, memory_budget):
+  if draws_per_pass is not None:
+    checks.check_count("draws_per_pass", draws_per_pass)
+  checks.check_choice("basis", basis, KINDS)
+  if memory_budget is not None:
+    checks.check_positive("memory_budget", memory_budget)
+
+
+def _target(error, sigma_squared, relative):
+  return None if error is None else stopping.Target(error, sigma_squared, relative)
+
+
+def _measure(run, options, workdir, config):
   """Does the draws of a run, in a folder if there is one; returns the `Spectrum`."""
-  operator, n = run.operator, run.operator.shape[0]
+  operator = run.operator
   about = _describe(operator)
-  identity = {
-    "n": n,
-    "seed": run.seed,
+  layout = plan_layout(
+    operator,
+    run.num_draws,
+    run.steps,
+    folder=workdir,
+    recorded={} if workdir is None else run_folder.recorded(workdir),
+    first=run.num_draws if run.target is None else stopping.FIRST_DRAWS,
+    **options,
+  )
+  settings = {
     "lanczos_steps": run.steps,
+    "start": _start_name(run.start),
+    "target": run.target and dataclasses.asdict(run.target),
+    **layout.description,
+  }
+  identity = {
+    "n": operator.shape[0],
+    "seed": run.seed,
     "point": _digest(operator) if isinstance(operator, HessianOperator) else None,
     "product": _product_digest(operator),
-    "start": _start_name(run.start),
+    **settings,
     **about,
   }
-  about = about | {
-    "lanczos_steps": run.steps,
-    "start": _start_name(run.start),
-    "config": config,
-    "machine": machine.settings(),
-  }
+  about = about | settings | {"config": config, "machine": machine.settings()}
   if workdir is None:
-    return run.result(run.draws(None), about)
-  with RunFolder(workdir, identity, steps=run.steps, n=n) as folder:
-    result = run.result(run.draws(folder), about)
+    return run.result(run.draws(layout, None), about)
+  with RunFolder(workdir, identity) as folder:
+    result = run.result(run.draws(layout, folder), about)
     result.save(folder.path / "spectrum.npz")
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
-    folder.clear_draw_in_progress()
+    folder.clear_all_in_progress()
   return result
 
 
@@ -269,72 +340,99 @@ def _from_bytes(content):
     return spectrum.load(path)
 
 
+@dataclasses.dataclass
 class _Run:
   """The draws of one run."""
 
-  def __init__(self, operator, num_draws, steps, seed, start, check, progress):
-    self.operator = operator
-    self.start = start
-    self._num_draws = num_draws
-    self.steps = steps
-    self.seed = seed
-    self._check = check and isinstance(operator, HessianOperator)
-    self._show = progress
-    self._loss = None
+  operator: scipy.sparse.linalg.LinearOperator
+  num_draws: int  # the most there may be, if there is a target
+  steps: int  # likewise
+  seed: int
+  start: object  # see `_check_start`
+  target: stopping.Target | None
+  check: bool
+  show: bool
+  loss: float | None = None
 
-  def draws(self, folder):
+  def draws(self, layout, folder):
     """Returns a list of (coefficients, wall time), computing what the folder does not have."""
-    finished = [folder and folder.load_draw(i) for i in range(self._num_draws)]
-    missing = [i for i, state in enumerate(finished) if not state]
-    shape = (self.steps, self.operator.shape[0])
-    if missing:  # first, since there may be no room
-      basis = folder.basis() if folder else np.empty(shape)
-    if isinstance(self.operator, HessianOperator):
-      if self._show:
-        logging.info("building the functions of a batch; a minute or more for deep networks")
-      self._loss = self.operator.loss()
-    if not missing:
-      logging.info("all %d draws were finished before", self._num_draws)
-      return finished
-    if self._check:
-      check_operator(self.operator, differences=False).raise_for_problems()
-    point = _digest(self.operator)
-    total = self._num_draws * self.steps
-    with Progress(total, done=total - len(missing) * self.steps, enabled=self._show) as progress:
-      for draw in missing:
-        coefficients, seconds = self._draw(draw, basis, folder, progress)
-        if _digest(self.operator) != point:
-          if folder:
-            folder.clear_draw_in_progress()
-          raise ValueError("the model's variables changed during the run; the draw is not kept")
-        if folder:
-          folder.save_draw(draw, coefficients, seconds)
-        finished[draw] = coefficients, seconds
-    return finished
+    finished = {}
+    for draw in range(self.num_draws) if folder else ():
+      state = folder.load_draw(draw)
+      if state:
+        finished[draw] = state
+    groups = layout.groups(self._missing(finished))
+    with Bases(layout.basis, folder) as bases:
+      if groups:  # first, since there may be no room
+        bases.open(groups[0])
+      self._prepare(groups)
+      if groups:
+        self._take(groups, finished, layout, folder, bases)
+      else:
+        logging.info("all %d draws were finished before", self._wanted(finished))
+    return [finished[draw] for draw in range(self._wanted(finished))]
 
-  def _draw(self, draw, basis, folder, progress):
-    resumed = folder and folder.load_step(draw, basis)
-    if resumed:
-      state = Lanczos(basis)
-      state.restore(resumed[0])
-      before = resumed[1]
-      progress.resume(state.num_steps)
-    else:
-      basis[0] = self._first(draw)
-      state = Lanczos(basis)
-      before = 0.0
-      if folder:
-        folder.save_step(draw, state, before)
+  def _prepare(self, groups):
+    """Looks at the operator before anything is computed with it."""
+    if isinstance(self.operator, HessianOperator):
+      if self.show:
+        logging.info("building the functions of a batch; a minute or more for deep networks")
+      self.loss = self.operator.loss()
+    if groups and self.check:
+      check_operator(self.operator, differences=False).raise_for_problems()
+
+  def _take(self, groups, finished, layout, folder, bases):
+    """Takes the steps of groups of draws, and of those that turn out to be needed after them."""
+    point = _digest(self.operator)
+    total = self.num_draws * self.steps
+    with Progress(total, done=len(finished) * self.steps, enabled=self.show) as progress:
+      lock_step = LockStep(
+        self.operator,
+        layout,
+        folder=folder,
+        first=self._first,
+        target=self.target,
+        progress=progress,
+        alone=self._seconds_alone(layout),
+      )
+      while groups:
+        for group in groups:
+          results = lock_step.run(group, bases.open(group))
+          if _digest(self.operator) != point:
+            if folder:
+              folder.clear_in_progress(group)
+            raise ValueError("the model's variables changed during the run; the draw is not kept")
+          for draw, (coefficients, seconds) in zip(group, results, strict=True):
+            if folder:
+              folder.save_draw(draw, coefficients, seconds)
+            finished[draw] = coefficients, seconds
+          bases.release(group)
+        groups = layout.groups(self._missing(finished))
+
+  def _seconds_alone(self, layout):
+    """Returns the seconds of a product, where it is not known whether sharing passes is faster."""
+    if not layout.chosen or layout.stacked or layout.per_pass == 1:
+      return None
+    v = probes.probe(0, _STREAM, self.operator.shape[0])
     begin = time.monotonic()
-    while state.status is LanczosStatus.RUNNING:
-      state.step(self.operator.matvec)
-      if folder:
-        folder.save_step(draw, state, before + time.monotonic() - begin)
-      ended = state.status is LanczosStatus.INVARIANT
-      progress.update(draw, state.num_steps, skipped=self.steps - state.num_steps if ended else 0)
-    if state.status is LanczosStatus.INVARIANT:
-      logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
-    return state.coefficients(), before + time.monotonic() - begin
+    self.operator.matvec(v)
+    return time.monotonic() - begin
+
+  def _wanted(self, finished):
+    """Returns how many draws there should be, by what the finished ones among the first tell."""
+    if self.target is None:
+      return self.num_draws
+    count = 0
+    while all(draw in finished for draw in range(count)):
+      rules = [_rule(finished[draw][0]) for draw in range(count)]
+      wanted = self.target.next_draws(rules, self.num_draws)
+      if wanted == count:
+        break
+      count = wanted
+    return count
+
+  def _missing(self, finished):
+    return [draw for draw in range(self._wanted(finished)) if draw not in finished]
 
   def _first(self, draw):
     """Returns the start vector of a draw, of length 1."""
@@ -349,6 +447,8 @@ class _Run:
   def result(self, draws, about):
     """Returns the `Spectrum` of finished draws."""
     operator = self.operator
+    if self.target is not None:
+      about = about | {"target": about["target"] | self._reached(draws)}
     return spectrum.Spectrum(
       diagonals=tuple(c["alphas"] for c, _ in draws),
       off_diagonals=tuple(c["betas"][:-1] for c, _ in draws),
@@ -358,12 +458,39 @@ class _Run:
       seed=self.seed if self.start is None else None,
       parameter_names=tuple(getattr(operator, "parameter_names", ())),
       parameter_shapes=tuple(getattr(operator, "parameter_shapes", ())),
-      loss=self._loss,
+      loss=self.loss,
       config=about,
       versions=environment.versions(),
       device=environment.device(),
       wall_times=np.array([seconds for _, seconds in draws]),
     )
+
+  def _reached(self, draws):
+    """Returns what became of the target, for records, and logs it."""
+    stderr = self.target.stderr([_rule(c) for c, _ in draws])
+    products = sum(len(c["alphas"]) for c, _ in draws)
+    usual = stopping.PAPER_DRAWS * stopping.PAPER_STEPS
+    reached = stderr <= self.target.error
+    logging.log(
+      logging.INFO if reached else logging.WARNING,
+      "target_error %g: %s with an L1 standard error of %.3g; %d draws, %d products, %d (%.0f %%) "
+      "%s than %d draws of %d steps",
+      self.target.error,
+      "reached" if reached else "not reached, allow more draws",
+      stderr,
+      len(draws),
+      products,
+      abs(usual - products),
+      100 * abs(usual - products) / usual,
+      "fewer" if products <= usual else "more",
+      stopping.PAPER_DRAWS,
+      stopping.PAPER_STEPS,
+    )
+    return {"stderr": stderr, "reached": reached, "products": products, "saved": usual - products}
+
+
+def _rule(coefficients):
+  return quadrature.gauss_quadrature(coefficients["alphas"], coefficients["betas"][:-1])
 
 
 def _describe(operator):

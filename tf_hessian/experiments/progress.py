@@ -10,7 +10,7 @@ _LOG_SECONDS = 30.0
 
 
 class Progress:
-  """Shows draw, step, seconds a product and time left.
+  """Shows draw, step, seconds a pass over the data and time left.
 
   Args:
     total: number of products of the whole run.
@@ -22,7 +22,7 @@ class Progress:
     self._total = total
     self._done = done
     self._begin = self._logged = time.monotonic()
-    self._made = 0
+    self._made = self._passes = 0
     self._log = enabled and not sys.stderr.isatty()
     self._bar = tqdm.tqdm(
       total=total,
@@ -37,23 +37,26 @@ class Progress:
     self._done += steps
     self._bar.update(steps)
 
-  def update(self, draw, step, *, skipped=0):
-    """Counts one more product: step `step` of draw `draw`, and `skipped` that are not needed."""
-    self.advance(f"draw {draw}, step {step}", skipped=skipped)
+  def advance(self, text, *, products=1, skipped=0):
+    """Counts one more pass.
 
-  def advance(self, text, *, skipped=0):
-    """Counts one more product, with a text that says where the run is."""
-    self._made += 1
-    self._done += 1 + skipped
-    self._bar.update(1 + skipped)
-    self._bar.set_description(text, refresh=False)
+    Args:
+      text: where the run is.
+      products: number of products that the pass has made.
+      skipped: number of products that turn out not to be needed.
+    """
+    self._passes += 1
+    self._made += products
+    self._done += products + skipped
     now = time.monotonic()
+    seconds = (now - self._begin) / self._passes
+    self._bar.set_description(f"{text}, {seconds:.3g} s a pass", refresh=False)
+    self._bar.update(products + skipped)
     if self._log and (now - self._logged > _LOG_SECONDS or self._done == self._total):
       self._logged = now
-      seconds = (now - self._begin) / self._made
-      left = seconds * (self._total - self._done)
+      left = (now - self._begin) / self._made * (self._total - self._done)
       logging.info(
-        "%s: %d of %d products, %.3g s each, %s left",
+        "%s: %d of %d products, %.3g s a pass, %s left",
         text,
         self._done,
         self._total,

@@ -2,15 +2,14 @@
 
   run.json      what the run is of; a run of something else is refused
   draw_NNN.npz  finished draws
-  basis.f64     Lanczos basis of the draw in progress, (steps, n) float64, mapped into memory
-  step.npz      its coefficients, with a checksum of each basis row that counts
+  basis_NNN     Lanczos basis of a draw in progress; `BasisPlan` says how it is laid out
+  step_NNN.npz  its coefficients, with a checksum of each basis row that counts
   lock          held while a process works here
 
 A row of the basis is written before the coefficients that make it count, and those are renamed into
 place, so that at any moment the files describe some finished step.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -24,7 +23,9 @@ import numpy as np
 from tf_hessian import files
 from tf_hessian.numerics.lanczos import Lanczos
 
-FORMAT_VERSION = 1
+# 1 had one draw in progress, and did not record the layout of its basis.
+FORMAT_VERSION = 2
+_SINCE_2 = ("basis", "draws_per_pass", "target")
 # A killed process loses nothing that was written; only a power failure may lose what was not forced
 # to the disk, which is done at most this often.
 _SYNC_SECONDS = 5.0
@@ -36,19 +37,16 @@ class RunFolder:
   Args:
     path: the folder; made if needed.
     identity: dict of plain values that say which run it is.
-    steps: Lanczos steps of a draw.
-    n: length of the vectors.
 
   Raises:
     ValueError: if the folder is another run's, of a newer format, or in use.
     OSError: if it can't be written or has not enough space, before anything is computed.
   """
 
-  def __init__(self, path, identity, /, *, steps, n):
+  def __init__(self, path, identity, /):
     self.path = pathlib.Path(path)
-    self._shape = (steps, n)
-    self._checksums = []
-    self._synced = 0.0
+    self._checksums = {}  # draw in progress -> list
+    self._synced = {}
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / "lock", "w")  # noqa: SIM115 - held until __exit__
@@ -86,6 +84,9 @@ class RunFolder:
       raise ValueError(f"{path}: damaged ({e}); use another folder, or delete this one") from e
     if version > FORMAT_VERSION:
       raise ValueError(f"{path}: it has format version {version}: install a newer tf_hessian")
+    found["format_version"] = FORMAT_VERSION
+    if version < 2:
+      found |= {key: identity.get(key) for key in _SINCE_2}
     differences = [
       f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} now"
       for key in sorted(found.keys() | identity.keys())
@@ -96,45 +97,42 @@ class RunFolder:
         f"{self.path}: it holds a run of something else ({'; '.join(differences)}); use another "
         "folder, or delete this one"
       )
+    if version < FORMAT_VERSION:
+      files.write_text(path, json.dumps(identity, indent=2))
 
-  def basis(self):
-    """Returns the (steps, n) float64 basis, mapped from disk, with room made for all of it."""
-    path = self.path / "basis.f64"
-    steps, n = self._shape
-    size = 8 * steps * n
-    try:
-      with open(path, "r+b" if path.exists() else "w+b") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as e:
-      if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(
-          e.errno, f"{self.path}: no room for the Lanczos basis of {size / 2**30:.3g} GiB"
-        ) from e
-      raise OSError(e.errno, f"can't write {path}: {os.strerror(e.errno)}") from e
-    return np.memmap(path, np.float64, mode="r+", shape=self._shape)
+  def basis_path(self, draw, /):
+    """Returns the file of the basis of a draw in progress."""
+    return self.path / f"basis_{draw:03d}"
 
   def save_step(self, draw, lanczos, wall_time, /):
     """Records the state of draw number `draw` after a step, or before the first."""
-    rows = min(lanczos.num_steps + 1, len(lanczos.basis))
+    basis = lanczos.vectors
+    rows = min(lanczos.num_steps + 1, basis.steps)
     if lanczos.num_steps == 0:
-      self._checksums = []
-    self._checksums += [zlib.crc32(row) for row in lanczos.basis[len(self._checksums) : rows]]
-    sync = time.monotonic() - self._synced > _SYNC_SECONDS
+      self._checksums[draw] = []
+    checksums = self._checksums[draw]
+    checksums += [zlib.crc32(basis.row(j)) for j in range(len(checksums), rows)]
+    sync = time.monotonic() - self._synced.get(draw, 0.0) > _SYNC_SECONDS
     if sync:
-      lanczos.basis.flush()
-      self._synced = time.monotonic()
-    with files.replacing(self.path / "step.npz", sync=sync) as file:
+      basis.flush()
+      self._synced[draw] = time.monotonic()
+    with files.replacing(self._step_path(draw), sync=sync) as file:
       np.savez(
         file,
         draw=draw,
-        checksums=np.array(self._checksums, np.uint32),
+        checksums=np.array(checksums, np.uint32),
         wall_time=wall_time,
         **lanczos.coefficients(),
       )
 
   def load_step(self, draw, basis, /):
-    """Returns (coefficients, wall time) of draw number `draw` if it was begun, else None."""
-    path = self.path / "step.npz"
+    """Returns (coefficients, wall time) of draw number `draw` if it was begun, else None.
+
+    Args:
+      draw: its number.
+      basis: its `Basis`, opened from `basis_path`.
+    """
+    path = self._step_path(draw)
     if not path.exists():
       return None
     try:
@@ -142,14 +140,14 @@ class RunFolder:
       if int(state["draw"]) != draw:
         return None
       checksums = state["checksums"].tolist()
-      if checksums != [zlib.crc32(row) for row in basis[: len(checksums)]]:
+      if checksums != [zlib.crc32(basis.row(j)) for j in range(len(checksums))]:
         raise ValueError("the basis is damaged")
       wall_time = float(state["wall_time"])
       Lanczos(basis).restore(state)
     except (OSError, ValueError, KeyError, TypeError) as e:
       logging.warning("%s: %s: draw %d begins again", path, e, draw)
       return None
-    self._checksums = checksums
+    self._checksums[draw] = checksums
     return state, wall_time
 
   def save_draw(self, draw, coefficients, wall_time, /):
@@ -172,13 +170,31 @@ class RunFolder:
       logging.warning("%s is damaged (%s): draw %d is computed again", path, reason, draw)
       return None
 
-  def clear_draw_in_progress(self):
-    """Removes the basis, once all draws are finished."""
-    for name in ("step.npz", "basis.f64"):
-      (self.path / name).unlink(missing_ok=True)
+  def clear_in_progress(self, draws, /):
+    """Removes the bases of draws that are finished, or are to begin again."""
+    for draw in draws:
+      for path in (self._step_path(draw), self.basis_path(draw)):
+        path.unlink(missing_ok=True)
+
+  def clear_all_in_progress(self):
+    """Removes all bases, once all draws are finished."""
+    for pattern in ("step*.npz", "basis*"):
+      for path in self.path.glob(pattern):
+        path.unlink()
+
+  def _step_path(self, draw):
+    return self.path / f"step_{draw:03d}.npz"
 
   def _draw_path(self, draw):
     return self.path / f"draw_{draw:03d}.npz"
+
+
+def recorded(path, /):
+  """Returns what run.json of a folder says: a dict, empty if there is none that can be read."""
+  try:
+    return dict(json.loads((pathlib.Path(path) / "run.json").read_text()))
+  except (OSError, ValueError, TypeError):
+    return {}
 
 
 def _short(value):

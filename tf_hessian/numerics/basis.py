@@ -351,6 +351,15 @@ def file_bytes(steps, n, dtype, /):
   return -(-n // columns) * columns * steps * np.dtype(dtype).itemsize
 
 
+def make_room(path, size, /):
+  """Makes a file of so many bytes, or lets one that is there grow to them.
+
+  Raises:
+    OSError: if the file can't be written or there is no room for it.
+  """
+  os.close(_open(path, size))
+
+
 def buffer_bytes(steps, n, dtype, /, *, disk):
   """Returns what a basis needs in memory for its threads to read and convert rows."""
   columns = _disk_columns(n) if disk else _MEMORY_BLOCK

@@ -197,6 +197,11 @@ class Lanczos:
     """
     return self.update(matvec(self.vector))
 
+  def end(self):
+    """Ends the recurrence, since no more steps are wanted."""
+    self._check_running()
+    self.status = LanczosStatus.CONVERGED
+
   def run(self, matvec, /):
     """Takes all steps that are left; returns the final status."""
     while self.status is LanczosStatus.RUNNING:

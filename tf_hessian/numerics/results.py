@@ -14,6 +14,7 @@ class LanczosStatus(enum.Enum):
   INVARIANT = (
     "ended early: the Krylov space is invariant, so the nodes are eigenvalues and there are no more"
   )
+  CONVERGED = "ended early: the quadrature is as exact as was asked for"
 
 
 class EigenpairStatus(enum.Enum):

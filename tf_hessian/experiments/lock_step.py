@@ -1,0 +1,311 @@
+"""Draws that advance in lock step, so that one pass over the data gives the products of several."""
+
+import dataclasses
+import os
+import tempfile
+import time
+
+from absl import logging
+import numpy as np
+
+from tf_hessian.experiments import basis_plan
+from tf_hessian.numerics import checks
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.results import LanczosStatus
+
+_MOST_DRAWS = 32
+# Of a draw in a pass, bytes a parameter: its vector and its sums, on their way through TensorFlow.
+_PASS_BYTES = 36
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How many draws share a pass, and where their bases live."""
+
+  per_pass: int
+  basis: basis_plan.BasisPlan
+  stacked: bool  # then rounding depends on per_pass
+  chosen: bool  # by `plan_layout`, not by the user
+
+  @property
+  def description(self):
+    """What the bits of a result depend on, and what lies in a run's folder: for records."""
+    return {"basis": self.basis.kind, "draws_per_pass": self.per_pass if self.stacked else None}
+
+  def groups(self, draws, /):
+    """Returns lists of the draws that are in lock step; each draw has its place in a pass."""
+    numbers = sorted({d // self.per_pass for d in draws})
+    return [[d for d in draws if d // self.per_pass == g] for g in numbers]
+
+
+def plan_layout(
+  operator,
+  num_draws,
+  steps,
+  /,
+  *,
+  draws_per_pass=None,
+  basis="auto",
+  memory=None,
+  folder=None,
+  recorded=None,
+  first=None,
+):
+  """Chooses how many draws share a pass, within a budget of memory.
+
+  As many as possible, in passes of about equal size, whose bases fit into memory in float64. If not
+  even one fits, a basis lives where `basis_plan` says.
+
+  Args:
+    operator: a linear operator of shape (n, n).
+    num_draws: number of draws of the run.
+    steps: Lanczos steps of a draw.
+    draws_per_pass: the number, if it is not to be chosen.
+    basis: one of `basis_plan.KINDS`.
+    memory: bytes that bases and vectors may take; by default 70 % of what the process can have.
+    folder: the run's folder, or None.
+    recorded: what is on record of the run in the folder, whose `Layout.description` is kept to.
+    first: number of draws that are begun with, if more may follow.
+
+  Returns:
+    A `Layout`.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or if there is no room; says what would help.
+  """
+  n = operator.shape[0]
+  stacked = bool(getattr(operator, "stacked", False))
+  if memory is None:
+    memory = basis_plan.default_memory()
+  checks.check_positive("memory_budget", memory)
+  checks.check_choice("basis", basis, basis_plan.KINDS)
+  recorded = recorded or {}
+  chosen = draws_per_pass is None
+  if chosen and stacked:
+    draws_per_pass = recorded.get("draws_per_pass")
+  if basis == "auto":
+    basis = recorded.get("basis") or "auto"
+  precision = getattr(operator, "precision", 0.0)
+  disk = basis_plan.free_disk(folder or tempfile.gettempdir()) + _held(folder)
+
+  def plan(count, kind):
+    left = memory - _PASS_BYTES * n * (count if count > 1 else 0)
+    return basis_plan.plan_basis(
+      n, steps, count, kind=kind, memory=left, disk=disk, precision=precision
+    )
+
+  if draws_per_pass is not None:
+    checks.check_count("draws_per_pass", draws_per_pass)
+    count = int(draws_per_pass) if stacked else min(int(draws_per_pass), num_draws)
+    return Layout(count, plan(min(count, num_draws), basis), stacked, chosen)
+  if stacked and first is not None:
+    num_draws = min(num_draws, first)  # places that are not used cost as much as others
+  most = _most_draws(operator, num_draws)
+  sizes = sorted({-(-num_draws // groups) for groups in range(1, num_draws + 1)}, reverse=True)
+  one = plan(1, basis)
+  if one.disk_bytes:
+    return Layout(1, one, stacked, chosen)
+  for count in sizes:
+    if count <= most:
+      try:
+        return Layout(count, plan(count, one.kind), stacked, chosen)
+      except basis_plan.NoRoomError:
+        continue
+  return Layout(1, one, stacked, chosen)
+
+
+def _most_draws(operator, num_draws):
+  """Returns how many draws may share a pass of an operator, apart from memory for them."""
+  if not hasattr(operator, "products"):
+    return 1  # of a matrix or another operator it is not known whether that is any use
+  if operator.stacked:
+    return min(num_draws, operator.columns_per_pass)
+  return min(num_draws, _MOST_DRAWS)
+
+
+def _held(folder):
+  """Returns the bytes of the bases that lie in a run's folder already."""
+  if folder is None or not os.path.isdir(folder):
+    return 0
+  return sum(e.stat().st_size for e in os.scandir(folder) if e.name.startswith("basis"))
+
+
+class Bases:
+  """The bases of draws in progress; a context manager that gives them back.
+
+  Args:
+    plan: a `BasisPlan`.
+    folder: a `RunFolder` that holds them; None for memory, or files for the time being.
+  """
+
+  def __init__(self, plan, folder, /):
+    self._plan = plan
+    self._folder = folder
+    self._open = {}
+    self._spare = []
+    self._scratch = None
+
+  def open(self, draws, /):
+    """Returns the bases of a group of draws, making those that there are not yet.
+
+    Raises:
+      OSError: if there is no room for one.
+    """
+    for draw in draws:
+      if draw not in self._open:
+        self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
+    return [self._open[draw] for draw in draws]
+
+  def release(self, draws, /):
+    """Says that draws are finished."""
+    for draw in draws:
+      basis = self._open.pop(draw)
+      if self._folder:
+        basis.close()
+      else:
+        self._spare.append(basis)
+    if self._folder:
+      self._folder.clear_in_progress(draws)
+
+  def _new(self, draw):
+    if self._folder:
+      return self._plan.open(self._folder.basis_path(draw))
+    if not self._plan.disk_bytes:
+      return self._plan.open()
+    if self._scratch is None:
+      self._scratch = tempfile.TemporaryDirectory(prefix="tf_hessian")
+    return self._plan.open(os.path.join(self._scratch.name, f"basis_{draw:03d}"))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    for basis in (*self._open.values(), *self._spare):
+      basis.close()
+    if self._scratch is not None:
+      self._scratch.cleanup()
+
+
+class LockStep:
+  """Takes the Lanczos steps of some draws at a time.
+
+  Args:
+    operator: the linear operator.
+    layout: a `Layout`.
+    folder: a `RunFolder` that keeps the state after each step, or None.
+    first: function (draw) -> start vector (n,) float64 of length 1.
+    target: a `stopping.Target` that ends a draw's steps, or None.
+    progress: a `Progress`.
+    alone: seconds that a product by itself takes; if known, products that share a pass and take
+      longer than that are given up.
+  """
+
+  def __init__(self, operator, layout, /, *, folder, first, target, progress, alone=None):
+    self._operator = operator
+    self._layout = layout
+    self._folder = folder
+    self._first = first
+    self._target = target
+    self._progress = progress
+    self._alone = alone
+    self._together = layout.per_pass > 1
+    self._passes = 0
+    self._scratch = None
+
+  def run(self, draws, bases, /):
+    """Takes all steps of a group of draws.
+
+    Args:
+      draws: list of numbers.
+      bases: for each, the `Basis` that it may use.
+
+    Returns:
+      list of (`Lanczos.coefficients`, seconds).
+    """
+    states, seconds = {}, {}
+    for draw, basis in zip(draws, bases, strict=True):
+      states[draw], seconds[draw] = self._begin(draw, basis)
+    while True:
+      running = [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]
+      if not running:
+        break
+      begin = time.monotonic()
+      products = self._products({d: states[d].vector for d in running})
+      for draw, product in zip(running, products, strict=True):
+        state = states[draw]
+        status = state.update(product)
+        if (
+          self._target
+          and status is LanczosStatus.RUNNING
+          and self._target.enough_steps(*state.tridiagonal())
+        ):
+          state.end()
+      spent = (time.monotonic() - begin) / len(running)
+      for draw in running:
+        seconds[draw] += spent
+        if self._folder:
+          self._folder.save_step(draw, states[draw], seconds[draw])
+      self._show(running, states)
+    for draw, state in states.items():
+      if state.status is LanczosStatus.INVARIANT:
+        logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
+    return [(states[d].coefficients(), seconds[d]) for d in draws]
+
+  def _begin(self, draw, basis):
+    """Returns a draw's `Lanczos`, perhaps that of an earlier start of the run, and its seconds."""
+    resumed = self._folder and self._folder.load_step(draw, basis)
+    if not resumed:
+      basis.store(0, self._first(draw))
+    state = Lanczos(basis)
+    if resumed:
+      coefficients, seconds = resumed
+      state.restore(coefficients)
+      self._progress.resume(state.num_steps)
+      return state, seconds
+    if self._folder:
+      self._folder.save_step(draw, state, 0.0)
+    return state, 0.0
+
+  def _products(self, vectors):
+    """Returns the products with vectors, draw -> (n,): in their order, (n,) each."""
+    if self._layout.stacked and self._layout.per_pass > 1:
+      rows = [draw % self._layout.per_pass for draw in vectors]
+      columns = self._filled(rows, vectors.values(), self._layout.per_pass)
+      return self._shared(columns)[rows]
+    if not self._together or len(vectors) == 1:
+      return [self._operator.matvec(v) for v in vectors.values()]
+    begin = time.monotonic()
+    columns = self._filled(range(len(vectors)), vectors.values(), len(vectors))
+    result = self._shared(columns)
+    self._passes += 1
+    each = (time.monotonic() - begin) / len(vectors)
+    # Not the first, in which functions are built.
+    if self._passes == 2 and self._alone is not None and each > self._alone:
+      logging.info("products that share a pass take %.3g s each, alone %.3g", each, self._alone)
+      self._together = False
+    return result
+
+  def _filled(self, rows, vectors, count):
+    """Returns (count, n) with vectors in some rows, and zeros in the others."""
+    if self._scratch is None or len(self._scratch) != count:
+      self._scratch = np.zeros((count, self._operator.shape[0]))
+    else:
+      self._scratch[:] = 0.0
+    for row, vector in zip(rows, vectors, strict=True):
+      self._scratch[row] = vector
+    return self._scratch
+
+  def _shared(self, columns):
+    if hasattr(self._operator, "products"):
+      return self._operator.products(columns, per_pass=self._layout.per_pass)
+    return self._operator.matmat(columns.T).T
+
+  def _show(self, running, states):
+    ended = [d for d in running if states[d].status in _EARLY]
+    skipped = sum(self._layout.basis.steps - states[d].num_steps for d in ended)
+    steps = sorted({states[d].num_steps for d in running})
+    draws = f"draw {running[0]}" if len(running) == 1 else f"draws {running[0]}-{running[-1]}"
+    self._progress.advance(f"{draws}, step {steps[-1]}", products=len(running), skipped=skipped)
+
+
+_EARLY = (LanczosStatus.INVARIANT, LanczosStatus.CONVERGED)
