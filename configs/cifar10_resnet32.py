@@ -66,6 +66,7 @@ def get_config():
   config.lanczos = ml_collections.ConfigDict()
   config.lanczos.draws = 10
   config.lanczos.steps = 90
+  config.lanczos.target_error = 0.0  # stop when the density is as good as this; 0: never
 
   config.density = ml_collections.ConfigDict()
   config.density.sigma_squared = 1e-5

@@ -8,6 +8,19 @@ BLOCKS = flags.DEFINE_integer(
   "recompute_blocks", None, "Blocks whose activations are computed again, to save memory.", 1
 )
 
+DRAWS = flags.DEFINE_integer(
+  "draws_per_pass", None, "Draws whose products share a pass; default: as many as have room.", 1
+)
+BASIS = flags.DEFINE_enum(
+  "basis",
+  "auto",
+  ["auto", "memory", "disk", "float32", "float32_disk"],
+  "Where the Lanczos vectors live; auto: where there is room. docs/design/basis.md",
+)
+MEMORY = flags.DEFINE_float(
+  "memory_budget", None, "GB that vectors may take; default: 70 % of what there is.", 0.0
+)
+
 
 def options():
   """Returns the flags as arguments of `commands.spectrum`."""
@@ -15,4 +28,7 @@ def options():
     "deterministic": DETERMINISTIC.value,
     "jit_compile": JIT_COMPILE.value,
     "recompute_blocks": BLOCKS.value,
+    "draws_per_pass": DRAWS.value,
+    "basis": BASIS.value,
+    "memory_budget": MEMORY.value and 1e9 * MEMORY.value,
   }

@@ -162,6 +162,9 @@ def spectrum(
   deterministic=True,
   jit_compile=False,
   recompute_blocks=None,
+  draws_per_pass=None,
+  basis="auto",
+  memory_budget=None,
 ):
   """Measures the spectrum of a config's model, or takes part in that as a task of a cluster.
 
@@ -185,6 +188,9 @@ def spectrum(
     deterministic: make products bitwise repeatable.
     jit_compile: compile the function of a batch by XLA.
     recompute_blocks: see `HessianOperator`.
+    draws_per_pass: see `density_run.spectral_density`, also for the next two.
+    basis: kind.
+    memory_budget: bytes.
 
   Returns:
     A report: text of a few lines.
@@ -217,7 +223,14 @@ def spectrum(
     if by_step or not (initial or checkpoint or own_file):
       _check_trained(workdir, values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
-    how = {"check": check, "progress": progress, "gradient": gradient}
+    how = {
+      "gradient": gradient,
+      "check": check,
+      "progress": progress,
+      "draws_per_pass": draws_per_pass,
+      "basis": basis,
+      "memory_budget": memory_budget,
+    }
     if by_step:
       return _measure_steps(setup, workdir, saved, step, how, options)
     if initial or (own_file and checkpoint is None):
@@ -296,16 +309,20 @@ def _measure(setup, model, folder, how, options):
   """Measures a model; returns (`Spectrum`, path of the picture), or (None, None) on followers."""
   operator = setup.operator(model, **options)
   folder = folder.with_name(folder.name + _suffix(how))
+  how = dict(how)
+  gradient = how.pop("gradient")
+  lanczos = setup.config["lanczos"]
   result = density_run.estimate_spectrum(
     operator,
-    num_draws=1 if how["gradient"] else setup.config["lanczos"]["draws"],
-    lanczos_steps=setup.config["lanczos"]["steps"],
+    num_draws=1 if gradient else lanczos["draws"],
+    lanczos_steps=lanczos["steps"],
     seed=setup.config["seed"],
-    start="gradient" if how["gradient"] else None,
-    check=how["check"],
+    start="gradient" if gradient else None,
+    target_error=None if gradient else lanczos["target_error"] or None,
+    **setup.config["density"],
     workdir=folder,
-    progress=how["progress"],
     config=setup.config,
+    **how,
   )
   if not operator.engine.leads:
     return None, None
@@ -341,5 +358,16 @@ def report(result, picture, /):
     lines["energy of the gradient"] = (
       f"{shown} of the largest Ritz values (10 largest are eigenvalues to within {bound:.2g})"
     )
+  if result.config.get("target"):
+    lines["target error"] = _target_text(result)
   lines |= {"loss": f"{result.loss:.8g}", "picture": picture}
   return "\n".join(f"{name:21s} {text}" for name, text in lines.items())
+
+
+def _target_text(result):
+  target = result.config["target"]
+  return (
+    f"{target['error']:g} {'reached' if target['reached'] else 'NOT reached: allow more draws'}: "
+    f"L1 standard error {target['stderr']:.3g} of {result.num_draws} draws, {target['products']} "
+    f"products ({target['saved']} saved)"
+  )

@@ -59,7 +59,7 @@ _SECTIONS = {
     "augment": False,
     "filter_normalization": False,
   },
-  "lanczos": {"draws": _REQUIRED, "steps": _REQUIRED},
+  "lanczos": {"draws": _REQUIRED, "steps": _REQUIRED, "target_error": 0.0},
   "density": {"sigma_squared": _REQUIRED, "relative": False},
 }
 _NAMED = ("model", "data", "loss")  # sections whose fields are those of what they name
@@ -215,6 +215,8 @@ def _check_values(config):
   counts = ["hessian.batch_size", "hessian.num_shards", "lanczos.draws", "lanczos.steps"]
   positive = ["density.sigma_squared", "schedule_scale"]
   numbers = ["hessian.num_examples"]
+  if config["lanczos"]["target_error"]:
+    positive.append("lanczos.target_error")
   if "train" in config:
     counts += ["train.batch_size", "train.steps", "train.log_every"]
     positive += ["train.learning_rate", "train.decay_factor"]
