@@ -104,7 +104,7 @@ CASES = {
 }
 
 
-def tangents_by_graph(function, primals, directions):
+def tangents_by_graph(function, primals, directions, fuse=True):
   """Returns the derivative along each direction, made in the body of a loop."""
   primals = [tf.constant(p) for p in primals]
   stacks = [tf.constant(np.stack(d)) for d in zip(*directions, strict=True)]
@@ -112,7 +112,7 @@ def tangents_by_graph(function, primals, directions):
   @tf.function(autograph=False)
   def derivative(primals, stacks):
     outputs = function(*primals)
-    linear = Linearization(outputs, primals)
+    linear = Linearization(outputs, primals, fuse=fuse)
     assert linear.obstacle is None
     return tf.map_fn(linear, stacks, fn_output_signature=[y.dtype for y in outputs])
 

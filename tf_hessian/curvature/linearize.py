@@ -7,10 +7,12 @@ the function anew for each direction, and makes a function for each operation, w
 networks long to start.
 """
 
+import functools
+
 import tensorflow as tf
 from tensorflow.python.framework import ops as _ops  # the registry of gradients is not public
 
-from tf_hessian.curvature import second_order
+from tf_hessian.curvature import fusion, second_order
 
 # Linear in these inputs together. The others are settings, or data in which the operation is
 # constant almost everywhere.
@@ -26,14 +28,11 @@ _LINEAR = {
   "DepthToSpace": (0,),
   "ExpandDims": (0,),
   "GatherV2": (0,),
-  "Identity": (0,),
   "Mean": (0,),
   "MirrorPad": (0,),
   "MirrorPadGrad": (0,),
-  "Neg": (0,),
   "Pad": (0,),
   "Relu6Grad": (0,),
-  "ReluGrad": (0,),
   "Reshape": (0,),
   "ReverseV2": (0,),
   "Roll": (0,),
@@ -62,12 +61,10 @@ _MULTILINEAR = {
   "DepthwiseConv2dNativeBackpropFilter": (0, 2),
   "DepthwiseConv2dNativeBackpropInput": (1, 2),
   "MatMul": (0, 1),
-  "Mul": (0, 1),
 }
 # Linear in all floating-point inputs together. IdentityN stands for a custom gradient, which is for
 # the way back: what a function does forward is in the operations before it.
 _JOINING = frozenset({"ConcatV2", "DynamicStitch", "IdentityN", "Pack", "Select", "SelectV2"})
-_SIGNS = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "Sub": -1}
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "SymbolicGradient"})
 
@@ -78,13 +75,15 @@ class Linearization:
   Args:
     outputs: list of tensors.
     inputs: list of tensors.
+    fuse: compute elementwise operations together; see `fusion`.
 
   Attributes:
     obstacle: type of an operation in between that it can't pass, such as a loop; None if there is
       none.
   """
 
-  def __init__(self, outputs, inputs, /):
+  def __init__(self, outputs, inputs, /, *, fuse=False):
+    self._fuse = fuse
     self._outputs = outputs
     self._inputs = inputs
     self._between = _between(outputs, inputs)
@@ -102,13 +101,14 @@ class Linearization:
     Raises:
       LookupError: if TensorFlow has no gradient for an operation in between.
     """
+    rules = _Rules(self._fuse)
     known = {x.name: t for x, t in zip(self._inputs, tangents, strict=True)}
     for op in self._between:
       given = [known.get(x.name) for x in op.inputs]
-      for y, t in zip(op.outputs, _tangents(op, given), strict=True):
+      for y, t in zip(op.outputs, rules.tangents(op, given), strict=True):
         if t is not None and _is_float(y):
           known[y.name] = t
-    return [_or_zeros(known.get(y.name), y) for y in self._outputs]
+    return [_or_zeros(fusion.tensor(known.get(y.name)), y) for y in self._outputs]
 
 
 def _between(outputs, inputs):
@@ -144,29 +144,105 @@ def _or_zeros(tangent, like):
   return tf.zeros_like(like) if tangent is None else tangent
 
 
-def _tangents(op, given):
-  """Returns the tangents of an operation's outputs, or None for those that are constant.
+class _Rules:
+  """How tangents pass an operation.
 
   Args:
-    op: `tf.Operation`.
-    given: tangents of its inputs, None for those that are constant.
+    fuse: let elementwise operations wait for each other.
   """
-  given = [None if i == _CONSTANT_IN.get(op.type) else t for i, t in enumerate(given)]
-  changing = {i for i, t in enumerate(given) if t is not None}
-  if not changing:
-    return [None] * len(op.outputs)
-  if op.type == "AddN":
-    return [_total([given[i] for i in sorted(changing)])]
-  if op.type in _SIGNS:
-    return [_signed_sum(op, *given)]
-  if op.type in _MULTILINEAR and changing <= set(_MULTILINEAR[op.type]):
-    return [_total([_again(op, {i: given[i]})[0] for i in sorted(changing)])]
-  positions = _LINEAR.get(op.type, ())
-  if op.type in _JOINING:
-    positions = [i for i, x in enumerate(op.inputs) if _is_float(x)]
-  if changing <= set(positions):
-    return _again(op, {i: _or_zeros(given[i], op.inputs[i]) for i in positions})
-  return _transposed_twice(op, given)
+
+  def __init__(self, fuse):
+    self._elementwise = functools.partial(fusion.elementwise, wait=fuse)
+
+  def tangents(self, op, given):
+    """Returns the tangents of an operation's outputs, or None for those that are constant.
+
+    Args:
+      op: `tf.Operation`.
+      given: tangents of its inputs, None for those that are constant.
+    """
+    given = [None if i == _CONSTANT_IN.get(op.type) else t for i, t in enumerate(given)]
+    changing = {i for i, t in enumerate(given) if t is not None}
+    if not changing:
+      return [None] * len(op.outputs)
+    rule = getattr(self, f"_{op.type}", None)
+    if rule is not None:
+      result = rule(op, given)
+      if result is not None:
+        return [result]
+    given = [fusion.tensor(t) for t in given]
+    if op.type in _MULTILINEAR and changing <= set(_MULTILINEAR[op.type]):
+      return [self._total([_again(op, {i: given[i]})[0] for i in sorted(changing)])]
+    positions = _LINEAR.get(op.type, ())
+    if op.type in _JOINING and second_order.EXACT not in op.name:
+      positions = [i for i, x in enumerate(op.inputs) if _is_float(x)]
+    if changing <= set(positions):
+      return _again(op, {i: _or_zeros(given[i], op.inputs[i]) for i in positions})
+    return _transposed_twice(op, given)
+
+  def _total(self, parts):
+    """Adds in order, unlike AddN."""
+    return functools.reduce(lambda a, b: self._elementwise("add", a, b), parts)
+
+  # Of operations by name; None where the general rule is to be taken.
+
+  def _AddN(self, _, given):  # noqa: N802
+    return self._total([t for t in given if t is not None])
+
+  def _AddV2(self, op, given):  # noqa: N802
+    a, b = given
+    if a is not None and b is not None:
+      return self._elementwise("add", a, b)
+    return _broadcast(b if a is None else a, op.outputs[0])
+
+  _Add = _AddV2
+
+  def _Sub(self, op, given):  # noqa: N802
+    a, b = given
+    if a is not None and b is not None:
+      return self._elementwise("subtract", a, b)
+    return _broadcast(self._elementwise("negative", b) if a is None else a, op.outputs[0])
+
+  def _BiasAdd(self, op, given):  # noqa: N802
+    a, b = map(fusion.tensor, given)
+    if b is None:
+      return a
+    return _again(op, {0: _or_zeros(a, op.inputs[0]), 1: b})[0]  # channels may come first
+
+  def _Mul(self, op, given):  # noqa: N802
+    parts = [
+      self._elementwise("multiply", t, other)
+      for t, other in zip(given, (op.inputs[1], op.inputs[0]), strict=True)
+      if t is not None
+    ]
+    return self._total(parts)
+
+  def _RealDiv(self, op, given):  # noqa: N802
+    a, b = given
+    return self._elementwise("divide", a, op.inputs[1]) if b is None else None
+
+  def _Neg(self, _, given):  # noqa: N802
+    return self._elementwise("negative", given[0])
+
+  def _ReluGrad(self, op, given):  # noqa: N802
+    return self._elementwise("relu_grad", given[0], op.inputs[1])
+
+  def _Relu(self, op, given):  # noqa: N802
+    return self._elementwise("relu_grad", given[0], op.outputs[0])
+
+  def _Square(self, op, given):  # noqa: N802
+    twice = self._elementwise("add", op.inputs[0], op.inputs[0])
+    return self._elementwise("multiply", given[0], twice)
+
+  def _Identity(self, _, given):  # noqa: N802
+    return given[0]
+
+
+def _broadcast(part, y):
+  """Returns a tangent of a sum, one term of which has changed, in the shape of the sum."""
+  if y.shape.is_fully_defined() and part.shape == y.shape:
+    return part
+  return tf.broadcast_to(fusion.tensor(part), tf.shape(y))
 
 
 def _again(op, replaced):
@@ -182,26 +258,6 @@ def _again(op, replaced):
   for new, old in zip(again.outputs, op.outputs, strict=True):
     new.set_shape(old.shape)
   return again.outputs
-
-
-def _total(parts):
-  """Adds in order, unlike AddN."""
-  total = parts[0]
-  for part in parts[1:]:
-    total = tf.add(total, part)
-  return total
-
-
-def _signed_sum(op, a, b):
-  y = op.outputs[0]
-  if a is not None and b is not None:
-    return _again(op, {0: a, 1: b})[0]
-  if op.type == "BiasAdd" and a is None:  # it may be for channels that come first
-    return _again(op, {0: tf.zeros_like(op.inputs[0]), 1: b})[0]
-  part = a if a is not None else b if _SIGNS[op.type] > 0 else tf.negative(b)
-  if y.shape.is_fully_defined() and part.shape == y.shape:
-    return part
-  return tf.broadcast_to(part, tf.shape(y))
 
 
 def _transposed_twice(op, given):

@@ -10,7 +10,7 @@ import functools
 
 import tensorflow as tf
 
-from tf_hessian.curvature import linearize
+from tf_hessian.curvature import fusion, linearize
 
 MODES = ("forward_over_backward", "backward_over_backward")
 
@@ -107,7 +107,8 @@ def _preparation(objective, mode, blocks):
 def _forward_over_backward(gradient, params, *batch):
   """Returns v -> H_b v; what does not depend on v is computed outside of it."""
   if not tf.executing_eagerly():
-    derivative = linearize.Linearization(gradient(params, *batch), params)
+    grads = gradient(params, *batch)
+    derivative = linearize.Linearization(grads, params, fuse=fusion.available())
     if derivative.obstacle is None:
       return lambda v: _dense(derivative(v), params)
 
