@@ -205,7 +205,7 @@ class HessianEigenthings(TorchContender):
   def product(self):
     return self._operator @ self._vector
 
-  def density(self, *, draws, steps, sigma, seed, low, high):  # noqa: ARG002
+  def density(self, *, draws, steps, sigma, seed, low, high):
     from hessian_eigenthings import spectral_density
 
     result = spectral_density(
@@ -214,6 +214,7 @@ class HessianEigenthings(TorchContender):
       lanczos_steps=steps,
       num_grid_points=_GRID_POINTS,
       sigma=sigma,
+      grid_padding=9 * sigma / (high - low),  # the default cuts wide kernels off
       seed=1000 * (seed + 1),  # its draws have the seeds seed, seed + 1, ...
     )
     return result.grid.double().numpy(), result.density.double().numpy()
