@@ -210,8 +210,7 @@ def _measure(contenders, outcome, folder):
   """Takes the times, and compares the densities of the first round."""
   setting = outcome.setting
   run = {"draws": setting.draws, "steps": setting.steps}
-  # Another run of ours gives the ends of the spectrum, and by how much runs with different start
-  # vectors differ. Its own curve is not used.
+  # Another run of ours gives the ends of the spectrum. Its curve is not used.
   before = run | {"sigma": 1.0, "seed": ROUNDS.value, "low": 0.0, "high": 0.0}
   contenders[0].ask("density", file="before.npz", **before)
   reference = spectrum_lib.load(folder / "spectrum_before.npz")
@@ -230,20 +229,21 @@ def _measure(contenders, outcome, folder):
       outcome[contender.name].seconds["density"].append(answer["seconds"])
       print(f"  round {i + 1}: {contender.name:20} {answer['seconds']:9.3f} s", flush=True)
     if i == 0:
-      _compare_densities(outcome, folder, run["sigma"], reference)
+      _compare_densities(outcome, folder, run["sigma"])
 
 
-def _compare_densities(outcome, folder, sigma, reference):
-  """Compares each density with ours, and ours with that of other start vectors."""
+def _compare_densities(outcome, folder, sigma):
+  """Compares each density with ours, and ours with what other start vectors would give."""
   ours = spectrum_lib.load(folder / f"spectrum_{OURS}.npz")
   outcome.sigma = sigma
   outcome.trace = tuple(float(x[0]) for x in ours.moments(1))
+  outcome[OURS].trace = outcome.trace[0]
+  outcome[OURS].distance = report.expected_distance(ours.density(sigma**2))
   for name in outcome.counted:
-    with np.load(folder / f"{name}.npz") as saved:
-      grid, values = saved["grid"], saved["values"]
-    if name == OURS:
-      values = reference.density(sigma**2, grid=grid).values
-    outcome[name].compare_density(grid, values, ours.density(sigma**2, grid=grid).values)
+    if name != OURS:
+      with np.load(folder / f"{name}.npz") as saved:
+        grid, values = saved["grid"], saved["values"]
+      outcome[name].compare_density(grid, values, ours.density(sigma**2, grid=grid).values)
 
 
 if __name__ == "__main__":
