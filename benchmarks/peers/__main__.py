@@ -129,11 +129,16 @@ class Contender:
     self.name = name
     self._log = folder / f"{name}.log"
     threads = str(_threads())
+    # NumPy's threads go on spinning for a while, and would slow PyTorch's down. Its part of the
+    # peers' work is small: vectors of PyHessian's products in our recurrence.
+    blas = threads if name == OURS else "1"
     variables = {
       "PYTHONPATH": str(ROOT),
       "PYTHONWARNINGS": "ignore",
       "TF_CPP_MIN_LOG_LEVEL": "3",
-      **{f"{n}_NUM_THREADS": threads for n in ("OMP", "MKL", "OPENBLAS")},
+      "OMP_NUM_THREADS": threads,
+      "MKL_NUM_THREADS": threads,
+      "OPENBLAS_NUM_THREADS": blas,
     }
     python = sys.executable if name == OURS else PYTHON.value
     arguments = [name, str(problem_path), threads, str(folder)]
