@@ -33,7 +33,9 @@ WRONG = ("curvlinops, nn.BatchNorm2d", "hessian-eigenthings, finite differences"
 PYTHON = flags.DEFINE_string(
   "peers_python", str(ROOT / ".venv-peers/bin/python"), "Python of the peers' environment."
 )
-PROBLEMS = flags.DEFINE_list("problems", ["mlp", "resnet32"], "Which to run.")
+PROBLEMS = flags.DEFINE_list(
+  "problems", ["mlp", "resnet32"], "Which to run; the section then has these only."
+)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements, of which the median counts.", 1)
 THREADS = flags.DEFINE_integer("threads", 0, "Threads of each; 0 for as many as cores.", 0)
 OUTPUT = flags.DEFINE_string("output", str(ROOT / "docs/benchmarks.md"), "File to write into.")
@@ -73,6 +75,9 @@ def main(_):
   logging.set_verbosity(logging.WARNING)
   if not pathlib.Path(PYTHON.value).exists():
     sys.exit(f"{PYTHON.value} is not there: make it by `make .venv-peers/installed`")
+  unknown = set(PROBLEMS.value) - set(_SETTINGS)
+  if unknown:
+    sys.exit(f"--problems: expected some of {', '.join(_SETTINGS)}, got {', '.join(unknown)}")
   outcomes = []
   for name in PROBLEMS.value:
     problem, setting = _SETTINGS[name]()
@@ -205,6 +210,9 @@ def _agree(contenders, outcome, folder):
     }
     figures.rounding = _relative(values["float32_product"], values["product"])
     report.print_differences(outcome, contender.name)
+  unequal = report.unequal_networks(outcome)
+  if unequal:
+    sys.exit("the networks are not equal: " + "; ".join(unequal))
 
 
 def _relative(value, expected):

@@ -125,6 +125,17 @@ def print_differences(outcome, name):
   print(f"  {name}: its product in float32 differs by {figures.rounding:.1e}", flush=True)
 
 
+def unequal_networks(outcome):
+  """Returns a line for each loss, gradient or product of a counted contender that is not ours."""
+  return [
+    f"{outcome.network}: {name}: its {key} differs by {difference:.2g} "
+    f"(bound: {LARGEST_DIFFERENCE:g})"
+    for name in outcome.counted
+    for key, difference in outcome[name].differences.items()
+    if not difference <= LARGEST_DIFFERENCE
+  ]
+
+
 def failures(outcome):
   """Returns a line for each figure that misses its bound."""
   name, ratio = outcome.fastest()
@@ -141,11 +152,8 @@ def failures(outcome):
 
 
 def _disagreements(outcome, name):
-  """Yields how the network or the density of a contender is not ours."""
+  """Yields how the density of a contender is not ours."""
   figures = outcome[name]
-  for key, difference in figures.differences.items():
-    if not difference <= LARGEST_DIFFERENCE:
-      yield f"its {key} differs by {difference:.2g} (bound: {LARGEST_DIFFERENCE:g})"
   trace, stderr = outcome.trace
   if not abs(figures.trace - trace) <= _LARGEST_DEVIATION * 2**0.5 * stderr:
     yield f"its trace / n is {figures.trace:.4g}, ours {trace:.4g} +- {stderr:.2g}"

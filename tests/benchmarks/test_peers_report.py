@@ -95,8 +95,6 @@ def test_nothing_fails_within_the_bounds():
   ("changes", "text"),
   [
     ({"seconds": {"density": [1.0, 2.0, 1.0]}}, "peer takes 1 of our time"),
-    ({"differences": {"product": 1e-8}}, "product differs by 1e-08"),
-    ({"differences": {"gradient": np.nan}}, "gradient differs by nan"),
     ({"trace": 0.8}, "trace / n is 0.8, ours 0"),
     ({"distance": 0.5}, "density is 0.5 from ours, expected is 0.1"),
   ],
@@ -104,6 +102,20 @@ def test_nothing_fails_within_the_bounds():
 def test_what_misses_its_bound_is_named(changes, text):
   (line,) = report.failures(outcome(**changes))
   assert text in line
+
+
+def test_equal_networks_have_no_differences_to_name():
+  assert report.unequal_networks(outcome()) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("product", 1e-8), ("gradient", np.nan)])
+def test_network_that_is_not_equal_is_named(key, value):
+  (line,) = report.unequal_networks(outcome(differences={key: value}))
+  assert f"peer: its {key} differs by {value:.2g}" in line
+
+
+def test_product_that_is_not_counted_may_differ():
+  assert report.unequal_networks(outcome(counts=False, differences={"product": 1.0})) == []
 
 
 def test_density_without_reorthogonalisation_has_no_bound_of_its_distance():
