@@ -3,6 +3,7 @@
 # make verify the small model against its exact spectrum (minutes)
 # make figures the paper's figures, and a page about them (CIFAR-10: see docs/reproduction.md)
 # make bench  what a product and a density cost
+# make bench-peers  the same density run by three PyTorch packages, in an environment of their own
 # make chaos  a run whose processes are killed at random (minutes)
 # make slow   tests that take long
 
@@ -14,7 +15,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 FIGURES ?= runs/figures
 REPRODUCE_FLAGS ?=
 
-.PHONY: demo test lint verify figures bench chaos slow clean
+# Of the packages that this one is compared with; they need PyTorch.
+VENV_PEERS ?= .venv-peers
+PEERS_FLAGS ?=
+PEERS_PINS = benchmarks/peers/requirements-torch.txt benchmarks/peers/requirements.txt
+
+.PHONY: demo test lint verify figures bench bench-peers chaos slow clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +48,15 @@ figures: $(VENV)/installed
 bench: $(VENV)/installed
 	$(RUN) -m benchmarks.products
 
+$(VENV_PEERS)/installed: $(PEERS_PINS)
+	$(PYTHON) -m venv $(VENV_PEERS)
+	$(VENV_PEERS)/bin/python -m pip install --quiet -r benchmarks/peers/requirements-torch.txt
+	$(VENV_PEERS)/bin/python -m pip install --quiet --no-deps -r benchmarks/peers/requirements.txt
+	touch $@
+
+bench-peers: $(VENV)/installed $(VENV_PEERS)/installed
+	$(RUN) -m benchmarks.peers --peers_python=$(VENV_PEERS)/bin/python $(PEERS_FLAGS)
+
 chaos: $(VENV)/installed
 	$(RUN) -m benchmarks.chaos
 
@@ -49,4 +64,4 @@ slow: $(VENV)/installed
 	$(RUN) -m pytest -m slow
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs
+	rm -rf $(VENV) $(VENV_PEERS) build *.egg-info runs

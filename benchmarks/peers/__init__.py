@@ -1,0 +1,1 @@
+"""A density run by this package against the same run by three PyTorch packages."""

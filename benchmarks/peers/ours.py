@@ -1,0 +1,78 @@
+"""This package as a contender: see `worker` for what they have in common."""
+
+import importlib.metadata
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.peers import making
+from benchmarks.peers.problem import LABEL_SMOOTHING, split
+import tf_hessian
+from tf_hessian.curvature.precision import float64_model
+from tf_hessian.distribute import machine
+
+
+class TfHessian:
+  """`estimate_spectrum` of a `HessianOperator` with its defaults."""
+
+  runs_density = True
+
+  def __init__(self, problem, dtype="float32"):
+    model = making.model(problem.network)
+    if tuple(v.path for v in model.trainable_variables) != problem.names:
+      raise ValueError("the problem's variables are not the model's: write it again")
+    for variable, value in zip(
+      model.trainable_variables, split(problem.parameters, problem.shapes), strict=True
+    ):
+      variable.assign(value)
+    if dtype == "float64":
+      model = float64_model(model)
+    arrays = problem.images.astype(dtype), np.eye(10, dtype=dtype)[problem.labels]
+    data = tf.data.Dataset.from_tensor_slices(arrays).batch(problem.batch_size)
+    loss = keras.losses.CategoricalCrossentropy(
+      from_logits=True, label_smoothing=LABEL_SMOOTHING, dtype=dtype
+    )
+    self._operator = tf_hessian.HessianOperator(model, loss, data, training=True)
+    self._vector = None
+
+  @property
+  def versions(self):
+    packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
+    return {"tf_hessian": tf_hessian.__version__, **packages}
+
+  def set_up(self, draws):
+    """Checks the operator, and builds what so many draws need, by a run of a single step."""
+    tf_hessian.estimate_spectrum(self._operator, num_draws=draws, lanczos_steps=1, progress=False)
+
+  def mean_loss(self):
+    return self._operator.loss()
+
+  def gradient(self):
+    return self._operator.gradient()
+
+  def set_vector(self, v):
+    self._vector = v
+
+  def product(self):
+    return self._operator @ self._vector
+
+  def to_keras(self, result):
+    return result
+
+  def density(self, *, draws, steps, sigma, seed, low, high):  # noqa: ARG002
+    """Returns (grid, values) and the `Spectrum`."""
+    spectrum = tf_hessian.estimate_spectrum(
+      self._operator,
+      num_draws=draws,
+      lanczos_steps=steps,
+      seed=seed,
+      check=False,  # it was in `set_up`
+      progress=False,
+    )
+    grid, values, _ = spectrum.density(sigma**2)
+    return grid, values, spectrum
+
+
+def set_threads(threads):
+  machine.set_threads(threads, threads)

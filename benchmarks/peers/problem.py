@@ -1,0 +1,98 @@
+"""What all contenders measure: data and a point, in a file that both environments read.
+
+NumPy only. Vectors and weights are kept as Keras has them; PyTorch has the axes of a kernel in
+another order: (height, width, in, out) is (out, in, height, width) there, and (in, out) (out, in).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+LABEL_SMOOTHING = 0.1  # of the cross-entropy, as in the paper
+_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
+_TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
+_TORCH_NAMES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A mean cross-entropy over a data set, in the parameters of a network.
+
+  Attributes:
+    network: "mlp" or "resnet32".
+    images: (examples, 784) or (examples, 32, 32, 3) float32.
+    labels: (examples,) int64.
+    batch_size: of the passes over the data; with batch norm it is part of the loss.
+    names: names of the variables, such as "stem_conv/kernel", in the order of the vector.
+    shapes: their shapes in Keras.
+    parameters: (n,) float32, the point.
+  """
+
+  network: str
+  images: np.ndarray
+  labels: np.ndarray
+  batch_size: int
+  names: tuple
+  shapes: tuple
+  parameters: np.ndarray
+
+  @property
+  def num_batches(self):
+    return math.ceil(len(self.labels) / self.batch_size)
+
+  def batches(self):
+    """Yields (images, labels)."""
+    for start in range(0, len(self.labels), self.batch_size):
+      part = slice(start, start + self.batch_size)
+      yield self.images[part], self.labels[part]
+
+  def save(self, path):
+    fields = dataclasses.asdict(self)
+    fields["shapes"] = [" ".join(map(str, s)) for s in self.shapes]
+    np.savez(path, **fields)
+
+
+def load(path):
+  """Returns the `Problem` that was saved there."""
+  with np.load(path, allow_pickle=False) as saved:
+    fields = dict(saved)
+  fields["network"] = str(fields["network"])
+  fields["batch_size"] = int(fields["batch_size"])
+  fields["names"] = tuple(fields["names"].tolist())
+  fields["shapes"] = tuple(tuple(map(int, s.split())) for s in fields["shapes"].tolist())
+  return Problem(**fields)
+
+
+def split(vector, shapes):
+  """Returns the arrays of a vector (n,), one for each shape."""
+  sizes = [math.prod(s) for s in shapes]
+  if sum(sizes) != len(vector):
+    raise ValueError(f"vector: expected {sum(sizes)} numbers for the shapes, got {len(vector)}")
+  parts = np.split(vector, np.cumsum(sizes)[:-1])
+  return [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
+
+
+def torch_name(name):
+  """Returns what a Keras variable is called in `networks`: "a/kernel" is "a.weight"."""
+  layer, _, variable = name.rpartition("/")
+  return f"{layer}.{_TORCH_NAMES[variable]}"
+
+
+def torch_arrays(vector, shapes):
+  """Returns the arrays of a vector with their axes in PyTorch's order."""
+  return [_transposed(a, _TO_TORCH) for a in split(vector, shapes)]
+
+
+def keras_vector(arrays):
+  """Returns the vector (n,) float64 of arrays whose axes are in PyTorch's order."""
+  return np.concatenate([_transposed(a, _TO_KERAS).ravel() for a in arrays]).astype(np.float64)
+
+
+def torch_vector(vector, shapes):
+  """Returns a vector in PyTorch's order of its entries."""
+  return np.concatenate([a.ravel() for a in torch_arrays(vector, shapes)])
+
+
+def _transposed(array, axes):
+  return array.transpose(axes[array.ndim]) if array.ndim in axes else array
