@@ -23,9 +23,13 @@ import numpy as np
 from tf_hessian.numerics import checks
 
 # Columns of a piece of arithmetic: one row of it stays in the cache while the others pass. Vectors
-# up to the second length are a single piece, for which BLAS with its own threads is faster.
+# up to the second length are a single piece, which BLAS is given with its own threads.
 _PIECE = 2**13
 _SMALL = 2**14
+# Larger ones are given to it in tiles, from threads of this module. OpenBLAS takes up to 9215
+# entries in the thread that calls; its own threads would wait for each other after each piece.
+_TILE_ROWS = 4
+_TILE_COLUMNS = 2**11
 # Columns of what a thread works on at once, in memory and on disk. Reads from disk should be large.
 _MEMORY_BLOCK = 2**14
 _DISK_BLOCK = 2**16
@@ -171,11 +175,10 @@ class _LocalBasis(Basis):
       yield slice(begin, begin + piece.shape[1]), piece
 
   def _overlaps(self, w, first, count):
-    # Not by BLAS beyond small ones, whose threads would wait for each other.
-    dot = np.matmul if self.n <= _SMALL else np.vecdot
+    times = np.matmul if self.n <= _SMALL else _times
 
     def task(i, scratch):
-      return [dot(piece, w[columns]) for columns, piece in self._pieces(i, first, count, scratch)]
+      return [times(piece, w[columns]) for columns, piece in self._pieces(i, first, count, scratch)]
 
     result = np.zeros(count - first)
     for parts in self._map(task):
@@ -188,7 +191,10 @@ class _LocalBasis(Basis):
       squares = []
       for columns, piece in self._pieces(i, first, first + len(part), scratch):
         x = w[columns]
-        x -= part @ piece if self.n <= _SMALL else np.einsum("i,ij->j", part, piece)
+        if self.n <= _SMALL:
+          x -= part @ piece
+        else:
+          _subtract_times(x, part, piece)
         squares.append(x @ x)
       return squares
 
@@ -379,6 +385,36 @@ def orthogonalize(w, basis, smallest, /):
   if not len(basis):
     return np.zeros(0), float(np.linalg.norm(w))
   return as_basis(basis).orthogonalize(w, len(basis), smallest)
+
+
+def _tiles(piece):
+  """Yields (rows, tiles (r, c, height, _TILE_COLUMNS)) of the columns that fill whole tiles."""
+  count, columns = piece.shape
+  full = count // _TILE_ROWS * _TILE_ROWS
+  wide = columns // _TILE_COLUMNS
+  for rows, height in ((slice(full), _TILE_ROWS), (slice(full, count), count - full)):
+    part = piece[rows, : wide * _TILE_COLUMNS]
+    if part.size:
+      yield rows, part.reshape(-1, height, wide, _TILE_COLUMNS).transpose(0, 2, 1, 3)
+
+
+def _times(piece, x):
+  """Returns piece (j, c) times x (c,), in tiles."""
+  whole = len(x) // _TILE_COLUMNS * _TILE_COLUMNS
+  result = np.vecdot(piece[:, whole:], x[whole:])
+  x = x[:whole].reshape(-1, _TILE_COLUMNS, 1)
+  for rows, tiles in _tiles(piece):
+    result[rows] += np.matmul(tiles, x).sum(axis=1).ravel()
+  return result
+
+
+def _subtract_times(x, part, piece):
+  """Subtracts part (j,) times piece (j, c) from x (c,) in place, in tiles."""
+  whole = len(x) // _TILE_COLUMNS * _TILE_COLUMNS
+  x[whole:] -= np.einsum("i,ij->j", part, piece[:, whole:])
+  for rows, tiles in _tiles(piece):
+    products = np.matmul(part[rows].reshape(-1, 1, 1, tiles.shape[2]), tiles)
+    x[:whole] -= products.sum(axis=0).ravel()
 
 
 def _disk_columns(n):

@@ -1,0 +1,248 @@
+"""What the vectors of Lanczos cost in time, memory and exactness, beside the products.
+
+  python -m benchmarks.lanczos
+
+Prints each figure with the bound that it should keep, and ends with exit code 1 if one does not.
+The last part is a draw of the size of Inception-v3, in a process that may not take more than 8 GB:
+the limit is on its address space (RLIMIT_AS), so that an allocation beyond it is an error. Its
+matrix is diagonal. It needs 10 to 20 GB of disk, and takes about 10 minutes; --n makes it smaller.
+"""
+
+from concurrent import futures
+import mmap
+import multiprocessing
+import os
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+import numpy as np
+
+from tf_hessian.experiments import basis_plan
+from tf_hessian.numerics import basis as basis_module
+from tf_hessian.numerics.basis import DiskBasis, MemoryBasis
+from tf_hessian.numerics.density import density_grid, l1_distance, smooth
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.probes import probe
+from tf_hessian.numerics.quadrature import gauss_quadrature
+
+N = flags.DEFINE_integer("n", 27_200_000, "Parameters of the large draw.", lower_bound=1000)
+STEPS = flags.DEFINE_integer("steps", 90, "Its Lanczos steps.", lower_bound=2)
+MEMORY_GB = flags.DEFINE_float("memory_gb", 8.0, "Address space of its process, in GB.")
+KINDS = flags.DEFINE_list("kinds", ["float32_disk", "disk"], "Its bases, one after the other.")
+FOLDER = flags.DEFINE_string("folder", None, "Where its files are for a while; the system's.")
+ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements, of which the best counts.")
+
+_RESNET32 = 464_154  # parameters: 334 MB in 90 rows, ten times the last cache
+_OUTLIERS = np.geomspace(1, 100, 10)
+_READINGS = 2  # of the basis in a step: once for the overlaps, once to subtract
+
+
+def main(_):
+  rows = [
+    *_speed(ROUNDS.value),
+    *_exactness(),
+  ]
+  for kind in KINDS.value:
+    rows += _large(kind)
+  if any(bound is not None and not value <= bound for _, value, bound in rows):
+    sys.exit("failed: a figure is above its bound")
+
+
+def _row(name, value, bound=None, *, unit=""):
+  """Prints a figure as soon as it is known; returns (name, value, bound)."""
+  limit = "" if bound is None else f"  (bound: {bound:.3g})"
+  print(f"{name:72s}{value:10.4g} {unit:4s}{limit}", flush=True)
+  return name, value, bound
+
+
+def _seconds(function):
+  begin = time.perf_counter()
+  function()
+  return time.perf_counter() - begin
+
+
+def _bandwidth_test(size=60_000_000):
+  """Returns (function that reads memory by the threads of a basis, bytes that it reads)."""
+  threads = basis_module.num_threads()
+  parts = np.array_split(np.ones(size), threads)
+  pool = futures.ThreadPoolExecutor(threads)
+  return lambda: list(pool.map(np.sum, parts)), 8 * size
+
+
+def _speed(rounds):
+  """Orthogonalization against reading the basis from memory as often as it has to be."""
+  read, size = _bandwidth_test()
+  _seconds(read)
+  rows = [_row("memory bandwidth", size / min(_seconds(read) for _ in range(7)) / 1e9, unit="GB/s")]
+  for n, steps in ((_RESNET32, 90), (4_000_000, 60)):
+    array = np.random.default_rng(0).standard_normal((steps, n), np.float32)
+    array /= np.linalg.norm(array, axis=1)[:, None]
+    for dtype in (np.float64, np.float32):
+      basis = MemoryBasis(array.astype(dtype, copy=False))
+      # In turn, and the best of each, since others may use the machine too.
+      times = np.array([(_orthogonalization(basis), _seconds(read)) for _ in range(rounds + 1)])[1:]
+      seconds, reading = times.min(axis=0)
+      bound = _READINGS * basis.nbytes * reading / size
+      name = f"n = {n}, {steps} rows of {np.dtype(dtype)}"
+      rows.append(_row(f"orthogonalization, {name}", 1e3 * seconds, unit="ms"))
+      if dtype == np.float64:
+        rows.append(_row("  time / reading the bytes twice", seconds / bound, 1.5))
+      else:
+        rows.append(_row("  time / reading the bytes twice", seconds / bound))
+        rows.append(_row("  time / reading as many float64 twice", seconds / bound / 2, 1.5))
+      basis.close()
+  small = probe(0, 0, 15_910)
+  state = [_seconds(lambda: _run(MemoryBasis(np.empty((90, small.size))), small)) for _ in range(9)]
+  return [*rows, _row("Lanczos, n = 15910, 90 steps", 1e3 * np.median(state), unit="ms")]
+
+
+def _orthogonalization(basis):
+  """Returns the seconds of a pass over all rows."""
+  w = probe(1, 0, basis.n)
+  return _seconds(lambda: basis.orthogonalize(w, basis.steps, np.inf))
+
+
+def _run(basis, diagonal):
+  basis.store(0, probe(0, 0, basis.n))
+  lanczos = Lanczos(basis)
+  lanczos.run(lambda v: diagonal * v)
+  return lanczos
+
+
+def _spectrum(n):
+  """Returns a bulk with outliers, in a few entries: the worst for rows in float32."""
+  diagonal = np.random.default_rng(2).standard_normal(n)
+  diagonal *= 0.01
+  diagonal[: _OUTLIERS.size] = _OUTLIERS
+  return diagonal
+
+
+def _exactness():
+  """Orthogonality and densities of each kind, with n of ResNet-32."""
+  steps, diagonal = 90, _spectrum(_RESNET32)
+  rows, rules = [], {}
+  with tempfile.TemporaryDirectory(dir=FOLDER.value) as folder:
+    for dtype in (np.float64, np.float32):
+      name = str(np.dtype(dtype))
+      bound = np.sqrt(_RESNET32) * np.finfo(dtype).eps if dtype == np.float64 else 2.0**-23
+      kinds = {
+        "memory": MemoryBasis(np.empty((steps, _RESNET32), dtype)),
+        "disk": DiskBasis(pathlib.Path(folder) / name, steps, _RESNET32, dtype=dtype),
+      }
+      for kind, basis in kinds.items():
+        lanczos = _run(basis, diagonal)
+        q = np.array([basis.row(j) for j in range(steps)])
+        error = np.abs(q @ q.T - np.eye(steps)).max()
+        rows.append(_row(f"largest entry of |Q Q' - I|, {name}, {kind}", error, bound))
+        rules[name, kind] = gauss_quadrature(*lanczos.tridiagonal())
+        basis.close()
+      same = np.array_equal(rules[name, "memory"].nodes, rules[name, "disk"].nodes)
+      rows.append(_row(f"  nodes differ between memory and disk, {name}", float(not same), 0))
+  rows.append(_row("L1 distance of densities, float32 and float64", _density_error(rules), 1e-5))
+  return rows
+
+
+def _density_error(rules):
+  """Returns the distance of densities whose kernels have a thousandth of the range as width."""
+  exact, rounded = rules["float64", "memory"], rules["float32", "memory"]
+  variance = (1e-3 * np.ptp(exact.nodes)) ** 2
+  grid = density_grid([exact.nodes], variance)
+  return l1_distance(grid, *(smooth(q.nodes, q.weights, grid, variance) for q in (exact, rounded)))
+
+
+def _large(kind):
+  """A whole draw in a process of its own, which may not take more memory than it is allowed."""
+  spawn = multiprocessing.get_context("spawn")
+  with (
+    tempfile.TemporaryDirectory(dir=FOLDER.value) as folder,
+    futures.ProcessPoolExecutor(1, mp_context=spawn) as pool,
+  ):
+    arguments = kind, N.value, STEPS.value, int(1e9 * MEMORY_GB.value), folder
+    result = pool.submit(_limited_draw, *arguments).result()
+  print(f"n = {N.value}, {STEPS.value} steps, {MEMORY_GB.value:g} GB: {result['reason']}")
+  seconds, read = result["seconds"], result["read_gb"]
+  tolerance = 2.0**-23 if "float32" in kind else np.sqrt(N.value) * np.finfo(np.float64).eps
+  return [
+    _row("  whole run", seconds, unit="s"),
+    _row("  in products and the start vector", result["product_seconds"], unit="s"),
+    _row("  read from disk", read, unit="GB"),
+    # Beside them there are those of few rows: the last two, and the vector of the product.
+    _row("  times that a row on disk is read in a step", result["readings"], _most_readings()),
+    _row("  speed of reading, with all that is computed meanwhile", read / seconds, unit="GB/s"),
+    _row("  speed of the disk: readings of 16 MiB of the same file", result["disk"], unit="GB/s"),
+    _row("  most memory resident", result["peak_gb"], MEMORY_GB.value, unit="GB"),
+    _row("  largest overlap of the last row with the others", result["overlap"], tolerance),
+    _row("  error of the 5 largest Ritz values / the largest", result["ritz"], 10 * tolerance),
+  ]
+
+
+def _most_readings():
+  return _READINGS + 5.5 / ((STEPS.value + 1) / 2)
+
+
+def _limited_draw(kind, n, steps, memory, folder):
+  """Returns the figures of a draw; runs in a process of its own, whose memory it limits."""
+  resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+  disk = basis_plan.free_disk(folder)
+  plan = basis_plan.plan_basis(n, steps, kind=kind, disk=disk)
+  basis = plan.open(pathlib.Path(folder) / "basis")
+  begin = time.perf_counter()
+  diagonal = _spectrum(n)
+  basis.store(0, probe(0, 0, n))
+  products = time.perf_counter() - begin
+  lanczos = Lanczos(basis)
+  before = _kernel_value("io", "read_bytes:")
+  while lanczos.num_steps < steps:
+    vector = lanczos.vector
+    start = time.perf_counter()
+    product = diagonal * vector
+    products += time.perf_counter() - start
+    lanczos.update(product)
+  seconds = time.perf_counter() - begin
+  read = _kernel_value("io", "read_bytes:") - before
+  # What reading all rows in use once in each step would read.
+  total = (plan.disk_bytes - getattr(basis, "resident_bytes", 0)) * (steps + 1) / 2
+  overlaps, _ = basis.orthogonalize(basis.row(steps - 1).copy(), steps - 1, np.inf)
+  nodes = gauss_quadrature(*lanczos.tridiagonal()).nodes
+  return {
+    "reason": plan.reason,
+    "seconds": seconds,
+    "product_seconds": products,
+    "read_gb": read / 1e9,
+    "readings": read / total if total else 0.0,
+    "disk": _disk_speed(pathlib.Path(folder) / "basis") if plan.disk_bytes else np.nan,
+    "peak_gb": 1024 * _kernel_value("status", "VmHWM:") / 1e9,
+    "overlap": np.abs(overlaps).max(),
+    "ritz": np.abs(nodes[-5:] - _OUTLIERS[-5:]).max() / _OUTLIERS[-1],
+  }
+
+
+def _kernel_value(table, name):
+  """Returns a number that the kernel keeps of this process."""
+  with open(f"/proc/self/{table}") as lines:
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _disk_speed(path, most=2**32, at_once=2**24):
+  """Returns GB/s of the threads of a basis that read a file past the system's page cache."""
+  file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+  threads = basis_module.num_threads()
+  count = min(most, path.stat().st_size) // at_once
+
+  def read(thread):
+    buffer = mmap.mmap(-1, at_once)
+    for i in range(thread, count, threads):
+      os.preadv(file, [buffer], i * at_once)
+
+  with futures.ThreadPoolExecutor(threads) as pool:
+    seconds = _seconds(lambda: list(pool.map(read, range(threads))))
+  os.close(file)
+  return count * at_once / seconds / 1e9
+
+
+if __name__ == "__main__":
+  app.run(main)
