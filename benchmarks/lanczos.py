@@ -45,6 +45,7 @@ def main(_):
   rows = [
     *_speed(ROUNDS.value),
     *_exactness(),
+    *_choices(),
   ]
   for kind in KINDS.value:
     rows += _large(kind)
@@ -106,10 +107,10 @@ def _orthogonalization(basis):
   return _seconds(lambda: basis.orthogonalize(w, basis.steps, np.inf))
 
 
-def _run(basis, diagonal):
+def _run(basis, diagonal, matvec=None):
   basis.store(0, probe(0, 0, basis.n))
   lanczos = Lanczos(basis)
-  lanczos.run(lambda v: diagonal * v)
+  lanczos.run(matvec or (lambda v: diagonal * v))
   return lanczos
 
 
@@ -135,23 +136,77 @@ def _exactness():
       }
       for kind, basis in kinds.items():
         lanczos = _run(basis, diagonal)
-        q = np.array([basis.row(j) for j in range(steps)])
-        error = np.abs(q @ q.T - np.eye(steps)).max()
+        error = _orthogonality(basis)
         rows.append(_row(f"largest entry of |Q Q' - I|, {name}, {kind}", error, bound))
         rules[name, kind] = gauss_quadrature(*lanczos.tridiagonal())
         basis.close()
       same = np.array_equal(rules[name, "memory"].nodes, rules[name, "disk"].nodes)
       rows.append(_row(f"  nodes differ between memory and disk, {name}", float(not same), 0))
-  rows.append(_row("L1 distance of densities, float32 and float64", _density_error(rules), 1e-5))
+  distance = _distance(rules["float64", "memory"], rules["float32", "memory"])
+  rows.append(_row("L1 distance of densities, float32 and float64", distance, 1e-5))
   return rows
 
 
-def _density_error(rules):
-  """Returns the distance of densities whose kernels have a thousandth of the range as width."""
-  exact, rounded = rules["float64", "memory"], rules["float32", "memory"]
+def _distance(exact, other):
+  """Returns the L1 distance of densities whose kernel is a thousandth of the range wide."""
   variance = (1e-3 * np.ptp(exact.nodes)) ** 2
   grid = density_grid([exact.nodes], variance)
-  return l1_distance(grid, *(smooth(q.nodes, q.weights, grid, variance) for q in (exact, rounded)))
+  return l1_distance(grid, *(smooth(q.nodes, q.weights, grid, variance) for q in (exact, other)))
+
+
+class _AllRows(MemoryBasis):
+  """Takes all rows in the first pass too."""
+
+  def orthogonalize(self, w, count, smallest, /, *, recent=None):
+    del recent
+    return super().orthogonalize(w, count, smallest)
+
+
+class _Unrounded(MemoryBasis):
+  """Keeps the newest row as it was before it was rounded, for the product."""
+
+  def store(self, j, vector, /):
+    super().store(j, vector)
+    self._newest = j, np.array(vector)
+
+  def row(self, j, /):
+    return self._newest[1] if j == self._newest[0] else super().row(j)
+
+
+def _choices(n=100_000, steps=90):
+  """What was decided by measurement: the first pass, and which vector H is multiplied by."""
+  diagonal, rows = _spectrum(n), []
+  single = diagonal.astype(np.float32)
+
+  def in_float32(v):
+    return single * v.astype(np.float32)
+
+  for name, kind in (("last two rows", MemoryBasis), ("all rows", _AllRows)):
+    for products, matvec in (("exact", lambda v: diagonal * v), ("float32", in_float32)):
+      lanczos = _run(kind(np.empty((steps, n))), diagonal, matvec)
+      error = _orthogonality(lanczos.vectors)
+      rows.append(_row(f"|Q Q' - I|, first pass with {name}, {products} products", error, 1e-13))
+  exact = _run(MemoryBasis(np.empty((steps, n))), diagonal)
+  variants = {
+    "float32 rows, H times the rounded vector": (MemoryBasis, np.float32, None),
+    "float32 rows, H times the vector before rounding": (_Unrounded, np.float32, None),
+    "float64 rows, products in float32": (MemoryBasis, np.float64, in_float32),
+  }
+  for name, (kind, dtype, matvec) in variants.items():
+    lanczos = _run(kind(np.empty((steps, n), dtype)), diagonal, matvec)
+    a, b = (gauss_quadrature(*x.tridiagonal()) for x in (exact, lanczos))
+    top = abs(a.nodes[-1] - b.nodes[-1]) / a.nodes[-1]
+    entries = np.abs(exact.alphas - lanczos.alphas).max() / a.nodes[-1]
+    rows.append(_row(f"{name}: L1 of densities", _distance(a, b), 1e-5))
+    rows.append(_row("  tridiagonal matrix, largest change / |H|", entries, 1e-5))
+    rows.append(_row("  largest Ritz value, relative change", top, 2.0**-22))
+  return rows
+
+
+def _orthogonality(basis):
+  """Returns the largest entry of |Q Q' - I|."""
+  q = np.array([basis.row(j) for j in range(basis.steps)])
+  return np.abs(q @ q.T - np.eye(basis.steps)).max()
 
 
 def _large(kind):

@@ -177,6 +177,15 @@ def test_recent_pass_alone_is_never_trusted(new):
   assert np.abs(rows @ w).max() <= 100 * EPS
 
 
+def test_pass_that_removes_most_of_a_vector_is_not_trusted(new):
+  # What is left after it has the rounding errors of the whole, and is 1e-9 of it.
+  rows = random_rows(STEPS + 1, 100)
+  basis, w = fill(new("memory", STEPS, 100), rows[:-1]), rows[0] + 1e-9 * rows[-1]
+  _, length = basis.orthogonalize(w, STEPS, 0.0, recent=2)
+  assert abs(length - 1e-9) <= 100 * EPS
+  assert np.abs(rows[:-1] @ w).max() <= 100 * EPS * length
+
+
 def test_plain_array_without_rows_leaves_the_vector():
   w = np.arange(3.0)
   overlaps, length = orthogonalize(w, np.empty((0, 3)), 0.0)
@@ -343,6 +352,17 @@ def test_invariant_space_is_harmless_in_float32(new, eigenvalues):
     near = np.abs(q.nodes - value) < 1e-6
     expected = np.sum(probe(0, 0, 100)[eigenvalues == value] ** 2)
     assert abs(q.weights[near].sum() - expected) <= 4 * HALF_ULP
+
+
+@pytest.mark.parametrize(
+  "eigenvalues", [np.ones(100), np.repeat([-1.1, 0.3], 50)], ids=["I", "two"]
+)
+def test_tolerance_of_float32_ends_an_invariant_space_in_float32(new, eigenvalues):
+  basis = new("memory float32", 20, 100)
+  basis.store(0, probe(0, 0, 100))
+  lanczos = Lanczos(basis, tolerance=2.0**-23)
+  assert lanczos.run(lambda v: eigenvalues * v) is LanczosStatus.INVARIANT
+  assert lanczos.num_steps == np.unique(eigenvalues).size
 
 
 # State on disk.

@@ -98,8 +98,9 @@ class Basis(abc.ABC):
     A pass is trusted if it leaves more than half of what it was given; otherwise another follows.
     The first pass is never trusted. With `recent`, it takes the last rows alone: the product with
     the last row of a Lanczos recurrence lies in the span of the last two and of the new direction,
-    up to rounding and to the asymmetry of products. That saves one of two readings of the basis,
-    and the pass over all rows is judged in the same way. Each pass over all rows reads them twice.
+    up to rounding and to the asymmetry of products. The pass over all rows that follows is judged
+    as ever. So rows are read twice in a step, once for the overlaps and once to subtract, and not
+    four times.
 
     Args:
       w: (n,) float64, changed.
@@ -110,13 +111,13 @@ class Basis(abc.ABC):
     Returns:
       (overlaps (count,) with the rows, length of what is left).
     """
-    overlaps, norm = np.zeros(count), np.inf
+    overlaps, norm = np.zeros(count), np.inf  # so that the first pass is not trusted
     first = 0 if recent is None else max(count - recent, 0)
-    for i in range(_MAX_PASSES):
+    for _ in range(_MAX_PASSES):
       part = self._overlaps(w, first, count)
       before, norm = norm, float(np.sqrt(self._subtract(w, part, first)))
       overlaps[first:] += part
-      if norm <= smallest or (i >= 1 and norm > 0.5 * before):
+      if norm <= smallest or norm > 0.5 * before:
         break
       first = 0
     return overlaps, norm

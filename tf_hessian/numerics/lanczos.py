@@ -150,6 +150,8 @@ class Lanczos:
   def vector(self):
     """The vector (n,) float64 that H is to be multiplied by, read-only.
 
+    It is read from where the basis lives at each call.
+
     Raises:
       ValueError: if the recurrence has ended.
     """
