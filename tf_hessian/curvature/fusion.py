@@ -106,9 +106,9 @@ def _evaluated(structure, leaves):
   return _OPERATIONS[name](*(_evaluated(a, leaves) for a in arguments))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled(structure):
-  """Returns the function of the leaves; the same for the same structure, so XLA compiles it once."""
+  """Returns the function of the leaves; one for each structure, so that XLA compiles it once."""
   return tf.function(
     lambda *leaves: _evaluated(structure, leaves), autograph=False, jit_compile=True
   )

@@ -66,9 +66,9 @@ def batch_products(objective, mode, *, blocks=None, stacked=False):
   Args:
     objective, mode, blocks: see `batch_product`.
     stacked: compute all columns by one set of operations on stacked tensors: faster where tensors
-      are small. Otherwise the first `used` are computed one after the other by a loop around what
-      depends on them, and the others are zero; memory is that of one column but for the vectors
-      themselves, and so are the bits.
+      are small. Otherwise the first `used` are computed by a loop around what depends on them, two
+      in each turn if their number is even, and the others are zero. Each is bitwise the single
+      product.
   """
   prepare = _preparation(objective, mode, blocks)
 
@@ -76,18 +76,24 @@ def batch_products(objective, mode, *, blocks=None, stacked=False):
     product = prepare(params, context, batch, seed, ratios)
     if stacked:
       return list(tf.vectorized_map(lambda v: tuple(product(list(v))), tuple(columns)))
-    return _one_by_one(product, params, columns, used)
+    # Two share what they read of tensors that don't depend on them, while it is in the cache. Where
+    # memory is short, it is that of one.
+    turn = 1 if blocks or columns[0].shape[0] % 2 else 2
+    return _by_loop(product, params, columns, used, turn)
 
   return function
 
 
-def _one_by_one(product, params, columns, used):
+def _by_loop(product, params, columns, used, turn):
+  """Returns the products of the first `used` columns, `turn` of them in each turn of a loop."""
   count = columns[0].shape[0]
   arrays = [tf.TensorArray(p.dtype, count, element_shape=p.shape) for p in params]
 
   def body(i, arrays):
-    values = product([tf.gather(c, i) for c in columns])
-    return i + 1, [a.write(i, x) for a, x in zip(arrays, values, strict=True)]
+    for j in range(turn):
+      values = product([tf.gather(c, i + j) for c in columns])
+      arrays = [a.write(i + j, x) for a, x in zip(arrays, values, strict=True)]
+    return i + turn, arrays
 
   start = (tf.zeros((), tf.int32), arrays)
   _, arrays = tf.while_loop(lambda i, _: i < used, body, start, parallel_iterations=1)

@@ -31,7 +31,7 @@ EXACT = "exact_gradient"
 def _moments(x, axes, shift=None, keepdims=False, name=None):
   """`tf.nn.moments` without the stopped gradient; the same values.
 
-  With a gradient of its own, since that of `tf.reduce_mean` is as large as x, and made in two steps.
+  With a gradient of its own, since that of `tf.reduce_mean` is a tensor like x, made in two steps.
   """
   del shift  # not used by TensorFlow either
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tf_hessian.experiments import basis_plan
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
 from tf_hessian.numerics.results import LanczosStatus
 
 _MOST_DRAWS = 32
@@ -101,11 +101,13 @@ def plan_layout(
   if stacked and first is not None:
     num_draws = min(num_draws, first)  # places that are not used cost as much as others
   most = _most_draws(operator, num_draws)
-  sizes = sorted({-(-num_draws // groups) for groups in range(1, num_draws + 1)}, reverse=True)
+  sizes = {-(-num_draws // groups) for groups in range(1, num_draws + 1)}
+  if not stacked:
+    sizes = {size + (size > 1) * size % 2 for size in sizes}  # loops take two in each turn
   one = plan(1, basis)
   if one.disk_bytes:
     return Layout(1, one, stacked, chosen)
-  for count in sizes:
+  for count in sorted(sizes, reverse=True):
     if count <= most:
       try:
         return Layout(count, plan(count, one.kind), stacked, chosen)
@@ -256,7 +258,9 @@ class LockStep:
     resumed = self._folder and self._folder.load_step(draw, basis)
     if not resumed:
       basis.store(0, self._first(draw))
-    state = Lanczos(basis)
+    # With rounded rows, a residual of rounding error is as large as that.
+    precision = float(np.finfo(basis.dtype).eps)
+    state = Lanczos(basis, tolerance=breakdown_tolerance(basis.n, precision))
     if resumed:
       coefficients, seconds = resumed
       state.restore(coefficients)

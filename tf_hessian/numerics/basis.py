@@ -3,7 +3,7 @@
 Arithmetic is float64 throughout. A basis in float32 takes half the bytes. Each vector is rounded
 once, when it is stored, and H is multiplied by the rounded vector. That disturbs the recurrence by
 at most 2^-24 |H| a step, less than products in float32 do. Rows are off unit length and off being
-orthogonal by up to 2^-24, and by about 1e-7 / sqrt(n) if their energy is spread over all entries.
+orthogonal by up to 2^-24, and by about 2e-7 / sqrt(n) if their energy is spread over all entries.
 docs/design/basis.md has the measurements.
 
 Sums over columns are made of the same pieces in the same order whatever the kind, the number of
