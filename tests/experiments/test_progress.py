@@ -76,7 +76,7 @@ def test_lines_are_logged_at_intervals(screen, caplog, monkeypatch):
 def test_line_has_seconds_and_time_left(screen, caplog):
   screen(False)
   show(10)
-  assert re.search(r"[\d.e-]+ s each, \d+:\d\d:\d\d left", caplog.text)
+  assert re.search(r"[\d.e-]+ s a pass, \d+:\d\d:\d\d left", caplog.text)
 
 
 @pytest.mark.parametrize(
