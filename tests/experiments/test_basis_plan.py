@@ -79,6 +79,21 @@ def test_no_more_is_resident_than_the_file_has():
   assert plan.resident_bytes == plan.disk_bytes
 
 
+@pytest.mark.parametrize("kind, rows", [("memory", 8), ("float32", 4)])
+def test_memory_that_outlasts_the_process_needs_disk_too(kind, rows):
+  size = rows * N * STEPS
+  options = {"kind": kind, "memory": 24 * GB, "in_files": True}
+  plan = plan_basis(N, STEPS, disk=size, **options)
+  assert (plan.kind, plan.disk_bytes, plan.resident_bytes) == (kind, size, 0)
+  with pytest.raises(ValueError, match="no room .*GB of disk: let fewer draws"):
+    plan_basis(N, STEPS, disk=size - 1, **options)
+
+
+def test_disk_too_small_for_float64_leaves_float32():
+  plan = plan_basis(N, STEPS, memory=24 * GB, disk=12 * GB, in_files=True)
+  assert (plan.kind, plan.on_disk) == ("float32", False)
+
+
 def test_reason_names_what_was_passed_over_and_why():
   reason = plan_basis(N, STEPS, memory=12 * GB, disk=40 * GB).reason
   assert reason.startswith("disk needs") and "memory would need 20.5 GB" in reason
