@@ -6,6 +6,7 @@ one worker. Prints kills, restarts and the time lost.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import random
@@ -42,7 +43,6 @@ class _Run:
 
   def __init__(self, folder, workers, draws, steps, output):
     self._folder = pathlib.Path(folder) / "spectrum_initial"
-    self._draws, self._steps = draws, steps
     arguments = [
       f"--workdir={folder}",
       f"--config.lanczos.draws={draws}",
@@ -54,14 +54,11 @@ class _Run:
 
   def finished_steps(self):
     """Returns how many Lanczos steps are on disk."""
-    finished = len(list(self._folder.glob("draw_*.npz")))
-    if finished == self._draws:
-      return finished * self._steps
-    try:
-      with np.load(self._folder / "step.npz") as step:
-        return int(step["draw"]) * self._steps + len(step["alphas"])
-    except (OSError, ValueError, KeyError, EOFError):
-      return finished * self._steps
+    steps = {}
+    for path in [*self._folder.glob("step_*.npz"), *self._folder.glob("draw_*.npz")]:
+      with contextlib.suppress(FileNotFoundError), np.load(path) as file:
+        steps[path.stem[-3:]] = len(file["alphas"])
+    return sum(steps.values())
 
   def wait_for(self, steps, deadline):
     """Waits until so many steps are finished; False if the run is over."""

@@ -1,6 +1,7 @@
 """The real commands, run as a user does, on the synthetic config."""
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import random
@@ -17,7 +18,10 @@ CONFIG = "--config=configs/synthetic_quadratic.py"
 SECONDS = 90
 NUM_KILLS = 5
 # Long enough to be killed in the middle, five times.
-LONG = ("--initial", "--nocheck", "--config.lanczos.draws=30", "--config.lanczos.steps=100")
+LONG = (
+  *("--initial", "--nocheck", "--draws_per_pass=3"),
+  *("--config.lanczos.draws=30", "--config.lanczos.steps=100"),
+)
 
 
 def start(command, *arguments):
@@ -104,26 +108,28 @@ def afterwards(measured, run_all, workdir, tmp_path_factory):
 # Interruptions, which take so long that they go on while other tests run.
 
 
-def stamp(path):
-  return path.stat().st_mtime_ns if path.exists() else 0
+def steps_on_disk(folder):
+  """Returns how many Lanczos steps of all draws are on disk."""
+  steps = {}
+  for path in [*folder.glob("step_*.npz"), *folder.glob("draw_*.npz")]:
+    with contextlib.suppress(FileNotFoundError), np.load(path) as file:
+      steps[path.stem[-3:]] = len(file["alphas"])
+  return sum(steps.values())
 
 
 def start_long(workdir):
   """Starts a long measurement; returns once it has recorded a step of its own."""
-  step = workdir / "spectrum_initial" / "step.npz"
-  before, deadline = stamp(step), time.monotonic() + SECONDS
+  folder = workdir / "spectrum_initial"
+  before, deadline = steps_on_disk(folder), time.monotonic() + SECONDS
   process = start("spectrum", CONFIG, f"--workdir={workdir}", *LONG)
-  while stamp(step) in (before, 0) and process.poll() is None and time.monotonic() < deadline:
+  while steps_on_disk(folder) <= before and process.poll() is None and time.monotonic() < deadline:
     time.sleep(0.01)
   return process
 
 
 def state(folder):
-  """Returns (draw, steps) of the draw in progress, or None when the run is finished."""
-  if (folder / "spectrum.npz").exists():
-    return None
-  with np.load(folder / "step.npz") as step:
-    return int(step["draw"]), len(step["alphas"])
+  """Returns how many steps are on disk, or None when the run is finished."""
+  return None if (folder / "spectrum.npz").exists() else steps_on_disk(folder)
 
 
 def kill_and_start_again(folder, whole, third):

@@ -1,5 +1,6 @@
 """Processes die, hang, or were started for something else: what the others do, and say."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -27,7 +28,7 @@ class Cluster(local.LocalCluster):
       *(sys.executable, "-m", "tf_hessian.bin.spectrum", "--config=configs/synthetic_quadratic.py"),
       *("--initial", "--nocheck", f"--workdir={workdir}", f"--strategy={strategy}"),
       *("--config.hessian.batch_size=50", f"--config.lanczos.draws={draws}"),
-      *(f"--config.lanczos.steps={steps}", f"--patience={patience}"),
+      *(f"--config.lanczos.steps={steps}", f"--patience={patience}", "--draws_per_pass=2"),
       *flags,
     ]
     ps = 1 if strategy == "parameter_server" else 0
@@ -54,12 +55,12 @@ class Cluster(local.LocalCluster):
     self.until(lambda: self.steps() >= count, f"step {count}")
 
   def steps(self):
-    """Returns how many steps are on disk, roughly: those of the draw in progress."""
-    try:
-      with np.load(self.folder / "step.npz") as step:
-        return 1000 * int(step["draw"]) + len(step["alphas"])
-    except (OSError, ValueError, KeyError, EOFError):
-      return 0
+    """Returns how many steps of all draws are on disk."""
+    steps = {}
+    for path in [*self.folder.glob("step_*.npz"), *self.folder.glob("draw_*.npz")]:
+      with contextlib.suppress(FileNotFoundError), np.load(path) as file:
+        steps[path.stem[-3:]] = len(file["alphas"])
+    return sum(steps.values())
 
   def code(self, task):
     """Waits for a process's end; returns its exit code."""

@@ -47,6 +47,12 @@ def matrix():
 
 
 @pytest.fixture
+def counting_of():
+  """Returns a function that makes a new `Counting` of a matrix."""
+  return Counting
+
+
+@pytest.fixture
 def counting(matrix):
   """Returns a function that makes a new `Counting` of the matrix."""
   return lambda *args, **kwargs: Counting(matrix, *args, **kwargs)

@@ -7,6 +7,7 @@ import pytest
 
 from tf_hessian.experiments import basis_plan
 from tf_hessian.experiments.basis_plan import available_memory, free_disk, plan_basis
+from tf_hessian.numerics.basis import DiskBasis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 
@@ -78,6 +79,21 @@ def test_no_more_is_resident_than_the_file_has():
   assert plan.resident_bytes == plan.disk_bytes
 
 
+@pytest.mark.parametrize("kind, rows", [("memory", 8), ("float32", 4)])
+def test_memory_that_outlasts_the_process_needs_disk_too(kind, rows):
+  size = rows * N * STEPS
+  options = {"kind": kind, "memory": 24 * GB, "in_files": True}
+  plan = plan_basis(N, STEPS, disk=size, **options)
+  assert (plan.kind, plan.disk_bytes, plan.resident_bytes) == (kind, size, 0)
+  with pytest.raises(ValueError, match="no room .*GB of disk: let fewer draws"):
+    plan_basis(N, STEPS, disk=size - 1, **options)
+
+
+def test_disk_too_small_for_float64_leaves_float32():
+  plan = plan_basis(N, STEPS, memory=24 * GB, disk=12 * GB, in_files=True)
+  assert (plan.kind, plan.on_disk) == ("float32", False)
+
+
 def test_reason_names_what_was_passed_over_and_why():
   reason = plan_basis(N, STEPS, memory=12 * GB, disk=40 * GB).reason
   assert reason.startswith("disk needs") and "memory would need 20.5 GB" in reason
@@ -87,13 +103,30 @@ def test_reason_names_what_was_passed_over_and_why():
 def test_basis_of_a_plan_is_of_its_kind_and_runs(tmp_path, kind):
   n = 5000
   plan = plan_basis(n, 5, kind=kind, memory=GB, disk=GB)
-  basis = plan.open(tmp_path / "basis")
+  basis = plan.open(tmp_path / "basis" if "disk" in kind else None)
   basis.store(0, probe(0, 0, n))
   Lanczos(basis).run(lambda v: np.linspace(0, 1, n) * v)
   assert (basis.steps, basis.n) == (5, n)
   assert basis.dtype == (np.float32 if "float32" in kind else np.float64)
-  assert (tmp_path / "basis").exists() == ("disk" in kind)
+  assert isinstance(basis, DiskBasis) == ("disk" in kind)
   basis.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "float32", "disk", "float32_disk"])
+def test_basis_in_a_file_is_opened_again_with_its_rows(tmp_path, kind):
+  n, path = 5000, tmp_path / "basis"
+  plan = plan_basis(n, 5, kind=kind, memory=GB, disk=GB)
+  rows = []
+  for _ in range(2):
+    basis = plan.open(path)
+    if not rows:
+      basis.store(3, probe(0, 0, n))
+      basis.flush()
+    rows.append(np.array(basis.row(3)))
+    basis.close()
+  assert path.stat().st_size >= 5 * n * basis.dtype.itemsize
+  np.testing.assert_array_equal(rows[1], rows[0])
+  np.testing.assert_array_equal(rows[0], probe(0, 0, n).astype(basis.dtype))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tf_hessian.experiments import commands, density_run, experiment
+from tf_hessian.experiments import commands, experiment, lock_step
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints
 
@@ -187,13 +187,13 @@ def test_steps_that_were_measured_before_are_not_measured_again(stepwise, tmp_pa
   commands.spectrum(stepwise, tmp_path, step=0, progress=False)
   commands.spectrum(stepwise, tmp_path, step=2, progress=False)
   measured = []
-  original = density_run._Run._draw
+  original = lock_step.LockStep.run
 
-  def draw(self, number, *arguments):
-    measured.append(number)
-    return original(self, number, *arguments)
+  def run(self, draws, bases):
+    measured.extend(draws)
+    return original(self, draws, bases)
 
-  monkeypatch.setattr(density_run._Run, "_draw", draw)
+  monkeypatch.setattr(lock_step.LockStep, "run", run)
   commands.spectrum(stepwise, tmp_path, all_steps=True, progress=False)
   assert measured == [0, 1]  # of the last step alone
 

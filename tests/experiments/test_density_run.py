@@ -1,5 +1,6 @@
 """A density run is the numerics' Lanczos, draw by draw, whatever interrupts it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 import tf_hessian
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments.density_run import estimate_spectrum
-from tf_hessian.numerics import lanczos, probes
+from tf_hessian.numerics import density, lanczos, probes, quadrature
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.spectrum import Spectrum
 
@@ -61,7 +62,7 @@ def test_tridiagonals_are_those_of_the_numerics(matrix, tmp_path, kind, seed, on
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_tridiagonals_of_a_model_are_those_of_the_numerics(hessian, tmp_path, on_disk):
-  result = run(hessian, workdir=tmp_path / "run" if on_disk else None)
+  result = run(hessian, workdir=tmp_path / "run" if on_disk else None, draws_per_pass=1)
   tolerance = lanczos.breakdown_tolerance(hessian.shape[0], hessian.precision)
   assert_is_lanczos(result, hessian, 1, tolerance=tolerance)
 
@@ -184,7 +185,7 @@ def test_run_interrupted_many_times_gives_the_same(matrix, counting, tmp_path):
 def test_wall_times_of_an_interrupted_draw_add_up(counting, tmp_path):
   with pytest.raises(RuntimeError):
     run(counting(4), workdir=tmp_path, draws=1)
-  with np.load(tmp_path / "step_001.npz") as step:
+  with np.load(tmp_path / "step_000.npz") as step:
     before = float(step["wall_time"])
   assert run(counting(), workdir=tmp_path, draws=1).wall_times[0] > before > 0
 
@@ -201,11 +202,11 @@ def test_interrupted_run_of_a_model_gives_the_same(hessian, new_operator, tmp_pa
 
   monkeypatch.setattr(HessianOperator, "_matvec", matvec)
   with pytest.raises(KeyboardInterrupt):
-    run(operator, workdir=tmp_path, check=False)
-  result = run(new_operator(), workdir=tmp_path, check=False)
+    run(operator, workdir=tmp_path, check=False, draws_per_pass=1)
+  result = run(new_operator(), workdir=tmp_path, check=False, draws_per_pass=1)
   # One of the steps twice, and for each start one that tells the matrix from others.
   assert len(products) == 3 * STEPS + 1 + 2
-  assert_same(result, run(hessian))
+  assert_same(result, run(hessian, draws_per_pass=1))
 
 
 def test_finished_run_started_again_computes_nothing(counting, tmp_path):
@@ -274,8 +275,8 @@ def test_result_is_written(counting, tmp_path):
 
 def test_finished_run_keeps_no_basis(counting, tmp_path):
   run(counting(), workdir=tmp_path)
-  assert not (tmp_path / "basis_001").exists()
-  assert not (tmp_path / "step_001.npz").exists()
+  expected = {"run.json", "lock", "spectrum.npz", "spectrum.json"}
+  assert {p.name for p in tmp_path.iterdir()} == expected | {f"draw_00{i}.npz" for i in range(3)}
 
 
 # The model changes while it is measured.
@@ -300,14 +301,14 @@ def test_model_that_changes_during_a_run_is_an_error(new_operator, monkeypatch):
   operator = new_operator()
   train_during_product(operator, monkeypatch, STEPS + 2)
   with pytest.raises(ValueError, match="variables changed during the run"):
-    run(operator, check=False)
+    run(operator, check=False, draws_per_pass=1)
 
 
 def test_draw_of_a_model_that_changed_is_not_kept(new_operator, tmp_path, monkeypatch):
   operator = new_operator()
   train_during_product(operator, monkeypatch, STEPS + 2)
   with pytest.raises(ValueError, match="variables changed"):
-    run(operator, check=False, workdir=tmp_path)
+    run(operator, check=False, workdir=tmp_path, draws_per_pass=1)
   assert (tmp_path / "draw_000.npz").exists()
   assert not (tmp_path / "draw_001.npz").exists()
 
@@ -319,9 +320,10 @@ def test_run_goes_on_rightly_once_the_model_is_restored(
   operator = new_operator()
   restore = train_during_product(operator, monkeypatch, product)
   with pytest.raises(ValueError, match="variables changed"):
-    run(operator, check=False, workdir=tmp_path)
+    run(operator, check=False, workdir=tmp_path, draws_per_pass=1)
   restore()
-  assert_same(run(new_operator(), workdir=tmp_path, check=False), run(hessian, check=False))
+  options = {"check": False, "draws_per_pass": 1}
+  assert_same(run(new_operator(), workdir=tmp_path, **options), run(hessian, **options))
 
 
 # Beyond the precision of the products.
@@ -418,3 +420,176 @@ def test_gradient_that_is_zero_gives_no_start():
   )
   with pytest.raises(ValueError, match="gradient is exactly zero"):
     run(operator, draws=1, steps=2, start="gradient")
+
+
+# Until the density is good enough.
+
+TARGET = {"target_error": 0.08, "sigma_squared": 0.01}
+
+
+@pytest.fixture(scope="module")
+def uniform():
+  """A symmetric matrix (100, 100) with eigenvalues from -1 to 1."""
+  q = np.linalg.qr(np.random.default_rng(0).standard_normal((100, 100)))[0]
+  h = (q * np.linspace(-1, 1, 100)) @ q.T
+  return (h + h.T) / 2
+
+
+@pytest.fixture(scope="module")
+def enough(uniform):
+  """A run of fewer draws than allowed, each of 20 or 30 steps."""
+  return run(uniform, draws=30, steps=60, **TARGET)
+
+
+def rest(result, draw, steps):
+  """Returns the L1 distance of a draw's densities at its last step and `steps` steps before."""
+  d, e = result.diagonals[draw], result.off_diagonals[draw]
+  m = len(d) - steps
+  rules = [quadrature.gauss_quadrature(d, e), quadrature.gauss_quadrature(d[:m], e[: m - 1])]
+  found = density.density([q.nodes for q in rules], [q.weights for q in rules], 0.01)
+  return density.l1_distance(found.grid, *found.draws)
+
+
+def test_target_ends_the_draws(enough):
+  assert 4 < enough.num_draws < 30
+  first = dataclasses.replace(
+    enough, diagonals=enough.diagonals[:4], off_diagonals=enough.off_diagonals[:4]
+  )
+  grid, _, stderr = first.density(0.01)
+  assert np.trapezoid(stderr, grid) > 0.08
+
+
+def test_target_ends_the_steps_of_each_draw(enough):
+  assert enough.statuses == ("CONVERGED",) * enough.num_draws
+  assert {len(d) for d in enough.diagonals} == {20, 30}
+  for draw in range(enough.num_draws):
+    assert rest(enough, draw, 10) < 0.08
+
+
+def test_draws_that_a_target_ends_are_the_first_steps_of_whole_ones(enough, uniform):
+  whole = run(uniform, draws=enough.num_draws, steps=60)
+  for name in ("diagonals", "off_diagonals"):
+    for a, b in zip(getattr(enough, name), getattr(whole, name), strict=True):
+      np.testing.assert_array_equal(a, b[: len(a)])
+
+
+def test_reached_error_is_the_integral_of_the_standard_error(enough):
+  target = enough.config["target"]
+  found = enough.density(0.01)
+  assert target["stderr"] == pytest.approx(np.trapezoid(found.stderr, found.grid), rel=1e-12)
+  assert target["reached"] and target["stderr"] <= target["error"] == 0.08
+
+
+def test_relative_variance_of_a_target_is_that_of_the_density(uniform):
+  result = run(3 * uniform, draws=30, steps=60, **TARGET, relative=True)
+  found, target = result.density(0.01, relative=True), result.config["target"]
+  assert target["stderr"] == pytest.approx(np.trapezoid(found.stderr, found.grid), rel=1e-12)
+  assert target["reached"] and target["relative"]
+
+
+def test_target_records_the_products_that_it_saved(enough, tmp_path):
+  products = sum(map(len, enough.diagonals))
+  target = enough.config["target"]
+  assert (target["products"], target["saved"]) == (products, 900 - products)
+  enough.save(tmp_path / "spectrum.npz")
+  assert Spectrum.load(tmp_path / "spectrum.npz").config["target"] == target
+
+
+def test_target_makes_only_the_products_it_records(uniform, enough, counting_of):
+  operator = counting_of(uniform)
+  assert_same(run(operator, draws=30, steps=60, **TARGET), enough)
+  assert operator.count == enough.config["target"]["products"]
+
+
+def test_reached_target_is_logged_with_what_it_saved(uniform, enough, caplog):
+  caplog.set_level("INFO")
+  run(uniform, draws=30, steps=60, **TARGET)
+  (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
+  assert record.levelname == "INFO"
+  assert "target_error 0.08: reached" in record.getMessage()
+  saved = enough.config["target"]["saved"]
+  share = f"{saved} ({saved / 9:.0f} %) fewer than 10 draws of 90 steps"
+  assert share in record.getMessage()
+
+
+@pytest.mark.parametrize("draws", [2, 4, 6])
+def test_target_out_of_reach_is_a_warning(uniform, caplog, draws):
+  result = run(uniform, draws=draws, steps=20, target_error=1e-3, sigma_squared=0.01)
+  assert result.num_draws == draws
+  target = result.config["target"]
+  assert target["reached"] is False and target["stderr"] > 1e-3
+  (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
+  assert record.levelname == "WARNING" and "not reached, allow more draws" in record.getMessage()
+
+
+def test_steps_that_are_not_enough_end_at_their_number(uniform):
+  result = run(uniform, draws=4, steps=20, target_error=1e-3, sigma_squared=0.01)
+  assert result.statuses == ("COMPLETE",) * 4
+  assert [len(d) for d in result.diagonals] == [20] * 4
+
+
+def test_target_of_a_model_shares_passes_of_the_first_draws(hessian):
+  result = run(hessian, draws=20, steps=20, target_error=1.9, sigma_squared=0.01)
+  assert result.num_draws == result.config["draws_per_pass"] == 4
+
+
+@pytest.mark.parametrize("draws_per_pass", [1, 3])
+@pytest.mark.parametrize("fail_at", [1, 20, 61, 81, 262])
+def test_interrupted_run_with_a_target_goes_on_bitwise(
+  uniform, enough, counting_of, tmp_path, fail_at, draws_per_pass
+):
+  options = {"draws": 30, "steps": 60, "workdir": tmp_path, "draws_per_pass": draws_per_pass}
+  with pytest.raises(RuntimeError, match="on purpose"):
+    run(counting_of(uniform, fail_at), **options, **TARGET)
+  result = run(counting_of(uniform), **options, **TARGET)
+  assert_same(result, enough)  # `counting_of` makes products one by one
+  assert result.config["target"] == enough.config["target"]
+
+
+@pytest.mark.parametrize("draws", [2, 4, 6, 13])
+def test_target_goes_on_with_more_draws_allowed_as_if_never_stopped(
+  uniform, enough, tmp_path, draws
+):
+  options = {"steps": 60, "workdir": tmp_path, **TARGET}
+  assert run(uniform, draws=draws, **options).num_draws == draws
+  assert_same(run(uniform, draws=30, **options), enough)
+
+
+def test_finished_run_with_a_target_computes_nothing(uniform, enough, counting_of, tmp_path):
+  options = {"draws": 30, "steps": 60, "workdir": tmp_path, **TARGET}
+  run(counting_of(uniform), **options)
+  operator = counting_of(uniform)
+  result = run(operator, **options)
+  assert operator.count == 0
+  assert_same(result, enough)
+  assert result.config["target"] == enough.config["target"]
+
+
+@pytest.mark.parametrize(
+  "change", [{"target_error": 0.1}, {"sigma_squared": 0.02}, {"relative": True}, None]
+)
+def test_run_with_another_target_is_refused(uniform, tmp_path, change):
+  options = {"draws": 4, "steps": 20, "workdir": tmp_path}
+  run(uniform, **options, **TARGET)
+  with pytest.raises(ValueError, match="target: .* there, .* now"):
+    run(uniform, **options, **({} if change is None else TARGET | change))
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"target_error": 0.0}, "target_error: expected a finite number above 0, got 0.0"),
+    ({"target_error": 0.1, "sigma_squared": -1}, "sigma_squared: expected a finite number above 0"),
+    ({"target_error": 0.1, "draws": 1}, "num_draws: expected at least 2 with target_error, got 1"),
+  ],
+)
+def test_bad_target_is_refused_before_any_product(counting, options, message):
+  operator = counting()
+  with pytest.raises(ValueError, match=message):
+    run(operator, **options)
+  assert operator.count == 0
+
+
+def test_spectral_density_refuses_a_bad_target_before_it_reads_data():
+  with pytest.raises(ValueError, match="target_error"):
+    tf_hessian.spectral_density(None, None, None, target_error=-1.0)

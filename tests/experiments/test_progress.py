@@ -10,6 +10,7 @@ import pytest
 from tf_hessian.experiments import progress as progress_lib
 from tf_hessian.experiments.density_run import estimate_spectrum
 from tf_hessian.experiments.progress import Progress
+from tf_hessian.experiments.run_folder import RunFolder
 
 
 class Screen(io.StringIO):
@@ -76,7 +77,7 @@ def test_lines_are_logged_at_intervals(screen, caplog, monkeypatch):
 def test_line_has_seconds_and_time_left(screen, caplog):
   screen(False)
   show(10)
-  assert re.search(r"[\d.e-]+ s each, \d+:\d\d:\d\d left", caplog.text)
+  assert re.search(r"[\d.e-]+ s a pass, \d+:\d\d:\d\d left", caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,26 @@ def test_draws_that_end_early_reach_the_total(screen, caplog):
   screen(False)
   estimate_spectrum(np.diag([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), num_draws=2, lanczos_steps=6)
   assert "12 of 12 products" in caplog.text
+
+
+def test_draw_that_ended_early_before_an_interruption_reaches_the_total(
+  screen, caplog, tmp_path, monkeypatch
+):
+  screen(False)
+  matrix = np.diag([1.0, 1.0, 2.0, 2.0, 3.0, 3.0])  # each draw ends after 3 steps
+  options = {"num_draws": 2, "lanczos_steps": 6, "draws_per_pass": 2, "workdir": tmp_path}
+  original, count = RunFolder.save_step, []
+
+  def save_step(self, *arguments):
+    count.append(arguments)
+    if len(count) == 8:  # of draw 1, when draw 0 is known to have ended
+      raise KeyboardInterrupt
+    original(self, *arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(RunFolder, "save_step", save_step)
+    with pytest.raises(KeyboardInterrupt):
+      estimate_spectrum(matrix, **options)
+  caplog.clear()
+  estimate_spectrum(matrix, **options)
+  assert "draw 1, step 3: 12 of 12 products" in caplog.text

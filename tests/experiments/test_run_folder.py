@@ -16,6 +16,7 @@ import pytest
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments.density_run import estimate_spectrum
 from tf_hessian.experiments.run_folder import RunFolder
+from tf_hessian.numerics.basis import MemoryBasis
 
 STEPS, DRAWS = 6, 3
 
@@ -231,8 +232,8 @@ def test_flipped_byte_is_noticed_or_does_no_harm(half, name):
   content = path.read_bytes()
   identity = json.loads((half / "run.json").read_text())
   escaped = {}
-  with RunFolder(half, identity, steps=STEPS, n=24) as folder:
-    basis = np.array(folder.basis())
+  with RunFolder(half, identity) as folder:
+    basis = MemoryBasis(np.fromfile(folder.basis_path(1)).reshape(STEPS, 24))
     load = (lambda: folder.load_draw(0)) if "draw" in name else lambda: folder.load_step(1, basis)
     expected = load()[0]["alphas"]
     # The directory of the file, at its end, is where most can go wrong.
@@ -292,7 +293,7 @@ def test_damaged_description_is_refused(counting, half, content):
   assert operator.count == 0
 
 
-@pytest.mark.parametrize("version", ["2", None, [1]])
+@pytest.mark.parametrize("version", ["3", None, [1]])
 def test_description_with_a_bad_version_is_refused(counting, half, version):
   path = half / "run.json"
   path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version}))
@@ -302,8 +303,8 @@ def test_description_with_a_bad_version_is_refused(counting, half, version):
 
 def test_newer_format_is_refused_with_a_remedy(counting, half):
   path = half / "run.json"
-  path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-  with pytest.raises(ValueError, match="format version 2: install a newer"):
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+  with pytest.raises(ValueError, match="format version 3: install a newer"):
     run(counting(), half)
 
 
@@ -322,7 +323,9 @@ def test_folder_that_is_a_file_is_an_error_before_any_product(counting, tmp_path
 def test_no_room_is_an_error_before_any_product(counting, tmp_path, monkeypatch):
   monkeypatch.setattr(os, "posix_fallocate", full)
   operator = counting()
-  with pytest.raises(OSError, match=f"{tmp_path}: no room for the Lanczos basis of .* GiB"):
+  with pytest.raises(
+    OSError, match=f"{tmp_path}/basis_000: no room for the Lanczos basis of .* GiB"
+  ):
     run(operator, tmp_path)
   assert operator.count == 0
 
@@ -371,7 +374,7 @@ def test_full_disk_is_an_error_and_the_run_goes_on_afterwards(
   operator = counting()
   with monkeypatch.context() as patch:
     patch.setattr(module, call.split(".")[1], limited)
-    with pytest.raises(OSError, match=f"can't write {tmp_path}/(step|draw_00.).npz: No space"):
+    with pytest.raises(OSError, match=f"can't write {tmp_path}/(step|draw)_00..npz: No space"):
       run(operator, tmp_path)
   # The products whose steps are on disk: each draw has one write more before and after them.
   draw, rest = divmod(written, WRITES)

@@ -44,9 +44,14 @@ class BasisPlan:
   steps: int
   draws: int  # bases at a time
   memory_bytes: int  # of all of them with their buffers and vectors
-  disk_bytes: int  # of their files; 0 in memory
+  disk_bytes: int  # of their files; 0 if there are none
   resident_bytes: int  # of each file, kept in memory too
   reason: str
+
+  @property
+  def on_disk(self):
+    """Whether rows are read from files, not from memory that may be mapped to files."""
+    return _KINDS[self.kind][1]
 
   def open(self, path=None, /) -> Basis:
     """Returns the basis of one draw, in a file if the plan has files or a path is given.
@@ -64,7 +69,9 @@ class BasisPlan:
     return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
 
 
-def plan_basis(n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precision=0.0):
+def plan_basis(
+  n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precision=0.0, in_files=False
+):
   """Chooses where the Lanczos bases of a run live.
 
   Float64 in memory comes first. Where it has no room, rows in float32 come next if products are in
@@ -80,6 +87,7 @@ def plan_basis(n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precis
     disk: free bytes where the files would be, with those of files that are there already; 0 if
       there is no place for them.
     precision: relative rounding error of the products.
+    in_files: whether those in memory are to outlast the process, as files mapped into memory.
 
   Returns:
     A `BasisPlan`.
@@ -95,7 +103,7 @@ def plan_basis(n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precis
   if kind == "auto":
     rounded = precision >= _FLOAT32
     order = sorted(_KINDS, key=_preference) if rounded else list(_KINDS)
-  needs = {k: _needs(k, n, steps, draws) for k in order}
+  needs = {k: _needs(k, n, steps, draws, in_files) for k in order}
   for choice in order:
     in_memory, on_disk = needs[choice]
     if in_memory <= memory and on_disk <= disk:
@@ -151,7 +159,7 @@ def _preference(kind):
   return ("memory", "float32", "float32_disk", "disk").index(kind)
 
 
-def _needs(kind, n, steps, draws):
+def _needs(kind, n, steps, draws, in_files):
   """Returns (bytes of memory, bytes of disk) that a kind needs at least."""
   dtype, on_disk = _KINDS[kind]
   # Of each draw its vector and its product; of the one that takes its step, a copy and a new row.
@@ -160,13 +168,14 @@ def _needs(kind, n, steps, draws):
     memory += draws * buffer_bytes(steps, n, dtype, disk=on_disk)
   if on_disk:
     return memory, draws * file_bytes(steps, n, dtype)
-  return memory + draws * steps * n * np.dtype(dtype).itemsize, 0
+  rows = draws * steps * n * np.dtype(dtype).itemsize
+  return memory + rows, rows if in_files else 0
 
 
 def _plan(kind, n, steps, draws, memory, needs):
   """Returns the plan with a kind that has room, the rest of which is used for resident blocks."""
   in_memory, on_disk = needs[kind]
-  resident = min((memory - in_memory) // draws, on_disk // draws) if on_disk else 0
+  resident = min((memory - in_memory) // draws, on_disk // draws) if _KINDS[kind][1] else 0
   earlier = list(needs)[: list(needs).index(kind)]
   reason = f"{kind} needs {_words(in_memory, on_disk)}"
   if resident:

@@ -108,7 +108,7 @@ def spectral_density(
   checks.check_count("num_draws", num_draws)
   checks.check_count("lanczos_steps", lanczos_steps)
   _check_machine(draws_per_pass, basis, memory_budget)
-  _target(target_error, sigma_squared, relative)
+  _target(target_error, sigma_squared, relative, num_draws)
   operator = HessianOperator(
     model,
     loss,
@@ -214,7 +214,7 @@ def estimate_spectrum(
     steps=lanczos_steps,
     seed=seed,
     start=start,
-    target=_target(target_error, sigma_squared, relative),
+    target=_target(target_error, sigma_squared, relative, num_draws),
     check=check and isinstance(operator, HessianOperator),
     show=progress,
   )
@@ -242,8 +242,12 @@ def _check_machine(draws_per_pass, basis, memory_budget):
     checks.check_positive("memory_budget", memory_budget)
 
 
-def _target(error, sigma_squared, relative):
-  return None if error is None else stopping.Target(error, sigma_squared, relative)
+def _target(error, sigma_squared, relative, num_draws):
+  if error is None:
+    return None
+  if num_draws < 2:
+    raise ValueError(f"num_draws: expected at least 2 with target_error, got {num_draws}")
+  return stopping.Target(error, sigma_squared, relative)
 
 
 def _measure(run, options, workdir, config):

@@ -24,7 +24,7 @@ class Layout:
 
   per_pass: int
   basis: basis_plan.BasisPlan
-  stacked: bool  # then rounding depends on per_pass
+  stacked: bool  # products of a pass are computed together, so rounding depends on per_pass
   chosen: bool  # by `plan_layout`, not by the user
 
   @property
@@ -74,10 +74,12 @@ def plan_layout(
     TypeError, ValueError: for bad arguments, or if there is no room; says what would help.
   """
   n = operator.shape[0]
-  stacked = bool(getattr(operator, "stacked", False))
+  # Of what `matmat` does nothing is known.
+  stacked = bool(getattr(operator, "stacked", not hasattr(operator, "products")))
   if memory is None:
     memory = basis_plan.default_memory()
-  checks.check_positive("memory_budget", memory)
+  else:
+    checks.check_positive("memory_budget", memory)
   checks.check_choice("basis", basis, basis_plan.KINDS)
   recorded = recorded or {}
   chosen = draws_per_pass is None
@@ -89,15 +91,21 @@ def plan_layout(
   disk = basis_plan.free_disk(folder or tempfile.gettempdir()) + _held(folder)
 
   def plan(count, kind):
-    left = memory - _PASS_BYTES * n * (count if count > 1 else 0)
     return basis_plan.plan_basis(
-      n, steps, count, kind=kind, memory=left, disk=disk, precision=precision
+      n,
+      steps,
+      min(count, num_draws),
+      kind=kind,
+      memory=max(0, memory - _PASS_BYTES * n * (count if count > 1 else 0)),
+      disk=disk,
+      precision=precision,
+      in_files=folder is not None,
     )
 
   if draws_per_pass is not None:
     checks.check_count("draws_per_pass", draws_per_pass)
     count = int(draws_per_pass) if stacked else min(int(draws_per_pass), num_draws)
-    return Layout(count, plan(min(count, num_draws), basis), stacked, chosen)
+    return Layout(count, plan(count, basis), stacked, chosen)
   if stacked and first is not None:
     num_draws = min(num_draws, first)  # places that are not used cost as much as others
   most = _most_draws(operator, num_draws)
@@ -105,7 +113,7 @@ def plan_layout(
   if not stacked:
     sizes = {size + (size > 1) * size % 2 for size in sizes}  # loops take two in each turn
   one = plan(1, basis)
-  if one.disk_bytes:
+  if one.on_disk:
     return Layout(1, one, stacked, chosen)
   for count in sorted(sizes, reverse=True):
     if count <= most:
@@ -172,7 +180,7 @@ class Bases:
   def _new(self, draw):
     if self._folder:
       return self._plan.open(self._folder.basis_path(draw))
-    if not self._plan.disk_bytes:
+    if not self._plan.on_disk:
       return self._plan.open()
     if self._scratch is None:
       self._scratch = tempfile.TemporaryDirectory(prefix="tf_hessian")
@@ -232,16 +240,7 @@ class LockStep:
       if not running:
         break
       begin = time.monotonic()
-      products = self._products({d: states[d].vector for d in running})
-      for draw, product in zip(running, products, strict=True):
-        state = states[draw]
-        status = state.update(product)
-        if (
-          self._target
-          and status is LanczosStatus.RUNNING
-          and self._target.enough_steps(*state.tridiagonal())
-        ):
-          state.end()
+      self._step({d: states[d] for d in running})
       spent = (time.monotonic() - begin) / len(running)
       for draw in running:
         seconds[draw] += spent
@@ -252,6 +251,18 @@ class LockStep:
       if state.status is LanczosStatus.INVARIANT:
         logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
     return [(states[d].coefficients(), seconds[d]) for d in draws]
+
+  def _step(self, states):
+    """Takes one step of each draw in draw -> `Lanczos`."""
+    products = self._products({d: state.vector for d, state in states.items()})
+    for state, product in zip(states.values(), products, strict=True):
+      status = state.update(product)
+      if (
+        self._target
+        and status is LanczosStatus.RUNNING
+        and self._target.enough_steps(*state.tridiagonal())
+      ):
+        state.end()
 
   def _begin(self, draw, basis):
     """Returns a draw's `Lanczos`, perhaps that of an earlier start of the run, and its seconds."""
@@ -264,7 +275,7 @@ class LockStep:
     if resumed:
       coefficients, seconds = resumed
       state.restore(coefficients)
-      self._progress.resume(state.num_steps)
+      self._progress.resume(basis.steps if state.status in _EARLY else state.num_steps)
       return state, seconds
     if self._folder:
       self._folder.save_step(draw, state, 0.0)

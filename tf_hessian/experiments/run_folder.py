@@ -23,9 +23,9 @@ import numpy as np
 from tf_hessian import files
 from tf_hessian.numerics.lanczos import Lanczos
 
-# 1 had one draw in progress, and did not record the layout of its basis.
+# 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2
-_SINCE_2 = ("basis", "draws_per_pass", "target")
+_IN_PROGRESS_1 = ("step.npz", "basis.f64")
 # A killed process loses nothing that was written; only a power failure may lose what was not forced
 # to the disk, which is done at most this often.
 _SYNC_SECONDS = 5.0
@@ -86,7 +86,8 @@ class RunFolder:
       raise ValueError(f"{path}: it has format version {version}: install a newer tf_hessian")
     found["format_version"] = FORMAT_VERSION
     if version < 2:
-      found |= {key: identity.get(key) for key in _SINCE_2}
+      one_by_one = identity.get("draws_per_pass") and 1
+      found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
     differences = [
       f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} now"
       for key in sorted(found.keys() | identity.keys())
@@ -97,8 +98,10 @@ class RunFolder:
         f"{self.path}: it holds a run of something else ({'; '.join(differences)}); use another "
         "folder, or delete this one"
       )
-    if version < FORMAT_VERSION:
+    if version < 2:
       files.write_text(path, json.dumps(identity, indent=2))
+      for name in _IN_PROGRESS_1:  # its draw begins again
+        (self.path / name).unlink(missing_ok=True)
 
   def basis_path(self, draw, /):
     """Returns the file of the basis of a draw in progress."""
@@ -192,9 +195,10 @@ class RunFolder:
 def recorded(path, /):
   """Returns what run.json of a folder says: a dict, empty if there is none that can be read."""
   try:
-    return dict(json.loads((pathlib.Path(path) / "run.json").read_text()))
+    found = dict(json.loads((pathlib.Path(path) / "run.json").read_text()))
   except (OSError, ValueError, TypeError):
     return {}
+  return found | {"draws_per_pass": 1} if found.get("format_version") == 1 else found
 
 
 def _short(value):

@@ -1,0 +1,142 @@
+"""When a run has enough steps and enough draws, against densities computed directly."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+
+from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.probes import probe
+from tf_hessian.numerics.quadrature import gauss_quadrature
+from tf_hessian.numerics.stopping import FIRST_DRAWS, WINDOW, Target
+
+N, SIGMA_SQUARED = 60, 0.01
+# Where any density of the matrix below is, at 40 points a sigma: the trapezoid rule is within 1e-3
+# of an L1 distance, whose integrand has kinks.
+GRID = np.linspace(-2.2, 2.2, 1761)
+MARGIN = 1e-2
+
+
+@pytest.fixture(scope="module")
+def draws():
+  """Tridiagonal matrices (diagonal, off-diagonal) of 6 draws of 40 steps on one matrix."""
+  a = np.random.default_rng(0).standard_normal((N, N))
+  q = np.linalg.qr(a)[0]
+  h = (q * np.linspace(-1, 1, N)) @ q.T
+  result = []
+  for i in range(6):
+    state = Lanczos.start(probe(0, i, N), 40)
+    state.run(lambda v: h @ v)
+    result.append(state.tridiagonal())
+  return result
+
+
+def direct(diagonal, off_diagonal, variance=SIGMA_SQUARED):
+  """Returns the density of a tridiagonal matrix on the grid."""
+  nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal)
+  return scipy.stats.norm.pdf(GRID[:, None], nodes, np.sqrt(variance)) @ vectors[0] ** 2
+
+
+def change(diagonal, off_diagonal, m):
+  """Returns the L1 distance of the densities after m - 10 and after m steps."""
+  first, second = (
+    direct(diagonal[:k], off_diagonal[: k - 1], SIGMA_SQUARED) for k in (m - WINDOW, m)
+  )
+  return np.trapezoid(np.abs(first - second), GRID)
+
+
+def direct_stderr(draws, variance=SIGMA_SQUARED):
+  samples = np.array([direct(*d, variance) for d in draws])
+  return np.trapezoid(samples.std(axis=0, ddof=1) / np.sqrt(len(draws)), GRID)
+
+
+def rules(draws):
+  return [gauss_quadrature(*d) for d in draws]
+
+
+@pytest.mark.parametrize("m", [20, 30, 40])
+@pytest.mark.parametrize("draw", [0, 1])
+def test_steps_are_enough_once_the_last_ten_change_the_density_less_than_the_target(draws, draw, m):
+  diagonal, off_diagonal = draws[draw]
+  distance = change(diagonal, off_diagonal, m)
+  leading = diagonal[:m], off_diagonal[: m - 1]
+  assert Target(distance * (1 + MARGIN), SIGMA_SQUARED).enough_steps(*leading)
+  assert not Target(distance * (1 - MARGIN), SIGMA_SQUARED).enough_steps(*leading)
+
+
+def test_change_of_the_density_falls_with_the_steps(draws):
+  changes = [change(*draws[0], m) for m in (20, 30, 40)]
+  assert changes[0] > 3 * changes[1] > 9 * changes[2]
+
+
+@pytest.mark.parametrize("m", [1, 2, 9, 10, 11, 19, 21, 25, 29, 39])
+def test_steps_are_looked_at_in_tens_and_never_before_twenty(draws, m):
+  diagonal, off_diagonal = draws[0]
+  assert not Target(3.0, SIGMA_SQUARED).enough_steps(diagonal[:m], off_diagonal[: m - 1])
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_stderr_is_the_integral_of_the_standard_error(draws, count):
+  found = Target(0.1, SIGMA_SQUARED).stderr(rules(draws[:count]))
+  assert found == pytest.approx(direct_stderr(draws[:count]), rel=1e-3)
+
+
+def test_relative_variance_is_multiplied_by_the_range(draws):
+  nodes = [q.nodes for q in rules(draws)]
+  spread = np.mean([t[-1] - t[0] for t in nodes]) + 0.02
+  found = Target(0.1, SIGMA_SQUARED, relative=True).stderr(rules(draws))
+  assert found == pytest.approx(direct_stderr(draws, SIGMA_SQUARED * spread), rel=1e-3)
+  assert found < 0.9 * Target(0.1, SIGMA_SQUARED).stderr(rules(draws))
+
+
+def test_stderr_of_a_single_draw_is_not_known(draws):
+  assert np.isnan(Target(0.1, SIGMA_SQUARED).stderr(rules(draws[:1])))
+
+
+@pytest.mark.parametrize("count", range(FIRST_DRAWS))
+@pytest.mark.parametrize("most", [1, 3, 4, 100])
+def test_first_draws_are_not_fewer_than_four(draws, count, most):
+  expected = min(FIRST_DRAWS, most)
+  assert Target(10.0, SIGMA_SQUARED).next_draws(rules(draws[:count]), most) == expected
+
+
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_no_draw_is_added_once_the_error_is_reached(draws, count):
+  error = direct_stderr(draws[:count]) * (1 + MARGIN)
+  assert Target(error, SIGMA_SQUARED).next_draws(rules(draws[:count]), 100) == count
+
+
+@pytest.mark.parametrize("count", [4, 6])
+@pytest.mark.parametrize("factor", [1.3, 2.0, 3.7])
+def test_draws_grow_with_the_square_of_the_error(draws, count, factor):
+  target = Target(direct_stderr(draws[:count]) / factor, SIGMA_SQUARED)
+  found = target.next_draws(rules(draws[:count]), 1000)
+  assert found == pytest.approx(count * factor**2, rel=0.01, abs=1)
+  # With so many, each like these, the error is reached.
+  assert direct_stderr(draws[:count]) * np.sqrt(count / found) <= target.error * (1 + MARGIN)
+
+
+def test_one_draw_is_added_at_least(draws):
+  error = direct_stderr(draws[:4]) * (1 - MARGIN)
+  assert Target(error, SIGMA_SQUARED).next_draws(rules(draws[:4]), 100) == 5
+
+
+@pytest.mark.parametrize("most", [4, 5, 6, 50])
+def test_draws_are_never_more_than_allowed(draws, most):
+  assert Target(1e-6, SIGMA_SQUARED).next_draws(rules(draws[:4]), most) == most
+
+
+def test_more_draws_than_allowed_are_cut_to_those(draws):
+  assert Target(1e-6, SIGMA_SQUARED).next_draws(rules(draws), 5) == 5
+
+
+@pytest.mark.parametrize("error", [0, 0.0, -0.1, np.nan, np.inf, "0.1", True, None])
+def test_error_that_is_no_number_above_zero_is_refused(error):
+  with pytest.raises(ValueError, match="target_error: expected a finite number above 0, got"):
+    Target(error)
+
+
+@pytest.mark.parametrize("variance", [0, -1e-5, np.nan])
+def test_variance_that_is_no_number_above_zero_is_refused(variance):
+  with pytest.raises(ValueError, match="sigma_squared: expected a finite number above 0, got"):
+    Target(0.1, variance)
