@@ -46,7 +46,10 @@ figures: $(VENV)/installed
 	$(RUN) -m tf_hessian.bin.reproduce --figure=all --out=$(FIGURES) $(REPRODUCE_FLAGS)
 
 bench: $(VENV)/installed
+	$(RUN) -m benchmarks.costs --write=docs/benchmarks.md
 	$(RUN) -m benchmarks.products
+	$(RUN) -m benchmarks.lanczos --kinds=
+	$(RUN) -m benchmarks.kernels
 
 $(VENV_PEERS)/installed: $(PEERS_PINS)
 	$(PYTHON) -m venv $(VENV_PEERS)

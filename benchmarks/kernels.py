@@ -1,0 +1,134 @@
+"""What a pass spends its time on: python -m benchmarks.kernels [--what product]
+
+TensorFlow's profiler records every operation of a pass; printed are the shares of convolutions and
+matrix products, and of the ten operations that take longest, of the time of all operations. The
+rest of a pass, when no operation runs, is printed too: with --threads=1 it is what is lost to input
+pipelines, copies and Python.
+"""
+
+import argparse
+import collections
+import glob
+import os
+import tempfile
+import time
+
+ARITHMETIC = ("Conv", "MatMul", "Einsum")
+
+
+def resnet():
+  from tf_hessian.models.cifar_resnet import cifar_resnet
+
+  return cifar_resnet(depth=32), (128, 32, 32, 3)
+
+
+def mlp():
+  from tf_hessian.models.mlp import mlp as build
+
+  return build(), (1000, 784)
+
+
+def transformer():
+  """A small encoder: two blocks of attention and a dense layer, on 32 tokens of 64 numbers."""
+  import keras
+
+  layers = keras.layers
+  x = inputs = keras.Input((32, 64))
+  for _ in range(2):
+    y = layers.MultiHeadAttention(4, 16)(layers.LayerNormalization()(x), x)
+    x = layers.Add()([x, y])
+    y = layers.Dense(64)(layers.Dense(256, activation="gelu")(layers.LayerNormalization()(x)))
+    x = layers.Add()([x, y])
+  logits = layers.Dense(10)(layers.GlobalAveragePooling1D()(x))
+  return keras.Model(inputs, logits), (128, 32, 64)
+
+
+MODELS = {"resnet32": resnet, "mlp": mlp, "transformer": transformer}
+BATCHES = 4
+
+
+def operator(name):
+  """Returns the `HessianOperator` of a model on random data."""
+  import keras
+  import numpy as np
+
+  import tf_hessian
+
+  keras.utils.set_random_seed(0)
+  model, shape = MODELS[name]()
+  rng = np.random.default_rng(0)
+  data = [
+    (rng.standard_normal(shape, np.float32), rng.integers(0, 10, shape[0])) for _ in range(BATCHES)
+  ]
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  return tf_hessian.HessianOperator(model, loss, data, training=True)
+
+
+def profile(function):
+  """Returns (seconds of a call, operation type -> seconds) of a warmed-up function."""
+  import tensorflow as tf
+  from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+  function()
+  begin = time.perf_counter()
+  function()
+  wall = time.perf_counter() - begin
+  with tempfile.TemporaryDirectory() as folder:
+    tf.profiler.experimental.start(folder)
+    function()
+    tf.profiler.experimental.stop()
+    (path,) = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
+    space = xplane_pb2.XSpace()
+    with open(path, "rb") as file:
+      space.ParseFromString(file.read())
+  spent = collections.Counter()
+  for plane in space.planes:
+    if plane.name != "/host:CPU":
+      continue
+    for line in plane.lines:
+      for event in line.events:
+        name = plane.event_metadata[event.metadata_id].name
+        kind = _kind(name)
+        if kind:
+          spent[kind] += event.duration_ps / 1e12
+  return wall, spent
+
+
+def _kind(name):
+  """Returns the type of the operation of an event, or None for events that hold others."""
+  if ":" not in name or "::" in name or "#" in name or name.startswith("$"):
+    return None
+  kind = name.split(":")[-1].strip()
+  return None if kind.startswith("__") or kind in ("While", "StatefulPartitionedCall") else kind
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
+  parser.add_argument("--threads", type=int, default=1)
+  options = parser.parse_args()
+  import numpy as np
+  import tensorflow as tf
+
+  tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+  tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+  for name in options.models:
+    op = operator(name)
+    v = np.random.default_rng(1).standard_normal((10, op.shape[0]))
+    functions = {"gradient": op.gradient, "product": lambda v=v, op=op: op @ v[0]}
+    if hasattr(op, "products"):
+      functions["ten products"] = lambda v=v, op=op: op.products(v, per_pass=10)
+    for what, function in functions.items():
+      wall, spent = profile(function)
+      total = sum(spent.values())
+      share = sum(t for k, t in spent.items() if any(a in k for a in ARITHMETIC)) / total
+      listed = ", ".join(f"{k} {t / total:.0%}" for k, t in spent.most_common(10))
+      print(
+        f"{name}, {what}: {wall:.3g} s; {share:.0%} of {total:.3g} s of operations are convolutions "
+        f"and matrix products; {listed}",
+        flush=True,
+      )
+
+
+if __name__ == "__main__":
+  main()
