@@ -124,8 +124,8 @@ def main():
       share = sum(t for k, t in spent.items() if any(a in k for a in ARITHMETIC)) / total
       listed = ", ".join(f"{k} {t / total:.0%}" for k, t in spent.most_common(10))
       print(
-        f"{name}, {what}: {wall:.3g} s; {share:.0%} of {total:.3g} s of operations are convolutions "
-        f"and matrix products; {listed}",
+        f"{name}, {what}: {wall:.3g} s; {share:.0%} of {total:.3g} s of operations are "
+        f"convolutions and matrix products; {listed}",
         flush=True,
       )
 
