@@ -230,7 +230,7 @@ class LockStep:
       if not running:
         break
       begin = time.monotonic()
-      products = self._products({d: states[d].vector for d in running})
+      products = self.products({d: states[d].vector for d in running})
       for draw, product in zip(running, products, strict=True):
         state = states[draw]
         status = state.update(product)
@@ -266,7 +266,7 @@ class LockStep:
       self._folder.save_step(draw, state, 0.0)
     return state, 0.0
 
-  def _products(self, vectors):
+  def products(self, vectors, /):
     """Returns the products with vectors, draw -> (n,): in their order, (n,) each."""
     if self._layout.stacked and self._layout.per_pass > 1:
       rows = [draw % self._layout.per_pass for draw in vectors]
