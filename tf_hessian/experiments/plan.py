@@ -430,6 +430,10 @@ class _Planner:
     startup = self._built + ratio * sum(t.build for t in self._times.values())
     if self._check:
       startup += operator.batches.seconds  # read again, and compared
+    passes = tuple(self._passes(num_draws))
+    # Draws in lock step last as long as all their passes.
+    lasting = sum(p.count * p.seconds for p in passes) * layout.per_pass / num_draws
+    lasting += layout.per_pass * self._lanczos.steps
     return Plan(
       num_parameters=operator.shape[0],
       num_batches=operator.batches.num_batches,
@@ -438,9 +442,9 @@ class _Planner:
       lanczos_steps=self._steps,
       draws_per_pass=layout.per_pass,
       workers=int(self._workers),
-      passes=tuple(self._passes(num_draws)),
+      passes=passes,
       startup_seconds=startup,
-      lanczos_seconds=num_draws * self._lanczos,
+      lanczos_seconds=num_draws * self._lanczos.seconds(self._steps, lasting),
       host_bytes=self._host,
       available_bytes=self._beginning.available + self._beginning.resident,
       device_bytes=self._device,

@@ -7,8 +7,8 @@ import time
 import numpy as np
 
 from tf_hessian.distribute import accumulators
+from tf_hessian.experiments import run_folder
 from tf_hessian.experiments.lock_step import Bases
-from tf_hessian.experiments.run_folder import RunFolder
 from tf_hessian.numerics import probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
@@ -67,8 +67,20 @@ def largest_part(sizes, parts, /):
   return max(int(np.sum(sizes[low:high])) for low, high in ends)
 
 
+@dataclasses.dataclass(frozen=True)
+class TimedLanczos:
+  """Seconds of the steps of one draw, without its products."""
+
+  steps: float  # of all steps
+  sync: float  # of forcing a step to the disk, which is done at most every few seconds
+
+  def seconds(self, num_steps, lasting):
+    """Returns those of all steps of a draw that lasts so many seconds."""
+    return self.steps + self.sync * min(num_steps, lasting / run_folder.SYNC_SECONDS)
+
+
 def time_lanczos(basis, /, *, recorded):
-  """Returns the seconds of all steps of one draw, without the products.
+  """Times the steps of a draw; returns a `TimedLanczos`.
 
   A few draws take steps in lock step with a diagonal matrix, on bases like the run's but of fewer
   rows. Seconds grow with the number of rows.
@@ -86,22 +98,24 @@ def time_lanczos(basis, /, *, recorded):
   with tempfile.TemporaryDirectory(prefix="tf_hessian") as scratch:
     if not recorded:
       return _time_steps(small, None, diagonal, basis.steps)
-    with RunFolder(scratch, {}) as folder:
+    with run_folder.RunFolder(scratch, {}) as folder:
       return _time_steps(small, folder, diagonal, basis.steps)
 
 
 def _time_steps(small, folder, diagonal, steps):
-  """Returns the seconds of so many steps of a draw, by those on small bases."""
+  """Returns the `TimedLanczos` of so many steps, by those on small bases."""
   numbers = range(small.draws)
-  seconds = []
+  seconds, sync, written = [], 0.0, 0.0
   with Bases(small, folder) as bases:
     opened = bases.open(numbers)
     states = []
     for draw, basis in zip(numbers, opened, strict=True):
       basis.store(0, probes.probe(0, draw, small.n))
       states.append(Lanczos(basis))
-      if folder:
+      if folder:  # forced to the disk, as the first always is
+        begin = time.monotonic()
         folder.save_step(draw, states[-1], 0.0)
+        sync += (time.monotonic() - begin) / small.draws
     while all(s.status is LanczosStatus.RUNNING for s in states):
       spent = 0.0
       for draw, state in zip(numbers, states, strict=True):
@@ -112,8 +126,10 @@ def _time_steps(small, folder, diagonal, steps):
           folder.save_step(draw, state, 0.0)
         spent += time.monotonic() - begin
       seconds.append(spent / small.draws)
-    written = sum(_seconds(basis.flush) for basis in opened) / small.draws if folder else 0.0
-  return _all_steps(np.array(seconds), steps) + written * steps / small.steps
+    if folder:
+      written = sum(_seconds(basis.flush) for basis in opened) / small.draws
+  total = _all_steps(np.array(seconds), steps) + written * steps / small.steps
+  return TimedLanczos(total, sync)
 
 
 def _all_steps(seconds, steps):
