@@ -11,6 +11,7 @@ from tf_hessian.numerics.results import LanczosStatus
 
 _DRAWS = 2
 _BYTES = 2**30  # of the bases of all its draws
+_FEWEST = 10  # steps, of fewer of which a density has not much of a shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +51,15 @@ def expect_error(
   """
   number = operator.batches.num_batches
   if not seconds:
-    unknown = "there was to be no pilot: give pilot_seconds"
-    return ExpectedError(number, 0, 0, None, None, None, None, unknown)
+    return _unknown(number, 0, 0, "there was no pilot: give pilot_seconds")
   states = _draw(operator, steps, seed, seconds)
-  rules = [quadrature.gauss_quadrature(*s.tridiagonal()) for s in states]
   reached = min(s.num_steps for s in states)
-  try:
-    once = _stderr_once(operator.shape[0], rules, sigma_squared, relative)
-    change, reason = _last_change(states, steps, sigma_squared, relative)
-  except ValueError as e:  # no grid is fine enough
-    return ExpectedError(number, len(states), reached, None, None, None, None, str(e))
+  ended = all(s.status is LanczosStatus.INVARIANT for s in states)
+  if reached < min(steps, _FEWEST) and not ended:
+    return _unknown(number, len(states), reached, _short(reached, steps))
+  rules = [quadrature.gauss_quadrature(*s.tridiagonal()) for s in states]
+  once = _stderr_once(operator.shape[0], rules, sigma_squared, relative)
+  change, reason = _last_change(states, steps, sigma_squared, relative)
   wanted = None
   if target_error is not None:
     wanted = max(stopping.FIRST_DRAWS, int(np.ceil((once / target_error) ** 2)))
@@ -68,6 +68,17 @@ def expect_error(
   distance = np.sqrt(2 / np.pi) * stderr
   return ExpectedError(
     number, len(states), reached, float(distance), float(stderr), change, wanted, reason
+  )
+
+
+def _unknown(num_batches, draws, steps, reason):
+  return ExpectedError(num_batches, draws, steps, None, None, None, None, reason)
+
+
+def _short(reached, steps):
+  return (
+    f"the pilot had time or memory for {reached} of {steps} steps; a run of a single draw would "
+    "tell, or more pilot_seconds"
   )
 
 
@@ -105,10 +116,7 @@ def _last_change(states, steps, sigma_squared, relative):
     if state.status is LanczosStatus.INVARIANT:
       found.append(0.0)
     elif state.num_steps < steps:
-      return None, (
-        f"that of {steps} steps, since the pilot had time or memory for {state.num_steps}: allow "
-        "more pilot_seconds, or watch the first draw of a run"
-      )
+      return None, f"that of {steps} steps: {_short(state.num_steps, steps)}"
     elif steps <= stopping.WINDOW:
       return None, f"that of {steps} steps, of which more than {stopping.WINDOW} would tell"
     else:

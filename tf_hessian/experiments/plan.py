@@ -25,7 +25,7 @@ from tf_hessian.numerics import checks, probes, stopping
 _BATCHES = 2  # of each replica, in what is timed
 _CHECK_PRODUCTS = 3  # of `check_operator`
 _LOSS_PASSES = 2  # for the weights of the examples, and for the loss on record
-_PILOT_SHARE, _PILOT_LEAST = 0.05, 2.0  # of the seconds of the run; seconds
+_PILOT_SHARE, _PILOT_LEAST = 0.05, 5.0  # of the seconds of the run; seconds
 _CLUSTERS = (
   tf.distribute.MultiWorkerMirroredStrategy,
   tf.distribute.ParameterServerStrategy,
@@ -39,6 +39,7 @@ class Passes:
   what: str
   count: int
   vectors: int  # that each multiplies for the run
+  for_draws: bool  # or before them
   seconds: float  # of each, without the network
   network_bytes: dict  # design -> bytes of each that a worker receives and sends
 
@@ -99,7 +100,7 @@ class Plan:
 
   @property
   def _of_draws(self):
-    return max(self.passes, key=lambda p: p.count * p.vectors)
+    return max((p for p in self.passes if p.for_draws), key=lambda p: p.count * p.vectors)
 
   def to_dict(self):
     """Returns all of it as plain values, for JSON."""
@@ -141,6 +142,7 @@ class Plan:
       f"{self.basis}: {self.basis_count} of {self.basis_bytes / self.basis_count / 1e9:.3g} GB in "
       f"{self.basis_place}",
     )
+    yield "", self.basis_reason
     yield from self._network_lines(each)
     yield from self._error_lines()
 
@@ -254,8 +256,8 @@ def plan(
   """
   if isinstance(strategy, _CLUSTERS):
     raise ValueError(
-      f"strategy: a plan is made in one process, not by {type(strategy).__name__}: leave it out, "
-      "and give the number of its workers as workers"
+      "strategy: a plan is made in one process, not by a cluster: leave it out, and give the number "
+      "of its workers as workers"
     )
   beginning = begin()
   operator = HessianOperator(
@@ -468,13 +470,13 @@ class _Planner:
   def _passes(self, num_draws):
     """Yields the `Passes` of a run."""
     operator, layout = self._operator, self._layout
-    yield self._row("loss", "loss", _LOSS_PASSES, 0, 0)
+    yield self._row("loss", "loss", _LOSS_PASSES, 0, before=True)
     if self._start is not None:
-      yield self._row("gradient", "gradient", 1, 0, 0)
+      yield self._row("gradient", "gradient", 1, 0, before=True)
     unsure = layout.chosen and not layout.stacked and layout.per_pass > 1
     before = bool(operator.deterministic) + _CHECK_PRODUCTS * self._check + unsure
     if before:
-      yield self._row("one", "one vector, before the draws", before, 1, 1)
+      yield self._row("one", "one vector", before, 1, before=True)
     shared, alone = self._of_draws(num_draws)
     if unsure and self._seconds("together") / layout.per_pass > self._seconds("one"):
       # The run would find that out in its second pass.
@@ -482,11 +484,9 @@ class _Planner:
       alone += sum(count * width for width, count in shared.items()) - 2 * size
       shared = {size: 2}
     for size, count in sorted(shared.items(), reverse=True):
-      part = 1.0 if layout.stacked else size / layout.per_pass
-      what = f"{size} vectors together"
-      yield self._row("together", what, count, size, layout.per_pass, part)
+      yield self._row("together", f"{size} vectors together", count, size)
     if alone:
-      yield self._row("one", "one vector", alone, 1, 1)
+      yield self._row("one", "one vector", alone, 1)
 
   def _of_draws(self, num_draws):
     """Returns (dict: vectors that share a pass -> number of such passes, passes of one vector)."""
@@ -497,9 +497,13 @@ class _Planner:
     alone = 0 if layout.stacked else sizes.pop(1, 0)
     return {size: count * self._steps for size, count in sizes.items()}, alone * self._steps
 
-  def _row(self, name, what, count, vectors, width, part=1.0):
-    moved = 8 * width * self._operator.shape[0]
-    sums = moved or (8 * self._operator.shape[0] if name == "gradient" else 0)
+  def _row(self, name, what, count, vectors, before=False):
+    """Returns the `Passes` of one kind; they are moved whole, also if places are not used."""
+    layout, n = self._layout, self._operator.shape[0]
+    together = name == "together"
+    moved = 8 * n * (layout.per_pass if together else vectors)
+    sums = moved or 8 * n * (name == "gradient")
+    part = vectors / layout.per_pass if together and not layout.stacked else 1.0
     network = {}
     if self._workers > 1:
       of_shards = {"num_shards": self._num_shards, "num_workers": self._workers}
@@ -507,7 +511,7 @@ class _Planner:
         "equal workers": traffic.of_equal_parts(moved, sums, num_workers=self._workers),
         "coordinator": traffic.of_shards(self._parameter_bytes, moved, sums, **of_shards),
       }
-    return Passes(what, int(count), vectors, self._seconds(name, part), network)
+    return Passes(what, int(count), vectors, not before, self._seconds(name, part), network)
 
   def _seconds(self, name, part=1.0):
     """Returns the seconds of a pass over all data, of a part of the vectors that were timed."""
