@@ -256,8 +256,8 @@ def plan(
   """
   if isinstance(strategy, _CLUSTERS):
     raise ValueError(
-      "strategy: a plan is made in one process, not by a cluster: leave it out, and give the number "
-      "of its workers as workers"
+      "strategy: a plan is made in one process, not by a cluster: leave it out, and give the "
+      "number of its workers as workers"
     )
   beginning = begin()
   operator = HessianOperator(
