@@ -9,7 +9,6 @@ allocator does not do that). The seconds are from another process, with TensorFl
 import ctypes
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ def case(blocks):
   import numpy as np
 
   from tf_hessian import HessianOperator
+  from tf_hessian.distribute import memory
   from tf_hessian.models.cifar_resnet import cifar_resnet
 
   keras.utils.set_random_seed(0)
@@ -40,20 +40,13 @@ def case(blocks):
   v = rng.standard_normal(operator.shape[0])
   first = operator @ v
   ctypes.CDLL(None).malloc_trim(0)
-  pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-  before = _status("VmRSS")
+  memory.reset_peak()
+  before = memory.resident()
   begin = time.monotonic()
   second = operator @ v
   seconds = time.monotonic() - begin
   assert np.array_equal(first, second)
-  return (_status("VmHWM") - before) / 1024, seconds, float(np.linalg.norm(first))
-
-
-def _status(field):
-  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith(f"{field}:"):
-      return int(line.split()[1])
-  raise KeyError(field)
+  return (memory.peak() - before) / 2**20, seconds, float(np.linalg.norm(first))
 
 
 def _run(blocks, **environment):

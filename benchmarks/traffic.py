@@ -12,6 +12,8 @@ float32 (4 n bytes), vectors and sums are float64 (8 n bytes).
 
 import argparse
 
+from tf_hessian.distribute import traffic
+
 # (name, parameters, examples, examples of a batch)
 _CIFAR10, _IMAGENET = 50_000, 1_281_167
 
@@ -49,12 +51,11 @@ def inception_v3(classes=1000):
 
 def per_worker(n, *, num_batches, num_shards, num_workers):
   """Returns, for each design, the bytes that a worker receives and sends in a pass."""
-  once = 4 * n + 8 * n + 8 * n
-  around = 2 * 8 * n * (num_workers - 1) / num_workers  # of one reduction, each way
+  sizes = (4 * n, 8 * n, 8 * n)
   return {
-    "each batch": once * num_batches / num_workers,
-    "shards": once * num_shards / num_workers,
-    "equal parts": 2 * 2 * around,
+    "each batch": traffic.of_shards(*sizes, num_shards=num_batches, num_workers=num_workers),
+    "shards": traffic.of_shards(*sizes, num_shards=num_shards, num_workers=num_workers),
+    "equal parts": traffic.of_equal_parts(*sizes[1:], num_workers=num_workers),
   }
 
 

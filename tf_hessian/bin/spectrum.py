@@ -1,13 +1,13 @@
 """Measures a checkpoint: python -m tf_hessian.bin.spectrum --config=... --workdir=...
 
 Writes <workdir>/spectrum: the state after each step, spectrum.npz, spectrum.json, spectrum.png.
-Started again, it goes on where it was interrupted. As a task of a cluster (TF_CONFIG, --strategy)
-it does that task's part; see docs/cluster.md.
+Started again, it goes on where it was interrupted. With --plan it only says what that will take. As
+a task of a cluster (TF_CONFIG, --strategy) it does that task's part; see docs/cluster.md.
 """
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags, pass_flags
+from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags, pass_flags, plan_flags
 
 CHECKPOINT = absl_flags.DEFINE_string(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
@@ -45,6 +45,7 @@ def main():
     **cluster_flags.options(),
     **data_flags.options(),
     **pass_flags.options(),
+    **plan_flags.options(),
   )
   print(report)
 

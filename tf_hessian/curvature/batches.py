@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -42,9 +43,11 @@ class Batches:
     fingerprint: hex digest of the contents of all batches in order.
     cached: whether the batches are kept in memory.
     stacks: if so, the stacked batches of each signature, else None.
+    seconds: what reading them for the first time took.
+    idle: if set, passes read none of them, which shows what a pass costs beside its batches.
   """
 
-  def __init__(self, dataset, digests, shapes, specs, num_examples, cache):
+  def __init__(self, dataset, digests, shapes, specs, num_examples, cache, seconds=0.0):
     self._dataset = dataset
     self._digests = digests
     self._shapes = shapes  # signature number of each batch
@@ -56,6 +59,9 @@ class Batches:
     self.stacks = None if cache is None else self._stack(cache)
     self._positions = self._count_positions()
     self._places = {}  # by bounds: a pass of a cached data set makes no tensor
+    self._none = _scalar(0)
+    self.seconds = seconds
+    self.idle = False
 
   def _count_positions(self):
     """Returns, for each batch, how many of its signature come before it."""
@@ -91,10 +97,12 @@ class Batches:
     if (low, high) not in self._places:
       self._places[low, high] = list(self._runs(low, high))
     iterator = None if self.cached else iter(self._range(low, high))
-    return [
-      Segment(signature, (*place, self.stacks[signature] if self.cached else iterator))
-      for signature, place in self._places[low, high]
-    ]
+    segments = []
+    for signature, (first, position, count) in self._places[low, high]:
+      source = self.stacks[signature] if self.cached else iterator
+      feed = (first, position, self._none if self.idle else count, source)
+      segments.append(Segment(signature, feed))
+    return segments
 
   def _runs(self, low, high):
     """Yields (signature, (first batch, its position in the stack, number of batches))."""
@@ -107,6 +115,21 @@ class Batches:
     if (low, high) == (0, self.num_batches) or low == high:
       return self._dataset
     return self._dataset.skip(low).take(high - low)
+
+  @property
+  def sizes(self):
+    """Number of entries of all tensors of each batch: (num_batches,) int64."""
+    entries = [sum(s.shape.num_elements() for s in tf.nest.flatten(g)) for g in self.signatures]
+    return np.array(entries)[self._shapes]
+
+  def largest(self, count):
+    """Returns those `count` batches in a row that have the most data, the first such: a list."""
+    count = min(count, self.num_batches)
+    totals = np.convolve(self.sizes, np.ones(count, np.int64), mode="valid")
+    low = int(np.argmax(totals))
+    if self.cached:
+      return list(itertools.islice(self, low, low + count))
+    return list(self._range(low, low + count))
 
   def serialized(self):
     """Returns the data set as a graph that other processes can run: bytes.
@@ -226,6 +249,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
   num_examples = size = 0
   cache = []
   structure = None
+  begin = time.monotonic()
   for b, batch in enumerate(dataset):
     tensors = _check_batch(b, batch)
     this = [t.dtype for t in tensors]
@@ -247,7 +271,8 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
   if num_batches is not None and len(digests) < num_batches:
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
-  return Batches(dataset, digests, shapes, specs, num_examples, cache)
+  seconds = time.monotonic() - begin
+  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds)
 
 
 def check_examples(batches, /):

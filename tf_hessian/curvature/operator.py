@@ -125,6 +125,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "jit_compile": jit_compile,
       "recompute_blocks": recompute_blocks,
     }
+    self._strategy = strategy
     self.engine = engines.make_engine(
       strategy, num_shards=num_shards, patience=patience, deterministic=deterministic
     )
@@ -240,6 +241,23 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return HessianOperator(
       self.model if model is None else model, options.pop("loss"), dataset, **options
     )
+
+  def sample(self, count):
+    """Returns an operator like this one, on the same devices, on `count` of its batches.
+
+    They are kept in memory: those in a row with the most data. Its `stacked`, `mode` and
+    `columns_per_pass` are this one's.
+    """
+    options = self._options | {"mode": self.mode, "columns_per_pass": self.columns_per_pass}
+    result = HessianOperator(
+      self.model,
+      options.pop("loss"),
+      self.batches.largest(count),
+      strategy=self._strategy,
+      **options,
+    )
+    result.stacked = self.stacked
+    return result
 
   def graphs(self):
     """Returns the `GraphDef`s of the product of one batch, one for each shape of batch."""

@@ -53,6 +53,16 @@ class BasisPlan:
     """Whether rows are read from files, not from memory that may be mapped to files."""
     return _KINDS[self.kind][1]
 
+  @property
+  def rows_bytes(self):
+    """Bytes of the rows of all bases."""
+    return self.draws * self.steps * self.n * np.dtype(_KINDS[self.kind][0]).itemsize
+
+  @property
+  def held_bytes(self):
+    """Bytes of memory for rows and buffers alone, without the vectors of a step."""
+    return self.memory_bytes - _vector_bytes(self.n, self.draws)
+
   def open(self, path=None, /) -> Basis:
     """Returns the basis of one draw, in a file if the plan has files or a path is given.
 
@@ -162,14 +172,18 @@ def _preference(kind):
 def _needs(kind, n, steps, draws, in_files):
   """Returns (bytes of memory, bytes of disk) that a kind needs at least."""
   dtype, on_disk = _KINDS[kind]
-  # Of each draw its vector and its product; of the one that takes its step, a copy and a new row.
-  memory = 8 * n * (2 * draws + 2)
+  memory = _vector_bytes(n, draws)
   if kind != "memory":
     memory += draws * buffer_bytes(steps, n, dtype, disk=on_disk)
   if on_disk:
     return memory, draws * file_bytes(steps, n, dtype)
   rows = draws * steps * n * np.dtype(dtype).itemsize
   return memory + rows, rows if in_files else 0
+
+
+def _vector_bytes(n, draws):
+  # Of each draw its vector and its product; of the one that takes its step, a copy and a new row.
+  return 8 * n * (2 * draws + 2)
 
 
 def _plan(kind, n, steps, draws, memory, needs):

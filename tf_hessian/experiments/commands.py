@@ -7,7 +7,7 @@ from absl import logging
 
 from tf_hessian import files, plotting
 from tf_hessian.distribute import cluster
-from tf_hessian.experiments import density_run, environment, experiment
+from tf_hessian.experiments import density_run, environment, experiment, plan
 from tf_hessian.training import checkpoints
 from tf_hessian.training import train as training
 
@@ -165,6 +165,7 @@ def spectrum(
   draws_per_pass=None,
   basis="auto",
   memory_budget=None,
+  plan_workers=None,
 ):
   """Measures the spectrum of a config's model, or takes part in that as a task of a cluster.
 
@@ -191,17 +192,22 @@ def spectrum(
     draws_per_pass: see `density_run.spectral_density`, also for the next two.
     basis: kind.
     memory_budget: bytes.
+    plan_workers: instead of measuring, say what it would take on so many equal machines; nothing is
+      written. See `plan.plan`.
 
   Returns:
     A report: text of a few lines.
 
   Raises:
-    ValueError: for a bad config or checkpoint, or another run's folder.
+    ValueError: for a bad config or checkpoint, another run's folder, or a plan of a run that does
+      not fit.
     OSError: if the checkpoint or the data are missing, the folder can't be written, or
       (ClusterError) other processes of the cluster are gone.
   """
   if sum(map(bool, (checkpoint, initial, step is not None, all_steps))) > 1:
     raise ValueError("checkpoint, initial, step and all_steps exclude each other")
+  if plan_workers is not None:
+    _check_plan(strategy, all_steps)
   values = experiment.check(config)
   if cluster.serves(strategy):
     serve(config=values, patience=patience, deterministic=deterministic)
@@ -231,18 +237,49 @@ def spectrum(
       "basis": basis,
       "memory_budget": memory_budget,
     }
-    if by_step:
+    if by_step and plan_workers is None:
       return _measure_steps(setup, workdir, saved, step, how, options)
-    if initial or (own_file and checkpoint is None):
+    folder = workdir / ("spectrum_initial" if initial else "spectrum")
+    if by_step:
+      model = checkpoints.load_model(saved[step])
+      folder = workdir / "spectra" / saved[step].stem
+    elif initial or (own_file and checkpoint is None):
       model = setup.new_model()
     else:
       model = checkpoints.load_model(checkpoint or workdir / "model.keras")
-    folder = workdir / ("spectrum_initial" if initial else "spectrum")
+    if plan_workers is not None:
+      return _plan(setup, model, folder, how, options, plan_workers)
     result, picture = _measure(setup, model, folder, how, options)
     return _FOLLOWED if result is None else report(result, picture)
 
 
 _FOLLOWED = "the chief has finished, and has the result"
+
+
+def _check_plan(strategy, all_steps):
+  """Refuses a plan that can't be made, before anything is read."""
+  if all_steps:
+    raise ValueError("plan: it is of one spectrum: give step instead of all_steps")
+  if strategy in ("multi_worker", "parameter_server"):
+    raise ValueError(
+      f"plan: it is made in one process, not by a cluster: leave strategy {strategy!r} out, and "
+      "give the number of its workers as plan_workers"
+    )
+
+
+def _plan(setup, model, folder, how, options, workers):
+  """Returns the report of a `Plan` of the run that `_measure` would make."""
+  beginning = plan.begin()
+  operator = setup.operator(model, **options)
+  arguments = _run_options(setup, folder, how)
+  del arguments["progress"], arguments["config"]
+  return plan.plan_operator(
+    operator,
+    **arguments,
+    workers=workers,
+    num_shards=setup.config["hessian"]["num_shards"],
+    beginning=beginning,
+  ).report()
 
 
 def _saved_steps(workdir, step):
@@ -274,7 +311,7 @@ def _measure_steps(setup, workdir, saved, step, how, options):
   if not results:
     return _FOLLOWED
   if step is None:
-    name = f"spectra{_suffix(how)}"
+    name = f"spectra{_suffix(how['gradient'])}"
     picture = workdir / "spectra" / f"{name}.png"
     named = {f"step {n:,}": r for n, r in results.items()}
     _draw(lambda: plotting.plot_spectra(named, picture, **setup.config["density"]))
@@ -301,34 +338,38 @@ def serve(*, config=None, patience=600.0, deterministic=True):
   cluster.serve(identity, patience=patience, deterministic=deterministic)
 
 
-def _suffix(how):
-  return "_gradient" if how["gradient"] else ""
+def _suffix(gradient):
+  return "_gradient" if gradient else ""
 
 
 def _measure(setup, model, folder, how, options):
   """Measures a model; returns (`Spectrum`, path of the picture), or (None, None) on followers."""
   operator = setup.operator(model, **options)
-  folder = folder.with_name(folder.name + _suffix(how))
+  arguments = _run_options(setup, folder, how)
+  result = density_run.estimate_spectrum(operator, **arguments)
+  if not operator.engine.leads:
+    return None, None
+  picture = arguments["workdir"] / "spectrum.png"
+  error = _draw(lambda: result.plot(picture, **setup.config["density"]))
+  return result, f"none ({error})" if error else picture
+
+
+def _run_options(setup, folder, how):
+  """Returns the arguments of `estimate_spectrum` beside the operator: a dict."""
   how = dict(how)
   gradient = how.pop("gradient")
   lanczos = setup.config["lanczos"]
-  result = density_run.estimate_spectrum(
-    operator,
-    num_draws=1 if gradient else lanczos["draws"],
-    lanczos_steps=lanczos["steps"],
-    seed=setup.config["seed"],
-    start="gradient" if gradient else None,
-    target_error=None if gradient else lanczos["target_error"] or None,
+  return {
+    "num_draws": 1 if gradient else lanczos["draws"],
+    "lanczos_steps": lanczos["steps"],
+    "seed": setup.config["seed"],
+    "start": "gradient" if gradient else None,
+    "target_error": None if gradient else lanczos["target_error"] or None,
     **setup.config["density"],
-    workdir=folder,
-    config=setup.config,
+    "workdir": folder.with_name(folder.name + _suffix(gradient)),
+    "config": setup.config,
     **how,
-  )
-  if not operator.engine.leads:
-    return None, None
-  picture = folder / "spectrum.png"
-  error = _draw(lambda: result.plot(picture, **setup.config["density"]))
-  return result, f"none ({error})" if error else picture
+  }
 
 
 def _draw(function):

@@ -254,7 +254,7 @@ class LockStep:
 
   def _step(self, states):
     """Takes one step of each draw in draw -> `Lanczos`."""
-    products = self._products({d: state.vector for d, state in states.items()})
+    products = self.products({d: state.vector for d, state in states.items()})
     for state, product in zip(states.values(), products, strict=True):
       status = state.update(product)
       if (
@@ -281,7 +281,7 @@ class LockStep:
       self._folder.save_step(draw, state, 0.0)
     return state, 0.0
 
-  def _products(self, vectors):
+  def products(self, vectors, /):
     """Returns the products with vectors, draw -> (n,): in their order, (n,) each."""
     if self._layout.stacked and self._layout.per_pass > 1:
       rows = [draw % self._layout.per_pass for draw in vectors]

@@ -28,7 +28,7 @@ FORMAT_VERSION = 2
 _IN_PROGRESS_1 = ("step.npz", "basis.f64")
 # A killed process loses nothing that was written; only a power failure may lose what was not forced
 # to the disk, which is done at most this often.
-_SYNC_SECONDS = 5.0
+SYNC_SECONDS = 5.0
 
 
 class RunFolder:
@@ -115,7 +115,7 @@ class RunFolder:
       self._checksums[draw] = []
     checksums = self._checksums[draw]
     checksums += [zlib.crc32(basis.row(j)) for j in range(len(checksums), rows)]
-    sync = time.monotonic() - self._synced.get(draw, 0.0) > _SYNC_SECONDS
+    sync = time.monotonic() - self._synced.get(draw, 0.0) > SYNC_SECONDS
     if sync:
       basis.flush()
       self._synced[draw] = time.monotonic()

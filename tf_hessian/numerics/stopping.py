@@ -49,10 +49,8 @@ class Target:
     m = len(diagonal)
     if m % WINDOW or m < 2 * WINDOW:
       return False
-    before = m - WINDOW
-    rules = [quadrature.gauss_quadrature(diagonal[:k], off_diagonal[: k - 1]) for k in (before, m)]
-    found = self._density(rules)
-    return bool(density.l1_distance(found.grid, *found.draws) < self.error)
+    change = last_change(diagonal, off_diagonal, self.sigma_squared, relative=self.relative)
+    return change < self.error
 
   def stderr(self, quadratures, /):
     """Returns the integral of the standard error of the mean density; NaN for a single draw."""
@@ -83,3 +81,27 @@ class Target:
       self.sigma_squared,
       relative=self.relative,
     )
+
+
+def last_change(diagonal, off_diagonal, sigma_squared, /, *, relative=False):
+  """Returns the L1 distance between a draw's densities before and after its last `WINDOW` steps.
+
+  Args:
+    diagonal: (m,) float64, of more than `WINDOW` steps.
+    off_diagonal: (m - 1,) float64.
+    sigma_squared: variance of the density's kernel.
+    relative: see `density.kernel_variance`.
+
+  Raises:
+    ValueError: if there are too few steps.
+  """
+  m = len(diagonal)
+  if m <= WINDOW:
+    raise ValueError(f"steps: expected more than {WINDOW}, got {m}")
+  rules = [
+    quadrature.gauss_quadrature(diagonal[:k], off_diagonal[: k - 1]) for k in (m - WINDOW, m)
+  ]
+  found = density.density(
+    [q.nodes for q in rules], [q.weights for q in rules], sigma_squared, relative=relative
+  )
+  return float(density.l1_distance(found.grid, *found.draws))

@@ -1,0 +1,252 @@
+"""A plan counts what the run does, refuses what can't fit, and changes nothing."""
+
+import collections
+import json
+import tempfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_hessian
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.passes import DataPass
+from tf_hessian.experiments import basis_plan, commands
+from tf_hessian.experiments.density_run import estimate_spectrum
+from tf_hessian.experiments.plan import plan_operator
+
+STEPS = 4
+
+
+def make(operator, **options):
+  options = {"num_draws": 3, "lanczos_steps": STEPS, "pilot_seconds": 0} | options
+  return plan_operator(operator, **options)
+
+
+@pytest.fixture(scope="module")
+def planned(new_operator):
+  """The plan of three draws on three workers."""
+  return make(new_operator(), workers=3, num_shards=2, pilot_seconds=30.0)
+
+
+# What it counts.
+
+
+@pytest.mark.parametrize(
+  "operator_options, options",
+  [
+    ({}, {}),
+    ({}, {"draws_per_pass": 1}),
+    ({}, {"draws_per_pass": 2}),
+    ({}, {"num_draws": 1}),
+    ({}, {"num_draws": 1, "start": "gradient"}),
+    ({}, {"check": False}),
+    ({"deterministic": False}, {}),
+    ({"recompute_blocks": 2}, {"draws_per_pass": 2}),
+    ({"recompute_blocks": 2}, {"num_draws": 1}),
+  ],
+)
+def test_passes_are_those_that_the_run_makes(new_operator, monkeypatch, operator_options, options):
+  plan = make(new_operator(**operator_options), **options)
+  made = collections.Counter()
+  call = DataPass.__call__
+
+  def counting(self, *arguments):
+    made[self.name.split()[0]] += 1
+    return call(self, *arguments)
+
+  monkeypatch.setattr(DataPass, "__call__", counting)
+  run = {"num_draws": 3, "lanczos_steps": STEPS, "progress": False} | options
+  result = estimate_spectrum(new_operator(**operator_options), **run)
+  kinds = {"loss": "loss", "gradient": "gradient", "one vector": "product"}
+  expected = collections.Counter()
+  for p in plan.passes:
+    expected[kinds.get(p.what, "columns")] += p.count
+  assert expected == made
+  assert plan.num_passes == made.total()
+  before = sum(p.count for p in plan.passes if p.what == "one vector" and not p.for_draws)
+  assert plan.num_products == result.num_draws * STEPS + before
+
+
+def test_products_are_those_of_the_draws_the_check_and_the_identity(new_operator):
+  assert make(new_operator()).num_products == 3 * STEPS + 3 + 1
+
+
+def test_total_time_is_the_sum_of_its_parts(planned):
+  passes = sum(p.count * p.seconds for p in planned.passes)
+  parts = planned.startup_seconds, passes, planned.lanczos_seconds
+  assert all(part > 0 for part in parts)
+  assert planned.total_seconds == pytest.approx(sum(parts), rel=1e-12)
+
+
+def test_more_steps_than_parameters_are_lowered(new_operator):
+  assert make(new_operator(), lanczos_steps=1000).lanczos_steps == 26
+
+
+def test_network_bytes_are_those_of_each_design(planned):
+  n, width = planned.num_parameters, planned.draws_per_pass
+  vectors = 8 * width * n
+  (each,) = (p for p in planned.passes if p.for_draws)
+  assert each.network_bytes["equal workers"] == pytest.approx(4 * (2 / 3) * 2 * vectors)
+  assert each.network_bytes["coordinator"] == pytest.approx((4 * n + 2 * vectors) * 2 / 3)
+  for design, total in planned.network_bytes.items():
+    counted = sum(p.count * p.network_bytes[design] for p in planned.passes)
+    assert total == pytest.approx(counted)
+
+
+def test_one_machine_has_no_network(new_operator):
+  assert make(new_operator()).network_bytes == {}
+
+
+def test_peak_of_memory_has_the_bases_in_it(new_operator):
+  """As many bytes as rows are added, and the rest is measured: here, that of this process."""
+  plan = make(new_operator(), basis="memory")
+  assert plan.basis_bytes == 3 * STEPS * 26 * 8
+  assert plan.basis_bytes < plan.host_bytes < plan.available_bytes
+  assert plan.device_bytes is None
+
+
+def test_plan_is_plain_values(planned):
+  found = json.loads(json.dumps(planned.to_dict(), allow_nan=False))
+  assert found["total_seconds"] == planned.total_seconds
+  assert found["passes"][0]["what"] == "loss"
+
+
+@pytest.mark.parametrize(
+  "word",
+  ["26", "10 examples in 3 batches", "3 of 4 steps", "s a pass", "start-up", "total time"]
+  + ["peak memory", "basis", "equal workers", "coordinator", "error of the draws"],
+)
+def test_table_has_the_figures(planned, word):
+  assert word in str(planned)
+
+
+# The error.
+
+
+def test_error_of_few_steps_is_not_told(planned):
+  assert planned.error.steps is None
+  assert "of which more than 10 would tell" in planned.error.reason
+  assert planned.error.draws > 0
+
+
+def test_draws_are_those_that_the_target_suggests(new_operator):
+  plans = {
+    most: make(
+      new_operator(),
+      num_draws=most,
+      target_error=0.1,
+      sigma_squared=0.01,
+      pilot_seconds=30.0,
+    )
+    for most in (5, 1000)
+  }
+  wanted = plans[5].error.draws_for_target
+  assert 5 < wanted == plans[1000].error.draws_for_target < 1000
+  assert (plans[5].num_draws, plans[1000].num_draws) == (5, wanted)
+  assert plans[1000].error.stderr <= 0.1 < plans[5].error.stderr
+  assert f"suggests {wanted} draws" in str(plans[5])
+
+
+# What it refuses.
+
+
+def test_budget_that_holds_no_vector_is_refused_with_the_arguments_to_change(new_operator):
+  with pytest.raises(ValueError, match="no room .* draws_per_pass, lanczos_steps, memory_budget"):
+    make(new_operator(), memory_budget=1000)
+
+
+def test_run_that_exceeds_the_memory_is_refused_with_what_to_change(new_operator, monkeypatch):
+  monkeypatch.setattr(basis_plan, "available_memory", lambda: -(2**50))
+  with pytest.raises(ValueError, match="the run does not fit") as error:
+    make(new_operator(), memory_budget=10**9)
+  for remedy in ("hessian.batch_size", "recompute_blocks", "draws_per_pass", "float32", "disk"):
+    assert remedy in str(error.value)
+
+
+def test_folder_without_room_for_the_files_is_refused(new_operator, monkeypatch, tmp_path):
+  monkeypatch.setattr(basis_plan, "free_disk", lambda _: 100)
+  with pytest.raises(ValueError, match="workdir: .* room for .*draws_per_pass"):
+    make(new_operator(), workdir=tmp_path, basis="memory")
+
+
+def test_pass_that_exhausts_an_accelerator_is_refused_with_what_to_change(
+  new_operator, monkeypatch
+):
+  def exhausted(_):
+    raise ValueError("batch 0") from tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+  monkeypatch.setattr(HessianOperator, "gradient", exhausted)
+  with pytest.raises(ValueError, match="does not fit .* smaller batches .*recompute_blocks"):
+    make(new_operator(), num_draws=1, start="gradient")
+
+
+@pytest.mark.parametrize("kind", ["MultiWorkerMirroredStrategy", "ParameterServerStrategy"])
+def test_cluster_is_refused_with_the_remedy(hessian, kind):
+  strategy = object.__new__(getattr(tf.distribute, kind))
+  with pytest.raises(ValueError, match="not by a cluster: leave it out, .* as workers"):
+    tf_hessian.plan(hessian.model, "mse", list(hessian.batches), strategy=strategy)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [{"workers": 0}, {"num_draws": 0}, {"pilot_seconds": -1}, {"target_error": 0}]
+  + [{"basis": "tape"}, {"start": "hessian"}, {"sigma_squared": 0}],
+)
+def test_bad_argument_is_named(hessian, options):
+  with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected"):
+    make(hessian, **options)
+
+
+# What it leaves alone.
+
+
+def test_nothing_is_written_and_the_model_stays(new_operator, monkeypatch, tmp_path):
+  (tmp_path / "temporary").mkdir()
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+  operator = new_operator()
+  before = [v.numpy() for v in operator.model.variables]
+  make(operator, workdir=tmp_path / "run", basis="disk", pilot_seconds=1.0)
+  for variable, value in zip(operator.model.variables, before, strict=True):
+    np.testing.assert_array_equal(variable.numpy(), value)
+  assert [p.name for p in tmp_path.rglob("*")] == ["temporary"]
+
+
+def test_plan_of_the_arguments_of_a_density_is_that_of_its_operator(hessian):
+  options = {"num_draws": 3, "lanczos_steps": STEPS, "pilot_seconds": 0}
+  loss, data = hessian._options["loss"], list(hessian.batches)
+  plan = tf_hessian.plan(hessian.model, loss, data, **options)
+  assert (plan.num_parameters, plan.num_examples, plan.num_products) == (26, 10, 16)
+
+
+# The command.
+
+
+def test_command_prints_the_table_and_writes_nothing(config, tmp_path):
+  text = commands.spectrum(config, tmp_path / "run", initial=True, plan_workers=2)
+  assert text.startswith("parameters            6\n")
+  assert "by 2 equal machines" in text
+  assert not list(tmp_path.iterdir())
+
+
+def test_command_plans_a_step_of_training(config, tmp_path):
+  config.train.checkpoint_steps = (1, 2)
+  commands.train(config, tmp_path)
+  there = sorted(tmp_path.rglob("*"))
+  assert "step_00000002_gradient" in commands.spectrum(
+    config, tmp_path, step=2, gradient=True, plan_workers=1
+  )
+  assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.parametrize(
+  "options, remedy",
+  [
+    ({"all_steps": True}, "give step instead"),
+    ({"strategy": "multi_worker"}, "leave strategy 'multi_worker' out, and give .* plan_workers"),
+    ({"strategy": "parameter_server"}, "leave strategy 'parameter_server' out"),
+  ],
+)
+def test_command_refuses_what_is_no_single_run_of_this_process(config, tmp_path, options, remedy):
+  with pytest.raises(ValueError, match=f"^plan: .*{remedy}"):
+    commands.spectrum(config, tmp_path, plan_workers=1, **options)

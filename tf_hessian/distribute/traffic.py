@@ -1,0 +1,28 @@
+"""Bytes over the network of a pass, counted from the sizes of the tensors that a strategy moves."""
+
+
+def of_shards(parameters, vectors, sums, /, *, num_shards, num_workers):
+  """Returns the bytes that a worker receives and sends in a pass, with a coordinator.
+
+  For every shard it reads parameters and vectors, and sends its sums.
+
+  Args:
+    parameters: bytes of the parameters.
+    vectors: bytes of the vectors that a pass multiplies.
+    sums: bytes of what it returns.
+    num_shards: number of shards of the pass; number of batches, if each batch is sent by itself.
+    num_workers: number of workers that share them.
+  """
+  return (parameters + vectors + sums) * num_shards / num_workers
+
+
+def of_equal_parts(vectors, sums, /, *, num_workers):
+  """Returns the bytes that each of some equal workers receives and sends in a pass.
+
+  Vectors and sums are each reduced once around a ring; parameters stay where they are.
+
+  Args:
+    vectors, sums, num_workers: see `of_shards`.
+  """
+  around = 2 * (num_workers - 1) / num_workers  # of one reduction, each way
+  return 2 * around * (vectors + sums)
