@@ -520,7 +520,7 @@ def needed(count, kind="memory"):
   return rest + (lock_step._PASS_BYTES * BIG.shape[0] if count > 1 else 0) * count
 
 
-@pytest.mark.parametrize("draws, sizes", [(10, [10, 5, 4, 3, 2, 1]), (7, [7, 4, 3, 2, 1])])
+@pytest.mark.parametrize("draws, sizes", [(10, [10, 6, 5, 4, 3, 2, 1]), (7, [7, 4, 3, 2, 1])])
 def test_budget_lowers_the_number_of_draws_in_a_pass(draws, sizes):
   for size, fewer in zip(sizes, [*sizes[1:], None], strict=True):
     layout = plan_layout(BIG, draws, 20, memory=needed(size))
@@ -531,7 +531,7 @@ def test_budget_lowers_the_number_of_draws_in_a_pass(draws, sizes):
 
 
 def test_no_more_than_32_draws_share_a_pass():
-  assert plan_layout(BIG, 100, 20, memory=2**50).per_pass == 25
+  assert plan_layout(BIG, 100, 20, memory=2**50).per_pass == 26
   assert plan_layout(BIG, 100, 20, memory=2**50, draws_per_pass=50).per_pass == 50
 
 

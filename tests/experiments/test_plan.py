@@ -166,7 +166,7 @@ def test_run_that_exceeds_the_memory_is_refused_with_what_to_change(new_operator
 
 def test_folder_without_room_for_the_files_is_refused(new_operator, monkeypatch, tmp_path):
   monkeypatch.setattr(basis_plan, "free_disk", lambda _: 100)
-  with pytest.raises(ValueError, match="workdir: .* room for .*draws_per_pass"):
+  with pytest.raises(ValueError, match="no room for .* let fewer draws advance"):
     make(new_operator(), workdir=tmp_path, basis="memory")
 
 

@@ -111,7 +111,7 @@ def plan_layout(
   most = _most_draws(operator, num_draws)
   sizes = {-(-num_draws // groups) for groups in range(1, num_draws + 1)}
   if not stacked:
-    sizes = {size + (size > 1) * size % 2 for size in sizes}  # loops take two in each turn
+    sizes |= {size + size % 2 for size in sizes if size > 1}  # loops take two in each turn
   one = plan(1, basis)
   if one.on_disk:
     return Layout(1, one, stacked, chosen)
