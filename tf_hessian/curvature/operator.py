@@ -303,9 +303,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _products(self, vectors, count, out):
     """Writes H v of at most `count` vectors, by one pass over the data."""
     k = len(vectors)
-    # Fewer than usual are filled up with zeros, so that nothing is traced again.
-    v = np.zeros((count, self.shape[0]))
-    v[:k] = vectors
+    v = np.ascontiguousarray(vectors, np.float64)
+    if k < count:  # fewer than usual are filled up with zeros, so that nothing is traced again
+      v = np.zeros((count, self.shape[0]))
+      v[:k] = vectors
     data_pass = self._columns_pass(count)
     flat = self._run("product", data_pass, self._ratios, tf.convert_to_tensor(v), tf.constant(k))
     start = 0

@@ -148,10 +148,11 @@ def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):
   for line in (proc / "self" / "cgroup").read_text().splitlines():
     _, controllers, path = line.split(":", 2)
     if not controllers:  # version 2
-      names = ("memory.max", "memory.current", "inactive_file")
+      names = ("memory.max", "memory.current", ("inactive_file", "active_file"))
       left += _left_in_groups(pathlib.Path(cgroups), path, *names)
     elif "memory" in controllers.split(","):
-      names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+      names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+      names += (("total_inactive_file", "total_active_file"),)
       left += _left_in_groups(pathlib.Path(cgroups, "memory"), path, *names)
   return max(0, min(left))
 
@@ -230,8 +231,8 @@ def _left_in_groups(root, path, limit, usage, cache):
         continue
       used = int((group / usage).read_text())
       rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-      # Pages of files that were not used of late are given back when memory is needed.
-      left.append(int(text) - used + next((int(r[1]) for r in rows if r[0] == cache), 0))
+      # Pages of files are given back when memory is needed.
+      left.append(int(text) - used + sum(int(r[1]) for r in rows if r[0] in cache))
     except FileNotFoundError:
       continue
   return left

@@ -196,8 +196,11 @@ def recorded(path, /):
   """Returns what run.json of a folder says: a dict, empty if there is none that can be read."""
   try:
     found = dict(json.loads((pathlib.Path(path) / "run.json").read_text()))
-  except (OSError, ValueError, TypeError):
+    newer = int(found["format_version"]) > FORMAT_VERSION
+  except (OSError, ValueError, TypeError, KeyError):
     return {}
+  if newer:
+    return {}  # it is refused when the folder is opened, with a remedy
   return found | {"draws_per_pass": 1} if found.get("format_version") == 1 else found
 
 
