@@ -23,6 +23,8 @@ COMMANDS = {
   "contradiction": ("spectrum", "--arithmetic_optimization"),
   "unknown strategy": ("spectrum", "--strategy=mirored"),
   "no cluster": ("spectrum", "--strategy=multi_worker"),
+  "plan": ("spectrum", "--strategy=mirrored", "--num_devices=2", "--plan", *CLUSTER),
+  "plan of a cluster": ("spectrum", "--strategy=parameter_server", "--plan_workers=4"),
 }
 
 
@@ -62,6 +64,14 @@ def test_result_records_strategy_and_machine(done, folders):
   assert (machine["tf32"], machine["intra_op_threads"]) == (True, 1)
 
 
+def test_plan_is_printed_and_nothing_is_written(done, folders):
+  assert done["plan"].returncode == 0, done["plan"].stderr
+  lines = done["plan"].stdout.splitlines()
+  assert "400 examples in 8 batches" in lines[1]
+  assert "54 products" in next(x for x in lines if x.startswith("passes"))  # 2 draws of 25, and 4
+  assert not list(folders["plan"].iterdir())
+
+
 def test_tf32_is_off_by_default(done, folders):
   assert done["compiled"].returncode == 0
   config = result(folders, "compiled").config
@@ -76,6 +86,7 @@ def test_tf32_is_off_by_default(done, folders):
     ("contradiction", "error: arithmetic_optimization makes sums whose order varies"),
     ("unknown strategy", "one_device|mirrored|multi_worker|parameter_server"),
     ("no cluster", "error: strategy multi_worker: set TF_CONFIG in each process"),
+    ("plan of a cluster", "error: plan: it is made in one process"),
   ],
 )
 def test_mistake_is_explained(done, name, message):

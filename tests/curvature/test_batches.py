@@ -283,3 +283,36 @@ def test_single_examples_are_refused_with_what_to_do():
   data = tf.data.Dataset.from_tensor_slices((np.ones((4, 3)), np.arange(4)))
   with pytest.raises(ValueError, match=r"one row an example.* add \.batch\(128\)"):
     check_examples(load_batches(data))
+
+
+# What a plan asks.
+
+
+@CACHES
+def test_idle_batches_are_not_read(cache_bytes):
+  batches = load_batches(numbers(2, 2, 1), cache_bytes=cache_bytes)
+  batches.idle = True
+  assert read_in_graph(batches) == []
+  batches.idle = False
+  assert sorted(read_in_graph(batches)) == expected_batches((2, 2, 1))
+
+
+def test_sizes_count_the_entries_of_all_tensors():
+  assert load_batches(numbers(3, 1, 2)).sizes.tolist() == [6, 2, 4]
+
+
+@CACHES
+@pytest.mark.parametrize(
+  "sizes, count, low, high",
+  [((2, 2, 1), 2, 0, 2), ((1, 3, 2), 2, 1, 3), ((1, 3, 2), 1, 1, 2), ((2, 2), 5, 0, 2)],
+)
+def test_largest_batches_are_those_in_a_row_with_the_most_data(
+  sizes, count, low, high, cache_bytes
+):
+  batches = load_batches(numbers(*sizes), cache_bytes=cache_bytes)
+  found = [first.numpy().tolist() for first, _ in batches.largest(count)]
+  assert found == [values for _, values in expected_batches(sizes)[low:high]]
+
+
+def test_reading_takes_time():
+  assert load_batches(numbers(2)).seconds > 0

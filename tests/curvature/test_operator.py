@@ -618,3 +618,26 @@ def test_compiled_products_are_those_of_the_same_matrix():
 def test_compiled_random_layer_is_refused_since_it_would_be_another_matrix():
   with pytest.raises(ValueError, match="jit_compile: layer 'drop' draws random numbers"):
     conv_net_operator(0.3, jit_compile=True)
+
+
+# A sample of the batches, as a plan takes it.
+
+
+def test_a_sample_is_the_operator_of_the_largest_batches_in_a_row():
+  operator = softmax_operator((2, 5, 4))
+  sample = operator.sample(2)
+  alone = operator.like(dataset=list(operator.batches)[1:])
+  v = np.random.default_rng(0).standard_normal(operator.shape[0])
+  np.testing.assert_array_equal(sample @ v, alone @ v)
+  assert (sample.mode, sample.stacked) == (operator.mode, operator.stacked)
+  assert sample.columns_per_pass == operator.columns_per_pass
+
+
+def test_products_of_idle_batches_are_zero():
+  operator = softmax_operator((4, 4, 3))
+  v = np.ones(operator.shape[0])
+  product = operator @ v
+  operator.batches.idle = True
+  assert not np.any(operator @ v)
+  operator.batches.idle = False
+  np.testing.assert_array_equal(operator @ v, product)

@@ -36,14 +36,10 @@ def planned(new_operator):
   "operator_options, options",
   [
     ({}, {}),
-    ({}, {"draws_per_pass": 1}),
-    ({}, {"draws_per_pass": 2}),
-    ({}, {"num_draws": 1}),
+    ({}, {"draws_per_pass": 2, "check": False}),
     ({}, {"num_draws": 1, "start": "gradient"}),
-    ({}, {"check": False}),
-    ({"deterministic": False}, {}),
+    ({"deterministic": False}, {"draws_per_pass": 1}),
     ({"recompute_blocks": 2}, {"draws_per_pass": 2}),
-    ({"recompute_blocks": 2}, {"num_draws": 1}),
   ],
 )
 def test_passes_are_those_that_the_run_makes(new_operator, monkeypatch, operator_options, options):

@@ -384,3 +384,17 @@ def test_excess_over_a_chi_square_error_is_what_theory_says(num_draws, percent):
 
 def test_margin_keeps_less_than_rounding_outside():
   assert 2 * scipy.stats.norm.sf(density_lib._MARGIN_SIGMAS) < EPS
+
+
+def test_predicted_stderr_of_weighted_nodes_is_that_of_repeated_eigenvalues():
+  nodes, counts, grid = np.array([-0.5, 0.0, 1.0]), np.array([5, 30, 1]), np.linspace(-2, 2, 81)
+  repeated = predicted_stderr(np.repeat(nodes, counts), grid, 0.05, 3)
+  weighted = predicted_stderr(nodes, grid, 0.05, 3, weights=counts / 36, n=36)
+  # Both are roots of mean(f^2) - mean(f)^2, whose terms are sums of up to 36 numbers.
+  scale = smooth(nodes, counts / 36, grid, 0.05).max()
+  assert np.abs(repeated**2 - weighted**2).max() <= 2 * 36 * EPS * scale**2
+  distances = (
+    predicted_l1(np.repeat(nodes, counts), grid, 0.05, 3),
+    predicted_l1(nodes, grid, 0.05, 3, weights=counts / 36, n=36),
+  )
+  assert distances[0] == pytest.approx(distances[1], rel=1e-6)

@@ -8,7 +8,7 @@ import scipy.stats
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 from tf_hessian.numerics.quadrature import gauss_quadrature
-from tf_hessian.numerics.stopping import FIRST_DRAWS, WINDOW, Target
+from tf_hessian.numerics.stopping import FIRST_DRAWS, WINDOW, Target, last_change
 
 N, SIGMA_SQUARED = 60, 0.01
 # Where any density of the matrix below is, at 40 points a sigma: the trapezoid rule is within 1e-3
@@ -140,3 +140,18 @@ def test_error_that_is_no_number_above_zero_is_refused(error):
 def test_variance_that_is_no_number_above_zero_is_refused(variance):
   with pytest.raises(ValueError, match="sigma_squared: expected a finite number above 0, got"):
     Target(0.1, variance)
+
+
+@pytest.mark.parametrize("steps", [0, 1, WINDOW])
+def test_change_of_too_few_steps_is_refused(steps):
+  with pytest.raises(ValueError, match=f"expected more than 10, got {steps}"):
+    last_change(np.zeros(steps), np.zeros(max(0, steps - 1)), SIGMA_SQUARED)
+
+
+@pytest.mark.parametrize("m", [11, 14])
+def test_change_is_the_distance_between_the_densities_before_and_after(draws, m):
+  diagonal, off_diagonal = draws[0]
+  expected = change(diagonal, off_diagonal, m)
+  assert expected > MARGIN
+  found = last_change(diagonal[:m], off_diagonal[: m - 1], SIGMA_SQUARED)
+  assert found == pytest.approx(expected, abs=MARGIN * expected)

@@ -108,7 +108,7 @@ def spectral_density(
   checks.check_count("num_draws", num_draws)
   checks.check_count("lanczos_steps", lanczos_steps)
   _check_machine(draws_per_pass, basis, memory_budget)
-  _target(target_error, sigma_squared, relative, num_draws)
+  make_target(target_error, sigma_squared, relative, num_draws)
   operator = HessianOperator(
     model,
     loss,
@@ -214,7 +214,7 @@ def estimate_spectrum(
     steps=lanczos_steps,
     seed=seed,
     start=start,
-    target=_target(target_error, sigma_squared, relative, num_draws),
+    target=make_target(target_error, sigma_squared, relative, num_draws),
     check=check and isinstance(operator, HessianOperator),
     show=progress,
   )
@@ -242,7 +242,8 @@ def _check_machine(draws_per_pass, basis, memory_budget):
     checks.check_positive("memory_budget", memory_budget)
 
 
-def _target(error, sigma_squared, relative, num_draws):
+def make_target(error, sigma_squared, relative, num_draws, /):
+  """Returns the `stopping.Target` of a run, None if there is no error to be reached."""
   if error is None:
     return None
   if num_draws < 2:

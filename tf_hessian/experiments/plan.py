@@ -17,6 +17,7 @@ import tensorflow as tf
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.distribute import memory, traffic
 from tf_hessian.experiments import basis_plan, run_folder
+from tf_hessian.experiments.density_run import make_target
 from tf_hessian.experiments.lock_step import LockStep, plan_layout
 from tf_hessian.experiments.pilot import ExpectedError, expect_error
 from tf_hessian.experiments.timing import largest_part, time_lanczos, time_pass
@@ -346,8 +347,7 @@ def plan_operator(
   if pilot_seconds != 0:
     checks.check_positive("pilot_seconds", pilot_seconds)
   checks.check_positive("sigma_squared", sigma_squared)
-  if target_error is not None:
-    checks.check_positive("target_error", target_error)
+  make_target(target_error, sigma_squared, relative, num_draws)
   beginning = beginning or begin()
   steps = min(int(lanczos_steps), operator.shape[0])
   layout = _layout(
@@ -361,11 +361,11 @@ def plan_operator(
     recorded={} if workdir is None else run_folder.recorded(workdir),
     first=num_draws if target_error is None else stopping.FIRST_DRAWS,
   )
-  _check_disk(layout.basis, workdir)
+  built = time.monotonic() - beginning.seconds
   planner = _Planner(
     operator, layout, steps, start=start, check=check, workers=workers, num_shards=num_shards
   )
-  planner.measure(beginning, workdir)
+  planner.measure(beginning, built, workdir)
   error = expect_error(
     planner.sample,
     num_draws,
@@ -395,19 +395,20 @@ class _Planner:
     self._workers = workers
     self._num_shards = min(num_shards, operator.batches.num_batches)
     replicas = operator.engine.description.get("replicas", 1)
+    self._fewer = {}  # number of draws in lock step -> `TimedPass`
     self.sample = operator.sample(_BATCHES * replicas)
+    self._lock_step = LockStep(
+      self.sample, layout, folder=None, first=None, target=None, progress=None
+    )
     sizes, sampled = operator.batches.sizes, self.sample.batches.sizes
     self._scale = largest_part(sizes, workers * replicas) / largest_part(sampled, replicas)
 
-  def measure(self, beginning, workdir, /):
+  def measure(self, beginning, built, workdir, /):
     """Runs what is timed, and measures memory; raises ValueError if the run can't fit."""
-    self._built = time.monotonic() - beginning.seconds
-    self._beginning = beginning
+    self._beginning, self._built = beginning, built
     self._workdir = workdir
     layout, sample = self._layout, self.sample
     vector = probes.probe(0, 0, sample.shape[0])
-    together = LockStep(sample, layout, folder=None, first=None, target=None, progress=None)
-    every = dict.fromkeys(range(min(layout.per_pass, layout.basis.draws)), vector)
     logging.info("timing passes over %d batches", sample.batches.num_batches)
     self._times = {}
     self._time("loss", sample.loss)
@@ -416,14 +417,19 @@ class _Planner:
       self._time("gradient", sample.gradient)
     self._refuse_too_large(memory.peak())
     if layout.per_pass > 1:
-      self._time("together", lambda: together.products(every))
+      self._time("together", lambda: self._advance(layout.basis.draws))
     before = memory.peak()
     memory.reset_peak()
-    together.products(every)
+    self._advance(layout.basis.draws)
     self._host = max(before, memory.peak() + self._bases_bytes())
     self._device = memory.accelerator_peak()
     self._refuse_too_large(memory.peak())
     self._lanczos = time_lanczos(layout.basis, recorded=workdir is not None)
+
+  def _advance(self, count):
+    """Makes the products of a step of so many draws, as the run does."""
+    vector = probes.probe(0, 0, self.sample.shape[0])
+    self._lock_step.products(dict.fromkeys(range(count), vector))
 
   def plan(self, num_draws, /):
     """Returns the `Plan` of a run of so many draws, without its error."""
@@ -478,9 +484,9 @@ class _Planner:
     if before:
       yield self._row("one", "one vector", before, 1, before=True)
     shared, alone = self._of_draws(num_draws)
-    if unsure and self._seconds("together") / layout.per_pass > self._seconds("one"):
+    size = max(shared, default=1)
+    if unsure and self._seconds("together", size) / size > self._seconds("one"):
       # The run would find that out in its second pass.
-      size = max(shared)
       alone += sum(count * width for width, count in shared.items()) - 2 * size
       shared = {size: 2}
     for size, count in sorted(shared.items(), reverse=True):
@@ -503,7 +509,6 @@ class _Planner:
     together = name == "together"
     moved = 8 * n * (layout.per_pass if together else vectors)
     sums = moved or 8 * n * (name == "gradient")
-    part = vectors / layout.per_pass if together and not layout.stacked else 1.0
     network = {}
     if self._workers > 1:
       of_shards = {"num_shards": self._num_shards, "num_workers": self._workers}
@@ -511,13 +516,17 @@ class _Planner:
         "equal workers": traffic.of_equal_parts(moved, sums, num_workers=self._workers),
         "coordinator": traffic.of_shards(self._parameter_bytes, moved, sums, **of_shards),
       }
-    return Passes(what, int(count), vectors, not before, self._seconds(name, part), network)
+    return Passes(what, int(count), vectors, not before, self._seconds(name, vectors), network)
 
-  def _seconds(self, name, part=1.0):
-    """Returns the seconds of a pass over all data, of a part of the vectors that were timed."""
+  def _seconds(self, name, vectors=1):
+    """Returns the seconds of a pass over all data."""
     timed = self._times[name]
+    if name == "together" and vectors < self._layout.basis.draws and not self._layout.stacked:
+      if vectors not in self._fewer:
+        self._fewer[vectors] = time_pass(lambda: self._advance(vectors), self.sample.batches)
+      timed = self._fewer[vectors]
     read = 0.0 if self._operator.batches.cached else self._operator.batches.seconds
-    return timed.once + part * (timed.seconds(self._scale) - timed.once) + read
+    return timed.seconds(self._scale) + read
 
   @property
   def _parameter_bytes(self):
@@ -547,9 +556,9 @@ class _Planner:
 
   def _place(self):
     if self._workdir is not None:
-      mapped = "" if self._layout.basis.disk_bytes else ", mapped into memory"
+      mapped = "" if self._layout.basis.on_disk else ", mapped into memory"
       return f"files in {self._workdir}{mapped}"
-    return f"files in {tempfile.gettempdir()}" if self._layout.basis.disk_bytes else "memory"
+    return f"files in {tempfile.gettempdir()}" if self._layout.basis.on_disk else "memory"
 
 
 _SMALLER = (
@@ -568,19 +577,6 @@ def _layout(operator, num_draws, steps, **options):
     return plan_layout(operator, num_draws, steps, **options)
   except basis_plan.NoRoomError as e:
     raise ValueError(f"{e}. These are draws_per_pass, lanczos_steps, memory_budget, workdir") from e
-
-
-def _check_disk(basis, workdir):
-  """Refuses bases in memory whose files, which record them, have no room in the folder."""
-  if workdir is None or basis.disk_bytes:
-    return
-  there = basis_plan.free_disk(workdir)
-  if basis.rows_bytes > there:
-    raise ValueError(
-      f"workdir: {workdir} has room for {there / 1e9:.3g} GB, and the files of {basis.draws} bases "
-      f"take {basis.rows_bytes / 1e9:.3g} GB: let fewer draws share a pass (draws_per_pass), take "
-      'basis="float32", or a folder on a larger disk'
-    )
 
 
 def _clock(seconds):
