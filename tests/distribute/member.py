@@ -6,6 +6,7 @@ python member.py STRATEGY DEVICES OUTPUT [OPTION=JSON ...]
 import json
 import pathlib
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tf_hessian import HessianOperator, estimate_spectrum, top_eigenpairs
 from tf_hessian.distribute import cluster, machine
 from tf_hessian.experiments import environment
+from tf_hessian.numerics import basis
 
 
 def model():
@@ -75,9 +77,29 @@ def compute_top(op):
   }
 
 
+def compute_spectrum(op, **options):
+  """Returns two draws, and the most bytes that an array of Lanczos vectors has in this process."""
+  held, original = [0], basis.MemoryBasis.__init__
+
+  def noted(self, array, /):
+    held.append(array.nbytes)
+    original(self, array)
+
+  with mock.patch.object(basis.MemoryBasis, "__init__", noted):
+    run = estimate_spectrum(op, num_draws=2, lanczos_steps=12, progress=False, **options)
+  return {
+    "diagonals": np.stack(run.diagonals),
+    "off_diagonals": np.stack(run.off_diagonals),
+    "residuals": run.residuals,
+    "held": max(held),
+    "n": op.shape[0],
+  }
+
+
 def main(strategy, devices, output, *options):
   options = {k: json.loads(v) for k, v in (o.split("=", 1) for o in options)}
   columns, top = options.pop("columns", False), options.pop("top", False)
+  spectrum = options.pop("spectrum", None)
   machine.set_threads(1, 1)
   if cluster.serves(strategy):
     cluster.serve(environment.identity())
@@ -85,7 +107,10 @@ def main(strategy, devices, output, *options):
   # The servers are not told to end: the next chief goes on with them.
   op = operator(cluster.make_strategy(strategy, num_devices=int(devices)), **options)
   task = cluster.task()
-  result = compute_top(op) if top else compute(op, columns)
+  if spectrum is not None:
+    result = compute_spectrum(op, **spectrum)
+  else:
+    result = compute_top(op) if top else compute(op, columns)
   np.savez(pathlib.Path(output) / f"{task.name if task else 'alone'}.npz", **result)
 
 

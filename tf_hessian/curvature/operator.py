@@ -13,7 +13,7 @@ from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature import products, second_order
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.distribute import engines
-from tf_hessian.numerics import checks
+from tf_hessian.numerics import checks, spread
 
 
 def _check_operand(x):
@@ -213,14 +213,41 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       ClusterError: if the chief has ended with an error, or a worker is gone.
     """
     self.agree()
-    return self.engine.follow(
-      {
-        "loss": lambda: self._loss_pass,
-        "gradient": lambda: self._gradient_pass,
-        "product": lambda: self._product_pass,
-        "columns": self._columns_pass,
-      }
-    )
+    passes = {
+      "loss": lambda: self._loss_pass.join(),
+      "gradient": lambda: self._gradient_pass.join(),
+      "product": lambda: self._product_pass.join(),
+      "columns": lambda count: self._columns_pass(count).join(),
+      "basis": self._slices.join,
+    }
+    try:
+      return self.engine.follow(passes)
+    finally:
+      self._slices.clear()
+
+  def spread_basis(self, steps, path=None, /):
+    """On the chief: returns a Lanczos basis that is spread over the workers, which `follow`.
+
+    Args:
+      steps: number of rows.
+      path: file of each worker's part, to which its place among the workers is added; None for
+        memory.
+
+    Returns:
+      A `spread.SpreadBasis` of rows (n,).
+
+    Raises:
+      ValueError: if no workers follow, or there are more of them than parameters.
+      ClusterError: if a worker has no room for its part, or is gone.
+    """
+    if not self.engine.followers:
+      raise ValueError("spread_basis: expected a MultiWorkerMirroredStrategy of several workers")
+    return spread.SpreadBasis(self._slices, steps, self.shape[0], path)
+
+  @functools.cached_property
+  def _slices(self):
+    """What this worker has of spread bases."""
+    return spread.Slices(self.engine)
 
   def agree(self, **about):
     """Makes sure that all processes measure the same matrix; called before the first pass.

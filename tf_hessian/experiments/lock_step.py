@@ -50,6 +50,7 @@ def plan_layout(
   folder=None,
   recorded=None,
   first=None,
+  team=None,
 ):
   """Chooses how many draws share a pass, within a budget of memory.
 
@@ -66,6 +67,7 @@ def plan_layout(
     folder: the run's folder, or None.
     recorded: what is on record of the run in the folder, whose `Layout.description` is kept to.
     first: number of draws that are begun with, if more may follow.
+    team: the `basis_plan.Team` of workers, or None.
 
   Returns:
     A `Layout`.
@@ -85,21 +87,23 @@ def plan_layout(
   chosen = draws_per_pass is None
   if chosen and stacked:
     draws_per_pass = recorded.get("draws_per_pass")
-  if basis == "auto":
+  if basis == "auto" and (team or recorded.get("basis") != "workers"):
     basis = recorded.get("basis") or "auto"
   precision = getattr(operator, "precision", 0.0)
   disk = basis_plan.free_disk(folder or tempfile.gettempdir()) + _held(folder)
 
   def plan(count, kind):
+    passes = _PASS_BYTES * n * (count if count > 1 else 0)
     return basis_plan.plan_basis(
       n,
       steps,
       min(count, num_draws),
       kind=kind,
-      memory=max(0, memory - _PASS_BYTES * n * (count if count > 1 else 0)),
+      memory=max(0, memory - passes),
       disk=disk,
       precision=precision,
       in_files=folder is not None,
+      team=team and dataclasses.replace(team, memory=max(0, team.memory - passes)),
     )
 
   if draws_per_pass is not None:
@@ -146,11 +150,13 @@ class Bases:
   Args:
     plan: a `BasisPlan`.
     folder: a `RunFolder` that holds them; None for memory, or files for the time being.
+    spread: function (steps, path or None) -> `Basis` that is spread over workers, if they are.
   """
 
-  def __init__(self, plan, folder, /):
+  def __init__(self, plan, folder, /, *, spread=None):
     self._plan = plan
     self._folder = folder
+    self._spread = spread
     self._open = {}
     self._spare = []
     self._scratch = None
@@ -171,15 +177,18 @@ class Bases:
     for draw in draws:
       basis = self._open.pop(draw)
       if self._folder:
-        basis.close()
+        basis.discard()
       else:
         self._spare.append(basis)
     if self._folder:
       self._folder.clear_in_progress(draws)
 
   def _new(self, draw):
+    path = self._folder.basis_path(draw) if self._folder else None
+    if self._plan.kind == "workers":
+      return self._spread(self._plan.steps, path)
     if self._folder:
-      return self._plan.open(self._folder.basis_path(draw))
+      return self._plan.open(path)
     if not self._plan.on_disk:
       return self._plan.open()
     if self._scratch is None:
