@@ -145,7 +145,7 @@ class RunFolder:
         return None
       checksums = state["checksums"].tolist()
       if checksums != [basis.checksum(j) for j in range(len(checksums))]:
-        raise ValueError("the basis is damaged, or a part of it is missing")
+        raise ValueError("part of it is missing, or the basis is damaged")
       wall_time = float(state["wall_time"])
       Lanczos(basis).restore(state)
     except errors.ClusterError:
