@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian import HessianOperator, estimate_spectrum, top_eigenpairs
-from tf_hessian.distribute import cluster, machine
+from tf_hessian.distribute import cluster, machine, workers
 from tf_hessian.experiments import environment
 from tf_hessian.numerics import basis
 
@@ -78,22 +78,35 @@ def compute_top(op):
 
 
 def compute_spectrum(op, **options):
-  """Returns two draws, and the most bytes that an array of Lanczos vectors has in this process."""
-  held, original = [0], basis.MemoryBasis.__init__
+  """Returns two draws, in passes of their own and in shared ones, and what that took.
+
+  That is the most bytes that an array of Lanczos vectors has in this process, and how many vectors
+  of full length went through it beside the passes.
+  """
+  held, vectors, original, add = [0], [], basis.MemoryBasis.__init__, workers.Workers.add
 
   def noted(self, array, /):
     held.append(array.nbytes)
     original(self, array)
 
-  with mock.patch.object(basis.MemoryBasis, "__init__", noted):
-    run = estimate_spectrum(op, num_draws=2, lanczos_steps=12, progress=False, **options)
-  return {
-    "diagonals": np.stack(run.diagonals),
-    "off_diagonals": np.stack(run.off_diagonals),
-    "residuals": run.residuals,
-    "held": max(held),
-    "n": op.shape[0],
-  }
+  def counted(self, value, /):
+    if np.asarray(value).dtype == np.float64 and np.size(value) >= op.shape[0]:
+      vectors.append(value)
+    return add(self, value)
+
+  result = {"n": op.shape[0]}
+  with (
+    mock.patch.object(basis.MemoryBasis, "__init__", noted),
+    mock.patch.object(workers.Workers, "add", counted),
+  ):
+    for per_pass in (1, 2):
+      run = estimate_spectrum(
+        op, num_draws=2, lanczos_steps=12, draws_per_pass=per_pass, progress=False, **options
+      )
+      diagonals = (*run.diagonals, *run.off_diagonals, run.residuals)
+      result[f"{per_pass} in a pass"] = np.concatenate(diagonals)
+      result["scale"] = np.abs(run.diagonals).max()
+  return result | {"held": max(held), "vectors": len(vectors)}
 
 
 def main(strategy, devices, output, *options):

@@ -264,17 +264,47 @@ def test_no_worker_holds_more_than_its_share(team, monkeypatch, n):
   assert max(held) <= 8 * STEPS * -(-n // len(held))
 
 
-def test_sums_of_a_step_do_not_depend_on_the_length(pair):
-  counts = []
-  for n in (103, 70_001):
-    found, _ = both(pair, n)
-    w = np.random.default_rng(2).standard_normal(n)
-    before = dict(pair.counts)
-    found.orthogonalize(w, 5, 0.0, recent=2)
-    spent = {k: pair.counts[k] - v for k, v in before.items()}
-    counts.append((spent["announcements"], spent["sums"], spent["numbers"] - n))
-  assert counts[0] == counts[1]
-  assert counts[0][:2] == (1, 4)  # overlaps and lengths of two passes
+def keep(team, basis, w):
+  for member in team.members:
+    member.keep(basis.number, w)
+
+
+@pytest.mark.parametrize("n", [103, 70_001])
+def test_step_with_a_product_that_all_have_moves_a_few_sums(pair, n):
+  found, _ = both(pair, n)
+  w = np.random.default_rng(2).standard_normal(n)
+  keep(pair, found, w)
+  before = dict(pair.counts)
+  found.orthogonalize(w, 5, 0.0, recent=2)
+  spent = {k: pair.counts[k] - v for k, v in before.items()}
+  # Overlaps and lengths of two passes, from two workers, and whether they could compute them.
+  assert spent == {"announcements": 1, "sums": 4, "numbers": 2 * (2 * (STEPS + 1) + 2 * 2)}
+
+
+def test_product_that_all_have_gives_bitwise_what_one_that_is_sent_gives(team):
+  found, _ = both(team, 70_001)
+  w = np.random.default_rng(2).standard_normal(70_001)
+  sent = found.orthogonalize(w, 5, 0.0)
+  keep(team, found, w)
+  kept = found.orthogonalize(w, 5, 0.0)
+  np.testing.assert_array_equal(kept[0], sent[0])
+  assert kept[1] == sent[1]
+
+
+def test_other_vector_than_the_product_is_sent(pair):
+  found, expected = both(pair, 103)
+  keep(pair, found, np.ones(103))
+  w = np.random.default_rng(2).standard_normal(103)
+  overlaps, _ = found.orthogonalize(w, 5, 0.0)
+  np.testing.assert_allclose(overlaps, expected.orthogonalize(w, 5, 0.0)[0], rtol=0, atol=1e-13)
+
+
+def test_parts_of_a_row_make_the_row(team):
+  found, expected = both(team, 103)
+  whole = np.zeros(103)
+  for member in team.members:
+    member.place(found.number, 2, whole)
+  np.testing.assert_array_equal(whole, expected.row(2))
 
 
 def test_discarded_basis_is_gone_from_all_workers(team):

@@ -229,11 +229,21 @@ class _WorkersPass:
 
   def __call__(self, feeds, *arguments):
     self._engine.announce(self._work.name)
-    return self._participate(feeds, arguments)
+    return self._participate(feeds, arguments if self._engine.leads else self._nothing())
 
   def join(self, feeds):
     """Takes part in a pass that the chief has announced."""
-    self._participate(feeds, [tf.zeros(s.shape, s.dtype) for s in self._work.signature])
+    self._participate(feeds, self._nothing())
+
+  def together(self, feeds, *arguments):
+    """Runs a pass with the sums of all workers' arguments, in which each has a part of them.
+
+    All must call it, without its being announced.
+    """
+    return self._participate(feeds, arguments)
+
+  def _nothing(self):
+    return [tf.zeros(s.shape, s.dtype) for s in self._work.signature]
 
   def _participate(self, feeds, arguments):
     total, reports = self._engine.guarded(self._run, feeds, *arguments)
@@ -250,7 +260,7 @@ class _WorkersPass:
   def _pass(self, feeds, *arguments):
     def replica():
       context = tf.distribute.get_replica_context()
-      first = accumulators.this_replica() == 0
+      first = accumulators.this_replica() == self._ids[0]
       received = [
         context.all_reduce(_SUM, tf.identity(a) if first else tf.zeros_like(a)) for a in arguments
       ]

@@ -60,6 +60,7 @@ class BasisPlan:
   disk_bytes: int  # of its files; 0 if there are none
   resident_bytes: int  # of each file, kept in memory too
   reason: str
+  workers: int = 1  # over which they are spread
 
   @property
   def on_disk(self):
@@ -68,13 +69,24 @@ class BasisPlan:
 
   @property
   def rows_bytes(self):
-    """Bytes of the rows of all bases."""
-    return self.draws * self.steps * self.n * np.dtype(_KINDS[self.kind][0]).itemsize
+    """Bytes of the rows of all bases, in this process."""
+    columns = -(-self.n // self.workers)
+    return self.draws * self.steps * columns * np.dtype(_KINDS[self.kind][0]).itemsize
 
   @property
   def held_bytes(self):
     """Bytes of memory for rows and buffers alone, without the vectors of a step."""
     return self.memory_bytes - _vector_bytes(self.n, self.draws)
+
+  def part(self):
+    """Returns the plan of what this process has of bases that are spread: its columns, in memory.
+
+    Of others it is the plan itself.
+    """
+    if self.kind != "workers":
+      return self
+    columns = -(-self.n // self.workers)
+    return dataclasses.replace(self, kind="memory", n=columns, workers=1)
 
   def open(self, path=None, /) -> Basis:
     """Returns the basis of one draw, in a file if the plan has files or a path is given.
@@ -149,7 +161,8 @@ def plan_basis(
     in_memory, on_disk = needs[choice]
     allowed = min(memory, team.memory) if choice == "workers" else memory
     if in_memory <= allowed and on_disk <= disk:
-      return _plan(choice, n, steps, draws, allowed, needs)
+      plan = _plan(choice, n, steps, draws, allowed, needs)
+      return dataclasses.replace(plan, workers=size if choice == "workers" else 1)
   least = f", {_gb(team.memory)} of it on each worker" if "workers" in order else ""
   raise NoRoomError(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "

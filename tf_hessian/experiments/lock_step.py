@@ -263,7 +263,7 @@ class LockStep:
 
   def _step(self, states):
     """Takes one step of each draw in draw -> `Lanczos`."""
-    products = self.products({d: state.vector for d, state in states.items()})
+    products = self.products({d: self._vector(state) for d, state in states.items()})
     for state, product in zip(states.values(), products, strict=True):
       status = state.update(product)
       if (
@@ -290,17 +290,24 @@ class LockStep:
       self._folder.save_step(draw, state, 0.0)
     return state, 0.0
 
+  def _vector(self, state):
+    """Returns what a `Lanczos` is to be multiplied by: (n,), or where that is spread."""
+    if self._layout.basis.kind == "workers":
+      return state.vectors, state.num_steps
+    return state.vector
+
   def products(self, vectors, /):
-    """Returns the products with vectors, draw -> (n,): in their order, (n,) each."""
+    """Returns the products with vectors, in their order, (n,) each.
+
+    Args:
+      vectors: draw -> (n,), or (basis, number of a row) of all if they are spread over workers.
+    """
     if self._layout.stacked and self._layout.per_pass > 1:
-      rows = [draw % self._layout.per_pass for draw in vectors]
-      columns = self._filled(rows, vectors.values(), self._layout.per_pass)
-      return self._shared(columns)[rows]
+      return self._shared(vectors, [draw % self._layout.per_pass for draw in vectors])
     if not self._together or len(vectors) == 1:
-      return [self._operator.matvec(v) for v in vectors.values()]
+      return [self._alone_product(v) for v in vectors.values()]
     begin = time.monotonic()
-    columns = self._filled(range(len(vectors)), vectors.values(), len(vectors))
-    result = self._shared(columns)
+    result = self._shared(vectors, list(range(len(vectors))))
     self._passes += 1
     each = (time.monotonic() - begin) / len(vectors)
     # Not the first, in which functions are built.
@@ -308,6 +315,21 @@ class LockStep:
       logging.info("products that share a pass take %.3g s each, alone %.3g", each, self._alone)
       self._together = False
     return result
+
+  def _alone_product(self, vector):
+    if isinstance(vector, tuple):
+      return self._operator.spread_products([vector])[0]
+    return self._operator.matvec(vector)
+
+  def _shared(self, vectors, places):
+    """Returns the products by one pass, in which each vector has its place."""
+    per_pass, vectors = self._layout.per_pass, list(vectors.values())
+    if isinstance(vectors[0], tuple):
+      return self._operator.spread_products(vectors, places=places, per_pass=per_pass)
+    columns = self._filled(places, vectors, per_pass if self._layout.stacked else len(vectors))
+    if hasattr(self._operator, "products"):
+      return self._operator.products(columns, per_pass=per_pass)[places]
+    return self._operator.matmat(columns.T).T[places]
 
   def _filled(self, rows, vectors, count):
     """Returns (count, n) with vectors in some rows, and zeros in the others."""
@@ -318,11 +340,6 @@ class LockStep:
     for row, vector in zip(rows, vectors, strict=True):
       self._scratch[row] = vector
     return self._scratch
-
-  def _shared(self, columns):
-    if hasattr(self._operator, "products"):
-      return self._operator.products(columns, per_pass=self._layout.per_pass)
-    return self._operator.matmat(columns.T).T
 
   def _show(self, running, states):
     ended = [d for d in running if states[d].status in _EARLY]

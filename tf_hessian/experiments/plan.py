@@ -360,6 +360,7 @@ def plan_operator(
     folder=workdir,
     recorded={} if workdir is None else run_folder.recorded(workdir),
     first=num_draws if target_error is None else stopping.FIRST_DRAWS,
+    team=_team(workers, basis, memory_budget),
   )
   _check_disk(layout.basis, workdir)
   planner = _Planner(
@@ -423,7 +424,7 @@ class _Planner:
     self._host = max(before, memory.peak() + self._bases_bytes())
     self._device = memory.accelerator_peak()
     self._refuse_too_large(memory.peak())
-    self._lanczos = time_lanczos(layout.basis, recorded=workdir is not None)
+    self._lanczos = time_lanczos(layout.basis.part(), recorded=workdir is not None)
 
   def plan(self, num_draws, /):
     """Returns the `Plan` of a run of so many draws, without its error."""
@@ -568,6 +569,13 @@ def _layout(operator, num_draws, steps, **options):
     return plan_layout(operator, num_draws, steps, **options)
   except basis_plan.NoRoomError as e:
     raise ValueError(f"{e}. These are draws_per_pass, lanczos_steps, memory_budget, workdir") from e
+
+
+def _team(workers, basis, memory_budget):
+  """Returns the `Team` of machines like this one, if vectors are to be spread over them."""
+  if basis != "workers" or workers < 2:
+    return None
+  return basis_plan.Team(workers, int(memory_budget or basis_plan.default_memory()))
 
 
 def _check_disk(basis, workdir):

@@ -66,7 +66,7 @@ class SpreadBasis(Basis):
     if self.n < size:
       raise ValueError(f"basis: {self.n} columns can't be spread over {size} workers")
     self._slices = slices
-    self._number = slices.lead_open(self.steps, self.n, path)
+    self.number = slices.lead_open(self.steps, self.n, path)
 
   def row(self, j, /):
     row = self._lead("row", j)
@@ -80,12 +80,17 @@ class SpreadBasis(Basis):
     return self._lead("combine", *np.shape(coefficients), data=coefficients)
 
   def orthogonalize(self, w, count, smallest, /, *, recent=None):
-    """Does what `Basis.orthogonalize` does, but leaves `w`: what is left of it is spread."""
+    """Does what `Basis.orthogonalize` does, but leaves `w`: what is left of it is spread.
+
+    If it is the product that the workers kept their parts of, it does not travel.
+    """
     recent = count if recent is None else recent
-    return self._lead("orthogonalize", count, recent, _bits(smallest), data=w)
+    if self._slices.has(self.number, w):
+      return self._lead("orthogonalize", count, recent, to_bits(smallest), 1)
+    return self._lead("orthogonalize", count, recent, to_bits(smallest), 0, data=w)
 
   def extend(self, j, w, length, /):  # noqa: ARG002 - the workers have what is left of it
-    self._lead("extend", j, _bits(length))
+    self._lead("extend", j, to_bits(length))
 
   def checksum(self, j, /):
     return self._lead("checksum", j)
@@ -95,13 +100,13 @@ class SpreadBasis(Basis):
 
   def close(self):
     """Gives back the chief's part; the others keep theirs until they no longer follow."""
-    self._slices.close(self._number)
+    self._slices.close(self.number)
 
   def discard(self):
     self._lead("discard")
 
   def _lead(self, operation, *numbers, data=None):
-    return self._slices.lead(operation, self._number, *numbers, data=data)
+    return self._slices.lead(operation, self.number, *numbers, data=data)
 
 
 class Slices:
@@ -135,6 +140,21 @@ class Slices:
   def join(self, operation, /, *numbers):
     """On the others: takes part in what the chief has announced."""
     getattr(self, f"_{_OPERATIONS[operation]}")(*numbers)
+
+  def place(self, number, j, out, /):
+    """Copies this worker's columns of row j of a basis into a vector (n,)."""
+    held = self._slices[number]
+    out[held.columns] = held.row(j)
+
+  def keep(self, number, product, /):
+    """Keeps this worker's columns of a vector (n,) for the next `orthogonalize`."""
+    held = self._slices[number]
+    held.kept = product[held.columns].copy()
+
+  def has(self, number, w, /):
+    """Returns whether this worker kept its columns of a vector (n,)."""
+    held = self._slices[number]
+    return held.kept is not None and np.array_equal(held.kept, w[held.columns])
 
   def close(self, number, /):
     """Gives back this worker's part of a basis, if it is there."""
@@ -173,14 +193,15 @@ class Slices:
     rows = [self._assembled(held, lambda c=c: held.combine(c[None])[0]) for c in coefficients]
     return np.stack(rows)
 
-  def _orthogonalize(self, number, count, recent, smallest, data=None):
+  def _orthogonalize(self, number, count, recent, smallest, kept, data=None):
     held = self._slices[number]
-    held.left = self._received(held, data)
-    return held.orthogonalize(held.left, count, _number(smallest), recent=recent)
+    held.left = held.kept if kept else self._received(held, data)
+    held.kept = None
+    return held.orthogonalize(held.left, count, from_bits(smallest), recent=recent)
 
   def _extend(self, number, j, length, data=None):  # noqa: ARG002
     held = self._slices[number]
-    held.extend(j, held.left, _number(length))
+    held.extend(j, held.left, from_bits(length))
 
   def _checksum(self, number, j, data=None):  # noqa: ARG002
     held = self._slices[number]
@@ -248,7 +269,8 @@ class _Slice(SummedBasis):
     whole: length of the rows that it has columns of.
     columns: slice of them.
     path: its file, or None.
-    left: this worker's part of the vector that was made orthogonal last.
+    kept: this worker's part of a vector that is to be made orthogonal next, or None.
+    left: that of the one that was made orthogonal last.
   """
 
   def __init__(self, slices, steps, whole, path):
@@ -263,7 +285,7 @@ class _Slice(SummedBasis):
       self._rows = mapped(self.path, steps, n, np.float64)
     else:
       self._rows = MemoryBasis(np.empty((steps, n)))
-    self.left = None
+    self.kept = self.left = None
     self._slices = slices
 
   def row(self, j, /):
@@ -289,10 +311,11 @@ class _Slice(SummedBasis):
     return self._slices.gather(lambda: [self._rows._subtract(w, part, first)], 1).sum()
 
 
-def _bits(number):
+def to_bits(x, /):
   """Returns the bits of a float as an integer, as which it is announced."""
-  return int(np.float64(number).view(np.int64))
+  return int(np.float64(x).view(np.int64))
 
 
-def _number(bits):
-  return float(np.int64(bits).view(np.float64))
+def from_bits(integer, /):
+  """Returns the float of such bits."""
+  return float(np.int64(integer).view(np.float64))
