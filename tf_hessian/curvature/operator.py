@@ -258,10 +258,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       per_pass: how many places there are; rounding depends on them as in `products`.
 
     Returns:
-      (k, n) float64.
+      list of the products, (n,) float64 each.
 
     Raises:
-      ValueError: if products are not finite.
+      ValueError: if one is not finite.
     """
     self.agree()
     rows = [(basis.number, j, place) for (basis, j), place in zip(rows, places, strict=True)]
@@ -270,11 +270,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self.engine.announce(f"spread {per_pass} {len(rows)} {used} {spread.to_bits(weight)}")
     self.engine.broadcast(tf.constant(rows, tf.int64))
     products = self._spread_products(rows, per_pass, used, weight, ratios)
-    places = [place for *_, place in rows]
     if not np.isfinite(products.sum()):
       for number, j, _ in rows:
         self._matvec(self._slices.lead("row", number, j))  # names the batch and the variable
-    return products[places]
+    return [products[place] for *_, place in rows]
 
   def _join_spread(self, per_pass, count, used, weight):
     rows = self.engine.broadcast(tf.zeros((count, 3), tf.int64)).numpy().tolist()

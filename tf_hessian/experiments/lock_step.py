@@ -328,8 +328,10 @@ class LockStep:
       return self._operator.spread_products(vectors, places=places, per_pass=per_pass)
     columns = self._filled(places, vectors, per_pass if self._layout.stacked else len(vectors))
     if hasattr(self._operator, "products"):
-      return self._operator.products(columns, per_pass=per_pass)[places]
-    return self._operator.matmat(columns.T).T[places]
+      result = self._operator.products(columns, per_pass=per_pass)
+    else:
+      result = self._operator.matmat(columns.T).T
+    return [result[place] for place in places]
 
   def _filled(self, rows, vectors, count):
     """Returns (count, n) with vectors in some rows, and zeros in the others."""

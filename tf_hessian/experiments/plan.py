@@ -550,6 +550,8 @@ class _Planner:
     if self._workdir is not None:
       mapped = "" if self._layout.basis.disk_bytes else ", mapped into memory"
       return f"files in {self._workdir}{mapped}"
+    if self._layout.basis.kind == "workers":
+      return f"memory of each of {self._workers} workers"
     return f"files in {tempfile.gettempdir()}" if self._layout.basis.disk_bytes else "memory"
 
 
