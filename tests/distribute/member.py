@@ -6,14 +6,16 @@ python member.py STRATEGY DEVICES OUTPUT [OPTION=JSON ...]
 import json
 import pathlib
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_hessian import HessianOperator, estimate_spectrum, top_eigenpairs
-from tf_hessian.distribute import cluster, machine
+from tf_hessian.distribute import cluster, machine, workers
 from tf_hessian.experiments import environment
+from tf_hessian.numerics import basis
 
 
 def model():
@@ -75,9 +77,42 @@ def compute_top(op):
   }
 
 
+def compute_spectrum(op, **options):
+  """Returns two draws, in passes of their own and in shared ones, and what that took.
+
+  That is the most bytes that an array of Lanczos vectors has in this process, and how many vectors
+  of full length went through it beside the passes.
+  """
+  held, vectors, original, add = [0], [], basis.MemoryBasis.__init__, workers.Workers.add
+
+  def noted(self, array, /):
+    held.append(array.nbytes)
+    original(self, array)
+
+  def counted(self, value, /):
+    if np.asarray(value).dtype == np.float64 and np.size(value) >= op.shape[0]:
+      vectors.append(value)
+    return add(self, value)
+
+  result = {"n": op.shape[0]}
+  with (
+    mock.patch.object(basis.MemoryBasis, "__init__", noted),
+    mock.patch.object(workers.Workers, "add", counted),
+  ):
+    for per_pass in (1, 2):
+      run = estimate_spectrum(
+        op, num_draws=2, lanczos_steps=12, draws_per_pass=per_pass, progress=False, **options
+      )
+      diagonals = (*run.diagonals, *run.off_diagonals, run.residuals)
+      result[f"{per_pass} in a pass"] = np.concatenate(diagonals)
+      result["scale"] = np.abs(run.diagonals).max()
+  return result | {"held": max(held), "vectors": len(vectors)}
+
+
 def main(strategy, devices, output, *options):
   options = {k: json.loads(v) for k, v in (o.split("=", 1) for o in options)}
   columns, top = options.pop("columns", False), options.pop("top", False)
+  spectrum = options.pop("spectrum", None)
   machine.set_threads(1, 1)
   if cluster.serves(strategy):
     cluster.serve(environment.identity())
@@ -85,7 +120,10 @@ def main(strategy, devices, output, *options):
   # The servers are not told to end: the next chief goes on with them.
   op = operator(cluster.make_strategy(strategy, num_devices=int(devices)), **options)
   task = cluster.task()
-  result = compute_top(op) if top else compute(op, columns)
+  if spectrum is not None:
+    result = compute_spectrum(op, **spectrum)
+  else:
+    result = compute_top(op) if top else compute(op, columns)
   np.savez(pathlib.Path(output) / f"{task.name if task else 'alone'}.npz", **result)
 
 

@@ -173,6 +173,52 @@ def test_death_of_a_worker_ends_all_workers_in_time_and_the_run_can_go_on(start,
     again.until_step(before + 1)
 
 
+def parts(folder):
+  """Returns the files of spread vectors by the worker they are of."""
+  return {r: sorted(folder.glob(f"basis_*_{r}_of_2")) for r in range(2)}
+
+
+def tridiagonals(folder):
+  with np.load(folder / "spectrum.npz") as file:
+    return {k: v.tobytes() for k, v in file.items() if "diagonal" in k or "residual" in k}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", [None, 1])
+def test_spread_vectors_outlast_their_workers(start, tmp_path, missing):
+  size = {"draws": 3, "steps": 30}
+  cluster = start("multi_worker", 2, "--basis=workers", size=size)
+  cluster.until_step(5)
+  cluster.kill("worker", 1)
+  assert cluster.code(cluster.leader) == 1
+  assert f"no answer from {cluster.jobs['worker'][1]}" in cluster.said(cluster.leader)
+  before = parts(cluster.folder)
+  assert before[0] and len(before[0]) == len(before[1])
+  for path in before[missing] if missing else ():
+    path.unlink()
+  again = start("multi_worker", 2, "--basis=workers", size=size)
+  assert again.code(again.leader) == 0
+  assert ("begins again" in again.said(again.leader)) == (missing is not None)
+  assert parts(again.folder) == {0: [], 1: []}
+  found = tridiagonals(again.folder)
+  whole = start("multi_worker", 2, f"--workdir={tmp_path / 'whole'}", "--basis=workers", size=size)
+  assert whole.code(whole.leader) == 0
+  assert found == tridiagonals(tmp_path / "whole" / "spectrum_initial")
+
+
+@pytest.mark.slow
+def test_worker_without_room_for_its_vectors_ends_all_workers(start):
+  cluster = start("multi_worker", 2, "--basis=workers")
+  cluster.kill("worker", 1)
+  # Files of 4 KiB at most: its part of one draw has 24,000 bytes.
+  limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "limited", *cluster.commandline]
+  cluster.start("worker", 1, command=limited)
+  for task in cluster.tasks:
+    assert cluster.code(task) == 1
+    assert "worker 1 can't go on with its part of a Lanczos basis" in cluster.said(task)
+    assert "basis_000_1_of_2" in cluster.said(task)
+
+
 @pytest.mark.slow
 def test_worker_that_hangs_ends_the_others_in_time(start):
   cluster = start("multi_worker", 2)

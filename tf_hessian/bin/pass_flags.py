@@ -14,7 +14,7 @@ DRAWS = flags.DEFINE_integer(
 BASIS = flags.DEFINE_enum(
   "basis",
   "auto",
-  ["auto", "memory", "disk", "float32", "float32_disk"],
+  ["auto", "memory", "workers", "disk", "float32", "float32_disk"],
   "Where the Lanczos vectors live; auto: where there is room. docs/design/basis.md",
 )
 MEMORY = flags.DEFINE_float(

@@ -13,7 +13,7 @@ from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature import products, second_order
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.distribute import engines
-from tf_hessian.numerics import checks
+from tf_hessian.numerics import checks, spread
 
 
 def _check_operand(x):
@@ -213,14 +213,93 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       ClusterError: if the chief has ended with an error, or a worker is gone.
     """
     self.agree()
-    return self.engine.follow(
-      {
-        "loss": lambda: self._loss_pass,
-        "gradient": lambda: self._gradient_pass,
-        "product": lambda: self._product_pass,
-        "columns": self._columns_pass,
-      }
-    )
+    passes = {
+      "loss": lambda: self._loss_pass.join(),
+      "gradient": lambda: self._gradient_pass.join(),
+      "product": lambda: self._product_pass.join(),
+      "columns": lambda count: self._columns_pass(count).join(),
+      "basis": self._slices.join,
+      "spread": self._join_spread,
+    }
+    try:
+      return self.engine.follow(passes)
+    finally:
+      self._slices.clear()
+
+  def spread_basis(self, steps, path=None, /):
+    """On the chief: returns a Lanczos basis that is spread over the workers, which `follow`.
+
+    Args:
+      steps: number of rows.
+      path: file of each worker's part, to which its place among the workers is added; None for
+        memory.
+
+    Returns:
+      A `spread.SpreadBasis` of rows (n,).
+
+    Raises:
+      ValueError: if no workers follow, or there are more of them than parameters.
+      ClusterError: if a worker has no room for its part, or is gone.
+    """
+    if not self.engine.followers:
+      raise ValueError("spread_basis: expected a MultiWorkerMirroredStrategy of several workers")
+    return spread.SpreadBasis(self._slices, steps, self.shape[0], path)
+
+  def spread_products(self, rows, /, *, places=(0,), per_pass=1):
+    """Returns the products with rows of bases that are spread over the workers, by one pass.
+
+    Each worker makes its part of the vectors from its part of the bases, and keeps its part of the
+    products for the next `orthogonalize` of each basis. So vectors move as in any pass, and no
+    more.
+
+    Args:
+      rows: list of (basis, number of a row), of different bases by `spread_basis`.
+      places: for each, its place in the pass.
+      per_pass: how many places there are; rounding depends on them as in `products`.
+
+    Returns:
+      list of the products, (n,) float64 each.
+
+    Raises:
+      ValueError: if one is not finite.
+    """
+    self.agree()
+    rows = [(basis.number, j, place) for (basis, j), place in zip(rows, places, strict=True)]
+    used = per_pass if self.stacked else len(rows)
+    weight, ratios = self._weights[0], self._ratios  # which may take a pass of their own
+    self.engine.announce(f"spread {per_pass} {len(rows)} {used} {spread.to_bits(weight)}")
+    self.engine.broadcast(tf.constant(rows, tf.int64))
+    products = self._spread_products(rows, per_pass, used, weight, ratios)
+    if not np.isfinite(products.sum()):
+      for number, j, _ in rows:
+        self._matvec(self._slices.lead("row", number, j))  # names the batch and the variable
+    return [products[place] for *_, place in rows]
+
+  def _join_spread(self, per_pass, count, used, weight):
+    rows = self.engine.broadcast(tf.zeros((count, 3), tf.int64)).numpy().tolist()
+    ratios = tf.zeros(self._ratios_spec.shape, tf.float64)  # the chief's are added to these
+    self._spread_products(rows, per_pass, used, spread.from_bits(weight), ratios)
+
+  def _spread_products(self, rows, per_pass, used, weight, ratios):
+    """Returns (per_pass, n), where each worker has its parts of the vectors."""
+    v = np.zeros((per_pass, self.shape[0]))
+    for number, j, place in rows:
+      self._slices.place(number, j, v[place])
+    if per_pass == 1:
+      arguments = self._product_pass, ratios, tf.convert_to_tensor(v[0])
+    else:
+      used = tf.constant(used if self.engine.leads else 0)  # the chief's is added to zeros
+      arguments = self._columns_pass(per_pass), ratios, tf.convert_to_tensor(v), used
+    flat = self._run("product", *arguments, together=True)
+    products = self._unpacked(flat, per_pass, weight, v)
+    for number, _, place in rows:
+      self._slices.keep(number, products[place])
+    return products
+
+  @functools.cached_property
+  def _slices(self):
+    """What this worker has of spread bases."""
+    return spread.Slices(self.engine)
 
   def agree(self, **about):
     """Makes sure that all processes measure the same matrix; called before the first pass.
@@ -309,14 +388,19 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       v[:k] = vectors
     data_pass = self._columns_pass(count)
     flat = self._run("product", data_pass, self._ratios, tf.convert_to_tensor(v), tf.constant(k))
-    start = 0
-    for size in self._sizes:
-      block = flat[start * count : (start + size) * count].reshape(count, size)
-      np.divide(block[:k], self._weights[0], out=out[:, start : start + size])
-      start += size
+    self._unpacked(flat, count, self._weights[0], out)
     if not np.isfinite(out.sum()):
       for vector in vectors:
         self._matvec(vector)  # names the batch and the variable
+
+  def _unpacked(self, flat, count, weight, out):
+    """Writes the first (k, n) of `count` vectors' sums, divided by a weight, and returns them."""
+    start = 0
+    for size in self._sizes:
+      block = flat[start * count : (start + size) * count].reshape(count, size)
+      np.divide(block[: len(out)], weight, out=out[:, start : start + size])
+      start += size
+    return out
 
   def _adjoint(self):
     return self
@@ -469,11 +553,11 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _ratios(self):
     return tf.constant(np.array(self.objective.coefficients) * self._weights[0] / self._weights)
 
-  def _run(self, what, data_pass, *arguments):
+  def _run(self, what, data_pass, *arguments, together=False):
     """Returns a pass's sums as a NumPy array; explains what stops it."""
     self.agree()
     try:
-      return data_pass(*arguments).numpy()
+      return (data_pass.together if together else data_pass)(*arguments).numpy()
     except tf.errors.OutOfRangeError as e:
       raise ValueError(
         f"{what}: the data set ended before its {self.batches.num_batches} batches"

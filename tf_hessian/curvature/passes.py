@@ -100,6 +100,12 @@ class DataPass:
     with repeatable.repeatable_execution(self._deterministic):
       self._run.join(feeds)
 
+  def together(self, *arguments):
+    """Runs the pass with the sums of the arguments of several workers, all of which call this."""
+    feeds = self._run.feeds()
+    with repeatable.repeatable_execution(self._deterministic):
+      return self._run.together(feeds, *arguments)
+
   def single(self, b, batch, *arguments):
     """Returns the function's values for one batch, eagerly; for looking for the one at fault."""
     with repeatable.repeatable_execution(self._deterministic):

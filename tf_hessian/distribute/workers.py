@@ -17,6 +17,7 @@ from tf_hessian.distribute.checksums import checksum
 
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
+_WORDS = 8  # of what announces a pass
 
 
 class Workers:
@@ -26,6 +27,8 @@ class Workers:
     leads: whether this process is the chief.
     followers: whether there are others.
     rank: number of this worker, from 0, the chief's.
+    size: number of workers.
+    neighbours: how many of them are on this one's host, with itself.
     description: see `engines.Engine`.
   """
 
@@ -38,10 +41,13 @@ class Workers:
     self.leads = not self.rank
     tasks = [resolver.cluster_spec().job_tasks(job) for job in ("chief", "worker") if job in jobs]
     self.addresses = [address for job in tasks for address in job]
-    self.followers = len(self.addresses) > 1
+    self.size = len(self.addresses) or 1
+    hosts = [address.rpartition(":")[0] for address in self.addresses]
+    self.neighbours = hosts.count(hosts[self.rank]) if hosts else 1
+    self.followers = self.size > 1
     self.description = {"strategy": "multi_worker", "replicas": strategy.num_replicas_in_sync}
-    self._share = tf.function(self._share_tensor, autograph=False)
     self._gather = tf.function(self._gather_tensor, autograph=False)
+    self._add = tf.function(self._add_tensor, autograph=False)
 
   def build(self, work, batches, /):
     """Returns a pass; see `engines`. All workers must call it, or the others `follow`."""
@@ -73,7 +79,15 @@ class Workers:
 
   def broadcast(self, value, source=0, /):
     """Returns one worker's tensor on every worker; all must call it, with the same shape."""
-    return self.guarded(self._share, tf.convert_to_tensor(value), source)
+    value = tf.convert_to_tensor(value)
+    return self.add(value if self.rank == source else tf.zeros_like(value))
+
+  def add(self, value, /):
+    """Returns the sum of all workers' tensors; all must call it, with the same shape.
+
+    It is exact where no more than one has another number than zero.
+    """
+    return self.guarded(self._add, tf.convert_to_tensor(value))
 
   def broadcast_bytes(self, content, source=0, /):
     """Returns one worker's bytes on every worker; the others pass anything."""
@@ -88,23 +102,32 @@ class Workers:
     rows = self.guarded(self._gather, tf.reshape(tf.cast(numbers, tf.int64), [1, -1])).numpy()
     return [row[0] if len(row) == 1 else row for row in rows.tolist()]
 
+  def failure(self, message, /):
+    """Returns the error that all workers raise at once when one of them can't go on."""
+    return errors.ClusterError(message)
+
   def announce(self, name, /):
-    """Before a pass: the chief says which one it is, and the others check that it is theirs."""
-    number = int(self.broadcast(tf.constant(_number(name), tf.int64)))
-    if number == _END:
+    """Before a pass: the chief says which one it is, and the others check that it is theirs.
+
+    Args:
+      name: a word, of which six letters count, and up to six integers after it.
+    """
+    mine = _numbers(name)
+    found = self.broadcast(tf.constant(mine, tf.int64)).numpy().tolist()
+    if found[0] == _END:
       self._end()
       raise ValueError(f"{name}: the chief has finished, but this worker calls another pass")
-    if number != _number(name):
+    if found != mine:
       raise ValueError(
         f"{name}: the chief runs another pass; workers must make the same calls, or follow()"
       )
 
   def follow(self, passes, /):
-    """On the others: runs the chief's passes until it has finished.
+    """On the others: takes part in what the chief announces until it has finished.
 
     Args:
-      passes: dict: name -> function that returns the pass, which is built when it is needed; it is
-        given the number that follows the name in the pass's own, if one does.
+      passes: dict: first word of a pass's name -> function that takes part in it; it is given the
+        numbers that follow in the name.
 
     Returns:
       The bytes that the chief gave to `finish`.
@@ -115,20 +138,19 @@ class Workers:
     """
     if self.leads:
       raise ValueError("follow(): is for workers other than the chief; this process leads")
-    numbers = {_number(name): build for name, build in passes.items()}
+    joins = {_numbers(name)[0]: join for name, join in passes.items()}
     while True:
-      number = int(self.broadcast(tf.constant(0, tf.int64)))
-      if number == _END:
+      word, count, *numbers = self.broadcast(tf.zeros(_WORDS, tf.int64)).numpy().tolist()
+      if word == _END:
         return self._end()
       try:
-        width, base = divmod(number, _WIDTH)
-        numbers[base](*([width] if width else [])).join()
+        joins[word](*numbers[:count])
       except tf.errors.OpError as e:  # the chief will find that this worker is gone
         raise ValueError(f"worker {self.rank}: a pass fails: {e.message}") from e
 
   def finish(self, content=b"", error="", /):
     """On the chief: lets the followers go, with a result or the reason why there is none."""
-    self.broadcast(tf.constant(_END, tf.int64))
+    self.broadcast(tf.constant([_END] + [0] * (_WORDS - 1), tf.int64))
     self.broadcast_bytes(error.encode())
     self.broadcast_bytes(content)
 
@@ -152,10 +174,10 @@ class Workers:
         "it goes on after the last finished Lanczos step of its --workdir"
       ) from e
 
-  def _share_tensor(self, value, source):
+  def _add_tensor(self, value):
     def replica():
       context = tf.distribute.get_replica_context()
-      mine = self.rank == source and accumulators.this_replica() == self.local_ids()[0]
+      mine = accumulators.this_replica() == self.local_ids()[0]
       return context.all_reduce(_SUM, tf.identity(value) if mine else tf.zeros_like(value))
 
     return self.strategy.experimental_local_results(self.strategy.run(replica))[0]
@@ -182,13 +204,11 @@ _LOST = (
 )
 
 
-_WIDTH = 2**48
-
-
-def _number(name):
-  """Returns the number of a pass: of the first letters of its name, and of a number after it."""
-  word, _, width = name.partition(" ")
-  return int.from_bytes(word.encode()[:6], "big") + _WIDTH * int(width or 0)
+def _numbers(name):
+  """Returns what announces a pass: its first word's letters, how many numbers follow, and those."""
+  word, *numbers = name.split()
+  letters = int.from_bytes(word.encode()[:6], "big")
+  return [letters, len(numbers), *map(int, numbers)] + [0] * (_WORDS - 2 - len(numbers))
 
 
 class _WorkersPass:
@@ -209,11 +229,21 @@ class _WorkersPass:
 
   def __call__(self, feeds, *arguments):
     self._engine.announce(self._work.name)
-    return self._participate(feeds, arguments)
+    return self._participate(feeds, arguments if self._engine.leads else self._nothing())
 
   def join(self, feeds):
     """Takes part in a pass that the chief has announced."""
-    self._participate(feeds, [tf.zeros(s.shape, s.dtype) for s in self._work.signature])
+    self._participate(feeds, self._nothing())
+
+  def together(self, feeds, *arguments):
+    """Runs a pass with the sums of all workers' arguments, in which each has a part of them.
+
+    All must call it, without its being announced.
+    """
+    return self._participate(feeds, arguments)
+
+  def _nothing(self):
+    return [tf.zeros(s.shape, s.dtype) for s in self._work.signature]
 
   def _participate(self, feeds, arguments):
     total, reports = self._engine.guarded(self._run, feeds, *arguments)
@@ -230,7 +260,7 @@ class _WorkersPass:
   def _pass(self, feeds, *arguments):
     def replica():
       context = tf.distribute.get_replica_context()
-      first = accumulators.this_replica() == 0
+      first = accumulators.this_replica() == self._ids[0]
       received = [
         context.all_reduce(_SUM, tf.identity(a) if first else tf.zeros_like(a)) for a in arguments
       ]

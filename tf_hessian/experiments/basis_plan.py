@@ -1,4 +1,7 @@
-"""Where the Lanczos bases of a run have room: in memory or on disk, in float64 or float32."""
+"""Where the Lanczos bases of a run have room: in memory or on disk, in float64 or float32.
+
+Those of a run with several workers may also be spread over their memory.
+"""
 
 import dataclasses
 import pathlib
@@ -14,16 +17,18 @@ from tf_hessian.numerics.basis import (
   MemoryBasis,
   buffer_bytes,
   file_bytes,
-  make_room,
+  mapped,
 )
 
 # Of the memory that is left; the rest is for the data and the model, which come later.
 _FRACTION = 0.7
 _FLOAT32 = 2.0**-24  # relative rounding error of products in float32
+_SHARED = 4  # vectors (n,) at a time on their way between workers
 
 # Kind -> (dtype, whether it is on disk), exact ones first.
 _KINDS = {
   "memory": (np.float64, False),
+  "workers": (np.float64, False),
   "disk": (np.float64, True),
   "float32": (np.float32, False),
   "float32_disk": (np.float32, True),
@@ -36,6 +41,14 @@ class NoRoomError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Team:
+  """Workers over which bases can be spread."""
+
+  size: int  # with the chief
+  memory: int  # bytes that may be used on the one that has least
+
+
+@dataclasses.dataclass(frozen=True)
 class BasisPlan:
   """Where the bases of draws in lock step live, and what they take."""
 
@@ -43,10 +56,11 @@ class BasisPlan:
   n: int
   steps: int
   draws: int  # bases at a time
-  memory_bytes: int  # of all of them with their buffers and vectors
-  disk_bytes: int  # of their files; 0 if there are none
+  memory_bytes: int  # of all of them with their buffers and vectors, in this process
+  disk_bytes: int  # of its files; 0 if there are none
   resident_bytes: int  # of each file, kept in memory too
   reason: str
+  workers: int = 1  # over which they are spread
 
   @property
   def on_disk(self):
@@ -55,16 +69,29 @@ class BasisPlan:
 
   @property
   def rows_bytes(self):
-    """Bytes of the rows of all bases."""
-    return self.draws * self.steps * self.n * np.dtype(_KINDS[self.kind][0]).itemsize
+    """Bytes of the rows of all bases, in this process."""
+    columns = -(-self.n // self.workers)
+    return self.draws * self.steps * columns * np.dtype(_KINDS[self.kind][0]).itemsize
 
   @property
   def held_bytes(self):
     """Bytes of memory for rows and buffers alone, without the vectors of a step."""
     return self.memory_bytes - _vector_bytes(self.n, self.draws)
 
+  def part(self):
+    """Returns the plan of what this process has of bases that are spread: its columns, in memory.
+
+    Of others it is the plan itself.
+    """
+    if self.kind != "workers":
+      return self
+    columns = -(-self.n // self.workers)
+    return dataclasses.replace(self, kind="memory", n=columns, workers=1)
+
   def open(self, path=None, /) -> Basis:
     """Returns the basis of one draw, in a file if the plan has files or a path is given.
+
+    One that is spread over workers is for `HessianOperator.spread_basis` to make.
 
     Raises:
       OSError: if the file can't be written or there is no room for it.
@@ -74,19 +101,29 @@ class BasisPlan:
     if not on_disk and path is None:
       return MemoryBasis(np.empty(shape, dtype))
     if not on_disk:
-      make_room(path, self.steps * self.n * np.dtype(dtype).itemsize)
-      return MemoryBasis(np.memmap(path, dtype, mode="r+", shape=shape))
+      return mapped(path, *shape, dtype)
     return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
 
 
 def plan_basis(
-  n, steps, /, draws=1, *, kind="auto", memory=None, disk=0, precision=0.0, in_files=False
+  n,
+  steps,
+  /,
+  draws=1,
+  *,
+  kind="auto",
+  memory=None,
+  disk=0,
+  precision=0.0,
+  in_files=False,
+  team=None,
 ):
   """Chooses where the Lanczos bases of a run live.
 
-  Float64 in memory comes first. Where it has no room, rows in float32 come next if products are in
-  float32 anyway, since they cost less than those do; for products in float64, float64 on disk does.
-  A basis on disk has as much of it in memory as there is room for.
+  Float64 in memory comes first: of this process, then spread over several workers, if there are
+  any. Where it has no room, rows in float32 come next if products are in float32 anyway, since they
+  cost less than those do; for products in float64, float64 on disk does. A basis on disk has as
+  much of it in memory as there is room for.
 
   Args:
     n: number of parameters.
@@ -98,6 +135,7 @@ def plan_basis(
       there is no place for them.
     precision: relative rounding error of the products.
     in_files: whether those in memory are to outlast the process, as files mapped into memory.
+    team: the `Team` of workers over which bases can be spread; None if there are no others.
 
   Returns:
     A `BasisPlan`.
@@ -113,16 +151,24 @@ def plan_basis(
   if kind == "auto":
     rounded = precision >= _FLOAT32
     order = sorted(_KINDS, key=_preference) if rounded else list(_KINDS)
-  needs = {k: _needs(k, n, steps, draws, in_files) for k in order}
+    if team is None or n < team.size:
+      order.remove("workers")
+  elif kind == "workers":
+    _check_team(team, n)
+  size = team.size if team else 1
+  needs = {k: _needs(k, n, steps, draws, in_files, size) for k in order}
   for choice in order:
     in_memory, on_disk = needs[choice]
-    if in_memory <= memory and on_disk <= disk:
-      return _plan(choice, n, steps, draws, memory, needs)
+    allowed = min(memory, team.memory) if choice == "workers" else memory
+    if in_memory <= allowed and on_disk <= disk:
+      plan = _plan(choice, n, steps, draws, allowed, needs)
+      return dataclasses.replace(plan, workers=size if choice == "workers" else 1)
+  least = f", {_gb(team.memory)} of it on each worker" if "workers" in order else ""
   raise NoRoomError(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
     + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
-    + f"; there are {_gb(memory)} of memory and {_gb(disk)} of disk: let fewer draws advance at a "
-    "time, take fewer steps, or give more memory or a folder on a larger disk"
+    + f"; there are {_gb(memory)} of memory{least} and {_gb(disk)} of disk: let fewer draws "
+    "advance at a time, take fewer steps, or give more memory or a folder on a larger disk"
   )
 
 
@@ -167,14 +213,27 @@ def free_disk(path, /):
 
 def _preference(kind):
   """Memory before disk, then float64 before float32, but no more bytes on disk than needed."""
-  return ("memory", "float32", "float32_disk", "disk").index(kind)
+  return ("memory", "workers", "float32", "float32_disk", "disk").index(kind)
 
 
-def _needs(kind, n, steps, draws, in_files):
-  """Returns (bytes of memory, bytes of disk) that a kind needs at least."""
+def _check_team(team, n):
+  if team is None:
+    raise ValueError(
+      "basis: 'workers' spreads vectors over the workers of a MultiWorkerMirroredStrategy, at "
+      "least two of them, and there are no others than this process; choose another kind"
+    )
+  if n < team.size:
+    raise ValueError(f"basis: {n} parameters can't be spread over {team.size} workers")
+
+
+def _needs(kind, n, steps, draws, in_files, workers):
+  """Returns (bytes of memory, bytes of disk) that a kind needs at least, on each worker."""
   dtype, on_disk = _KINDS[kind]
   memory = _vector_bytes(n, draws)
-  if kind != "memory":
+  if kind == "workers":
+    memory += 8 * n * _SHARED
+    n = -(-n // workers)
+  elif kind != "memory":
     memory += draws * buffer_bytes(steps, n, dtype, disk=on_disk)
   if on_disk:
     return memory, draws * file_bytes(steps, n, dtype)

@@ -16,7 +16,7 @@ from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.selfcheck import check_operator
 from tf_hessian.distribute import machine
 from tf_hessian.experiments import environment, run_folder
-from tf_hessian.experiments.basis_plan import KINDS
+from tf_hessian.experiments.basis_plan import KINDS, Team, default_memory
 from tf_hessian.experiments.leading import lead
 from tf_hessian.experiments.lock_step import Bases, LockStep, plan_layout
 from tf_hessian.experiments.progress import Progress
@@ -89,8 +89,8 @@ def spectral_density(
       `lanczos_steps` at the latest, once the last ten have changed its density by less in L1.
     sigma_squared: variance of the kernel of that density.
     relative: see `Spectrum.density`.
-    basis: where the Lanczos vectors live: "memory", "disk", "float32", "float32_disk", or "auto",
-      which chooses by what there is room for; see docs/design/basis.md.
+    basis: where the Lanczos vectors live: "memory", "workers", "disk", "float32", "float32_disk",
+      or "auto", which chooses by what there is room for; see docs/design/basis.md.
     memory_budget: bytes that vectors may take; by default 70 % of what the process can have.
     check: first check that products and data repeat and that H is symmetric (three products).
     workdir: folder for the state after each step; a run that was interrupted goes on from there and
@@ -231,6 +231,7 @@ def estimate_spectrum(
     target=run.target and dataclasses.asdict(run.target),
     point=_digest(operator),
   )
+  options["team"] = _team(operator.engine, memory_budget)
   return lead(operator, lambda: _measure(run, options, workdir, config), _to_bytes, _from_bytes)
 
 
@@ -240,6 +241,14 @@ def _check_machine(draws_per_pass, basis, memory_budget):
   checks.check_choice("basis", basis, KINDS)
   if memory_budget is not None:
     checks.check_positive("memory_budget", memory_budget)
+
+
+def _team(engine, memory_budget):
+  """Returns the `Team` of an engine's workers, all of which must call it, or None."""
+  if not engine.followers:
+    return None
+  memory = default_memory() // engine.neighbours if memory_budget is None else int(memory_budget)
+  return Team(engine.size, min(engine.gather([memory])))
 
 
 def make_target(error, sigma_squared, relative, num_draws, /):
@@ -367,7 +376,8 @@ class _Run:
       if state:
         finished[draw] = state
     groups = layout.groups(self._missing(finished))
-    with Bases(layout.basis, folder) as bases:
+    spread = getattr(self.operator, "spread_basis", None)
+    with Bases(layout.basis, folder, spread=spread) as bases:
       if groups:  # first, since there may be no room
         bases.open(groups[0])
       self._prepare(groups)

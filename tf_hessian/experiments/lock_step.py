@@ -50,6 +50,7 @@ def plan_layout(
   folder=None,
   recorded=None,
   first=None,
+  team=None,
 ):
   """Chooses how many draws share a pass, within a budget of memory.
 
@@ -66,6 +67,7 @@ def plan_layout(
     folder: the run's folder, or None.
     recorded: what is on record of the run in the folder, whose `Layout.description` is kept to.
     first: number of draws that are begun with, if more may follow.
+    team: the `basis_plan.Team` of workers, or None.
 
   Returns:
     A `Layout`.
@@ -85,21 +87,23 @@ def plan_layout(
   chosen = draws_per_pass is None
   if chosen and stacked:
     draws_per_pass = recorded.get("draws_per_pass")
-  if basis == "auto":
+  if basis == "auto" and (team or recorded.get("basis") != "workers"):
     basis = recorded.get("basis") or "auto"
   precision = getattr(operator, "precision", 0.0)
   disk = basis_plan.free_disk(folder or tempfile.gettempdir()) + _held(folder)
 
   def plan(count, kind):
+    passes = _PASS_BYTES * n * (count if count > 1 else 0)
     return basis_plan.plan_basis(
       n,
       steps,
       min(count, num_draws),
       kind=kind,
-      memory=max(0, memory - _PASS_BYTES * n * (count if count > 1 else 0)),
+      memory=max(0, memory - passes),
       disk=disk,
       precision=precision,
       in_files=folder is not None,
+      team=team and dataclasses.replace(team, memory=max(0, team.memory - passes)),
     )
 
   if draws_per_pass is not None:
@@ -146,11 +150,13 @@ class Bases:
   Args:
     plan: a `BasisPlan`.
     folder: a `RunFolder` that holds them; None for memory, or files for the time being.
+    spread: function (steps, path or None) -> `Basis` that is spread over workers, if they are.
   """
 
-  def __init__(self, plan, folder, /):
+  def __init__(self, plan, folder, /, *, spread=None):
     self._plan = plan
     self._folder = folder
+    self._spread = spread
     self._open = {}
     self._spare = []
     self._scratch = None
@@ -171,15 +177,18 @@ class Bases:
     for draw in draws:
       basis = self._open.pop(draw)
       if self._folder:
-        basis.close()
+        basis.discard()
       else:
         self._spare.append(basis)
     if self._folder:
       self._folder.clear_in_progress(draws)
 
   def _new(self, draw):
+    path = self._folder.basis_path(draw) if self._folder else None
+    if self._plan.kind == "workers":
+      return self._spread(self._plan.steps, path)
     if self._folder:
-      return self._plan.open(self._folder.basis_path(draw))
+      return self._plan.open(path)
     if not self._plan.on_disk:
       return self._plan.open()
     if self._scratch is None:
@@ -254,7 +263,7 @@ class LockStep:
 
   def _step(self, states):
     """Takes one step of each draw in draw -> `Lanczos`."""
-    products = self.products({d: state.vector for d, state in states.items()})
+    products = self.products({d: self._vector(state) for d, state in states.items()})
     for state, product in zip(states.values(), products, strict=True):
       status = state.update(product)
       if (
@@ -281,17 +290,24 @@ class LockStep:
       self._folder.save_step(draw, state, 0.0)
     return state, 0.0
 
+  def _vector(self, state):
+    """Returns what a `Lanczos` is to be multiplied by: (n,), or where that is spread."""
+    if self._layout.basis.kind == "workers":
+      return state.vectors, state.num_steps
+    return state.vector
+
   def products(self, vectors, /):
-    """Returns the products with vectors, draw -> (n,): in their order, (n,) each."""
+    """Returns the products with vectors, in their order, (n,) each.
+
+    Args:
+      vectors: draw -> (n,), or (basis, number of a row) of all if they are spread over workers.
+    """
     if self._layout.stacked and self._layout.per_pass > 1:
-      rows = [draw % self._layout.per_pass for draw in vectors]
-      columns = self._filled(rows, vectors.values(), self._layout.per_pass)
-      return self._shared(columns)[rows]
+      return self._shared(vectors, [draw % self._layout.per_pass for draw in vectors])
     if not self._together or len(vectors) == 1:
-      return [self._operator.matvec(v) for v in vectors.values()]
+      return [self._alone_product(v) for v in vectors.values()]
     begin = time.monotonic()
-    columns = self._filled(range(len(vectors)), vectors.values(), len(vectors))
-    result = self._shared(columns)
+    result = self._shared(vectors, list(range(len(vectors))))
     self._passes += 1
     each = (time.monotonic() - begin) / len(vectors)
     # Not the first, in which functions are built.
@@ -299,6 +315,23 @@ class LockStep:
       logging.info("products that share a pass take %.3g s each, alone %.3g", each, self._alone)
       self._together = False
     return result
+
+  def _alone_product(self, vector):
+    if isinstance(vector, tuple):
+      return self._operator.spread_products([vector])[0]
+    return self._operator.matvec(vector)
+
+  def _shared(self, vectors, places):
+    """Returns the products by one pass, in which each vector has its place."""
+    per_pass, vectors = self._layout.per_pass, list(vectors.values())
+    if isinstance(vectors[0], tuple):
+      return self._operator.spread_products(vectors, places=places, per_pass=per_pass)
+    columns = self._filled(places, vectors, per_pass if self._layout.stacked else len(vectors))
+    if hasattr(self._operator, "products"):
+      result = self._operator.products(columns, per_pass=per_pass)
+    else:
+      result = self._operator.matmat(columns.T).T
+    return [result[place] for place in places]
 
   def _filled(self, rows, vectors, count):
     """Returns (count, n) with vectors in some rows, and zeros in the others."""
@@ -309,11 +342,6 @@ class LockStep:
     for row, vector in zip(rows, vectors, strict=True):
       self._scratch[row] = vector
     return self._scratch
-
-  def _shared(self, columns):
-    if hasattr(self._operator, "products"):
-      return self._operator.products(columns, per_pass=self._layout.per_pass)
-    return self._operator.matmat(columns.T).T
 
   def _show(self, running, states):
     ended = [d for d in running if states[d].status in _EARLY]

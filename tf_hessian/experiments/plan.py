@@ -360,6 +360,7 @@ def plan_operator(
     folder=workdir,
     recorded={} if workdir is None else run_folder.recorded(workdir),
     first=num_draws if target_error is None else stopping.FIRST_DRAWS,
+    team=_team(workers, basis, memory_budget),
   )
   built = time.monotonic() - beginning.seconds
   planner = _Planner(
@@ -424,7 +425,7 @@ class _Planner:
     self._host = max(before, memory.peak() + self._bases_bytes())
     self._device = memory.accelerator_peak()
     self._refuse_too_large(memory.peak())
-    self._lanczos = time_lanczos(layout.basis, recorded=workdir is not None)
+    self._lanczos = time_lanczos(layout.basis.part(), recorded=workdir is not None)
 
   def _advance(self, count):
     """Makes the products of a step of so many draws, as the run does."""
@@ -558,6 +559,8 @@ class _Planner:
     if self._workdir is not None:
       mapped = "" if self._layout.basis.on_disk else ", mapped into memory"
       return f"files in {self._workdir}{mapped}"
+    if self._layout.basis.kind == "workers":
+      return f"memory of each of {self._workers} workers"
     return f"files in {tempfile.gettempdir()}" if self._layout.basis.on_disk else "memory"
 
 
@@ -577,6 +580,13 @@ def _layout(operator, num_draws, steps, **options):
     return plan_layout(operator, num_draws, steps, **options)
   except basis_plan.NoRoomError as e:
     raise ValueError(f"{e}. These are draws_per_pass, lanczos_steps, memory_budget, workdir") from e
+
+
+def _team(workers, basis, memory_budget):
+  """Returns the `Team` of machines like this one, if vectors are to be spread over them."""
+  if basis != "workers" or workers < 2:
+    return None
+  return basis_plan.Team(workers, int(memory_budget or basis_plan.default_memory()))
 
 
 def _clock(seconds):

@@ -2,7 +2,8 @@
 
   run.json      what the run is of; a run of something else is refused
   draw_NNN.npz  finished draws
-  basis_NNN     Lanczos basis of a draw in progress; `BasisPlan` says how it is laid out
+  basis_NNN     Lanczos basis of a draw in progress; `BasisPlan` says how it is laid out. If it is
+                spread over workers, each has its part, basis_NNN_RANK_of_SIZE, in such a folder
   step_NNN.npz  its coefficients, with a checksum of each basis row that counts
   lock          held while a process works here
 
@@ -15,12 +16,12 @@ import json
 import os
 import pathlib
 import time
-import zlib
 
 from absl import logging
 import numpy as np
 
 from tf_hessian import files
+from tf_hessian.distribute import errors
 from tf_hessian.numerics.lanczos import Lanczos
 
 # 1 had one draw in progress, products one by one, and no target.
@@ -114,7 +115,7 @@ class RunFolder:
     if lanczos.num_steps == 0:
       self._checksums[draw] = []
     checksums = self._checksums[draw]
-    checksums += [zlib.crc32(basis.row(j)) for j in range(len(checksums), rows)]
+    checksums += [basis.checksum(j) for j in range(len(checksums), rows)]
     sync = time.monotonic() - self._synced.get(draw, 0.0) > SYNC_SECONDS
     if sync:
       basis.flush()
@@ -143,10 +144,12 @@ class RunFolder:
       if int(state["draw"]) != draw:
         return None
       checksums = state["checksums"].tolist()
-      if checksums != [zlib.crc32(basis.row(j)) for j in range(len(checksums))]:
-        raise ValueError("the basis is damaged")
+      if checksums != [basis.checksum(j) for j in range(len(checksums))]:
+        raise ValueError("part of it is missing, or the basis is damaged")
       wall_time = float(state["wall_time"])
       Lanczos(basis).restore(state)
+    except errors.ClusterError:
+      raise
     except (OSError, ValueError, KeyError, TypeError) as e:
       logging.warning("%s: %s: draw %d begins again", path, e, draw)
       return None

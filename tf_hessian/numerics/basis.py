@@ -17,6 +17,7 @@ import errno
 import mmap
 import os
 import queue
+import zlib
 
 import numpy as np
 
@@ -45,9 +46,6 @@ _DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 
 class Basis(abc.ABC):
   """The rows q_0 .. q_{steps - 1} of a recurrence, each of length n.
-
-  A kind says how rows are stored, and does all that runs over columns, in `_overlaps`, `_subtract`
-  and `combine`. So rows may be spread over processes, which reduce what the first two return.
 
   Attributes:
     steps: number of rows there is room for.
@@ -79,19 +77,6 @@ class Basis(abc.ABC):
     """Returns coefficients (k, j) times the first j rows, (k, n) float64."""
 
   @abc.abstractmethod
-  def _overlaps(self, w, first, count):
-    """Returns the inner products of rows first .. count - 1 with w: (count - first,) float64."""
-
-  @abc.abstractmethod
-  def _subtract(self, w, part, first):
-    """Subtracts part (j,) times rows first .. first + j - 1 from w, in place; returns w' w."""
-
-  def flush(self):  # noqa: B027 - memory has nothing to do
-    """Waits until what is stored on disk is safe there."""
-
-  def close(self):  # noqa: B027 - nor has a plain array
-    """Gives back files and threads; the basis can't be used afterwards."""
-
   def orthogonalize(self, w, count, smallest, /, *, recent=None):
     """Makes a vector orthogonal to the first rows, in place, by classical Gram-Schmidt.
 
@@ -103,7 +88,8 @@ class Basis(abc.ABC):
     four times.
 
     Args:
-      w: (n,) float64, changed.
+      w: (n,) float64, changed; what is left of it, for `extend`, though a basis that is spread over
+        processes leaves that to them.
       count: number of rows in use, which are orthonormal.
       smallest: length below which what is left is rounding error.
       recent: number of rows of the first pass; all if None.
@@ -111,6 +97,47 @@ class Basis(abc.ABC):
     Returns:
       (overlaps (count,) with the rows, length of what is left).
     """
+
+  def extend(self, j, w, length, /):
+    """Stores the vector that `orthogonalize` was given last, divided by a length, as row j.
+
+    Args:
+      j: number of the row.
+      w: the vector, changed.
+      length: of what `orthogonalize` has left of it.
+    """
+    self.store(j, np.divide(w, length, out=w))
+
+  def checksum(self, j, /):
+    """Returns a checksum of row j as stored: an int of 32 bits."""
+    return zlib.crc32(self.row(j))
+
+  def flush(self):  # noqa: B027 - memory has nothing to do
+    """Waits until what is stored on disk is safe there."""
+
+  def close(self):  # noqa: B027 - nor has a plain array
+    """Gives back files and threads; the basis can't be used afterwards."""
+
+  def discard(self):
+    """Closes a basis that is not to be gone on with; files of other processes are removed."""
+    self.close()
+
+
+class SummedBasis(Basis):
+  """A basis of which a kind does all that runs over columns, in `_overlaps` and `_subtract`.
+
+  So columns may be spread over processes, which reduce what these two return.
+  """
+
+  @abc.abstractmethod
+  def _overlaps(self, w, first, count):
+    """Returns the inner products of rows first .. count - 1 with w: (count - first,) float64."""
+
+  @abc.abstractmethod
+  def _subtract(self, w, part, first):
+    """Subtracts part (j,) times rows first .. first + j - 1 from w, in place; returns w' w."""
+
+  def orthogonalize(self, w, count, smallest, /, *, recent=None):
     overlaps, norm = np.zeros(count), np.inf  # so that the first pass is not trusted
     first = 0 if recent is None else max(count - recent, 0)
     for _ in range(_MAX_PASSES):
@@ -123,7 +150,7 @@ class Basis(abc.ABC):
     return overlaps, norm
 
 
-class _LocalBasis(Basis):
+class _LocalBasis(SummedBasis):
   """A basis of this process. Threads work on blocks of its columns."""
 
   def __init__(self, steps, n, dtype, columns):
@@ -337,6 +364,16 @@ class DiskBasis(_LocalBasis):
       if not moved:
         raise OSError(errno.EIO, f"{self.path}: the file has become shorter during the run")
       done += moved
+
+
+def mapped(path, steps, n, dtype, /):
+  """Returns a `MemoryBasis` in a file, which is made if needed, mapped into memory.
+
+  Raises:
+    OSError: if the file can't be written or there is no room for it.
+  """
+  make_room(path, steps * n * np.dtype(dtype).itemsize)
+  return MemoryBasis(np.memmap(path, dtype, mode="r+", shape=(steps, n)))
 
 
 def as_basis(basis, /):

@@ -188,7 +188,7 @@ class Lanczos:
     elif j + 1 == self.vectors.steps:
       self.status = LanczosStatus.COMPLETE
     else:
-      self.vectors.store(j + 1, np.divide(w, beta, out=w))
+      self.vectors.extend(j + 1, w, beta)
     return self.status
 
   def step(self, matvec, /):

@@ -1,0 +1,54 @@
+"""Lanczos vectors that are spread over the processes of a cluster."""
+
+import json
+
+import numpy as np
+import pytest
+
+STEPS = 12
+
+
+def spectrum(**options):
+  return {"spectrum": json.dumps(options)}
+
+
+ALONE = spectrum(basis="memory")
+SPREAD = spectrum(basis="workers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_runs(runs):
+  """Begins the quick runs at once; each test waits for its own."""
+  runs.start("one_device", **ALONE)
+  runs.start("multi_worker", 2, **SPREAD)
+
+
+QUANTITIES = ("1 in a pass", "2 in a pass")
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_spectrum_is_that_of_one_process_and_nobody_holds_all_vectors(runs, workers):
+  (expected,) = runs("one_device", **ALONE).values()
+  results = runs("multi_worker", workers, **SPREAD)
+  assert len(results) == workers
+  n = int(expected["n"])
+  assert expected["held"] == 8 * STEPS * n
+  for found in results.values():
+    for quantity in QUANTITIES:
+      np.testing.assert_allclose(
+        found[quantity], expected[quantity], rtol=0, atol=1e-12 * expected["scale"]
+      )
+    assert 8 * STEPS * (n // workers) <= found["held"] <= 8 * STEPS * -(-n // workers)
+
+
+def test_nothing_but_start_vectors_moves_beside_the_passes(runs):
+  draws = 2 * len(QUANTITIES)
+  for found in runs("multi_worker", 2, **SPREAD).values():
+    assert found["vectors"] == 2 * draws  # it is sent, and its length is computed
+
+
+@pytest.mark.slow
+def test_spectrum_is_bitwise_the_same_in_another_run(runs):
+  first, second = (runs("multi_worker", 2, repeat=r, **SPREAD)["worker 0"] for r in range(2))
+  for quantity in QUANTITIES:
+    np.testing.assert_array_equal(first[quantity], second[quantity])
