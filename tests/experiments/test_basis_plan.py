@@ -1,5 +1,6 @@
 """Which kind of basis is chosen, and how much memory a process is taken to have."""
 
+import os
 import resource
 
 import numpy as np
@@ -227,3 +228,8 @@ def test_budget_is_a_fraction_of_what_is_left(monkeypatch):
 
 def test_disk_of_a_folder_to_be_made(tmp_path):
   assert free_disk(tmp_path / "a" / "b") == pytest.approx(free_disk(tmp_path), rel=0.1)
+
+
+def test_memory_is_half_of_what_is_built_in_where_there_are_no_tables(tmp_path):
+  built_in = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  assert basis_plan.available_memory(proc=tmp_path) == built_in // 2

@@ -4,6 +4,7 @@ Those of a run with several workers may also be spread over their memory.
 """
 
 import dataclasses
+import os
 import pathlib
 import resource
 import shutil
@@ -187,6 +188,8 @@ def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):
     cgroups: where control groups are.
   """
   proc = pathlib.Path(proc)
+  if not (proc / "meminfo").exists():  # not Linux: half of what is built in
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
   left = [_table(proc / "meminfo")["MemAvailable"]]
   soft, _ = resource.getrlimit(resource.RLIMIT_AS)
   if soft != resource.RLIM_INFINITY:
