@@ -117,15 +117,15 @@ def _time_steps(small, folder, diagonal, steps):
         folder.save_step(draw, states[-1], 0.0)
         sync += (time.monotonic() - begin) / small.draws
     while all(s.status is LanczosStatus.RUNNING for s in states):
-      spent = 0.0
+      spent = []
       for draw, state in zip(numbers, states, strict=True):
         product = diagonal * state.vector
         begin = time.monotonic()
         state.update(product)
         if folder:
           folder.save_step(draw, state, 0.0)
-        spent += time.monotonic() - begin
-      seconds.append(spent / small.draws)
+        spent.append(time.monotonic() - begin)
+      seconds.append(np.median(spent))  # other programs may interrupt one of them for long
     if folder:
       written = sum(_seconds(basis.flush) for basis in opened) / small.draws
   total = _all_steps(np.array(seconds), steps) + written * steps / small.steps
