@@ -49,6 +49,7 @@ bench: $(VENV)/installed
 	$(RUN) -m benchmarks.costs --write=docs/benchmarks.md
 	$(RUN) -m benchmarks.products
 	$(RUN) -m benchmarks.lanczos --kinds=
+	$(RUN) -m benchmarks.plan
 	$(RUN) -m benchmarks.kernels
 
 $(VENV_PEERS)/installed: $(PEERS_PINS)
