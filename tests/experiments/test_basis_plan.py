@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tf_hessian.experiments import basis_plan
-from tf_hessian.experiments.basis_plan import available_memory, free_disk, plan_basis
+from tf_hessian.experiments.basis_plan import Team, available_memory, free_disk, plan_basis
 from tf_hessian.numerics.basis import DiskBasis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
@@ -88,6 +88,56 @@ def test_memory_that_outlasts_the_process_needs_disk_too(kind, rows):
   assert (plan.kind, plan.disk_bytes, plan.resident_bytes) == (kind, size, 0)
   with pytest.raises(ValueError, match="no room .*GB of disk: let fewer draws"):
     plan_basis(N, STEPS, disk=size - 1, **options)
+
+
+@pytest.mark.parametrize("precision", [0.0, FLOAT32])
+@pytest.mark.parametrize("memory, expected", [(24, "memory"), (12, "workers")])
+def test_workers_are_chosen_where_one_has_no_room(memory, expected, precision):
+  plan = plan_basis(
+    N, STEPS, memory=memory * GB, disk=40 * GB, precision=precision, team=Team(4, 12 * GB)
+  )
+  assert plan.kind == expected
+  assert plan.workers == (4 if expected == "workers" else 1)
+
+
+def test_worker_with_least_memory_decides():
+  options = {"memory": 12 * GB, "disk": 40 * GB}
+  assert plan_basis(N, STEPS, team=Team(4, 6 * GB), **options).kind == "disk"
+  with pytest.raises(ValueError, match="no room .*: workers needs .*, 6 GB of it on each worker"):
+    plan_basis(N, STEPS, kind="workers", team=Team(4, 6 * GB), **options)
+
+
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_workers_take_their_share_of_the_rows(size):
+  one, spread = (
+    plan_basis(
+      N, STEPS, kind=kind, memory=24 * GB, disk=40 * GB, in_files=True, team=Team(size, 24 * GB)
+    )
+    for kind in ("memory", "workers")
+  )
+  assert spread.rows_bytes == 8 * STEPS * -(-N // size)
+  assert spread.disk_bytes == spread.rows_bytes
+  # A few vectors more are on their way between workers.
+  assert spread.memory_bytes - spread.rows_bytes == one.memory_bytes - one.rows_bytes + 8 * N * 4
+
+
+def test_part_of_a_worker_is_a_basis_of_its_columns():
+  part = plan_basis(103, 5, kind="workers", memory=GB, team=Team(2, GB)).part()
+  basis = part.open()
+  assert (basis.steps, basis.n, basis.nbytes) == (5, 52, part.rows_bytes)
+
+
+def test_workers_need_others_than_this_process():
+  with pytest.raises(ValueError, match="'workers' spreads .* MultiWorkerMirroredStrategy"):
+    plan_basis(N, STEPS, kind="workers", memory=24 * GB)
+
+
+def test_more_workers_than_parameters_are_refused_if_asked_for_and_else_not_chosen():
+  with pytest.raises(ValueError, match="2 parameters can't be spread over 3 workers"):
+    plan_basis(2, 100, kind="workers", memory=GB, team=Team(3, GB))
+  with pytest.raises(ValueError, match="memory needs") as error:
+    plan_basis(2, 100, memory=1200, team=Team(3, GB))  # rows alone take 1600 bytes, or 800
+  assert "workers needs" not in str(error.value)
 
 
 def test_disk_too_small_for_float64_leaves_float32():

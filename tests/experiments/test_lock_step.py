@@ -544,6 +544,31 @@ def test_budget_too_small_for_one_draw_in_float64_changes_the_kind(tmp_path, pre
   assert (layout.per_pass, layout.basis.on_disk) == (1, True)
 
 
+@pytest.mark.parametrize("size, draws", [(2, 2), (4, 4)])
+def test_more_draws_share_a_pass_where_vectors_are_spread(size, draws):
+  team = basis_plan.Team(size, 2**50)
+  one = plan_layout(BIG, 10, 20, memory=needed(1) - 1, team=team)
+  assert (one.per_pass, one.basis.kind) == (1, "workers")
+  rows, vectors = 8 * 20 * BIG.shape[0], needed(draws) - draws * 8 * 20 * BIG.shape[0]
+  several = plan_layout(
+    BIG, 10, 20, basis="workers", memory=rows + vectors + 8 * 4 * BIG.shape[0], team=team
+  )
+  assert (several.per_pass, several.basis.kind) == (draws, "workers")
+
+
+def test_run_with_spread_vectors_stays_so_if_it_can():
+  recorded = {"basis": "workers"}
+  team = basis_plan.Team(2, 2**50)
+  assert plan_layout(BIG, 1, 20, recorded=recorded, team=team).basis.kind == "workers"
+  assert plan_layout(BIG, 1, 20, recorded=recorded).basis.kind != "workers"
+
+
+@pytest.mark.parametrize("operator", [np.eye(3), make(True, size=3)], ids=["matrix", "Hessian"])
+def test_spread_vectors_need_other_workers(operator):
+  with pytest.raises(ValueError, match="basis: 'workers' spreads .* MultiWorkerMirroredStrategy"):
+    run(operator, basis="workers", steps=2)
+
+
 def test_disk_of_the_folder_lowers_the_number_of_draws_too(tmp_path, monkeypatch):
   rows = 8 * 20 * BIG.shape[0]
   monkeypatch.setattr(basis_plan, "free_disk", lambda _: 4 * rows)
