@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import spread
+
 STEPS = 12
 
 
@@ -52,3 +54,15 @@ def test_spectrum_is_bitwise_the_same_in_another_run(runs):
   first, second = (runs("multi_worker", 2, repeat=r, **SPREAD)["worker 0"] for r in range(2))
   for quantity in QUANTITIES:
     np.testing.assert_array_equal(first[quantity], second[quantity])
+
+
+@pytest.mark.slow
+def test_memory_of_the_chief_is_that_of_its_share():
+  n, steps = 1_000_000, 40
+  alone, shared = (spread.measure(kind, n, steps) for kind in ("memory", "workers"))
+  rows = 8 * n * steps
+  assert alone[0]["peak"] >= rows
+  for worker in shared:
+    # Beside its part of the rows, vectors on their way through TensorFlow.
+    assert rows / 2 <= worker["peak"] <= rows / 2 + 12 * 8 * n
+  np.testing.assert_allclose(shared[0]["diagonal"], alone[0]["diagonal"], rtol=0, atol=1e-12)

@@ -75,6 +75,12 @@ def test_total_time_is_the_sum_of_its_parts(planned):
   assert planned.total_seconds == pytest.approx(sum(parts), rel=1e-12)
 
 
+def test_vectors_that_are_spread_take_each_worker_its_share(new_operator):
+  plan = make(new_operator(), workers=2, basis="workers")
+  assert (plan.basis, plan.basis_bytes) == ("workers", 3 * STEPS * 13 * 8)
+  assert "workers: 3 of" in str(plan) and "memory of each of 2 workers" in str(plan)
+
+
 def test_more_steps_than_parameters_are_lowered(new_operator):
   assert make(new_operator(), lanczos_steps=1000).lanczos_steps == 26
 

@@ -268,8 +268,9 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     used = per_pass if self.stacked else len(rows)
     weight, ratios = self._weights[0], self._ratios  # which may take a pass of their own
     self.engine.announce(f"spread {per_pass} {len(rows)} {used} {spread.to_bits(weight)}")
-    self.engine.broadcast(tf.constant(rows, tf.int64))
-    products = self._spread_products(rows, per_pass, used, weight, ratios)
+    with self.engine.committed():
+      self.engine.broadcast(tf.constant(rows, tf.int64))
+      products = self._spread_products(rows, per_pass, used, weight, ratios)
     if not np.isfinite(products.sum()):
       for number, j, _ in rows:
         self._matvec(self._slices.lead("row", number, j))  # names the batch and the variable

@@ -6,6 +6,7 @@ different numbers of batches. The others either make the same calls as the chief
 TensorFlow ends the collectives of all workers when one of them dies.
 """
 
+import contextlib
 import functools
 import json
 
@@ -47,6 +48,7 @@ class Workers:
     self.followers = self.size > 1
     self.description = {"strategy": "multi_worker", "replicas": strategy.num_replicas_in_sync}
     self._gather = tf.function(self._gather_tensor, autograph=False)
+    self._left = False
     self._add = tf.function(self._add_tensor, autograph=False)
 
   def build(self, work, batches, /):
@@ -106,6 +108,19 @@ class Workers:
     """Returns the error that all workers raise at once when one of them can't go on."""
     return errors.ClusterError(message)
 
+  @contextlib.contextmanager
+  def committed(self):
+    """While the others wait for what this process has announced.
+
+    After an error they can't be told anything, and `finish` doesn't try; they find that this
+    process has ended.
+    """
+    try:
+      yield
+    except BaseException:
+      self._left = True
+      raise
+
   def announce(self, name, /):
     """Before a pass: the chief says which one it is, and the others check that it is theirs.
 
@@ -150,6 +165,8 @@ class Workers:
 
   def finish(self, content=b"", error="", /):
     """On the chief: lets the followers go, with a result or the reason why there is none."""
+    if self._left:
+      return
     self.broadcast(tf.constant([_END] + [0] * (_WORDS - 1), tf.int64))
     self.broadcast_bytes(error.encode())
     self.broadcast_bytes(content)

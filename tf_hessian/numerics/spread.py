@@ -10,6 +10,7 @@ The chief calls the methods of a `SpreadBasis`; each is announced, and the other
 
   rank, size             number of this worker, from 0, the chief's; and of all
   announce(text)         on the chief: lets the others call `join` with the numbers in the text
+  committed()            a context manager on the chief, while they wait for it in what they joined
   broadcast(array)       returns the chief's array to all; the others pass one of the same shape
   broadcast_bytes(content, rank)
                          returns one worker's bytes to all
@@ -54,6 +55,9 @@ class SpreadBasis(Basis):
     n: length of a row.
     path: files of the workers' parts, to which `_RANK_of_SIZE` is added; opened with what they
       hold. None for memory.
+
+  Attributes:
+    number: what all workers know it by.
 
   Raises:
     ValueError: if there are more workers than columns.
@@ -132,10 +136,8 @@ class Slices:
     """On the chief: announces an operation on basis `number`, and returns its result."""
     words = [_OPERATIONS.index(operation), number, *map(int, numbers)]
     self.group.announce(" ".join(map(str, ("basis", *words))))
-    try:
+    with self.group.committed():
       return getattr(self, f"_{operation}")(number, *numbers, data=data)
-    except MemoryError as e:  # the others wait for this, and for nothing else that could be said
-      raise self.group.failure(f"the chief has no room for a vector: {e}") from e
 
   def join(self, operation, /, *numbers):
     """On the others: takes part in what the chief has announced."""
