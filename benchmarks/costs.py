@@ -110,10 +110,10 @@ def times(case):
     "shared product / gradient": np.median(shared / gradient) / DRAWS,
   }
   run(op, DRAWS, 1)
-  together, alone, lanczos = [], [], []
+  together, alone = [], []
   for _ in range(min(case.rounds, 3)):
     together.append(seconds(lambda: run(op, DRAWS, case.steps)))
-    alone.append(seconds(lambda: [run(op, 1, case.steps, 1) for _ in range(DRAWS)]))
+    alone.append(seconds(lambda: run(op, DRAWS, case.steps, 1)))
   diagonal = np.linspace(-1.0, 1.0, op.shape[0])
   lanczos = lanczos_seconds(diagonal, 90)
   result |= {
