@@ -43,7 +43,7 @@ CASES = {
   "VGG-11, CIFAR-10": Case("vgg11", {}, (32, 32, 3), 10, 128, 1, 2, 3),
   "ResNet-18, ImageNet": Case("imagenet_resnet18", {}, (224, 224, 3), 1000, 16, 1, 2, 3),
 }
-# (network, figure) -> (bound, what it is)
+# (network, figure) -> bound
 BOUNDS = {
   ("ResNet-32, CIFAR-10", "product / gradient"): 3.1,
   ("ResNet-32, CIFAR-10", "shared product / gradient"): 2.2,
@@ -135,6 +135,8 @@ def lanczos_seconds(diagonal, steps):
 
 def memory(case, what):
   """Returns the peak of resident memory in MiB above what was there before, of the second call."""
+  from tf_hessian.distribute import memory as process
+
   op = operator(case, batches=1)
   v = np.random.default_rng(1).standard_normal((DRAWS, op.shape[0]))
   function = {
@@ -144,10 +146,10 @@ def memory(case, what):
   }[what]
   function()
   ctypes.CDLL(None).malloc_trim(0)
-  pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-  before = _status("VmRSS")
+  process.reset_peak()
+  before = process.resident()
   function()
-  return (_status("VmHWM") - before) / 1024
+  return (process.peak() - before) / 2**20
 
 
 def growth():
@@ -182,13 +184,6 @@ def _best(function, rounds=3):
   """Returns the median of some measurements after a first call."""
   function()
   return float(np.median([seconds(function) for _ in range(rounds)]))
-
-
-def _status(field):
-  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith(f"{field}:"):
-      return int(line.split()[1])
-  raise KeyError(field)
 
 
 def _child(part, *arguments, **environment):

@@ -1,4 +1,4 @@
-"""What a pass spends its time on: python -m benchmarks.kernels [--what product]
+"""What a pass spends its time on: python -m benchmarks.kernels
 
 TensorFlow's profiler records every operation of a pass; printed are the shares of convolutions and
 matrix products, and of the ten operations that take longest, of the time of all operations. The
@@ -115,9 +115,11 @@ def main():
   for name in options.models:
     op = operator(name)
     v = np.random.default_rng(1).standard_normal((10, op.shape[0]))
-    functions = {"gradient": op.gradient, "product": lambda v=v, op=op: op @ v[0]}
-    if hasattr(op, "products"):
-      functions["ten products"] = lambda v=v, op=op: op.products(v, per_pass=10)
+    functions = {
+      "gradient": op.gradient,
+      "product": lambda v=v, op=op: op @ v[0],
+      "ten products": lambda v=v, op=op: op.products(v, per_pass=10),
+    }
     for what, function in functions.items():
       wall, spent = profile(function)
       total = sum(spent.values())

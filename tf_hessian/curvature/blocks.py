@@ -1,8 +1,8 @@
 """A Keras model cut into blocks, for products that recompute activations block by block.
 
 What a product keeps of the whole model is then only what crosses the cuts; the activations inside a
-block are made again when the backward pass reaches it. `tf.recompute_grad` and `keras.RematScope`
-can't be differentiated forward over backward in TensorFlow 2.21 and Keras 3.15.
+block are made again when the backward pass reaches it. With `tf.recompute_grad` a product is right,
+but keeps the activations; `keras.RematScope` fails inside a `tf.function` in Keras 3.15.
 """
 
 from collections.abc import Callable
