@@ -1,9 +1,10 @@
 """What a pass spends its time on: python -m benchmarks.kernels
 
 TensorFlow's profiler records every operation of a pass; printed are the shares of convolutions and
-matrix products, and of the ten operations that take longest, of the time of all operations. The
-rest of a pass, when no operation runs, is printed too: with --threads=1 it is what is lost to input
-pipelines, copies and Python.
+matrix products, and of the ten operations that take longest, of the time of all operations, and how
+often each kind of convolution and matrix product runs. The rest of a pass, when no operation runs,
+is printed too: with --threads=1 it is what is lost to input pipelines, copies and Python, and what
+XLA's loops take, which are not recorded.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def operator(name):
 
 
 def profile(function):
-  """Returns (seconds of a call, operation type -> seconds) of a warmed-up function."""
+  """Returns (seconds of a call, operation type -> seconds, -> runs) of a warmed-up function."""
   import tensorflow as tf
   from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -81,7 +82,7 @@ def profile(function):
     space = xplane_pb2.XSpace()
     with open(path, "rb") as file:
       space.ParseFromString(file.read())
-  spent = collections.Counter()
+  spent, runs = collections.Counter(), collections.Counter()
   for plane in space.planes:
     if plane.name != "/host:CPU":
       continue
@@ -91,7 +92,8 @@ def profile(function):
         kind = _kind(name)
         if kind:
           spent[kind] += event.duration_ps / 1e12
-  return wall, spent
+          runs[kind] += 1
+  return wall, spent, runs
 
 
 def _kind(name):
@@ -121,13 +123,15 @@ def main():
       "ten products": lambda v=v, op=op: op.products(v, per_pass=10),
     }
     for what, function in functions.items():
-      wall, spent = profile(function)
+      wall, spent, runs = profile(function)
       total = sum(spent.values())
-      share = sum(t for k, t in spent.items() if any(a in k for a in ARITHMETIC)) / total
+      arithmetic = [k for k, _ in spent.most_common() if any(a in k for a in ARITHMETIC)]
+      share = sum(spent[k] for k in arithmetic) / total
       listed = ", ".join(f"{k} {t / total:.0%}" for k, t in spent.most_common(10))
       print(
         f"{name}, {what}: {wall:.3g} s; {share:.0%} of {total:.3g} s of operations are "
-        f"convolutions and matrix products; {listed}",
+        f"convolutions and matrix products; {listed}; runs a batch: "
+        + ", ".join(f"{k} {runs[k] / BATCHES:g}" for k in arithmetic),
         flush=True,
       )
 

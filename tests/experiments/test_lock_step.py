@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import tensorflow as tf
+import threadpoolctl
 
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments import basis_plan, density_run, lock_step
@@ -158,19 +159,44 @@ def test_folder_makes_no_difference(operators, mode, tmp_path):
 @pytest.mark.parametrize(
   "mode, expected",
   # The draw that is left over has a place among three, where products are made together.
-  [("stacked", [1] + [3] * 2 * STEPS), ("one by one", [1] + [3] * STEPS + [1] * STEPS)],
+  [("stacked", [3] * 2 * STEPS), ("one by one", [3] * STEPS + [1] * STEPS)],
 )
 def test_a_step_of_all_draws_is_one_pass_over_the_data(operators, passes, mode, expected):
   counts = passes(operators[mode])
   run(operators[mode], draws_per_pass=3)
-  assert counts == expected  # the first tells the matrix from others
+  assert counts == expected
+
+
+def test_product_that_tells_the_matrix_from_others_is_made_for_folders_alone(
+  stacked, passes, tmp_path
+):
+  counts = passes(stacked)
+  run(stacked, draws_per_pass=3, workdir=tmp_path)
+  assert counts == [1] + [3] * 2 * STEPS
 
 
 def test_small_models_share_passes_by_default(stacked, passes):
   counts = passes(stacked)
   result = run(stacked)
-  assert counts == [1] + [DRAWS] * STEPS
+  assert counts == [DRAWS] * STEPS
   assert result.config["draws_per_pass"] == DRAWS
+
+
+def blas_threads():
+  return [m["num_threads"] for m in threadpoolctl.threadpool_info() if m["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("n, alone", [(N, True), (2**14 + 1, False)])
+def test_threads_of_blas_leave_the_processor_to_passes_of_small_models(n, alone, monkeypatch):
+  operator, seen = make(True, size=n, batches=1), []
+  original = operator.products
+  monkeypatch.setattr(
+    operator, "products", lambda *a, **k: seen.append(blas_threads()) or original(*a, **k)
+  )
+  with threadpoolctl.threadpool_limits(2, user_api="blas"):
+    run(operator, draws_per_pass=DRAWS)
+    assert set(blas_threads()) == {2}
+  assert seen and all(set(threads) == ({1} if alone else {2}) for threads in seen)
 
 
 def test_wall_times_of_a_pass_are_shared(monkeypatch):
@@ -632,7 +658,7 @@ def test_passes_that_are_slower_than_products_alone_are_given_up(
   caplog.set_level("INFO")
   operator = Timed(Clock(monkeypatch), each=each)
   result = run(operator, draws=3)
-  first = 3  # two that tell the matrix from others, and the one that is timed
+  first = 2  # one that tells the matrix from others, and the one that is timed
   assert operator.calls[first : first + len(expected)] == expected
   assert ("products that share a pass take 1.5 s each, alone 1" in caplog.text) is (each > 1)
   assert_close(result, Timed(), 0.0, draws=3)
@@ -648,7 +674,7 @@ def test_passes_that_are_given_up_stay_so(monkeypatch):
 def test_number_that_was_asked_for_is_kept_however_slow(monkeypatch):
   operator = Timed(Clock(monkeypatch), each=100.0)
   run(operator, draws=3, draws_per_pass=3)
-  assert operator.calls[2 : 2 + STEPS] == [3] * STEPS  # and nothing is timed
+  assert operator.calls[1 : 1 + STEPS] == [3] * STEPS  # and nothing is timed
 
 
 # Matrices and other operators.

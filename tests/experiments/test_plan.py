@@ -40,9 +40,13 @@ def planned(new_operator):
     ({}, {"num_draws": 1, "start": "gradient"}),
     ({"deterministic": False}, {"draws_per_pass": 1}),
     ({"recompute_blocks": 2}, {"draws_per_pass": 2}),
+    ({}, {"workdir": "run"}),
   ],
 )
-def test_passes_are_those_that_the_run_makes(new_operator, monkeypatch, operator_options, options):
+def test_passes_are_those_that_the_run_makes(
+  new_operator, monkeypatch, tmp_path, operator_options, options
+):
+  monkeypatch.chdir(tmp_path)
   plan = make(new_operator(**operator_options), **options)
   made = collections.Counter()
   call = DataPass.__call__
@@ -64,8 +68,12 @@ def test_passes_are_those_that_the_run_makes(new_operator, monkeypatch, operator
   assert plan.num_products == result.num_draws * STEPS + before
 
 
-def test_products_are_those_of_the_draws_the_check_and_the_identity(new_operator):
-  assert make(new_operator()).num_products == 3 * STEPS + 3 + 1
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_products_are_those_of_the_draws_the_check_and_the_identity_of_a_folder(
+  new_operator, tmp_path, in_folder
+):
+  plan = make(new_operator(), workdir=tmp_path / "run" if in_folder else None)
+  assert plan.num_products == 3 * STEPS + 3 + in_folder
 
 
 def test_total_time_is_the_sum_of_its_parts(planned):
@@ -218,7 +226,7 @@ def test_plan_of_the_arguments_of_a_density_is_that_of_its_operator(hessian):
   options = {"num_draws": 3, "lanczos_steps": STEPS, "pilot_seconds": 0}
   loss, data = hessian._options["loss"], list(hessian.batches)
   plan = tf_hessian.plan(hessian.model, loss, data, **options)
-  assert (plan.num_parameters, plan.num_examples, plan.num_products) == (26, 10, 16)
+  assert (plan.num_parameters, plan.num_examples, plan.num_products) == (26, 10, 15)
 
 
 # The command.

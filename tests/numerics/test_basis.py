@@ -207,14 +207,15 @@ def test_number_of_threads_changes_no_bit(new, monkeypatch, kind, threads):
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("columns", [1, 2047, 2048, 2049, 8192, 5000])
+@pytest.mark.parametrize("columns", [1, 2047, 2048, 2049, 8192, 5000, 8193, 20_000])
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 11])
 def test_products_in_tiles_are_the_products(rows, columns):
   rng = np.random.default_rng(3)
   piece = rng.standard_normal((rows, columns + 7))[:, :columns]  # as a part of longer rows
   x, part = rng.standard_normal(columns), rng.standard_normal(rows)
   atol = columns * EPS * 10
-  np.testing.assert_allclose(basis_module._times(piece, x), piece @ x, rtol=0, atol=atol)
+  sums = basis_module._times(piece, x)
+  np.testing.assert_allclose(sums.sum(axis=0), piece @ x, rtol=0, atol=atol)
   expected = x - part @ piece
   basis_module._subtract_times(x, part, piece)
   np.testing.assert_allclose(x, expected, rtol=0, atol=rows * EPS * 20)

@@ -279,6 +279,9 @@ def _measure(run, options, workdir, config):
     "target": run.target and dataclasses.asdict(run.target),
     **layout.description,
   }
+  record = about | settings | {"config": config, "machine": machine.settings()}
+  if workdir is None:
+    return run.result(run.draws(layout, None), record)
   identity = {
     "n": operator.shape[0],
     "seed": run.seed,
@@ -287,11 +290,8 @@ def _measure(run, options, workdir, config):
     **settings,
     **about,
   }
-  about = about | settings | {"config": config, "machine": machine.settings()}
-  if workdir is None:
-    return run.result(run.draws(layout, None), about)
   with RunFolder(workdir, identity) as folder:
-    result = run.result(run.draws(layout, folder), about)
+    result = run.result(run.draws(layout, folder), record)
     result.save(folder.path / "spectrum.npz")
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
     folder.clear_all_in_progress()

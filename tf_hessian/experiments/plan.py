@@ -481,7 +481,8 @@ class _Planner:
     if self._start is not None:
       yield self._row("gradient", "gradient", 1, 0, before=True)
     unsure = layout.chosen and not layout.stacked and layout.per_pass > 1
-    before = bool(operator.deterministic) + _CHECK_PRODUCTS * self._check + unsure
+    noted = operator.deterministic and self._workdir is not None  # in the run's folder
+    before = noted + _CHECK_PRODUCTS * self._check + unsure
     if before:
       yield self._row("one", "one vector", before, 1, before=True)
     shared, alone = self._of_draws(num_draws)

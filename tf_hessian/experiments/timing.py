@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_hessian.distribute import accumulators
 from tf_hessian.experiments import run_folder
-from tf_hessian.experiments.lock_step import Bases
+from tf_hessian.experiments.lock_step import Bases, without_blas_threads
 from tf_hessian.numerics import probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
@@ -106,7 +106,7 @@ def _time_steps(small, folder, diagonal, steps):
   """Returns the `TimedLanczos` of so many steps, by those on small bases."""
   numbers = range(small.draws)
   seconds, sync, written = [], 0.0, 0.0
-  with Bases(small, folder) as bases:
+  with without_blas_threads(small.n), Bases(small, folder) as bases:
     opened = bases.open(numbers)
     states = []
     for draw, basis in zip(numbers, opened, strict=True):

@@ -14,6 +14,7 @@ recurrence.
 import abc
 from concurrent import futures
 import errno
+import itertools
 import mmap
 import os
 import queue
@@ -23,17 +24,18 @@ import numpy as np
 
 from tf_hessian.numerics import checks
 
-# Columns of a piece of arithmetic: one row of it stays in the cache while the others pass. Vectors
-# up to the second length are a single piece, which BLAS is given with its own threads.
+# Columns of a piece of a sum over columns, and of what is subtracted or converted at once, which so
+# stays in the cache. Pieces are added in order. Vectors up to the second length are one piece,
+# which BLAS is given, with its own threads if it has several.
 _PIECE = 2**13
-_SMALL = 2**14
+SMALL = 2**14
 # Larger ones are given to it in tiles, from threads of this module. OpenBLAS takes up to 9215
-# entries in the thread that calls; its own threads would wait for each other after each piece.
+# entries in the thread that calls; its own threads would wait for each other after each tile.
 _TILE_ROWS = 4
 _TILE_COLUMNS = 2**11
-# Columns of what a thread works on at once, in memory and on disk. Reads from disk should be large.
-_MEMORY_BLOCK = 2**14
-_DISK_BLOCK = 2**16
+# Columns of what a thread works on at once. Reads should be large, from disk and from memory too,
+# where half as much again comes in the same time from rows of 512 KiB as from rows of 64.
+_BLOCK = 2**16
 _PAGE = 4096  # reads and writes that bypass the page cache are of whole pages
 _MAX_THREADS = 4  # that few exhaust a memory's bandwidth
 
@@ -157,7 +159,8 @@ class _LocalBasis(SummedBasis):
     super().__init__(steps, n, dtype)
     self._columns = columns
     self._spans = [slice(s, min(s + columns, self.n)) for s in range(0, self.n, columns)]
-    self._piece = self.n if self.n <= _SMALL else _PIECE
+    self._whole = self.n <= SMALL  # vectors are a single piece
+    self._piece = self.n if self._whole else _PIECE
     self._pool = None
     self._scratch = None  # queue of what a thread needs for itself
 
@@ -166,7 +169,7 @@ class _LocalBasis(SummedBasis):
     """Returns rows first .. count - 1 of block i in `dtype`, (count - first, columns)."""
 
   def _new_scratch(self):
-    """Returns what a thread needs for itself, ending in a piece for rows in float64."""
+    """Returns what a thread needs for itself, ending in room for rows in float64."""
     if self.dtype == np.float64:
       return (None,)
     return (np.empty((self.steps, self._piece)),)
@@ -190,41 +193,47 @@ class _LocalBasis(SummedBasis):
 
     return list((self._pool.map if self._pool else map)(task, range(len(self._spans))))
 
-  def _pieces(self, i, first, count, scratch):
-    """Yields (columns, rows first .. count - 1 of them as float64) of block i."""
+  def _parts(self, i, first, count, columns, scratch):
+    """Yields (columns, rows first .. count - 1 of them as float64) of block i.
+
+    They are so many columns at a time, or a piece of rows that have to be converted.
+    """
     stored, converted = self._stored(i, first, count, scratch), scratch[-1]
-    for start in range(0, stored.shape[1], self._piece):
-      piece = stored[:, start : start + self._piece]
+    if converted is not None:
+      columns = self._piece
+    for start in range(0, stored.shape[1], columns):
+      part = stored[:, start : start + columns]
       if converted is not None:
-        rows = converted[: len(piece), : piece.shape[1]]
-        np.copyto(rows, piece)
-        piece = rows
+        rows = converted[: len(part), : part.shape[1]]
+        np.copyto(rows, part)
+        part = rows
       begin = self._spans[i].start + start
-      yield slice(begin, begin + piece.shape[1]), piece
+      yield slice(begin, begin + part.shape[1]), part
 
   def _overlaps(self, w, first, count):
-    times = np.matmul if self.n <= _SMALL else _times
-
     def task(i, scratch):
-      return [times(piece, w[columns]) for columns, piece in self._pieces(i, first, count, scratch)]
+      parts = self._parts(i, first, count, self._columns, scratch)
+      if self._whole:
+        return [[rows @ w] for _, rows in parts]
+      return [_times(rows, w[columns]) for columns, rows in parts]
 
     result = np.zeros(count - first)
-    for parts in self._map(task):
-      for part in parts:  # in the order of the columns, whatever the blocks
-        result += part
+    for sums in self._map(task):
+      for piece in itertools.chain.from_iterable(sums):  # by columns, whatever the blocks
+        result += piece
     return result
 
   def _subtract(self, w, part, first):
     def task(i, scratch):
-      squares = []
-      for columns, piece in self._pieces(i, first, first + len(part), scratch):
-        x = w[columns]
-        if self.n <= _SMALL:
-          x -= part @ piece
+      count = first + len(part)
+      for columns, rows in self._parts(i, first, count, self._piece, scratch):
+        if self._whole:
+          np.subtract(w, part @ rows, out=w)
         else:
-          _subtract_times(x, part, piece)
-        squares.append(x @ x)
-      return squares
+          _subtract_times(w[columns], part, rows)
+      span = self._spans[i]
+      starts = range(span.start, span.stop, self._piece)
+      return [x @ x for x in (w[s : min(s + self._piece, span.stop)] for s in starts)]
 
     return sum(square for squares in self._map(task) for square in squares)
 
@@ -232,8 +241,8 @@ class _LocalBasis(SummedBasis):
     result = np.empty((len(coefficients), self.n))
 
     def task(i, scratch):
-      for columns, piece in self._pieces(i, 0, coefficients.shape[1], scratch):
-        result[:, columns] = coefficients @ piece
+      for columns, rows in self._parts(i, 0, coefficients.shape[1], self._piece, scratch):
+        result[:, columns] = coefficients @ rows
 
     self._map(task)
     return result
@@ -257,7 +266,7 @@ class MemoryBasis(_LocalBasis):
   def __init__(self, array, /):
     if np.ndim(array) != 2:
       raise ValueError(f"basis: expected shape (steps, n), got {np.shape(array)}")
-    super().__init__(*array.shape, array.dtype, _MEMORY_BLOCK)
+    super().__init__(*array.shape, array.dtype, _memory_columns(np.shape(array)[1]))
     self._given = array
     self._array = np.asarray(array)
 
@@ -406,11 +415,11 @@ def make_room(path, size, /):
 
 def buffer_bytes(steps, n, dtype, /, *, disk):
   """Returns what a basis needs in memory for its threads to read and convert rows."""
-  columns = _disk_columns(n) if disk else _MEMORY_BLOCK
-  entries = disk * columns * np.dtype(dtype).itemsize
+  columns = _disk_columns(n) if disk else _memory_columns(n)
+  size = disk * steps * columns * np.dtype(dtype).itemsize
   if np.dtype(dtype) != np.float64:
-    entries += 8 * (n if n <= _SMALL else _PIECE)
-  return min(num_threads(), -(-n // columns)) * steps * entries
+    size += 8 * steps * (n if n <= SMALL else _PIECE)
+  return min(num_threads(), -(-n // columns)) * size
 
 
 def num_threads():
@@ -434,40 +443,50 @@ def orthogonalize(w, basis, smallest, /):
   return as_basis(basis).orthogonalize(w, len(basis), smallest)
 
 
-def _tiles(piece):
-  """Yields (rows, tiles (r, c, height, _TILE_COLUMNS)) of the columns that fill whole tiles."""
-  count, columns = piece.shape
+def _tiles(rows):
+  """Yields (which, tiles (r, c, height, _TILE_COLUMNS)) of the columns that fill whole tiles."""
+  count, columns = rows.shape
   full = count // _TILE_ROWS * _TILE_ROWS
   wide = columns // _TILE_COLUMNS
-  for rows, height in ((slice(full), _TILE_ROWS), (slice(full, count), count - full)):
-    part = piece[rows, : wide * _TILE_COLUMNS]
+  for which, height in ((slice(full), _TILE_ROWS), (slice(full, count), count - full)):
+    part = rows[which, : wide * _TILE_COLUMNS]
     if part.size:
-      yield rows, part.reshape(-1, height, wide, _TILE_COLUMNS).transpose(0, 2, 1, 3)
+      yield which, part.reshape(-1, height, wide, _TILE_COLUMNS).transpose(0, 2, 1, 3)
 
 
-def _times(piece, x):
-  """Returns piece (j, c) times x (c,), in tiles."""
+def _times(rows, x):
+  """Returns rows (j, c) times x (c,), each sum in pieces of columns: (pieces, j)."""
   whole = len(x) // _TILE_COLUMNS * _TILE_COLUMNS
-  result = np.vecdot(piece[:, whole:], x[whole:])
+  result = np.zeros((-(-len(x) // _PIECE), len(rows)))
+  result[-1] = np.vecdot(rows[:, whole:], x[whole:])
+  starts = range(0, whole // _TILE_COLUMNS, _PIECE // _TILE_COLUMNS)
   x = x[:whole].reshape(-1, _TILE_COLUMNS, 1)
-  for rows, tiles in _tiles(piece):
-    result[rows] += np.matmul(tiles, x).sum(axis=1).ravel()
+  for which, tiles in _tiles(rows):
+    sums = np.add.reduceat(np.matmul(tiles, x)[..., 0], starts, axis=1)
+    result[: len(starts), which] += sums.transpose(1, 0, 2).reshape(len(starts), -1)
   return result
 
 
-def _subtract_times(x, part, piece):
-  """Subtracts part (j,) times piece (j, c) from x (c,) in place, in tiles."""
+def _subtract_times(x, part, rows):
+  """Subtracts part (j,) times rows (j, c) from x (c,) in place, in tiles."""
   whole = len(x) // _TILE_COLUMNS * _TILE_COLUMNS
-  x[whole:] -= np.einsum("i,ij->j", part, piece[:, whole:])
-  for rows, tiles in _tiles(piece):
-    products = np.matmul(part[rows].reshape(-1, 1, 1, tiles.shape[2]), tiles)
+  x[whole:] -= np.einsum("i,ij->j", part, rows[:, whole:])
+  for which, tiles in _tiles(rows):
+    products = np.matmul(part[which].reshape(-1, 1, 1, tiles.shape[2]), tiles)
     x[:whole] -= products.sum(axis=0).ravel()
+
+
+def _memory_columns(n):
+  """Returns the columns of a block in memory: whole pieces, and about as many for each thread."""
+  threads = num_threads()
+  blocks = threads * -(-n // (threads * _BLOCK))
+  return n if n <= SMALL else -(-n // (blocks * _PIECE)) * _PIECE
 
 
 def _disk_columns(n):
   """Returns the columns of a block in a file: whole pages of either dtype, and whole pieces."""
-  blocks = -(-n // _DISK_BLOCK)
-  unit = _PIECE if n > _SMALL else _PAGE // 4
+  blocks = -(-n // _BLOCK)
+  unit = _PIECE if n > SMALL else _PAGE // 4
   return -(-n // (blocks * unit)) * unit
 
 
