@@ -16,6 +16,7 @@ def array(*shape):
 
 IMAGES, KERNEL = array(2, 6, 6, 2), array(3, 3, 2, 4)
 LABELS = np.array([1, 0, 3])
+PROBABILITIES = RNG.dirichlet(np.ones(4), 3)
 
 
 def gradient_of(function):
@@ -68,6 +69,14 @@ CASES = {
   "cross-entropy": (
     lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(LABELS, x),
     [array(3, 4)],
+  ),
+  "cross-entropy of probabilities": (
+    lambda x: tf.nn.softmax_cross_entropy_with_logits(PROBABILITIES, x),
+    [array(3, 4)],
+  ),
+  "cross-entropy of labels that change": (
+    lambda x, y: tf.nn.softmax_cross_entropy_with_logits(y * y, x * y),
+    [array(3, 4), array(3, 4)],
   ),
   "mean, variance": (lambda x: tf.stack(tf.nn.moments(x * x, [0])), [array(5, 4)]),
   "fused batch norm": (

@@ -169,7 +169,7 @@ class _Rules:
     if rule is not None:
       result = rule(op, given)
       if result is not None:
-        return [result]
+        return result if isinstance(result, list) else [result]
     given = [fusion.tensor(t) for t in given]
     if op.type in _MULTILINEAR and changing <= set(_MULTILINEAR[op.type]):
       return [self._total([_again(op, {i: given[i]})[0] for i in sorted(changing)])]
@@ -184,7 +184,7 @@ class _Rules:
     """Adds in order, unlike AddN."""
     return functools.reduce(lambda a, b: self._elementwise("add", a, b), parts)
 
-  # Of operations by name; None where the general rule is to be taken.
+  # Of operations by name; of several outputs, a list; None where the general rule is to be taken.
 
   def _AddN(self, _, given):  # noqa: N802
     return self._total([t for t in given if t is not None])
@@ -236,6 +236,19 @@ class _Rules:
 
   def _Identity(self, _, given):  # noqa: N802
     return given[0]
+
+  def _SparseSoftmaxCrossEntropyWithLogits(self, op, given):  # noqa: N802
+    t, by_labels = map(fusion.tensor, given)
+    if by_labels is not None:
+      return None
+    # The second output is p - labels, p = softmax(logits), so dp = p t - p (p' t). The registered
+    # gradient has p' t by a product of matrices for each example.
+    p = tf.nn.softmax(op.inputs[0])
+    by_loss, by_p = op.outputs[1] * t, p * t
+    total = tf.reduce_sum(by_p, axis=-1, keepdims=True)
+    return [tf.reduce_sum(by_loss, axis=-1), by_p - p * total]
+
+  _SoftmaxCrossEntropyWithLogits = _SparseSoftmaxCrossEntropyWithLogits
 
 
 def _broadcast(part, y):

@@ -94,7 +94,10 @@ class OneDevice(Engine):
 
 
 class _OneDevicePass:
-  """A pass whose runs of batches are one call of a graph function each."""
+  """A pass whose runs of batches are one call of a graph function each, a single one with the rest.
+
+  For small models a call takes as long as a batch.
+  """
 
   culprits = ()
 
@@ -107,18 +110,21 @@ class _OneDevicePass:
     # partial() gives each its own identity; else TensorFlow counts the traces of all passes
     # together and warns of retracing.
     self._segment = tf.function(functools.partial(self._add_segment), autograph=False)
+    self._whole = tf.function(functools.partial(self._sum_segment), autograph=False)
     self._reset = tf.function(functools.partial(self._sums.reset), autograph=False)
     self._read = tf.function(functools.partial(self._sums.read), autograph=False)
 
   @property
   def tracing_count(self):
-    return self._segment.experimental_get_tracing_count()
+    return sum(f.experimental_get_tracing_count() for f in (self._segment, self._whole))
 
   def feeds(self):
     return self._batches.segments()
 
   def __call__(self, feeds, *arguments):
     with tf.device(self._device):
+      if len(feeds) == 1:
+        return self._whole(feeds[0].signature, feeds[0].feed, *arguments)
       self._reset()
       for segment in feeds:
         self._segment(segment.signature, segment.feed, *arguments)
@@ -129,6 +135,11 @@ class _OneDevicePass:
     accumulators.add_batches(
       self._work, self._batches, self._sums, signature, feed, state, prepared
     )
+
+  def _sum_segment(self, *arguments):
+    self._sums.reset()
+    self._add_segment(*arguments)
+    return self._sums.read()
 
 
 class Replicas(Engine):

@@ -99,11 +99,16 @@ class BasisPlan:
     """
     dtype, on_disk = _KINDS[self.kind]
     shape = (self.steps, self.n)
-    if not on_disk and path is None:
-      return MemoryBasis(np.empty(shape, dtype))
+    if path is None and not on_disk:
+      return self.open_in_memory(1)[0]
     if not on_disk:
       return mapped(path, *shape, dtype)
     return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
+
+  def open_in_memory(self, count, /) -> list:
+    """Returns the bases of so many draws, in one piece: systems give that in larger pages."""
+    dtype, _ = _KINDS[self.kind]
+    return [MemoryBasis(a) for a in np.empty((count, self.steps, self.n), dtype)]
 
 
 def plan_basis(

@@ -170,9 +170,12 @@ class Bases:
     Raises:
       OSError: if there is no room for one.
     """
-    for draw in draws:
-      if draw not in self._open:
-        self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
+    missing = [draw for draw in draws if draw not in self._open]
+    if not (self._folder or self._plan.on_disk or self._plan.kind == "workers"):
+      more = max(0, len(missing) - len(self._spare))
+      self._spare += self._plan.open_in_memory(more)
+    for draw in missing:
+      self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
     return [self._open[draw] for draw in draws]
 
   def release(self, draws, /):
@@ -192,8 +195,6 @@ class Bases:
       return self._spread(self._plan.steps, path)
     if self._folder:
       return self._plan.open(path)
-    if not self._plan.on_disk:
-      return self._plan.open()
     if self._scratch is None:
       self._scratch = tempfile.TemporaryDirectory(prefix="tf_hessian")
     return self._plan.open(os.path.join(self._scratch.name, f"basis_{draw:03d}"))
