@@ -6,7 +6,8 @@ import pytest
 import scipy.sparse.linalg
 import tensorflow as tf
 
-from tf_hessian.curvature.operator import HessianOperator, NonFiniteError
+from tf_hessian.curvature.failures import NonFiniteError
+from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.products import MODES
 
 layers = keras.layers

@@ -9,8 +9,8 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from tf_hessian.curvature import batches as batches_lib
+from tf_hessian.curvature import failures, products, second_order
 from tf_hessian.curvature import objective as objective_lib
-from tf_hessian.curvature import products, second_order
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.distribute import engines
 from tf_hessian.numerics import checks, spread
@@ -21,15 +21,6 @@ def _check_operand(x):
     raise TypeError("vector: expected real numbers, got complex ones")
   if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
     raise ValueError("vector: expected finite numbers, got NaN or infinity")
-
-
-def _by(data_pass):
-  """Returns who computed what is not finite, where several do."""
-  return f"; computed by {', '.join(data_pass.culprits)}" if data_pass.culprits else ""
-
-
-class NonFiniteError(ValueError):
-  """A loss, gradient or product has NaN or infinity in it."""
 
 
 class HessianOperator(scipy.sparse.linalg.LinearOperator):
@@ -191,7 +182,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       parts = self._gradient_pass.single(b, batch, ratios)
       flat = np.concatenate([np.ravel(g.numpy()).astype(np.float64) for g in parts])
       if not np.isfinite(flat).all():
-        raise NonFiniteError(f"gradient: NaN or infinity in batch {b} of the data set")
+        raise failures.NonFiniteError(f"gradient: NaN or infinity in batch {b} of the data set")
       yield flat / weights[0]
 
   def parameters(self):
@@ -538,7 +529,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """Returns (S_t, W_t), each (terms,) float64, of the whole data set."""
     sums = self._run("loss", self._loss_pass)
     if not np.isfinite(sums).all():
-      self._find("loss", self._loss_pass)
+      failures.raise_not_finite("loss", self._loss_pass, (), self.batches, self.objective)
     totals, weights = np.split(sums, 2)
     for name, weight in zip(self.objective.term_names, weights, strict=True):
       if not weight > 0:
@@ -557,53 +548,15 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _run(self, what, data_pass, *arguments, together=False):
     """Returns a pass's sums as a NumPy array; explains what stops it."""
     self.agree()
-    try:
+    with failures.explained(what, data_pass, arguments, self.batches):
       return (data_pass.together if together else data_pass)(*arguments).numpy()
-    except tf.errors.OutOfRangeError as e:
-      raise ValueError(
-        f"{what}: the data set ended before its {self.batches.num_batches} batches"
-      ) from e
-    except tf.errors.OpError as e:
-      for b, batch in enumerate(self.batches):
-        try:
-          data_pass.single(b, batch, *arguments)
-        except tf.errors.OpError as single:
-          reason = single.message.split(" [Op:")[0].replace("{{function_node __wrapped__", "{")
-          raise ValueError(f"{what}: batch {b} of the data set fails: {reason}") from e
-      raise
 
   def _checked(self, result, what, data_pass, *arguments):
     """Divides a pass's sums by the weight; explains them if they are not finite."""
     if not np.isfinite(np.sum(result)) and not np.isfinite(result).all():
-      self._find(what, data_pass, *arguments)
+      failures.raise_not_finite(what, data_pass, arguments, self.batches, self.objective)
     result /= self._weights[0]
     return result
-
-  def _find(self, what, data_pass, *arguments):
-    """Raises an error that names the first batch, and the variable, that is not finite."""
-    for b, batch in enumerate(self.batches):
-      values = data_pass.single(b, batch, *arguments)
-      bad = [i for i, v in enumerate(values) if not np.isfinite(v.numpy()).all()]
-      if not bad:
-        continue
-      if what == "loss":
-        names = self.objective.term_names * 2
-        cause = f"{names[bad[0]]} is {values[bad[0]].numpy()}"
-      else:
-        cause = f"the part of variable {self.parameter_names[bad[0]]!r} has NaN or infinity"
-      raise NonFiniteError(
-        f"{what}: in batch {b} of the data set {cause}{self._bad_parameter()}{_by(data_pass)}"
-      )
-    raise NonFiniteError(
-      f"{what}: NaN or infinity in the sum over the data set{_by(data_pass)}, but in no batch that "
-      "this process computes alone"
-    )
-
-  def _bad_parameter(self):
-    for name, p in zip(self.parameter_names, self.objective.parameters, strict=True):
-      if not np.isfinite(p.numpy()).all():
-        return f"; the value of variable {name!r} itself is not finite"
-    return ""
 
   def description(self):
     """Returns what defines the matrix, for records: a dict of plain values."""

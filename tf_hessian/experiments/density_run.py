@@ -1,7 +1,6 @@
 """Algorithm 1 of the paper: k draws of m Lanczos steps on one matrix."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import tempfile
@@ -16,14 +15,13 @@ from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.selfcheck import check_operator
 from tf_hessian.distribute import machine
 from tf_hessian.experiments import environment, run_folder
+from tf_hessian.experiments import identity as identity_lib
 from tf_hessian.experiments.basis_plan import KINDS, Team, default_memory
 from tf_hessian.experiments.leading import lead
 from tf_hessian.experiments.lock_step import Bases, LockStep, plan_layout
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
 from tf_hessian.numerics import checks, probes, quadrature, stopping
-
-_STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
 
 
 def spectral_density(
@@ -227,9 +225,9 @@ def estimate_spectrum(
     draws=num_draws,
     lanczos_steps=lanczos_steps,
     seed=seed,
-    start=_start_name(start),
+    start=identity_lib.start_name(start),
     target=run.target and dataclasses.asdict(run.target),
-    point=_digest(operator),
+    point=identity_lib.digest(operator),
   )
   options["team"] = _team(operator.engine, memory_budget)
   return lead(operator, lambda: _measure(run, options, workdir, config), _to_bytes, _from_bytes)
@@ -263,7 +261,7 @@ def make_target(error, sigma_squared, relative, num_draws, /):
 def _measure(run, options, workdir, config):
   """Does the draws of a run, in a folder if there is one; returns the `Spectrum`."""
   operator = run.operator
-  about = _describe(operator)
+  about = identity_lib.describe(operator)
   layout = plan_layout(
     operator,
     run.num_draws,
@@ -275,7 +273,7 @@ def _measure(run, options, workdir, config):
   )
   settings = {
     "lanczos_steps": run.steps,
-    "start": _start_name(run.start),
+    "start": identity_lib.start_name(run.start),
     "target": run.target and dataclasses.asdict(run.target),
     **layout.description,
   }
@@ -285,8 +283,8 @@ def _measure(run, options, workdir, config):
   identity = {
     "n": operator.shape[0],
     "seed": run.seed,
-    "point": _digest(operator) if isinstance(operator, HessianOperator) else None,
-    "product": _product_digest(operator),
+    "point": identity_lib.digest(operator) if isinstance(operator, HessianOperator) else None,
+    "product": identity_lib.product_digest(operator),
     **settings,
     **about,
   }
@@ -333,11 +331,6 @@ def _check_start(start, operator, num_draws):
   if not np.isfinite(start).all() or not start.any():
     raise ValueError("start: expected a vector of finite numbers that is not zero")
   return start
-
-
-def _start_name(start):
-  """Returns what a start is known by on record."""
-  return start if start is None or isinstance(start, str) else _hash([start])
 
 
 def _to_bytes(result):
@@ -398,7 +391,7 @@ class _Run:
 
   def _take(self, groups, finished, layout, folder, bases):
     """Takes the steps of groups of draws, and of those that turn out to be needed after them."""
-    point = _digest(self.operator)
+    point = identity_lib.digest(self.operator)
     total = self.num_draws * self.steps
     with Progress(total, done=len(finished) * self.steps, enabled=self.show) as progress:
       lock_step = LockStep(
@@ -413,7 +406,7 @@ class _Run:
       while groups:
         for group in groups:
           results = lock_step.run(group, bases.open(group))
-          if _digest(self.operator) != point:
+          if identity_lib.digest(self.operator) != point:
             if folder:
               folder.clear_in_progress(group)
             raise ValueError("the model's variables changed during the run; the draw is not kept")
@@ -428,7 +421,7 @@ class _Run:
     """Returns the seconds of a product, where it is not known whether sharing passes is faster."""
     if not layout.chosen or layout.stacked or layout.per_pass == 1:
       return None
-    v = probes.probe(0, _STREAM, self.operator.shape[0])
+    v = identity_lib.known_vector(self.operator.shape[0])
     begin = time.monotonic()
     self.operator.matvec(v)
     return time.monotonic() - begin
@@ -506,34 +499,3 @@ class _Run:
 
 def _rule(coefficients):
   return quadrature.gauss_quadrature(coefficients["alphas"], coefficients["betas"][:-1])
-
-
-def _describe(operator):
-  if isinstance(operator, HessianOperator):
-    names = [list(operator.parameter_names), [list(s) for s in operator.parameter_shapes]]
-    return operator.description() | {"variables": hashlib.sha256(repr(names).encode()).hexdigest()}
-  return {"operator": type(operator).__name__}
-
-
-def _digest(operator):
-  """Returns a digest of the point at which H is taken; for other operators, of a product."""
-  if not isinstance(operator, HessianOperator):
-    return _product_digest(operator)
-  return _hash(p.numpy() for p in operator.objective.parameters + operator.objective.context)
-
-
-def _product_digest(operator):
-  """Returns a digest of a product, by which another function of the same variables is noticed.
-
-  None for products that don't repeat bitwise.
-  """
-  if not getattr(operator, "deterministic", True):
-    return None
-  return _hash([operator @ probes.probe(0, _STREAM, operator.shape[0])])
-
-
-def _hash(arrays):
-  digest = hashlib.blake2b(digest_size=16)
-  for array in arrays:
-    digest.update(array.tobytes())
-  return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""What stops a pass over the data, or makes its sums NaN: which batch, variable and worker."""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+
+
+class NonFiniteError(ValueError):
+  """A loss, gradient or product has NaN or infinity in it."""
+
+
+@contextlib.contextmanager
+def explained(what, data_pass, arguments, batches, /):
+  """Explains TensorFlow's errors in a pass that is run inside.
+
+  Args:
+    what: what the pass computes, for messages.
+    data_pass: the `DataPass`.
+    arguments: those that it is called with.
+    batches: the `Batches`.
+
+  Raises:
+    ValueError: if the data set ends early, or a batch fails; names it.
+  """
+  try:
+    yield
+  except tf.errors.OutOfRangeError as e:
+    raise ValueError(f"{what}: the data set ended before its {batches.num_batches} batches") from e
+  except tf.errors.OpError as e:
+    for b, batch in enumerate(batches):
+      try:
+        data_pass.single(b, batch, *arguments)
+      except tf.errors.OpError as single:
+        reason = single.message.split(" [Op:")[0].replace("{{function_node __wrapped__", "{")
+        raise ValueError(f"{what}: batch {b} of the data set fails: {reason}") from e
+    raise
+
+
+def raise_not_finite(what, data_pass, arguments, batches, objective, /):
+  """Raises a NonFiniteError that names the first batch, and the variable, that is not finite.
+
+  Args:
+    what: what the pass has computed: "loss", "gradient" or "product".
+    data_pass, arguments, batches: see `explained`.
+    objective: the `Objective`.
+  """
+  for b, batch in enumerate(batches):
+    values = data_pass.single(b, batch, *arguments)
+    bad = [i for i, v in enumerate(values) if not np.isfinite(v.numpy()).all()]
+    if not bad:
+      continue
+    if what == "loss":
+      names = objective.term_names * 2
+      cause = f"{names[bad[0]]} is {values[bad[0]].numpy()}"
+    else:
+      cause = f"the part of variable {objective.names[bad[0]]!r} has NaN or infinity"
+    raise NonFiniteError(
+      f"{what}: in batch {b} of the data set {cause}{_bad_parameter(objective)}{_by(data_pass)}"
+    )
+  raise NonFiniteError(
+    f"{what}: NaN or infinity in the sum over the data set{_by(data_pass)}, but in no batch that "
+    "this process computes alone"
+  )
+
+
+def _by(data_pass):
+  """Returns who computed what is not finite, where several do."""
+  return f"; computed by {', '.join(data_pass.culprits)}" if data_pass.culprits else ""
+
+
+def _bad_parameter(objective):
+  for name, p in zip(objective.names, objective.parameters, strict=True):
+    if not np.isfinite(p.numpy()).all():
+      return f"; the value of variable {name!r} itself is not finite"
+  return ""
