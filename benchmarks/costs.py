@@ -2,7 +2,7 @@
 
 Each network is measured in processes of its own, with random images of the shape of its data (speed
 does not depend on what they show). Figures with a bound are marked, and the command ends with exit
-code 1 if one misses it. `--write=docs/benchmarks.md` puts the tables there. About half an hour.
+code 1 if one misses it. `--write=docs/benchmarks.md` puts the tables there. About 40 minutes.
 """
 
 import argparse
