@@ -8,9 +8,12 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+  "DifferentiationError": "tf_hessian.curvature.second_order",
   "Eigenpairs": "tf_hessian.numerics.results",
   "ExactSpectrum": "tf_hessian.numerics.dense",
   "HessianOperator": "tf_hessian.curvature.operator",
+  "NoRoomError": "tf_hessian.experiments.basis_plan",
+  "NonFiniteError": "tf_hessian.curvature.failures",
   "OperatorReport": "tf_hessian.curvature.selfcheck",
   "Plan": "tf_hessian.experiments.plan",
   "Spectrum": "tf_hessian.spectrum",
@@ -18,6 +21,7 @@ _HOME = {
   "dense_hessian": "tf_hessian.curvature.exact",
   "estimate_spectrum": "tf_hessian.experiments.density_run",
   "exact_spectrum": "tf_hessian.curvature.exact",
+  "float64_model": "tf_hessian.curvature.precision",
   "l1_distance": "tf_hessian.numerics.density",
   "plan": "tf_hessian.experiments.plan",
   "release": "tf_hessian.distribute.cluster",

@@ -480,6 +480,27 @@ def test_reached_error_is_the_integral_of_the_standard_error(enough):
   assert target["reached"] and target["stderr"] <= target["error"] == 0.08
 
 
+def test_reached_error_has_that_of_the_steps_too(enough):
+  expected = np.mean([rest(enough, draw, 10) for draw in range(enough.num_draws)])
+  assert enough.config["target"]["change"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("steps, change", [(8, None), (12, 0.5)])
+def test_target_is_not_reached_by_draws_of_too_few_steps(uniform, caplog, steps, change):
+  result = run(uniform, draws=100, steps=steps, target_error=0.2, sigma_squared=0.001)
+  target = result.config["target"]
+  assert target["stderr"] <= 0.2 and not target["reached"]
+  assert target["change"] is None if change is None else target["change"] > change
+  (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
+  assert record.levelname == "WARNING" and "not reached, allow more steps" in record.getMessage()
+
+
+def test_steps_that_span_the_space_are_enough(uniform):
+  small = uniform[:8, :8]
+  target = run(small, draws=10, steps=20, target_error=1.0, sigma_squared=0.1).config["target"]
+  assert target["change"] == 0.0 and target["reached"]
+
+
 def test_relative_variance_of_a_target_is_that_of_the_density(uniform):
   result = run(3 * uniform, draws=30, steps=60, **TARGET, relative=True)
   found, target = result.density(0.01, relative=True), result.config["target"]
@@ -519,7 +540,10 @@ def test_target_out_of_reach_is_a_warning(uniform, caplog, draws):
   target = result.config["target"]
   assert target["reached"] is False and target["stderr"] > 1e-3
   (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
-  assert record.levelname == "WARNING" and "not reached, allow more draws" in record.getMessage()
+  assert (
+    record.levelname == "WARNING"
+    and "not reached, allow more draws and steps" in record.getMessage()
+  )
 
 
 def test_steps_that_are_not_enough_end_at_their_number(uniform):

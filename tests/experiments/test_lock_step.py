@@ -664,6 +664,15 @@ def test_passes_that_are_slower_than_products_alone_are_given_up(
   assert_close(result, Timed(), 0.0, draws=3)
 
 
+def test_product_that_sharing_is_compared_with_is_made_twice_if_none_was(passes):
+  operator = make(False)
+  counts = passes(operator)
+  for expected in (2, 0):
+    counts.clear()
+    estimate_spectrum(operator, num_draws=2, lanczos_steps=2, check=False, progress=False)
+    assert counts[:expected] == [1] * expected and counts[expected:][0] == 2
+
+
 def test_passes_that_are_given_up_stay_so(monkeypatch):
   operator = Timed(Clock(monkeypatch), each=2.0)
   monkeypatch.setattr(lock_step, "_MOST_DRAWS", 2)

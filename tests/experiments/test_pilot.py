@@ -78,6 +78,13 @@ def test_target_suggests_the_draws_whose_standard_error_it_is(operator):
   assert found.stderr == pytest.approx(once / np.sqrt(21), rel=1e-12)
 
 
+def test_target_that_the_steps_are_too_few_for_suggests_no_draws(operator):
+  change = expect(operator).steps
+  found = expect(operator, 50, target_error=change / 2)
+  assert (found.target, found.draws_for_target) == (change / 2, None)
+  assert found.stderr == pytest.approx(expect(operator, 50).stderr, rel=1e-12)
+
+
 def test_target_suggests_no_fewer_draws_than_a_run_begins_with(operator):
   assert expect(operator, target_error=1.0).draws_for_target == stopping.FIRST_DRAWS
 

@@ -76,6 +76,17 @@ def test_products_are_those_of_the_draws_the_check_and_the_identity_of_a_folder(
   assert plan.num_products == 3 * STEPS + 3 + in_folder
 
 
+@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize("check, expected", [(True, 3), (False, 2)])
+def test_product_that_sharing_is_compared_with_is_the_second_of_those_before(
+  new_operator, tmp_path, check, expected, in_folder
+):
+  workdir = tmp_path / "run" if in_folder else None
+  plan = make(new_operator(recompute_blocks=2), check=check, workdir=workdir)
+  before = sum(p.count for p in plan.passes if p.what == "one vector" and not p.for_draws)
+  assert before == expected + (check and in_folder)
+
+
 def test_total_time_is_the_sum_of_its_parts(planned):
   passes = sum(p.count * p.seconds for p in planned.passes)
   parts = planned.startup_seconds, passes, planned.lanczos_seconds
@@ -156,6 +167,13 @@ def test_draws_are_those_that_the_target_suggests(new_operator):
   assert (plans[5].num_draws, plans[1000].num_draws) == (5, wanted)
   assert plans[1000].error.stderr <= 0.1 < plans[5].error.stderr
   assert f"suggests {wanted} draws" in str(plans[5])
+
+
+def test_target_that_the_steps_are_too_few_for_is_planned_with_all_draws(new_operator):
+  options = {"sigma_squared": 1e-3, "pilot_seconds": 30.0, "lanczos_steps": 12}
+  plan = make(new_operator(), num_draws=7, target_error=1e-6, **options)
+  assert (plan.num_draws, plan.error.draws_for_target) == (7, None)
+  assert "needs more than 12 steps; planned are all 7 draws" in str(plan)
 
 
 # What it refuses.

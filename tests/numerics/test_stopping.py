@@ -155,3 +155,14 @@ def test_change_is_the_distance_between_the_densities_before_and_after(draws, m)
   assert expected > MARGIN
   found = last_change(diagonal[:m], off_diagonal[: m - 1], SIGMA_SQUARED)
   assert found == pytest.approx(expected, abs=MARGIN * expected)
+
+
+def test_change_of_several_draws_is_the_mean_of_theirs_and_zero_of_invariant_spaces(draws):
+  given = [(d[:14], e[:13], False) for d, e in draws[:2]] + [(*draws[2], True)]
+  expected = np.mean([*(last_change(d, e, SIGMA_SQUARED) for d, e, _ in given[:2]), 0.0])
+  assert Target(0.1, SIGMA_SQUARED).change(given) == pytest.approx(expected, rel=1e-12)
+
+
+def test_change_is_not_known_if_a_draw_has_too_few_steps(draws):
+  few = draws[1][0][:WINDOW], draws[1][1][: WINDOW - 1], False
+  assert Target(0.1, SIGMA_SQUARED).change([(*draws[0], False), few]) == np.inf

@@ -173,8 +173,9 @@ def plan_basis(
   raise NoRoomError(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
     + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
-    + f"; there are {_gb(memory)} of memory{least} and {_gb(disk)} of disk: let fewer draws "
-    "advance at a time, take fewer steps, or give more memory or a folder on a larger disk"
+    + f"; there are {_gb(memory)} of memory{least} for them (memory_budget, or what there is) and "
+    f"{_gb(disk)} of disk: let fewer draws advance at a time (draws_per_pass), take fewer "
+    "steps, or give more memory or a folder on a larger disk"
   )
 
 
@@ -274,7 +275,7 @@ def _words(memory, disk):
 
 
 def _gb(size):
-  return f"{size / 1e9:.3g} GB"
+  return f"{size / 1e9:.3g} GB" if size >= 1e6 or not size else f"{int(size):,} bytes"
 
 
 def _table(path):

@@ -22,6 +22,7 @@ from tf_hessian.experiments.lock_step import Bases, LockStep, plan_layout
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
 from tf_hessian.numerics import checks, probes, quadrature, stopping
+from tf_hessian.numerics.results import LanczosStatus
 
 
 def spectral_density(
@@ -85,6 +86,7 @@ def spectral_density(
     target_error: stop when the density is good enough. Draws are added, up to `num_draws`, until
       the integral of the density's standard error is at most this; a draw's steps end, at
       `lanczos_steps` at the latest, once the last ten have changed its density by less in L1.
+      `config["target"]` of the result has both errors, `stderr` and `change`, and `reached`.
     sigma_squared: variance of the kernel of that density.
     relative: see `Spectrum.density`.
     basis: where the Lanczos vectors live: "memory", "workers", "disk", "float32", "float32_disk",
@@ -422,6 +424,10 @@ class _Run:
     if not layout.chosen or layout.stacked or layout.per_pass == 1:
       return None
     v = identity_lib.known_vector(self.operator.shape[0])
+    while getattr(self.operator, "product_seconds", 0.0) is None:  # else known, as by the check
+      self.operator.matvec(v)
+    if hasattr(self.operator, "product_seconds"):
+      return self.operator.product_seconds
     begin = time.monotonic()
     self.operator.matvec(v)
     return time.monotonic() - begin
@@ -475,17 +481,30 @@ class _Run:
 
   def _reached(self, draws):
     """Returns what became of the target, for records, and logs it."""
-    stderr = self.target.stderr([_rule(c) for c, _ in draws])
+    target, usual = self.target, stopping.PAPER_DRAWS * stopping.PAPER_STEPS
+    stderr = target.stderr([_rule(c) for c, _ in draws])
+    n = self.operator.shape[0]
+    change = target.change(
+      (
+        c["alphas"],
+        c["betas"][:-1],
+        str(c["status"]) == LanczosStatus.INVARIANT.name or len(c["alphas"]) == n,
+      )
+      for c, _ in draws
+    )
     products = sum(len(c["alphas"]) for c, _ in draws)
-    usual = stopping.PAPER_DRAWS * stopping.PAPER_STEPS
-    reached = stderr <= self.target.error
+    missing = [
+      what for what, error in (("draws", stderr), ("steps", change)) if error > target.error
+    ]
     logging.log(
-      logging.INFO if reached else logging.WARNING,
-      "target_error %g: %s with an L1 standard error of %.3g; %d draws, %d products, %d (%.0f %%) "
-      "%s than %d draws of %d steps",
-      self.target.error,
-      "reached" if reached else "not reached, allow more draws",
+      logging.WARNING if missing else logging.INFO,
+      "target_error %g: %s; L1 standard error of the draws %.3g, change by the last %d steps %.3g; "
+      "%d draws, %d products, %d (%.0f %%) %s than %d draws of %d steps",
+      target.error,
+      f"not reached, allow more {' and '.join(missing)}" if missing else "reached",
       stderr,
+      stopping.WINDOW,
+      change,
       len(draws),
       products,
       abs(usual - products),
@@ -494,7 +513,13 @@ class _Run:
       stopping.PAPER_DRAWS,
       stopping.PAPER_STEPS,
     )
-    return {"stderr": stderr, "reached": reached, "products": products, "saved": usual - products}
+    return {
+      "stderr": stderr,
+      "change": change if np.isfinite(change) else None,
+      "reached": not missing,
+      "products": products,
+      "saved": usual - products,
+    }
 
 
 def _rule(coefficients):

@@ -27,7 +27,8 @@ class ExpectedError:
   draws: float | None  # expected distance to the density of infinitely many draws
   stderr: float | None  # integral of the standard error: what a target_error bounds
   steps: float | None  # change of a draw's density in its last `stopping.WINDOW` steps
-  draws_for_target: int | None  # number of draws that a target_error suggests, if there is one
+  target: float | None  # the target_error
+  draws_for_target: int | None  # number of draws that it suggests, if the steps are enough for it
   reason: str
 
 
@@ -61,24 +62,33 @@ def expect_error(
   once = _stderr_once(operator.shape[0], rules, sigma_squared, relative)
   change, reason = _last_change(states, steps, sigma_squared, relative)
   wanted = None
-  if target_error is not None:
+  # Draws that more steps would change differ for that reason too, by how much is not known.
+  if target_error is not None and not (change is not None and change > target_error):
     wanted = max(stopping.FIRST_DRAWS, int(np.ceil((once / target_error) ** 2)))
     num_draws = min(wanted, num_draws)
   stderr = once / np.sqrt(num_draws)
   distance = np.sqrt(2 / np.pi) * stderr
   return ExpectedError(
-    number, len(states), reached, float(distance), float(stderr), change, wanted, reason
+    num_batches=number,
+    pilot_draws=len(states),
+    pilot_steps=reached,
+    draws=float(distance),
+    stderr=float(stderr),
+    steps=change,
+    target=target_error,
+    draws_for_target=wanted,
+    reason=reason,
   )
 
 
 def _unknown(num_batches, draws, steps, reason):
-  return ExpectedError(num_batches, draws, steps, None, None, None, None, reason)
+  return ExpectedError(num_batches, draws, steps, None, None, None, None, None, reason)
 
 
 def _short(reached, steps):
   return (
     f"the pilot had time or memory for {reached} of {steps} steps; a run of a single draw would "
-    "tell, or more pilot_seconds"
+    "tell, or a longer pilot (pilot_seconds of tf_hessian.plan)"
   )
 
 

@@ -168,6 +168,11 @@ class Plan:
       yield "error of the steps", f"L1 {e.steps:.2g}, by the last {stopping.WINDOW} of a draw"
     if e.draws_for_target is not None:
       yield "target error", f"suggests {e.draws_for_target} draws"
+    elif e.target is not None and e.steps is not None:
+      yield (
+        "target error",
+        f"needs more than {self.lanczos_steps} steps; planned are all {self.num_draws} draws",
+      )
     if e.reason:
       yield "error not known", e.reason
     if e.pilot_steps:
@@ -482,7 +487,9 @@ class _Planner:
       yield self._row("gradient", "gradient", 1, 0, before=True)
     unsure = layout.chosen and not layout.stacked and layout.per_pass > 1
     noted = operator.deterministic and self._workdir is not None  # in the run's folder
-    before = noted + _CHECK_PRODUCTS * self._check + unsure
+    # Those that share a pass are compared with the second product.
+    unchecked = 2 if unsure else noted
+    before = noted + _CHECK_PRODUCTS if self._check else unchecked
     if before:
       yield self._row("one", "one vector", before, 1, before=True)
     shared, alone = self._of_draws(num_draws)

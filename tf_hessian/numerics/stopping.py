@@ -57,6 +57,27 @@ class Target:
     found = self._density(quadratures)
     return float(density.l1_distance(found.grid, found.stderr, 0.0))
 
+  def change(self, rules, /):
+    """Returns the mean L1 distance between draws' densities before and after their last steps.
+
+    Args:
+      rules: iterable of (diagonal, off-diagonal, whether more steps would change nothing, since the
+        Krylov space is invariant).
+
+    Returns:
+      The distance; infinity if a draw has too few steps to tell.
+    """
+    found = []
+    for diagonal, off_diagonal, invariant in rules:
+      if invariant:
+        found.append(0.0)
+      elif len(diagonal) <= WINDOW:
+        return np.inf
+      else:
+        change = last_change(diagonal, off_diagonal, self.sigma_squared, relative=self.relative)
+        found.append(change)
+    return float(np.mean(found))
+
   def next_draws(self, quadratures, most, /):
     """Returns how many draws there should be next: as many as there are if the error is reached.
 
