@@ -48,8 +48,8 @@ MODELS = {"resnet32": resnet, "mlp": mlp, "transformer": transformer}
 BATCHES = 4
 
 
-def operator(name):
-  """Returns the `HessianOperator` of a model on random data."""
+def operator(name, batches):
+  """Returns the `HessianOperator` of a model on so many batches of random data."""
   import keras
   import numpy as np
 
@@ -59,7 +59,7 @@ def operator(name):
   model, shape = MODELS[name]()
   rng = np.random.default_rng(0)
   data = [
-    (rng.standard_normal(shape, np.float32), rng.integers(0, 10, shape[0])) for _ in range(BATCHES)
+    (rng.standard_normal(shape, np.float32), rng.integers(0, 10, shape[0])) for _ in range(batches)
   ]
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   return tf_hessian.HessianOperator(model, loss, data, training=True)
@@ -108,6 +108,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
   parser.add_argument("--threads", type=int, default=1)
+  parser.add_argument("--batches", type=int, default=BATCHES)
   options = parser.parse_args()
   import numpy as np
   import tensorflow as tf
@@ -115,7 +116,7 @@ def main():
   tf.config.threading.set_intra_op_parallelism_threads(options.threads)
   tf.config.threading.set_inter_op_parallelism_threads(options.threads)
   for name in options.models:
-    op = operator(name)
+    op = operator(name, options.batches)
     v = np.random.default_rng(1).standard_normal((10, op.shape[0]))
     functions = {
       "gradient": op.gradient,
@@ -131,7 +132,7 @@ def main():
       print(
         f"{name}, {what}: {wall:.3g} s; {share:.0%} of {total:.3g} s of operations are "
         f"convolutions and matrix products; {listed}; runs a batch: "
-        + ", ".join(f"{k} {runs[k] / BATCHES:g}" for k in arithmetic),
+        + ", ".join(f"{k} {runs[k] / options.batches:g}" for k in arithmetic),
         flush=True,
       )
 

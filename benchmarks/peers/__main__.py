@@ -36,6 +36,9 @@ PYTHON = flags.DEFINE_string(
 PROBLEMS = flags.DEFINE_list(
   "problems", ["mlp", "resnet32"], "Which to run; the section then has these only."
 )
+CHOSEN = flags.DEFINE_multi_enum(
+  "peer", list(PEERS), PEERS, "Which to compare with; the section then has these only."
+)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements, of which the median counts.", 1)
 THREADS = flags.DEFINE_integer("threads", 0, "Threads of each; 0 for as many as cores.", 0)
 OUTPUT = flags.DEFINE_string("output", str(ROOT / "docs/benchmarks.md"), "File to write into.")
@@ -181,11 +184,15 @@ def compare(problem, setting, folder):
   path = folder / "problem.npz"
   problem.save(path)
   # Without batch norm its two implementations are the same.
-  wrong = [n for n in WRONG if problem.network != "mlp" or "BatchNorm" not in n]
+  wrong = [
+    n
+    for n in WRONG
+    if n.split(",")[0] in CHOSEN.value and (problem.network != "mlp" or "BatchNorm" not in n)
+  ]
   outcome = report.Outcome(problem.network, setting)
   with contextlib.ExitStack() as stack:
     contenders = []
-    for name in (OURS, *PEERS, *wrong):
+    for name in (OURS, *CHOSEN.value, *wrong):
       contender = Contender(name, path, folder)
       stack.callback(contender.close)
       contenders.append(contender)
