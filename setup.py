@@ -31,7 +31,7 @@ setuptools.setup(
     "tensorflow>=2.21.0",
     "tensorflow-datasets>=4.9.10",
     "importlib_resources>=6.0.0",  # of tensorflow-datasets 4.9.10, which does not declare it
-    "threadpoolctl>=3.5.0",
+    "threadpoolctl>=3.8.0",
     "tqdm>=4.66.0",
   ],
   extras_require={
