@@ -2,6 +2,7 @@
 
 import errno
 import io
+import mmap
 import os
 
 import numpy as np
@@ -12,6 +13,7 @@ from tf_hessian.numerics import basis as basis_module
 from tf_hessian.numerics.basis import (
   DiskBasis,
   MemoryBasis,
+  aligned,
   as_basis,
   buffer_bytes,
   file_bytes,
@@ -454,6 +456,16 @@ def test_interrupted_transfers_go_on_where_they_ended(new, monkeypatch):
   np.testing.assert_array_equal(stored(fill(new("disk", STEPS, 5000), rows), STEPS), rows)
 
 
+def test_system_without_huge_pages_will_do(new, monkeypatch):
+  class Refusing(mmap.mmap):
+    def madvise(self, *_):
+      raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+  monkeypatch.setattr(basis_module.mmap, "mmap", Refusing)
+  rows = random_rows(STEPS, 5000)
+  np.testing.assert_array_equal(stored(fill(new("disk", STEPS, 5000), rows), STEPS), rows)
+
+
 # Mistakes.
 
 
@@ -531,3 +543,22 @@ def test_buffers_take_what_is_foretold(new, kind):
   held = [basis._scratch.get() for _ in range(basis._scratch.qsize())]
   allocated = sum(a.nbytes for scratch in held for a in scratch if a is not None)
   assert allocated == buffer_bytes(STEPS, 70_001, basis.dtype, disk="disk" in kind)
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="no such")
+def test_memory_that_the_disk_fills_is_to_be_of_huge_pages():
+  array = aligned((3, 2**20), np.float64)
+  assert array.ctypes.data % 2**21 == 0
+  flags = next(flags for span, flags in mappings() if span[0] <= array.ctypes.data < span[1])
+  assert "hg" in flags
+
+
+def mappings():
+  """Yields (begin and end, flags) of each mapping of this process."""
+  with open("/proc/self/smaps") as lines:
+    for line in lines:
+      first, *rest = line.split()
+      if "-" in first:
+        span = [int(x, 16) for x in first.split("-")]
+      elif first == "VmFlags:":
+        yield span, rest

@@ -18,7 +18,10 @@ BASIS = flags.DEFINE_enum(
   "Where the Lanczos vectors live; auto: where there is room. docs/design/basis.md",
 )
 MEMORY = flags.DEFINE_float(
-  "memory_budget", None, "GB that vectors may take; default: 70 % of what there is.", 0.0
+  "memory_budget", None, "GB that vectors may take; default: 70 % of what there is."
+)
+flags.register_validator(
+  "memory_budget", lambda gb: gb is None or gb > 0, "a number of GB above 0 is expected"
 )
 
 

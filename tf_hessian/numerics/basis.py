@@ -13,6 +13,7 @@ recurrence.
 
 import abc
 from concurrent import futures
+import contextlib
 import errno
 import itertools
 import mmap
@@ -37,6 +38,7 @@ _TILE_COLUMNS = 2**11
 # where half as much again comes in the same time from rows of 512 KiB as from rows of 64.
 _BLOCK = 2**16
 _PAGE = 4096  # reads and writes that bypass the page cache are of whole pages
+_HUGE_PAGE = 2**21
 _MAX_THREADS = 4  # that few exhaust a memory's bandwidth
 
 # A further pass is needed only when the last has still removed half of the vector, that is, when
@@ -155,10 +157,9 @@ class SummedBasis(Basis):
 class _LocalBasis(SummedBasis):
   """A basis of this process. Threads work on blocks of its columns."""
 
-  def __init__(self, steps, n, dtype, columns):
+  def __init__(self, steps, n, dtype, spans):
     super().__init__(steps, n, dtype)
-    self._columns = columns
-    self._spans = [slice(s, min(s + columns, self.n)) for s in range(0, self.n, columns)]
+    self._spans = spans  # of columns, one for each block
     self._whole = self.n <= SMALL  # vectors are a single piece
     self._piece = self.n if self._whole else _PIECE
     self._pool = None
@@ -193,12 +194,14 @@ class _LocalBasis(SummedBasis):
 
     return list((self._pool.map if self._pool else map)(task, range(len(self._spans))))
 
-  def _parts(self, i, first, count, columns, scratch):
+  def _parts(self, i, first, count, scratch, columns=None):
     """Yields (columns, rows first .. count - 1 of them as float64) of block i.
 
-    They are so many columns at a time, or a piece of rows that have to be converted.
+    They are so many columns at a time, all by default, or a piece of rows that have to be
+    converted.
     """
     stored, converted = self._stored(i, first, count, scratch), scratch[-1]
+    columns = columns or stored.shape[1]
     if converted is not None:
       columns = self._piece
     for start in range(0, stored.shape[1], columns):
@@ -212,7 +215,7 @@ class _LocalBasis(SummedBasis):
 
   def _overlaps(self, w, first, count):
     def task(i, scratch):
-      parts = self._parts(i, first, count, self._columns, scratch)
+      parts = self._parts(i, first, count, scratch)
       if self._whole:
         return [[rows @ w] for _, rows in parts]
       return [_times(rows, w[columns]) for columns, rows in parts]
@@ -226,7 +229,7 @@ class _LocalBasis(SummedBasis):
   def _subtract(self, w, part, first):
     def task(i, scratch):
       count = first + len(part)
-      for columns, rows in self._parts(i, first, count, self._piece, scratch):
+      for columns, rows in self._parts(i, first, count, scratch, self._piece):
         if self._whole:
           np.subtract(w, part @ rows, out=w)
         else:
@@ -241,7 +244,7 @@ class _LocalBasis(SummedBasis):
     result = np.empty((len(coefficients), self.n))
 
     def task(i, scratch):
-      for columns, rows in self._parts(i, 0, coefficients.shape[1], self._piece, scratch):
+      for columns, rows in self._parts(i, 0, coefficients.shape[1], scratch, self._piece):
         result[:, columns] = coefficients @ rows
 
     self._map(task)
@@ -266,7 +269,7 @@ class MemoryBasis(_LocalBasis):
   def __init__(self, array, /):
     if np.ndim(array) != 2:
       raise ValueError(f"basis: expected shape (steps, n), got {np.shape(array)}")
-    super().__init__(*array.shape, array.dtype, _memory_columns(np.shape(array)[1]))
+    super().__init__(*array.shape, array.dtype, _memory_spans(np.shape(array)[1]))
     self._given = array
     self._array = np.asarray(array)
 
@@ -307,12 +310,13 @@ class DiskBasis(_LocalBasis):
   """
 
   def __init__(self, path, steps, n, /, *, dtype=np.float64, resident_bytes=0):
-    super().__init__(steps, n, dtype, _disk_columns(n))
+    self._columns = _disk_columns(n)
+    super().__init__(steps, n, dtype, _disk_spans(n))
     self.path = os.fspath(path)
     self._row_bytes = self._columns * self.dtype.itemsize
     self._file = _open(self.path, file_bytes(self.steps, self.n, self.dtype))
     count = min(int(resident_bytes) // (self.steps * self._row_bytes), len(self._spans))
-    self._resident = [_aligned((self.steps, self._columns), self.dtype) for _ in range(count)]
+    self._resident = aligned((count, self.steps, self._columns), self.dtype)
     for i, block in enumerate(self._resident):
       self._transfer(os.preadv, block, i, 0)
 
@@ -348,10 +352,10 @@ class DiskBasis(_LocalBasis):
     super().close()
     if self._file is not None:
       os.close(self._file)
-    self._file, self._resident = None, []
+    self._file, self._resident = None, ()
 
   def _new_scratch(self):
-    return (_aligned((self.steps, self._columns), self.dtype), *super()._new_scratch())
+    return (aligned((self.steps, self._columns), self.dtype), *super()._new_scratch())
 
   def _stored(self, i, first, count, scratch):
     if i < len(self._resident):
@@ -415,11 +419,27 @@ def make_room(path, size, /):
 
 def buffer_bytes(steps, n, dtype, /, *, disk):
   """Returns what a basis needs in memory for its threads to read and convert rows."""
-  columns = _disk_columns(n) if disk else _memory_columns(n)
-  size = disk * steps * columns * np.dtype(dtype).itemsize
+  size = disk * steps * _disk_columns(n) * np.dtype(dtype).itemsize
   if np.dtype(dtype) != np.float64:
     size += 8 * steps * (n if n <= SMALL else _PIECE)
-  return min(num_threads(), -(-n // columns)) * size
+  spans = _disk_spans(n) if disk else _memory_spans(n)
+  return min(num_threads(), len(spans)) * size
+
+
+def aligned(shape, dtype, /):
+  """Returns an array of zeros that begins at a page, and is of huge pages where there are any.
+
+  A request to a disk takes a limited number of pieces of memory. Small pages make short requests.
+  """
+  size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+  private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}  # what is shared has small pages
+  memory = mmap.mmap(-1, size + _HUGE_PAGE, **private)
+  if hasattr(mmap, "MADV_HUGEPAGE"):
+    with contextlib.suppress(OSError):  # a system without them
+      memory.madvise(mmap.MADV_HUGEPAGE)
+  room = np.frombuffer(memory, np.uint8)
+  start = -room.ctypes.data % _HUGE_PAGE
+  return room[start : start + size].view(dtype).reshape(shape)
 
 
 def num_threads():
@@ -476,11 +496,19 @@ def _subtract_times(x, part, rows):
     x[:whole] -= products.sum(axis=0).ravel()
 
 
-def _memory_columns(n):
-  """Returns the columns of a block in memory: whole pieces, and about as many for each thread."""
-  threads = num_threads()
-  blocks = threads * -(-n // (threads * _BLOCK))
-  return n if n <= SMALL else -(-n // (blocks * _PIECE)) * _PIECE
+def _memory_spans(n):
+  """Returns the columns of blocks in memory: whole pieces, and about as many for each thread."""
+  if n <= SMALL:
+    return [slice(0, n)]
+  threads, pieces = num_threads(), -(-n // _PIECE)
+  blocks = min(threads * -(-n // (threads * _BLOCK)), pieces)
+  ends = [_PIECE * (pieces * i // blocks) for i in range(blocks)] + [n]
+  return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def _disk_spans(n):
+  columns = _disk_columns(n)
+  return [slice(start, min(start + columns, n)) for start in range(0, n, columns)]
 
 
 def _disk_columns(n):
@@ -488,12 +516,6 @@ def _disk_columns(n):
   blocks = -(-n // _BLOCK)
   unit = _PIECE if n > SMALL else _PAGE // 4
   return -(-n // (blocks * unit)) * unit
-
-
-def _aligned(shape, dtype):
-  """Returns an array, not initialized, that begins at a page."""
-  size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-  return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
 
 
 def _read_only(q):
