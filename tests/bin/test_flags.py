@@ -37,7 +37,7 @@ def outcomes(run_all, workdir_of_mistakes):
     ("misspelt section", '"train"'),
     ("wrong type", "train.steps"),
     ("misspelt flag", "initial"),
-    ("field as a flag", "the config has --config.lanczos.target_error"),
+    ("field as a flag", "there is --config.lanczos.target_error"),
     ("no memory", "--memory_budget=0.0: a number of GB above 0 is expected"),
     ("no config", "--config"),
     ("no workdir", "--workdir"),

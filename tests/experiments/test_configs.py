@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from tf_hessian.experiments.configs import load_config
+from tf_hessian.experiments.configs import fields_named, load_config
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
@@ -42,3 +42,9 @@ def test_file_without_a_config_is_named(tmp_path):
   (tmp_path / "empty.py").write_text("x = 1\n")
   with pytest.raises(ValueError, match=r"empty\.py: expected a function get_config"):
     load_config(tmp_path / "empty.py")
+
+
+def test_fields_are_found_in_all_sections():
+  config = load_config(CONFIGS / "mnist_mlp.py")
+  assert fields_named(config, "steps") == ["lanczos.steps", "train.steps"]
+  assert fields_named(config, "none") == fields_named({}, "steps") == []

@@ -13,7 +13,7 @@ from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.experiments import basis_plan, commands
 from tf_hessian.experiments.density_run import estimate_spectrum
-from tf_hessian.experiments.plan import plan_operator
+from tf_hessian.experiments.plan import _Planner, plan_operator
 
 STEPS = 4
 
@@ -40,6 +40,9 @@ def planned(new_operator):
     ({}, {"num_draws": 1, "start": "gradient"}),
     ({"deterministic": False}, {"draws_per_pass": 1}),
     ({"recompute_blocks": 2}, {"draws_per_pass": 2}),
+    ({"recompute_blocks": 2}, {}),
+    ({"recompute_blocks": 2}, {"check": False, "workdir": "run"}),
+    ({"recompute_blocks": 2}, {"lanczos_steps": 3}),
     ({}, {"workdir": "run"}),
   ],
 )
@@ -58,6 +61,7 @@ def test_passes_are_those_that_the_run_makes(
   monkeypatch.setattr(DataPass, "__call__", counting)
   run = {"num_draws": 3, "lanczos_steps": STEPS, "progress": False} | options
   result = estimate_spectrum(new_operator(**operator_options), **run)
+  steps = run["lanczos_steps"]
   kinds = {"loss": "loss", "gradient": "gradient", "one vector": "product"}
   expected = collections.Counter()
   for p in plan.passes:
@@ -65,7 +69,7 @@ def test_passes_are_those_that_the_run_makes(
   assert expected == made
   assert plan.num_passes == made.total()
   before = sum(p.count for p in plan.passes if p.what == "one vector" and not p.for_draws)
-  assert plan.num_products == result.num_draws * STEPS + before
+  assert plan.num_products == result.num_draws * steps + before
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
@@ -76,15 +80,16 @@ def test_products_are_those_of_the_draws_the_check_and_the_identity_of_a_folder(
   assert plan.num_products == 3 * STEPS + 3 + in_folder
 
 
-@pytest.mark.parametrize("in_folder", [False, True])
-@pytest.mark.parametrize("check, expected", [(True, 3), (False, 2)])
-def test_product_that_sharing_is_compared_with_is_the_second_of_those_before(
-  new_operator, tmp_path, check, expected, in_folder
+@pytest.mark.parametrize("alone, shared", [(1.0, 3), (9.0, 9)])
+def test_shared_passes_are_those_that_the_comparison_leaves(
+  new_operator, monkeypatch, alone, shared
 ):
-  workdir = tmp_path / "run" if in_folder else None
-  plan = make(new_operator(recompute_blocks=2), check=check, workdir=workdir)
-  before = sum(p.count for p in plan.passes if p.what == "one vector" and not p.for_draws)
-  assert before == expected + (check and in_folder)
+  """A pass of three vectors takes 6 seconds; after three of them, one is made alone."""
+  seconds = {"one": alone, "together": 6.0, "loss": 1.0}
+  monkeypatch.setattr(_Planner, "_seconds", lambda _, name, *__: seconds[name])
+  plan = make(new_operator(recompute_blocks=2), lanczos_steps=10)
+  counts = {p.what: p.count for p in plan.passes if p.for_draws}
+  assert counts == {"3 vectors together": shared, "one vector": 3 * (10 - shared)}
 
 
 def test_total_time_is_the_sum_of_its_parts(planned):

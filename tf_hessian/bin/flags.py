@@ -4,9 +4,10 @@ import os
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_dict, config_flags
+from ml_collections import config_flags
 
 from tf_hessian.bin import logs
+from tf_hessian.experiments import configs
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment, such as configs/mnist_mlp.py.", lock_config=True
@@ -41,8 +42,8 @@ def run_plain(main, /, *, arguments=False):
     try:
       return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as e:
-      fields = _fields(e.flagname)
-      sys.exit(f"error: {e}" + (f"; the config has {' and '.join(fields)}" if fields else ""))
+      fields = configs.fields_named(flags.FLAGS["config"].value or {}, e.flagname)
+      sys.exit(f"error: {e}" + "".join(f"; there is --config.{f}" for f in fields))
     except flags.Error:
       return app.parse_flags_with_usage(argv)
     except AttributeError as e:  # an override of a field that the config doesn't have
@@ -56,17 +57,3 @@ def run_plain(main, /, *, arguments=False):
       for flag in known:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(guarded, flags_parser=parse)
-
-
-def _fields(name):
-  """Returns the fields of the config that have such a name, as flags."""
-  config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
-
-  def search(fields, prefix):
-    for field, value in fields.items():
-      if isinstance(value, config_dict.ConfigDict):
-        yield from search(value, f"{prefix}.{field}")
-      elif field == name:
-        yield f"{prefix}.{field}"
-
-  return list(search(config or {}, "--config"))

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import time
 
 import keras
 import numpy as np
@@ -47,8 +46,6 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     columns_per_pass: how many columns `matmat` takes through the data at once.
     stacked: whether it computes them by the same operations, on stacked tensors.
     engine: what runs its passes; see distribute.engines.
-    product_seconds: what the last product of one vector took; None before the second, since the
-      first builds the functions.
   """
 
   def __init__(
@@ -137,8 +134,6 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self._blocks = self._check_blocks(recompute_blocks)
     self._agreed = False
     self._columns_passes = {}
-    self.product_seconds = None
-    self._built = False
     self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
     n = sum(self._sizes)
     super().__init__(np.dtype(np.float64), (n, n))
@@ -343,12 +338,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     _check_operand(x)
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
     arguments = self._product_pass, self._ratios, v
-    begin = time.monotonic()
-    result = self._run("product", *arguments)
-    if self._built:
-      self.product_seconds = time.monotonic() - begin
-    self._built = True
-    return self._checked(result, "product", *arguments)
+    return self._checked(self._run("product", *arguments), "product", *arguments)
 
   def products(self, vectors, *, per_pass=None):
     """Returns the products with several vectors, in passes over the data that they share.

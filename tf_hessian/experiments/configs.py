@@ -3,6 +3,8 @@
 import importlib.util
 import pathlib
 
+from ml_collections import config_dict
+
 
 def load_config(path, /, **overrides):
   """Returns the config of a file, as `--config` does.
@@ -30,3 +32,14 @@ def load_config(path, /, **overrides):
   config = module.get_config().lock()
   config.update(overrides)
   return config
+
+
+def fields_named(config, name, /):
+  """Returns the fields of a config and its sections that have a name, such as "lanczos.steps"."""
+  found = []
+  for field, value in config.items():
+    if isinstance(value, config_dict.ConfigDict):
+      found += [f"{field}.{inner}" for inner in fields_named(value, name)]
+    elif field == name:
+      found.append(field)
+  return found

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-import time
 
 from absl import logging
 import numpy as np
@@ -403,7 +402,7 @@ class _Run:
         first=self._first,
         target=self.target,
         progress=progress,
-        alone=self._seconds_alone(layout),
+        choose=True,
       )
       while groups:
         for group in groups:
@@ -418,19 +417,6 @@ class _Run:
             finished[draw] = coefficients, seconds
           bases.release(group)
         groups = layout.groups(self._missing(finished))
-
-  def _seconds_alone(self, layout):
-    """Returns the seconds of a product, where it is not known whether sharing passes is faster."""
-    if not layout.chosen or layout.stacked or layout.per_pass == 1:
-      return None
-    v = identity_lib.known_vector(self.operator.shape[0])
-    while getattr(self.operator, "product_seconds", 0.0) is None:  # else known, as by the check
-      self.operator.matvec(v)
-    if hasattr(self.operator, "product_seconds"):
-      return self.operator.product_seconds
-    begin = time.monotonic()
-    self.operator.matvec(v)
-    return time.monotonic() - begin
 
   def _wanted(self, finished):
     """Returns how many draws there should be, by what the finished ones among the first tell."""

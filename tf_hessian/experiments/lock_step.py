@@ -17,6 +17,9 @@ from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
 from tf_hessian.numerics.results import LanczosStatus
 
 _MOST_DRAWS = 32
+# Passes that draws share before those products are made alone once, and the times compared: the
+# first, in which functions are built, and two more.
+SHARED_FIRST = 3
 # Of a draw in a pass, bytes a parameter: its vector and its sums, on their way through TensorFlow.
 _PASS_BYTES = 36
 
@@ -29,6 +32,11 @@ class Layout:
   basis: basis_plan.BasisPlan
   stacked: bool  # products of a pass are computed together, so rounding depends on per_pass
   chosen: bool  # by `plan_layout`, not by the user
+
+  @property
+  def unsure(self):
+    """Whether products might take less time alone, and may be made so: the user didn't choose."""
+    return self.chosen and not self.stacked and self.per_pass > 1
 
   @property
   def description(self):
@@ -230,20 +238,20 @@ class LockStep:
     first: function (draw) -> start vector (n,) float64 of length 1.
     target: a `stopping.Target` that ends a draw's steps, or None.
     progress: a `Progress`.
-    alone: seconds that a product by itself takes; if known, products that share a pass and take
-      longer than that are given up.
+    choose: whether to find out, by a pass of the run itself, if products that share a pass take
+      longer than alone; they then don't share any more.
   """
 
-  def __init__(self, operator, layout, /, *, folder, first, target, progress, alone=None):
+  def __init__(self, operator, layout, /, *, folder, first, target, progress, choose=False):
     self._operator = operator
     self._layout = layout
     self._folder = folder
     self._first = first
     self._target = target
     self._progress = progress
-    self._alone = alone
+    self._choose = choose and layout.unsure
     self._together = layout.per_pass > 1
-    self._passes = 0
+    self._seconds = []  # of a product, in each pass that was shared to find out
     self._scratch = None
 
   def run(self, draws, bases, /):
@@ -327,14 +335,25 @@ class LockStep:
       return self._shared(vectors, [draw % self._layout.per_pass for draw in vectors])
     if not self._together or len(vectors) == 1:
       return [self._alone_product(v) for v in vectors.values()]
+    if self._choose and len(self._seconds) == SHARED_FIRST:
+      return self._compared(vectors)
     begin = time.monotonic()
     result = self._shared(vectors, list(range(len(vectors))))
-    self._passes += 1
-    each = (time.monotonic() - begin) / len(vectors)
-    # Not the first, in which functions are built.
-    if self._passes == 2 and self._alone is not None and each > self._alone:
-      logging.info("products that share a pass take %.3g s each, alone %.3g", each, self._alone)
-      self._together = False
+    if self._choose:
+      self._seconds.append((time.monotonic() - begin) / len(vectors))
+    return result
+
+  def _compared(self, vectors):
+    """Returns products, each by itself; if that takes less time, others don't share a pass."""
+    result, seconds = [], []
+    for vector in vectors.values():
+      begin = time.monotonic()
+      result.append(self._alone_product(vector))
+      seconds.append(time.monotonic() - begin)
+    # The least of each, since other programs can only make them longer, as the first is by far.
+    each, alone = min(self._seconds), min(seconds)
+    logging.info("products that share a pass take %.3g s each, alone %.3g", each, alone)
+    self._choose, self._together = False, each <= alone
     return result
 
   def _alone_product(self, vector):

@@ -18,7 +18,7 @@ from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.distribute import memory, traffic
 from tf_hessian.experiments import basis_plan, run_folder
 from tf_hessian.experiments.density_run import make_target
-from tf_hessian.experiments.lock_step import LockStep, plan_layout
+from tf_hessian.experiments.lock_step import SHARED_FIRST, LockStep, plan_layout
 from tf_hessian.experiments.pilot import ExpectedError, expect_error
 from tf_hessian.experiments.timing import largest_part, time_lanczos, time_pass
 from tf_hessian.numerics import checks, probes, stopping
@@ -485,19 +485,18 @@ class _Planner:
     yield self._row("loss", "loss", _LOSS_PASSES, 0, before=True)
     if self._start is not None:
       yield self._row("gradient", "gradient", 1, 0, before=True)
-    unsure = layout.chosen and not layout.stacked and layout.per_pass > 1
     noted = operator.deterministic and self._workdir is not None  # in the run's folder
-    # Those that share a pass are compared with the second product.
-    unchecked = 2 if unsure else noted
-    before = noted + _CHECK_PRODUCTS if self._check else unchecked
+    before = noted + _CHECK_PRODUCTS * self._check
     if before:
       yield self._row("one", "one vector", before, 1, before=True)
     shared, alone = self._of_draws(num_draws)
-    size = max(shared, default=1)
-    if unsure and self._seconds("together", size) / size > self._seconds("one"):
-      # The run would find that out in its second pass.
-      alone += sum(count * width for width, count in shared.items()) - 2 * size
-      shared = {size: 2}
+    if layout.unsure and shared and shared[size := max(shared)] > SHARED_FIRST:
+      if self._seconds("together", size) / size > self._seconds("one"):
+        alone += sum(count * width for width, count in shared.items()) - SHARED_FIRST * size
+        shared = {size: SHARED_FIRST}
+      else:  # one of these passes is made alone, to find that out
+        alone += size
+        shared[size] -= 1
     for size, count in sorted(shared.items(), reverse=True):
       yield self._row("together", f"{size} vectors together", count, size)
     if alone:
