@@ -279,7 +279,10 @@ class MemoryBasis(_LocalBasis):
     return _read_only(self._array[j].astype(np.float64, copy=False))
 
   def store(self, j, vector, /):
-    self._array[j] = vector
+    def task(i, _):
+      self._array[j, self._spans[i]] = vector[self._spans[i]]
+
+    self._map(task)  # where memory is new, systems take long to give it
 
   def flush(self):
     if isinstance(self._given, np.memmap):
