@@ -1,5 +1,6 @@
 """The extreme eigenvalues of a model's Hessian, with eigenvectors."""
 
+import contextlib
 import io
 
 from absl import logging
@@ -8,6 +9,7 @@ import numpy as np
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments import density_run, environment
 from tf_hessian.experiments.leading import lead
+from tf_hessian.experiments.lock_step import without_blas_threads
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.numerics import checks, eigenpairs
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
@@ -68,7 +70,11 @@ def top_eigenpairs(
   _, total = eigenpairs.limits(n, largest, smallest, basis_size, max_products)
 
   def search():
-    with Progress(total, enabled=progress) as bar:
+    of_model = isinstance(operator, HessianOperator)
+    with (
+      Progress(total, enabled=progress) as bar,
+      without_blas_threads(n) if of_model else contextlib.nullcontext(),
+    ):
       found = eigenpairs.top_eigenpairs(
         operator.matvec,
         n,
