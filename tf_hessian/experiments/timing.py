@@ -16,7 +16,9 @@ from tf_hessian.numerics.results import LanczosStatus
 # A timing is repeated for so many seconds, but so often at least and at most.
 _SECONDS, _LEAST, _MOST = 1.0, 3, 15
 _LONG = 20.0  # seconds of a pass that is not repeated so often
-_ROWS_BYTES = 2**29  # of the small bases on which Lanczos steps are timed
+# Of the small bases on which Lanczos steps are timed. In memory, more than what was used a moment
+# ago is wanted, which systems give at once, while they take long for what is new.
+_ROWS_BYTES, _ROWS_BYTES_ON_DISK = 2**30, 2**29
 _MOST_BASES = 4
 _FEWEST_ROWS = 4
 
@@ -89,8 +91,9 @@ def time_lanczos(basis, /, *, recorded):
     basis: the run's `BasisPlan`.
     recorded: whether each step is recorded in a folder; it is a temporary one here.
   """
-  rows = int(np.clip(_ROWS_BYTES // (8 * basis.n), min(_FEWEST_ROWS, basis.steps), basis.steps))
-  draws = int(np.clip(_ROWS_BYTES // (8 * basis.n * rows), 1, min(_MOST_BASES, basis.draws)))
+  most = (_ROWS_BYTES_ON_DISK if basis.on_disk else _ROWS_BYTES) // (8 * basis.n)
+  rows = int(np.clip(most, min(_FEWEST_ROWS, basis.steps), basis.steps))
+  draws = int(np.clip(most // rows, 1, min(_MOST_BASES, basis.draws)))
   small = dataclasses.replace(
     basis, steps=rows, draws=draws, resident_bytes=basis.resident_bytes * rows // basis.steps
   )
