@@ -44,8 +44,8 @@ def run_plain(main, /, *, arguments=False):
     except flags.UnrecognizedFlagError as e:
       fields = configs.fields_named(flags.FLAGS["config"].value or {}, e.flagname)
       sys.exit(f"error: {e}" + "".join(f"; there is --config.{f}" for f in fields))
-    except flags.Error:
-      return app.parse_flags_with_usage(argv)
+    except flags.Error as e:
+      sys.exit(f"error: {e} (--helpshort lists the flags)")
     except AttributeError as e:  # an override of a field that the config doesn't have
       sys.exit(f"error: {e.args[0]}")
     except KeyError as e:
