@@ -35,7 +35,7 @@ STEPS = flags.DEFINE_integer("steps", 90, "Its Lanczos steps.", lower_bound=2)
 MEMORY_GB = flags.DEFINE_float("memory_gb", 8.0, "Address space of its process, in GB.")
 KINDS = flags.DEFINE_list("kinds", ["float32_disk", "disk"], "Its bases, one after the other.")
 FOLDER = flags.DEFINE_string("folder", None, "Where its files are for a while; the system's.")
-ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements, of which the best counts.")
+ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements, of which the median counts.")
 
 _RESNET32 = 464_154  # parameters: 334 MB in 90 rows, ten times the last cache
 _WARM_UP = 10  # measurements

@@ -72,8 +72,7 @@ def part_of_file(path):
 @functools.cache
 def tree(path):
   """Returns the syntax tree of a file."""
-  # What the garbage collector runs meanwhile can make Python 3.11 miscount the depth of the tree
-  # (CPython's issue 106905).
+  # A finalizer that parses too, run meanwhile, makes Python 3.11 miscount the depth of the tree.
   gc.disable()
   try:
     return ast.parse(path.read_text())

@@ -195,6 +195,15 @@ def test_plain_array_without_rows_leaves_the_vector():
   np.testing.assert_array_equal(w, np.arange(3.0))
 
 
+@pytest.mark.parametrize("kind", ["memory", "disk float32"])
+def test_no_rows_leave_the_vector(new, kind):
+  w = np.ones(70_001)
+  overlaps, length = new(kind, STEPS, w.size).orthogonalize(w, 0, 0.0)
+  assert overlaps.size == 0
+  assert length == pytest.approx(np.sqrt(w.size), rel=1e-14)
+  np.testing.assert_array_equal(w, 1.0)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("kind", ["memory", "disk float32"])
 def test_number_of_threads_changes_no_bit(new, monkeypatch, kind, threads):
@@ -545,7 +554,7 @@ def test_buffers_take_what_is_foretold(new, kind):
   assert allocated == buffer_bytes(STEPS, 70_001, basis.dtype, disk="disk" in kind)
 
 
-@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="no such")
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="none here")
 def test_memory_that_the_disk_fills_is_to_be_of_huge_pages():
   array = aligned((3, 2**20), np.float64)
   assert array.ctypes.data % 2**21 == 0

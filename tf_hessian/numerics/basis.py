@@ -230,7 +230,7 @@ class _LocalBasis(SummedBasis):
   def _subtract(self, w, part, first):
     def task(i, scratch):
       # Of few rows more columns at once, since each call has its price; sums stay in the cache.
-      at_once = self._piece * max(1, _SUBTRACTED_ROWS // len(part))
+      at_once = self._piece * max(1, _SUBTRACTED_ROWS // max(1, len(part)))
       for columns, rows in self._parts(i, first, first + len(part), scratch, at_once):
         if self._whole:
           np.subtract(w, part @ rows, out=w)
@@ -367,7 +367,8 @@ class DiskBasis(_LocalBasis):
       rows = self._resident[i][first:count]
     else:
       rows = scratch[0][: count - first]
-      self._transfer(os.preadv, rows, i, first)
+      if len(rows):
+        self._transfer(os.preadv, rows, i, first)
     return rows[:, : self._spans[i].stop - self._spans[i].start]
 
   def _transfer(self, call, rows, i, first):
@@ -432,7 +433,7 @@ def buffer_bytes(steps, n, dtype, /, *, disk):
 
 
 def aligned(shape, dtype, /):
-  """Returns an array of zeros that begins at a page, and is of huge pages where there are any.
+  """Returns an array of zeros that begins at a huge page, and is of such where there are any.
 
   A request to a disk takes a limited number of pieces of memory. Small pages make short requests.
   """
