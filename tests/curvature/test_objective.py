@@ -540,8 +540,14 @@ def test_what_is_no_loss_is_refused(loss):
 
 @pytest.mark.usefixtures("float64")
 def test_no_loss_is_refused():
-  with pytest.raises(ValueError, match="expected a loss for at least one output, got none"):
+  with pytest.raises(ValueError, match="compiled with none and its layers add none"):
     HessianOperator(dense_model(), None, batches(X, Y))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_list_without_a_loss_is_refused():
+  with pytest.raises(ValueError, match="expected a loss for at least one output, got none"):
+    HessianOperator(dense_model(), [None], batches(X, Y))
 
 
 @pytest.mark.usefixtures("float64")

@@ -177,10 +177,21 @@ class Decorated(layers.Layer):
     return tf.tanh(inputs @ self.w)
 
 
-def test_variable_that_a_traced_function_hides_is_refused():
-  model = keras.Sequential([keras.Input((4,)), Decorated()])
-  model(X)
-  with pytest.raises(ValueError, match="/w.* is read by a tf.function .* remove that decorator"):
+class Concrete(Decorated):
+  """Calls a graph that was traced when the layer was built."""
+
+  def build(self, shape):
+    super().build(shape)
+    function = tf.function(lambda x: tf.tanh(x @ self.w), autograph=False)
+    self.graph = function.get_concrete_function(tf.TensorSpec((10, 4)))
+
+  def call(self, inputs):
+    return self.graph(inputs)
+
+
+def test_variable_that_a_traced_graph_hides_is_refused():
+  model = keras.Sequential([keras.Input((4,)), Concrete()])
+  with pytest.raises(ValueError, match="/w.* is read behind the back of the derivative"):
     HessianOperator(model, "mse", [(X, np.ones((10, 1), np.float32))])
 
 

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.curvature import fit_losses, keras_internals
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -56,7 +58,7 @@ def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
 
   Args:
     model: a functional or sequential `keras.Model`.
-    losses: its `OutputLosses`.
+    losses: its `fit_losses.GivenLosses`.
     values: (parameters, context, seed) -> list of (Keras variable, value) of all variables.
     count: number of blocks; fewer where the model can't be cut so often.
     chosen: the Keras variables of the parameters.
@@ -78,16 +80,18 @@ def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
     return parts[k].run(fixed, list(zip(drawn, states, strict=True)), tensors, training)
 
   def start(batch):
-    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(as_tuple(batch))
+    inputs, _, _ = fit_losses.unpack(batch)
     return list(graph._standardize_inputs(inputs))
 
   def finish(params, context, batch, seed, outputs):
-    _, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(as_tuple(batch))
+    _, targets, sample_weight = fit_losses.unpack(batch)
     predictions = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
     if isinstance(predictions, (list, tuple)) and len(predictions) == 1:
       predictions = predictions[0]
-    penalties = [v.regularizer(x) for v, x in values(params, context, seed) if _penalized(v)]
-    return losses.terms(targets, predictions, sample_weight), penalties
+    mapping = values(params, context, seed)
+    penalties = [v.regularizer(x) for v, x in mapping if _penalized(v)]
+    with keras_internals.stateless(model, mapping):
+      return losses.terms(targets, predictions, sample_weight), penalties
 
   def positions(condition):
     return tuple(j for j, v in enumerate(chosen) if condition(v))
@@ -104,11 +108,6 @@ def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
 
 def _penalized(variable):
   return variable.trainable and variable.regularizer is not None
-
-
-def as_tuple(batch):
-  """Keras's batch convention: a list is several inputs, a tuple is (inputs, targets, weights)."""
-  return batch if isinstance(batch, tuple) else (batch,)
 
 
 def split(model, count, /):

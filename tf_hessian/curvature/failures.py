@@ -5,6 +5,8 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.distribute import copies
+
 
 class NonFiniteError(ValueError):
   """A loss, gradient or product has NaN or infinity in it."""
@@ -62,6 +64,25 @@ def raise_not_finite(what, data_pass, arguments, batches, objective, /):
     f"{what}: NaN or infinity in the sum over the data set{_by(data_pass)}, but in no batch that "
     "this process computes alone"
   )
+
+
+def check_variable(name, value, /):
+  """Raises a NonFiniteError unless a variable, and each copy on a replica, has finite numbers.
+
+  Args:
+    name: its name.
+    value: a tensor or variable; other than floating-point ones are fine.
+  """
+  if not value.dtype.is_floating:
+    return
+  for copy in copies.copies_of(value) or (value,):
+    finite = tf.math.is_finite(tf.convert_to_tensor(copy))
+    if not tf.reduce_all(finite):
+      bad = np.argwhere(~finite.numpy())
+      raise NonFiniteError(
+        f"variable {name!r} has NaN or infinity in {len(bad)} of {tf.size(finite)} entries, first "
+        f"at {tuple(map(int, bad[0]))}: take a checkpoint from before that, or train anew"
+      )
 
 
 def _by(data_pass):

@@ -86,7 +86,7 @@ class Linearization:
     self._fuse = fuse
     self._outputs = outputs
     self._inputs = inputs
-    self._between = _between(outputs, inputs)
+    self._between = between(outputs, inputs)
     self.obstacle = next((op.type for op in self._between if not _passable(op)), None)
 
   def __call__(self, tangents, /):
@@ -111,7 +111,7 @@ class Linearization:
     return [_or_zeros(fusion.tensor(known.get(y.name)), y) for y in self._outputs]
 
 
-def _between(outputs, inputs):
+def between(outputs, inputs, /):
   """Returns the operations on the ways from inputs to outputs, each after those it needs."""
   reached, found = {x.name for x in inputs}, []
   for op in outputs[0].graph.get_operations():

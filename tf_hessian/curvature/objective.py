@@ -17,11 +17,11 @@ import fnmatch
 import functools
 import inspect
 
+from absl import logging
 import keras
 import tensorflow as tf
 
-from tf_hessian.curvature import blocks, output_losses
-from tf_hessian.curvature.output_losses import OutputLosses
+from tf_hessian.curvature import blocks, fit_losses, keras_internals, output_losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Objective:
     names: their names.
     chosen: their positions among all trainable variables, or in the list of tensors.
     context: further tensors or variables that are read: fixed weights, moving statistics.
+    context_names: their names.
     coefficients: c_t of each term.
     term_names: names of the terms.
     terms: (parameters, context, batch, seed) -> list of (S_tb, W_tb), scalars of the loss's dtype;
@@ -40,41 +41,44 @@ class Objective:
     layers: names of the model's layers, for error messages.
     description: what was built, for records: plain values.
     pieces: (number of blocks) -> `blocks.Pieces`, or None for a plain function.
+    weighs_batches: () -> whether all losses, once traced, say themselves what a batch weighs, so
+      that the rows of its tensors need not be examples.
+    compute_dtypes: names of the types that the layers say they compute in.
   """
 
   parameters: tuple
   names: tuple
   chosen: tuple
   context: tuple
+  context_names: tuple
   coefficients: tuple
   term_names: tuple
   terms: Callable
   layers: tuple
   description: dict
   pieces: Callable | None = None
+  weighs_batches: Callable = lambda: True
+  compute_dtypes: frozenset = frozenset()
 
   @property
   def shapes(self):
     """Tuple of the parameters' shapes, each a tuple."""
     return tuple(tuple(p.shape.as_list()) for p in self.parameters)
 
-  @property
-  def precision(self):
-    """Relative rounding error of the least precise type that the products are made of."""
-    return self.description["precision"]
-
 
 def build_objective(model, loss, /, *, loss_weights=None, variables=None, training=False):
   """Returns the `Objective` of a Keras model, or of a list of tensors and a plain function.
 
   Args:
-    model: a built `keras.Model`; or a list of floating-point tensors or `tf.Variable`s.
+    model: a built `keras.Model`; a list of floating-point tensors or variables; or an `Objective`,
+      which is returned as it is.
     loss: for a Keras model: a `keras.losses.Loss`, a name that Keras knows, or a function (targets,
-      outputs) -> losses, whose first dimension counts examples (or which is their mean); with
-      several outputs a dict or list of these like the outputs, or one for all. For a list of
-      tensors: a function (parameters, batch) that returns the examples' losses (examples,), or a
-      pair (sum of losses, sum of weights), or a scalar, the mean over the batch's examples; if it
-      takes a third argument `seed`, that is the batch's, for `tf.random.stateless_*`.
+      outputs) -> losses, whose first dimension counts examples (or which is their mean, or a pair
+      (sum of losses, sum of weights)); with several outputs a dict or list of these like the
+      outputs, or one for all. None for what `fit` minimises; see `fit_losses.of_model`. For a
+      list of tensors: a function (parameters, batch) that returns the examples' losses (examples,),
+      or a pair (sum of losses, sum of weights), or a scalar, the mean over the batch's examples; if
+      it takes a third argument `seed`, that is the batch's, for `tf.random.stateless_*`.
     loss_weights: coefficient of each output's loss, structured like `loss`.
     variables: the block of the Hessian: a variable, a layer, a name or a pattern such as
       "block_1/*" (of variable paths or layer names), or a list of these; None for all.
@@ -84,6 +88,8 @@ def build_objective(model, loss, /, *, loss_weights=None, variables=None, traini
   Raises:
     TypeError, ValueError: for what can't be measured, saying what was expected.
   """
+  if isinstance(model, Objective):
+    return model
   if isinstance(model, keras.Model):
     return _keras_objective(model, loss, loss_weights, variables, training)
   if isinstance(model, (list, tuple)):
@@ -102,12 +108,14 @@ def build_objective(model, loss, /, *, loss_weights=None, variables=None, traini
 def _function_objective(parameters, loss, variables):
   if not callable(loss):
     raise TypeError(f"loss: expected a function (parameters, batch), got {loss!r}")
-  tensors = [p if isinstance(p, tf.Variable) else tf.convert_to_tensor(p) for p in parameters]
-  if not tensors:
+  if not parameters:
     raise ValueError("parameters: expected at least one tensor, got none")
+  tensors = [_as_tensor(p) for p in parameters]
   names = [
-    p.name.split(":")[0] if isinstance(p, tf.Variable) else f"parameter_{i}"
-    for i, p in enumerate(tensors)
+    getattr(p, "path", p.name).split(":")[0]
+    if isinstance(p, (tf.Variable, keras.Variable))
+    else f"parameter_{i}"
+    for i, p in enumerate(parameters)
   ]
   _check_dtypes(names, tensors)
   chosen = _select(variables, names, tensors)
@@ -116,14 +124,20 @@ def _function_objective(parameters, loss, variables):
 
   def terms(params, context, batch, seed):
     values = dict(zip(chosen + rest, [*params, *context], strict=True))
-    args = [[values[i] for i in range(len(values))], batch] + ([seed] if takes_seed else [])
-    return [_function_term(loss(*args), batch)]
+    values = [values[i] for i in range(len(values))]
+    args = [values, batch] + ([seed] if takes_seed else [])
+    # A loss may also read Keras variables where they are, as by calling a model.
+    pairs = zip(parameters, values, strict=True)
+    pairs = [(p, x) for p, x in pairs if isinstance(p, keras.Variable)]
+    with keras_internals.with_values(pairs):
+      return [_function_term(loss(*args), batch)]
 
   return Objective(
     parameters=tuple(tensors[i] for i in chosen),
     names=tuple(names[i] for i in chosen),
     chosen=tuple(chosen),
     context=tuple(tensors[i] for i in rest),
+    context_names=tuple(names[i] for i in rest),
     coefficients=(1.0,),
     term_names=("loss",),
     terms=terms,
@@ -132,9 +146,14 @@ def _function_objective(parameters, loss, variables):
       "model": "function",
       "loss": getattr(loss, "__name__", type(loss).__name__),
       "training": False,
-      "precision": _precision([t.dtype for t in tensors]),
     },
   )
+
+
+def _as_tensor(parameter):
+  if isinstance(parameter, keras.Variable):
+    return parameter.value
+  return parameter if isinstance(parameter, tf.Variable) else tf.convert_to_tensor(parameter)
 
 
 def _function_term(value, batch):
@@ -181,87 +200,72 @@ def _keras_objective(model, loss, loss_weights, variables, training):
   rest = [i for i in range(len(trainable)) if i not in chosen]
   seeds = [i for i, v in enumerate(fixed) if _is_seed(v)]
   others = [i for i in range(len(fixed)) if i not in seeds]
-  losses = OutputLosses(model, loss, loss_weights)
-  call_arguments = _training_argument(model, training)
+  losses = fit_losses.of_model(model, loss, loss_weights)
+  if not isinstance(losses, fit_losses.StepLoss):
+    _check_training(model, training)
 
-  def values(params, context, seed):
-    """Returns the values of the trainable and of the other variables, in the model's order."""
-    weights = dict(zip(chosen + rest, [*params, *context[: len(rest)]], strict=True))
+  def mapping(params, context, seed):
+    """Returns a list of (variable, value) of all variables."""
+    values = dict(zip(chosen + rest, [*params, *context[: len(rest)]], strict=True))
     state = dict(zip(others, context[len(rest) :], strict=True))
     for j, i in enumerate(seeds):
       folded = tf.random.experimental.stateless_fold_in(seed, j)
       state[i] = tf.cast(tf.bitwise.bitwise_and(folded, 0x7FFFFFFF), fixed[i].dtype)
-    return [weights[i] for i in range(len(weights))], [state[i] for i in range(len(state))]
+    pairs = [(v, values[i]) for i, v in enumerate(trainable)]
+    return pairs + [(v, state[i]) for i, v in enumerate(fixed)]
 
   def terms(params, context, batch, seed):
-    inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(blocks.as_tuple(batch))
-    weights, state = values(params, context, seed)
-    predictions, _, extra = model.stateless_call(
-      weights,
-      state,
-      inputs,
-      return_losses=True,
-      **call_arguments,
-    )
-    result = losses.terms(targets, predictions, sample_weight)
-    first, weight = result[0]
-    penalty = sum((tf.cast(tf.reduce_sum(e), first.dtype) for e in extra), tf.zeros_like(first))
-    return [*result, (penalty * weight, weight)]
+    with keras_internals.stateless(model, mapping(params, context, seed)):
+      return losses.of_batch(model, batch, training)
 
-  pieces = functools.partial(
-    blocks.build_pieces,
-    model,
-    losses,
-    lambda *arguments: list(zip([*trainable, *fixed], sum(values(*arguments), []), strict=True)),
-    chosen=[trainable[i] for i in chosen],
-    drawn=[fixed[i] for i in seeds],
-    training=training,
-  )
+  pieces = None
+  if isinstance(losses, fit_losses.GivenLosses):
+    pieces = functools.partial(
+      blocks.build_pieces,
+      model,
+      losses,
+      mapping,
+      chosen=[trainable[i] for i in chosen],
+      drawn=[fixed[i] for i in seeds],
+      training=training,
+    )
 
   return Objective(
     parameters=tuple(trainable[i].value for i in chosen),
     names=tuple(paths[i] for i in chosen),
     chosen=tuple(chosen),
     context=tuple([trainable[i].value for i in rest] + [fixed[i].value for i in others]),
-    coefficients=(*losses.coefficients, 1.0),
-    term_names=(*losses.names, "model.losses"),
+    context_names=tuple([paths[i] for i in rest] + [fixed[i].path for i in others]),
+    coefficients=tuple(losses.coefficients),
+    term_names=tuple(losses.names),
     terms=terms,
     layers=tuple(layer.name for layer in model._flatten_layers(include_self=False)),
     description={
       "model": model.name,
       "loss": losses.description,
-      "loss_weights": [float(c) for c in losses.coefficients],
+      "loss_weights": [float(c) for c in losses.loss_weights],
       "training": training,
       "random_layers": len(seeds),
-      "precision": _precision(
-        [v.value.dtype for v in trainable]
-        + [tf.as_dtype(x.compute_dtype) for x in model._flatten_layers() if not _is_container(x)]
-      ),
     },
     pieces=pieces,
+    weighs_batches=losses.weighs_batches,
+    compute_dtypes=frozenset(layer.compute_dtype for layer in model._flatten_layers()),
   )
 
 
-def _training_argument(model, training):
-  """Returns the keyword arguments that put a model into or out of training mode."""
-  accepted = inspect.signature(model.call).parameters
-  if "training" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-    return {"training": training}
-  if training:
-    raise ValueError(
-      f"training=True: the call() of model {model.name!r} takes no argument `training`, so its "
-      "layers can't be told; add it and pass it on"
+def _check_training(model, training):
+  parameters = inspect.signature(model.call).parameters.values()
+  told = any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)
+  if training and not told:
+    logging.warning(
+      "training=True: the call() of model %r takes no argument `training`. Its layers are told, as "
+      "by model(inputs, training=True); fit() does not tell them",
+      model.name,
     )
-  return {}
 
 
 def _is_seed(variable):
   return variable.path.endswith("seed_generator_state") and tuple(variable.shape) == (2,)
-
-
-def _is_container(layer):
-  """Models and inputs have a dtype policy of their own that nothing computes in."""
-  return isinstance(layer, (keras.Model, keras.layers.InputLayer))
 
 
 def _check_policies(model):
@@ -283,11 +287,6 @@ def _check_dtypes(names, tensors):
       raise TypeError(
         f"variable {name!r}: expected float32, float64 or bfloat16, got {tensor.dtype}"
       )
-
-
-def _precision(dtypes):
-  eps = {tf.bfloat16: 2.0**-7, tf.float16: 2.0**-10, tf.float32: 2.0**-23, tf.float64: 2.0**-52}
-  return max(eps[d] for d in dtypes if d.is_floating)
 
 
 # Which variables -------------------------------------------------------------------------------

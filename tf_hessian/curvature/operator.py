@@ -3,16 +3,17 @@
 import functools
 import os
 
+from absl import logging
 import keras
 import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
 
+from tf_hessian.curvature import arithmetic, failures, products, second_order
 from tf_hessian.curvature import batches as batches_lib
-from tf_hessian.curvature import failures, products, second_order
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.passes import DataPass
-from tf_hessian.distribute import engines
+from tf_hessian.distribute import copies, engines
 from tf_hessian.numerics import checks, spread
 
 
@@ -51,8 +52,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def __init__(
     self,
     model,
-    loss,
-    dataset,
+    loss=None,
+    dataset=None,
     *,
     loss_weights=None,
     variables=None,
@@ -73,7 +74,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
     Args:
       model: a built `keras.Model`, or a list of tensors or variables.
-      loss: see `objective.build_objective`.
+      loss: see `objective.build_objective`; left out, that which `fit` minimises.
       dataset: `tf.data.Dataset` of batches (inputs, targets[, sample_weight]), or a list of them.
       loss_weights: coefficients of several outputs' losses.
       variables: the block of the Hessian; see `objective.build_objective`.
@@ -126,8 +127,6 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self.batches = batches_lib.load_batches(
       dataset, num_batches=num_batches, cache_bytes=cache_bytes
     )
-    if isinstance(model, keras.Model):
-      batches_lib.check_examples(self.batches)
     self.seed = checks.check_seed(seed)
     self.deterministic = deterministic
     self._jit_compile = jit_compile
@@ -137,7 +136,13 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self._sizes = [int(np.prod(s)) for s in self.parameter_shapes]
     n = sum(self._sizes)
     super().__init__(np.dtype(np.float64), (n, n))
+    self._connected = [False] * len(self.parameter_names)
+    self._looked_at_point = self._looked_at_influence = False
     # The loss is traced here, so that what doesn't fit together is said now.
+    self._check_rows()
+    self._precision = self._find_precision()
+    if self.precision_note:
+      logging.warning("products are right to about %.1g: %s", self.precision, self.precision_note)
     self.mode = self._choose_mode(mode)
     self.columns_per_pass = self._choose_columns(columns_per_pass)
 
@@ -151,7 +156,22 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
 
   @property
   def precision(self):
-    return self.objective.precision
+    return self._precision.eps
+
+  @property
+  def precision_dtype(self):
+    """Name of the least precise type that the loss is computed in."""
+    return self._precision.dtype.name
+
+  @property
+  def precision_place(self):
+    """A phrase that says where that type comes in, empty if the variables have it themselves."""
+    return self._precision.where
+
+  @property
+  def precision_note(self):
+    """The same, but empty if the layers declare that they compute in that type."""
+    return "" if self.precision_dtype in self.objective.compute_dtypes else self.precision_place
 
   @property
   def tracing_count(self):
@@ -204,6 +224,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       ClusterError: if the chief has ended with an error, or a worker is gone.
     """
     self.agree()
+    self._look_at_point()
     passes = {
       "loss": lambda: self._loss_pass.join(),
       "gradient": lambda: self._gradient_pass.join(),
@@ -400,12 +421,89 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _transpose(self):
     return self
 
+  def _check_rows(self):
+    """Traces the loss; refuses batches whose rows are not examples, unless the loss weighs them."""
+    uneven = None
+    if isinstance(self.model, keras.Model):
+      try:
+        batches_lib.check_examples(self.batches)
+      except ValueError as e:
+        uneven = e
+    try:
+      self._loss_pass  # noqa: B018
+    except (TypeError, ValueError) as e:
+      raise uneven or e from e
+    if uneven is not None and not self.objective.weighs_batches():
+      raise ValueError(
+        f"{uneven}; where rows are not examples, a loss that returns a pair (sum, weight) says "
+        "what a batch weighs"
+      )
+
+  def _find_precision(self):
+    count = len(self.objective.parameters)
+    state = count + len(self.objective.context)
+    return arithmetic.of_loss(self._loss_pass.concretes, count, state, self.objective.layers)
+
+  def check_point(self):
+    """Checks that variables and moving statistics are finite numbers.
+
+    Raises:
+      NonFiniteError: names the first that is not.
+    """
+    objective = self.objective
+    for name, value in zip(
+      (*objective.names, *objective.context_names),
+      (*objective.parameters, *objective.context),
+      strict=True,
+    ):
+      failures.check_variable(name, value)
+    self._looked_at_point = True
+    differing = [
+      n for n, c in zip(objective.context_names, objective.context, strict=True) if copies.differ(c)
+    ]
+    if differing:
+      logging.warning(
+        "variables whose copies on the replicas differ: %s. Those of the first replica are used "
+        "everywhere, as Keras reads and saves them",
+        ", ".join(differing),
+      )
+
+  def _look_at_point(self):
+    """Looks at the variables before the first pass: fused kernels may clip NaN to numbers."""
+    if not self._looked_at_point:
+      self.check_point()
+
+  def _note_connected(self, connected):
+    self._connected = [a or b for a, b in zip(self._connected, connected, strict=True)]
+
+  def _look_at_influence(self):
+    """Refuses a loss that no variable has influence on, once it has been traced."""
+    if self._looked_at_influence:
+      return
+    self._looked_at_influence = True
+    without = [n for n, c in zip(self.parameter_names, self._connected, strict=True) if not c]
+    if len(without) == len(self.parameter_names):
+      raise second_order.DifferentiationError(
+        f"no variable has influence on the loss that TensorFlow can differentiate (variables: "
+        f"{', '.join(without)}): do its values go through NumPy, integers or tf.stop_gradient, or "
+        "does the loss read other variables?"
+      )
+    if without:
+      logging.warning(
+        "variables without influence on the loss: %s. They count among the n parameters, with "
+        "zeros in H, which add to the density at 0; leave them out with variables=",
+        ", ".join(without),
+      )
+
   def _check_blocks(self, count):
     if count is None:
       return None
     checks.check_count("recompute_blocks", count)
     if self.objective.pieces is None:
-      raise ValueError("recompute_blocks: is for Keras models; a function can recompute by itself")
+      raise ValueError(
+        "recompute_blocks: is for Keras models with losses of their outputs; a function can "
+        "recompute by itself"
+      )
     return count
 
   def _choose_mode(self, mode):
@@ -471,17 +569,23 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   @functools.cached_property
   def _gradient_pass(self):
     if self._blocks:
-      function = products.batch_gradient_by_blocks(self.objective, self._blocks)
+      function = products.batch_gradient_by_blocks(
+        self.objective, self._blocks, self._note_connected
+      )
     else:
-      function = products.batch_gradient(self.objective)
+      function = products.batch_gradient(self.objective, self._note_connected)
     try:
-      return self._pass("gradient", function, lambda ratios: [ratios], self._ratios_spec)
+      result = self._pass("gradient", function, lambda ratios: [ratios], self._ratios_spec)
     except LookupError as e:
       raise second_order.explain(e, self._loss_pass.graphs, self.objective.layers) from e
+    self._look_at_influence()
+    return result
 
   @functools.cached_property
   def _product_pass(self):
-    function = products.batch_product(self.objective, self.mode, blocks=self._blocks)
+    function = products.batch_product(
+      self.objective, self.mode, blocks=self._blocks, connected=self._note_connected
+    )
     spec = tf.TensorSpec(self.shape[:1], tf.float64)
     return self._second_order_pass("product", function, lambda r, v: [r, self._split(v)], spec)
 
@@ -489,7 +593,11 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """Returns the pass that makes products of `count` vectors (count, n)."""
     if count not in self._columns_passes:
       function = products.batch_products(
-        self.objective, self.mode, blocks=self._blocks, stacked=self.stacked
+        self.objective,
+        self.mode,
+        blocks=self._blocks,
+        stacked=self.stacked,
+        connected=self._note_connected,
       )
       self._columns_passes[count] = self._second_order_pass(
         f"columns {count}",
@@ -509,6 +617,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       raise second_order.DifferentiationError(
         f"the model or its loss can't be differentiated twice: {e} (docs/limits.md)"
       ) from e
+    self._look_at_influence()
     for graph_def, loss in zip(result.graphs, self._loss_pass.graphs, strict=True):
       second_order.refuse_wrong_derivatives(graph_def, loss, self.objective.layers)
     return result
@@ -548,6 +657,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def _run(self, what, data_pass, *arguments, together=False):
     """Returns a pass's sums as a NumPy array; explains what stops it."""
     self.agree()
+    self._look_at_point()
     with failures.explained(what, data_pass, arguments, self.batches):
       return (data_pass.together if together else data_pass)(*arguments).numpy()
 
@@ -562,6 +672,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """Returns what defines the matrix, for records: a dict of plain values."""
     return {
       **self.objective.description,
+      "precision": self.precision,
       **self.engine.description,
       "mode": self.mode,
       "operator_seed": self.seed,

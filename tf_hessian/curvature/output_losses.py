@@ -19,6 +19,7 @@ class OutputLosses:
 
   def __init__(self, model, loss, loss_weights):
     self._outputs = _output_keys(model)
+    self._weigh = {}  # by output: whether its loss returns a pair
     self._losses = _by_key("loss", loss, self._outputs)
     weights = _by_key("loss_weights", loss_weights, self._outputs)
     if not any(fn is not None for fn in self._losses.values()):
@@ -30,23 +31,41 @@ class OutputLosses:
       n: _loss_name(fn) for n, fn in zip(self.names, self._losses.values(), strict=True)
     }
 
+  def weighs_batches(self):
+    """Returns whether all losses, once traced, return a pair (sum, weight)."""
+    return bool(self._weigh) and all(self._weigh.values())
+
   def terms(self, targets, predictions, sample_weight, /):
-    """Returns a list of (sum of the weighted losses, sum of the weights), one a loss."""
+    """Returns a list of (sum of the weighted losses, sum of the weights), one a loss.
+
+    Losses that read variables of the model read those of the scope that this is called in.
+    """
     if targets is None:
       raise ValueError(
         "data set: it yields inputs only; expected (inputs, targets) or (inputs, targets, "
         "sample_weight)"
       )
+    targets = self._one_a_loss(targets)
+    if not tf.is_tensor(sample_weight):  # a single tensor of weights is for all outputs
+      sample_weight = self._one_a_loss(sample_weight)
     result = []
     for key, loss in self._losses.items():
       y = _pick("targets", targets, key, self._outputs)
       outputs = _pick("outputs", predictions, key, self._outputs)
-      weights = sample_weight  # a single tensor of weights is for all outputs
+      weights = sample_weight
       if not tf.is_tensor(weights):
         weights = _pick("sample weights", weights, key, self._outputs)
       name = "loss" if key is None else f"loss of output {key!r}"
-      result.append(_keras_term(name, loss, y, outputs, weights))
+      term, self._weigh[key] = _keras_term(name, loss, y, outputs, weights)
+      result.append(term)
     return result
+
+  def _one_a_loss(self, nest):
+    """Returns a dict of what is one for each loss, where there are outputs without a loss."""
+    if nest is None or isinstance(nest, dict) or len(self._losses) >= len(self._outputs):
+      return nest
+    flat = tf.nest.flatten(nest)
+    return dict(zip(self._losses, flat, strict=True)) if len(flat) == len(self._losses) else nest
 
 
 def _output_keys(model):
@@ -146,7 +165,7 @@ def _loss_name(loss):
 
 
 def _keras_term(name, loss, targets, outputs, sample_weight):
-  """Returns (sum, weight) of one output's losses over a batch.
+  """Returns the (sum, weight) of one output's losses over a batch, and whether the loss said it.
 
   Keras's own call would cast to the loss's dtype, float32 whatever the model's, and divide by the
   number of examples of this batch; so the losses are taken before both.
@@ -155,23 +174,65 @@ def _keras_term(name, loss, targets, outputs, sample_weight):
     raise ValueError(f"{name}: the data set has no targets for it")
   mask = getattr(outputs, "_keras_mask", None)
   outputs = tf.nest.map_structure(_at_least_float32, outputs)
-  targets = tf.nest.map_structure(lambda t, o=outputs: _like(name, t, o), targets)
-  _check_targets(name, loss, targets, outputs)
-  call = loss.call if isinstance(loss, keras.losses.Loss) else loss
-  if not isinstance(loss, keras.losses.Loss) and tf.is_tensor(targets) and tf.is_tensor(outputs):
-    targets, outputs = _align(targets, outputs)
   try:
-    values = call(targets, outputs)
-    ignored = getattr(values, "_keras_mask", None)  # of classes that are not to count
-    values = tf.convert_to_tensor(values)
+    values = _losses(name, loss, targets, outputs)
   except (ValueError, TypeError) as e:
+    if isinstance(e, (_TargetsError, _TargetsTypeError)):
+      raise
     raise ValueError(
       f"{name}: {_loss_name(loss)} takes no targets {_show(targets)} with outputs "
       f"{_show(outputs)}: {e}"
     ) from e
+  if isinstance(values, (tuple, list)):
+    return _pair(name, values, sample_weight, mask), True
+  ignored = getattr(values, "_keras_mask", None)  # of classes that are not to count
+  values = tf.convert_to_tensor(values)
   check_loss_dtype(name, values)
   masks = [m for m in (mask, ignored) if m is not None]
-  return _weighted_sum(name, values, masks, sample_weight, targets)
+  return _weighted_sum(name, values, masks, sample_weight, targets), False
+
+
+def _losses(name, loss, targets, outputs):
+  """Returns what a loss gives for targets, cast as Keras does, or else as they are."""
+  call = loss.call if isinstance(loss, keras.losses.Loss) else loss
+  known = _loss_function_name(loss)
+  if known in _OF_CLASS_NUMBERS:
+    return call(_class_numbers(name, known, targets, outputs), outputs)
+  cast = tf.nest.map_structure(lambda t: _like(name, t, outputs), targets)
+  if known is not None:
+    _check_targets(name, loss, known, cast, outputs)
+  try:
+    return _aligned_call(loss, call, cast, outputs)
+  except (ValueError, TypeError, tf.errors.InvalidArgumentError):
+    # Keras has floating-point targets for every loss; some gather by them, or are one-hot.
+    if all(t is c for t, c in zip(*map(tf.nest.flatten, (targets, cast)), strict=True)):
+      raise
+    return _aligned_call(loss, call, targets, outputs)
+
+
+def _aligned_call(loss, call, targets, outputs):
+  if not isinstance(loss, keras.losses.Loss) and tf.is_tensor(targets) and tf.is_tensor(outputs):
+    targets, outputs = _align(targets, outputs)
+  return call(targets, outputs)
+
+
+def _pair(name, values, sample_weight, mask):
+  """Returns the pair (sum, weight) that a loss gives, both scalars."""
+  if len(values) != 2:
+    raise ValueError(f"{name}: expected losses or a pair (sum, weight), got {len(values)} values")
+  if sample_weight is not None or mask is not None:
+    raise ValueError(
+      f"{name}: it returns a pair (sum, weight), so sample weights or masks can't be applied: "
+      "return one loss an example"
+    )
+  total = tf.convert_to_tensor(values[0])
+  check_loss_dtype(name, total)
+  weight = tf.cast(values[1], total.dtype)
+  if total.shape.rank != 0 or weight.shape.rank != 0:
+    raise ValueError(
+      f"{name}: expected a pair of scalars (sum, weight), got shapes {total.shape}, {weight.shape}"
+    )
+  return total, weight
 
 
 def _weighted_sum(name, values, masks, sample_weight, targets):
@@ -211,11 +272,11 @@ def _at_least_float32(x):
 
 
 def _like(name, target, outputs):
-  """Casts floating targets to the outputs' dtype, so that a float64 model has a float64 loss."""
+  """Casts numbers to the outputs' dtype, as Keras does, but so that float64 stays float64."""
   if target.dtype == tf.string:
-    raise TypeError(f"{name}: targets are strings; turn them into class numbers first")
-  if target.dtype.is_floating and tf.is_tensor(outputs) and outputs.dtype.is_floating:
-    return tf.cast(target, outputs.dtype)
+    raise _TargetsTypeError(f"{name}: targets are strings; turn them into class numbers first")
+  if tf.is_tensor(outputs) and outputs.dtype.is_floating and not target.dtype.is_complex:
+    return target if target.dtype == outputs.dtype else tf.cast(target, outputs.dtype)
   return target
 
 
@@ -231,41 +292,59 @@ def _align(targets, outputs):
   return targets, outputs
 
 
-def _check_targets(name, loss, targets, outputs):
-  """Refuses shapes that Keras's own losses would silently broadcast."""
+class _TargetsError(ValueError):
+  """Targets that don't fit the outputs, as the message says by itself."""
+
+
+class _TargetsTypeError(TypeError):
+  """Targets of a wrong type, likewise."""
+
+
+def _class_numbers(name, known, targets, outputs):
+  """Returns class numbers, one for each prediction; refuses other shapes."""
   if not (tf.is_tensor(targets) and tf.is_tensor(outputs)):
-    return
-  known = _loss_function_name(loss)
-  if known is None:
-    return
-  if "sparse" in known:
-    classes = outputs.shape[-1]
-    aligned = targets
-    if targets.shape.rank == outputs.shape.rank and targets.shape[-1] == 1:
-      aligned = tf.squeeze(targets, -1)
-    if not outputs.shape[:-1].is_compatible_with(aligned.shape):
-      raise ValueError(
-        f"{name}: expected class numbers of shape {outputs.shape[:-1]} for {classes} classes, got "
-        f"{_show(targets)}; one-hot targets go with categorical_crossentropy"
-      )
+    return targets
+  if targets.dtype == tf.string:
+    raise _TargetsTypeError(f"{name}: targets are strings; turn them into class numbers first")
+  aligned = targets
+  if targets.shape.rank == outputs.shape.rank and targets.shape[-1] == 1:
+    aligned = tf.squeeze(targets, -1)
+  if not outputs.shape[:-1].is_compatible_with(aligned.shape):
+    raise _TargetsError(
+      f"{name}: expected class numbers of shape {outputs.shape[:-1]} for {outputs.shape[-1]} "
+      f"classes, got {_show(targets)}; one-hot targets go with categorical_crossentropy"
+    )
+  return aligned if known in _OF_ONE_NUMBER else targets
+
+
+def _check_targets(name, loss, known, targets, outputs):
+  """Refuses shapes that Keras's own losses would silently broadcast."""
+  if known in _OF_ANY_TARGETS or not (tf.is_tensor(targets) and tf.is_tensor(outputs)):
     return
   first, second = _align(targets, outputs)
   if not first.shape.is_compatible_with(second.shape):
     hint = ""
     if "crossentropy" in known and targets.shape.rank == outputs.shape.rank - 1:
       hint = "; class numbers go with sparse_categorical_crossentropy"
-    raise ValueError(
+    raise _TargetsError(
       f"{name}: expected targets of shape {outputs.shape} for {_loss_name(loss)}, got "
       f"{_show(targets)}{hint}"
     )
 
 
+# Of Keras's own losses, those whose targets are class numbers. Of the second kind some broadcast
+# numbers of shape (examples, 1) against all examples.
+_OF_ONE_NUMBER = frozenset({"categorical_generalized_cross_entropy", "circle"})
+_OF_CLASS_NUMBERS = _OF_ONE_NUMBER | {"sparse_categorical_crossentropy"}
+_OF_ANY_TARGETS = frozenset({"ctc"})
+
+
 def _loss_function_name(loss):
-  """Returns the name of one of Keras's own losses with targets like the outputs, else None."""
+  """Returns the name of one of Keras's own losses, else None."""
   fn = loss if not isinstance(loss, keras.losses.Loss) else getattr(loss, "fn", None)
   if fn is None or not getattr(fn, "__module__", "").startswith("keras."):
     return None
-  return None if fn.__name__ == "ctc" else fn.__name__
+  return fn.__name__
 
 
 def _show(tensors):

@@ -4,9 +4,12 @@ The function is traced once for each shape of batch, and its graph is made repea
 (distribute.engines) runs the loop over the batches, on the devices that there are.
 """
 
+import contextlib
+
 import tensorflow as tf
 
-from tf_hessian.curvature import repeatable, second_order
+from tf_hessian.curvature import keras_internals, repeatable, second_order, side_effects
+from tf_hessian.distribute import copies
 
 
 class DataPass:
@@ -61,6 +64,11 @@ class DataPass:
     self._run = engine.build(self, batches)
 
   @property
+  def concretes(self):
+    """List of the traced functions, one for each shape of batch."""
+    return [concrete for concrete, _ in self._traced]
+
+  @property
   def graphs(self):
     """List of `GraphDef`s of the function, one for each shape of batch."""
     return [graph_def for _, graph_def in self._traced]
@@ -91,25 +99,33 @@ class DataPass:
     """Runs the pass; returns the sums, flattened one after the other: a float64 tensor."""
     # Not inside: there, a data set that draws random numbers would only say that it may not.
     feeds = self._run.feeds()
-    with repeatable.repeatable_execution(self._deterministic):
+    with self._execution():
       return self._run(feeds, *arguments)
 
   def join(self):
     """Takes part in a pass that the chief of several workers has announced."""
     feeds = self._run.feeds()
-    with repeatable.repeatable_execution(self._deterministic):
+    with self._execution():
       self._run.join(feeds)
 
   def together(self, *arguments):
     """Runs the pass with the sums of the arguments of several workers, all of which call this."""
     feeds = self._run.feeds()
-    with repeatable.repeatable_execution(self._deterministic):
+    with self._execution():
       return self._run.together(feeds, *arguments)
 
   def single(self, b, batch, *arguments):
     """Returns the function's values for one batch, eagerly; for looking for the one at fault."""
-    with repeatable.repeatable_execution(self._deterministic):
+    with self._execution(), _as_traced():
       return self._function(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
+
+  @contextlib.contextmanager
+  def _execution(self):
+    with (
+      keras_internals.graphs_not_run_eagerly(),
+      repeatable.repeatable_execution(self._deterministic),
+    ):
+      yield
 
   # What an engine asks of its work ------------------------------------------------------------
 
@@ -117,7 +133,7 @@ class DataPass:
     """Returns (parameters, context), as tensors."""
     return (
       [tf.convert_to_tensor(p) for p in self._objective.parameters],
-      [tf.convert_to_tensor(c) for c in self._objective.context],
+      [tf.convert_to_tensor(copies.first_copy(c)) for c in self._objective.context],
     )
 
   def values(self, signature, b, batch, state, prepared):
@@ -135,7 +151,7 @@ class DataPass:
     spec = lambda t: tf.TensorSpec(t.shape, t.dtype)  # noqa: E731
     objective = self._objective
     prepared = tf.function(self.prepare, autograph=False).get_concrete_function(*argument_specs)
-    with second_order.differentiable_moments():
+    with keras_internals.graphs_not_run_eagerly(), _as_traced():
       concrete = tf.function(self._function, autograph=False).get_concrete_function(
         [spec(p) for p in objective.parameters],
         [spec(c) for c in objective.context],
@@ -145,6 +161,7 @@ class DataPass:
       )
     self._refuse_hidden_variables(concrete)
     graph_def = concrete.graph.as_graph_def()
+    side_effects.refuse_changes(concrete, graph_def, objective.layers)
     if self._jit_compile:
       _refuse_random_numbers(graph_def, objective.layers)
     if self._deterministic:
@@ -160,9 +177,18 @@ class DataPass:
     for p in (*objective.parameters, *objective.context):
       if id(_handle(p)) in captured:
         raise ValueError(
-          f"variable {p.name!r} is read by a tf.function of the model or its loss that was traced "
-          "before, which hides it from the derivative: remove that decorator"
+          f"variable {p.name!r} is read behind the back of the derivative, by the loss or the "
+          "model: as a tf.Variable that is not among the arguments (read the Keras variable, or "
+          "the function's `parameters`), or by a graph that was traced before (such as a loaded "
+          "SavedModel: use the layers themselves)"
         )
+
+
+@contextlib.contextmanager
+def _as_traced():
+  """Runs a user's model inside as operations that can be differentiated twice."""
+  with keras_internals.undecorated_functions(), second_order.differentiable_moments():
+    yield
 
 
 def _handle(tensor):

@@ -2,42 +2,58 @@
 
 import keras
 
+_LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
+
 
 def float64_model(model, /):
   """Returns a copy of a Keras model that computes in float64, with the same weights.
+
+  Layers of integers or strings keep their types. Classes of the model's layers need not be
+  registered.
 
   Raises:
     NotImplementedError, TypeError, ValueError: if its config doesn't describe it, or a layer can't
       be float64.
   """
-  config = _with_float64(model.get_config())
-  copy = type(model).from_config(config)
-  if not copy.built:
-    copy.build(model.input_shape)
+  classes = {type(x).__name__: type(x) for x in model._flatten_layers()}
+  with keras.saving.CustomObjectScope(classes):
+    try:
+      copy = type(model).from_config(_with_float64(model.get_config()))
+      if not copy.built:
+        copy.build(model.input_shape)
+    except AttributeError as e:  # of layers whose config says less than they need
+      raise ValueError(f"the config of model {model.name!r} does not describe it: {e}") from e
+  _check_layers(copy, model)
+  for new, old in zip(copy.variables, model.variables, strict=True):
+    new.assign(keras.ops.cast(old.value, new.dtype))
+  return copy
+
+
+def _check_layers(copy, model):
+  """Refuses a copy that is of another kind, or not in float64."""
   if len(copy.variables) != len(model.variables):
     raise ValueError("the copy has other variables")
   for new, old in zip(copy.variables, model.variables, strict=True):
     if tuple(new.shape) != tuple(old.shape):
       raise ValueError(f"variable {old.path!r} has another shape in the copy")
-    new.assign(keras.ops.cast(old.value, new.dtype))
-  for layer in copy._flatten_layers():
+    if old.dtype in _LOW and new.dtype != "float64":
+      raise ValueError(f"variable {old.path!r} stays {new.dtype} when float64 is asked for")
+  for new, old in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
+    if type(new) is not type(old):
+      raise ValueError(f"layer {old.name!r} is a {type(new).__name__} in the copy")
     # Models are containers here; their own dtype is not used.
-    container = isinstance(layer, (keras.Model, keras.layers.InputLayer))
-    if layer.compute_dtype != "float64" and not container:
-      raise ValueError(
-        f"layer {layer.name!r} stays {layer.compute_dtype} when float64 is asked for"
-      )
-  return copy
+    container = isinstance(new, (keras.Model, keras.layers.InputLayer))
+    if new.compute_dtype in _LOW and not container:
+      raise ValueError(f"layer {new.name!r} stays {new.compute_dtype} when float64 is asked for")
 
 
 def _with_float64(config):
-  """Replaces every dtype and dtype policy of a Keras config by float64."""
-  low = {"float32", "bfloat16", "mixed_bfloat16"}
+  """Replaces every low-precision dtype and dtype policy of a Keras config by float64."""
   if isinstance(config, dict):
     if config.get("class_name") in ("DTypePolicy", "FloatDTypePolicy"):
-      return "float64"
+      return "float64" if config["config"]["name"] in _LOW else config
     return {
-      k: "float64" if k == "dtype" and isinstance(v, str) and v in low else _with_float64(v)
+      k: "float64" if k == "dtype" and isinstance(v, str) and v in _LOW else _with_float64(v)
       for k, v in config.items()
     }
   if isinstance(config, (list, tuple)):

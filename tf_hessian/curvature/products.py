@@ -25,19 +25,28 @@ def loss_sums(objective):
   return function
 
 
-def batch_gradient(objective):
-  """Returns (parameters, context, batch, seed, ratios) -> gradient, like the parameters."""
+def batch_gradient(objective, connected=None):
+  """Returns (parameters, context, batch, seed, ratios) -> gradient, like the parameters.
+
+  Args:
+    objective: an `Objective`.
+    connected: (list of bool) -> None: told, when the function is traced, on which parameters the
+      loss depends.
+  """
 
   def function(params, context, batch, seed, ratios):
     with tf.GradientTape() as tape:
       tape.watch(params)
       loss = _weighted(objective.terms(params, context, batch, seed), ratios)
-    return _dense_gradient(tape, loss, params)
+    grads = tape.gradient(loss, params)
+    if connected is not None:
+      connected([g is not None for g in grads])
+    return _dense(grads, params)
 
   return function
 
 
-def batch_product(objective, mode, *, blocks=None):
+def batch_product(objective, mode, *, blocks=None, connected=None):
   """Returns (parameters, context, batch, seed, ratios, v) -> H_b v, like the parameters.
 
   Args:
@@ -48,8 +57,9 @@ def batch_product(objective, mode, *, blocks=None):
       that cross the cuts and their tangents along v are kept. Backward, each block is run once
       more, from its inputs, when the gradient of its outputs is there. That costs one more forward
       pass with tangents: 4/3 of the time.
+    connected: see `batch_gradient`.
   """
-  prepare = _preparation(objective, mode, blocks)
+  prepare = _preparation(objective, mode, blocks, connected)
 
   def function(params, context, batch, seed, ratios, v):
     return prepare(params, context, batch, seed, ratios)(v)
@@ -57,20 +67,20 @@ def batch_product(objective, mode, *, blocks=None):
   return function
 
 
-def batch_products(objective, mode, *, blocks=None, stacked=False):
+def batch_products(objective, mode, *, blocks=None, stacked=False, connected=None):
   """Returns (parameters, context, batch, seed, ratios, V, used) -> H_b V.
 
   The columns are the first dimension of each tensor of V and of the result. What does not depend on
   them is computed once, where the model allows it: see `linearize`.
 
   Args:
-    objective, mode, blocks: see `batch_product`.
+    objective, mode, blocks, connected: see `batch_product`.
     stacked: compute all columns by one set of operations on stacked tensors: faster where tensors
       are small. Otherwise the first `used` are computed by a loop around what depends on them, two
       in each turn if their number is even, and the others are zero. Each is bitwise the single
       product.
   """
-  prepare = _preparation(objective, mode, blocks)
+  prepare = _preparation(objective, mode, blocks, connected)
 
   def function(params, context, batch, seed, ratios, columns, used):
     product = prepare(params, context, batch, seed, ratios)
@@ -102,12 +112,12 @@ def _by_loop(product, params, columns, used, turn):
   ]
 
 
-def _preparation(objective, mode, blocks):
+def _preparation(objective, mode, blocks, connected):
   """Returns (parameters, context, batch, seed, ratios) -> v -> H_b v."""
   if blocks:
     pieces = objective.pieces(blocks)
-    return lambda *arguments: functools.partial(_by_blocks, pieces, *arguments)
-  return functools.partial(_PREPARATIONS[mode], batch_gradient(objective))
+    return lambda *arguments: functools.partial(_by_blocks, pieces, connected, *arguments)
+  return functools.partial(_PREPARATIONS[mode], batch_gradient(objective, connected))
 
 
 def _forward_over_backward(gradient, params, *batch):
@@ -135,7 +145,7 @@ def _backward_over_backward(gradient, params, *batch):
       tape.watch(params)
       grads = gradient(params, *batch)
     # output_gradients= gives the inner product with v without making it.
-    return _dense_gradient(tape, grads, params, output_gradients=v)
+    return _dense(tape.gradient(grads, params, output_gradients=v), params)
 
   return product
 
@@ -146,17 +156,17 @@ _PREPARATIONS = {
 }
 
 
-def batch_gradient_by_blocks(objective, count):
+def batch_gradient_by_blocks(objective, count, connected=None):
   """Does what `batch_gradient` does, recomputing the activations of `count` blocks."""
   pieces = objective.pieces(count)
 
   def function(params, context, batch, seed, ratios):
-    return _by_blocks(pieces, params, context, batch, seed, ratios, None)
+    return _by_blocks(pieces, connected, params, context, batch, seed, ratios, None)
 
   return function
 
 
-def _by_blocks(pieces, params, context, batch, seed, ratios, v):
+def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
   """Returns the gradient, or its derivative along v, with the blocks recomputed."""
   xs = pieces.start(batch)
   tangents = _zeros(xs)
@@ -170,6 +180,7 @@ def _by_blocks(pieces, params, context, batch, seed, ratios, v):
       tangents = _jvp(acc, xs)
 
   totals = [None] * len(params)
+  depends = [False] * len(params)
   above = above_tangents = scale = None
   for k in reversed(range(pieces.count)):
     xs, tangents, states = saved.pop()
@@ -195,11 +206,16 @@ def _by_blocks(pieces, params, context, batch, seed, ratios, v):
         else:
           targets = [*_floating(ys), _total(penalties, scale)]
           outer = [*above, scale]
-      grads = _dense_gradient(tape, targets, [*mine, *floats], output_gradients=outer)
+      found = tape.gradient(targets, [*mine, *floats], output_gradients=outer)
+      grads = _dense(found, [*mine, *floats])
+    for j, g in zip(used, found, strict=False):
+      depends[j] |= g is not None
     wanted = grads if v is None else _dense(_jvp(acc, grads), [*mine, *floats])
     for j, part in zip(used, wanted, strict=False):
       totals[j] = part if totals[j] is None else totals[j] + part
     above, above_tangents = grads[len(mine) :], None if v is None else wanted[len(mine) :]
+  if connected is not None:
+    connected(depends)
   return [tf.zeros_like(p) if t is None else t for t, p in zip(totals, params, strict=True)]
 
 
@@ -247,19 +263,12 @@ def _weighted(terms, ratios):
   return total
 
 
-def _dense_gradient(tape, target, sources, output_gradients=None):
-  grads = tape.gradient(
-    target,
-    sources,
-    output_gradients=output_gradients,
-    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-  )
-  return _dense(grads, sources)
-
-
 def _dense(values, like):
-  """Embeddings have sparse gradients (IndexedSlices), of unknown shape; the sums are dense."""
-  tensors = [tf.convert_to_tensor(v) for v in values]
+  """Returns dense tensors of known shape: of sparse ones, as embeddings' gradients, and of None."""
+  tensors = [
+    tf.zeros_like(p) if v is None else tf.convert_to_tensor(v)
+    for v, p in zip(values, like, strict=True)
+  ]
   for tensor, parameter in zip(tensors, like, strict=True):
     tensor.set_shape(parameter.shape)
   return tensors

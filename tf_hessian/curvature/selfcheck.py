@@ -5,12 +5,10 @@ Cheap against what follows: three products, against the hundreds of a density.
 
 import dataclasses
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_hessian.curvature import repeatable
-from tf_hessian.curvature.precision import float64_model
+from tf_hessian.curvature.first_batch import on_first_batch
 from tf_hessian.numerics import probes
 
 # Errors of whole products relative to their length, in units of the arithmetic's rounding error:
@@ -18,8 +16,18 @@ from tf_hessian.numerics import probes
 _PRODUCT_ROUNDINGS = 1000
 # Central differences with step h have an error of h^2 (third derivatives) and eps / h; the best of
 # several steps is about eps^(2/3) = 4e-11 times the size of the derivatives. Kinks (ReLU) add more.
-_DIFFERENCE_STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
+# The order is that in which they are tried, until one agrees.
+_DIFFERENCE_STEPS = (1e-4, 1e-5, 1e-3, 1e-6, 1e-2)
 _DIFFERENCE_TOLERANCE = 1e-6
+_AGREED = 1e-8
+# In less precise types steps are relative to the length of the parameters, and larger: with
+# gradients right to 100 eps = 1e-5, a step of 1e-2 of it leaves 1e-3.
+_COARSE_STEPS = (0.1, 0.03, 0.01, 0.003, 0.001)
+_COARSE_TOLERANCE = 1e-2
+# Of differences by two steps that agree with each other this much better than with the product, the
+# product is taken to be wrong.
+_CLEARLY = 5
+_COARSE_ROUNDING = 0.1  # relative errors of products from which on they are of no use
 _ZERO = 1e-6  # products this much smaller than the gradient count as zero
 _TINY = np.finfo(np.float64).tiny
 _STREAM = 2**31  # of the check's probes, apart from those of the draws
@@ -27,38 +35,76 @@ _STREAM = 2**31  # of the check's probes, apart from those of the draws
 
 @dataclasses.dataclass(frozen=True)
 class OperatorReport:
-  """What `check_operator` found."""
+  """The findings of `check_operator`.
 
-  repeatable: bool  # two products with one vector were bitwise equal
-  asymmetry: float  # |u'Hv - v'Hu| / |Hu| with v = Hu / |Hu|
+  Attributes:
+    repeatable: two products with one vector were bitwise equal.
+    asymmetry: |u'Hv - v'Hu| / |Hu| with v = Hu / |Hu|.
+    asymmetry_tolerance: what rounding explains.
+    difference_error: |differences - Hv| / |Hv| on the first batch; None where it was not compared.
+    difference_skipped: why it was not compared in float64; empty if it was.
+    rounding_error: |Hv - H64 v| / |H64 v| on the first batch, H64 the same Hessian in float64;
+      None where there is no such comparison.
+    problems: sentences; empty if nothing wrong was found.
+    compared_in: the type that differences were made in, such as "float64"; empty for none.
+    precision: a phrase that says where less precise arithmetic than that of the variables comes
+      in; empty if it doesn't.
+  """
+
+  repeatable: bool
+  asymmetry: float
   asymmetry_tolerance: float
-  # |differences - Hv| / |Hv| in float64 on the first batch; None where it was not computed, and why
   difference_error: float | None
   difference_skipped: str
-  # |Hv - H64 v| / |H64 v| on the first batch, H64 the same Hessian in float64; None likewise.
   rounding_error: float | None
-  problems: tuple  # sentences; empty if all is well
+  problems: tuple
+  compared_in: str = ""
+  precision: str = ""
 
   @property
   def passed(self):
-    return not self.problems
+    """True, False, or None where no problem was found but products were compared with nothing."""
+    if self.problems:
+      return False
+    return None if self.difference_error is None else True
 
   def raise_for_problems(self):
     """Raises ValueError with all problems, if there are any."""
     if self.problems:
       raise ValueError("the Hessian can't be relied on: " + "; ".join(self.problems))
 
+  def summary(self):
+    """Returns the report as one line."""
+    if self.problems:
+      return "FAILED: " + "; ".join(self.problems)
+    found = ["repeatable" if self.repeatable else "not repeatable"]
+    found.append(f"symmetric to {self.asymmetry:.1g}")
+    if self.difference_error is None:
+      found.append(f"NOT COMPARED with differences of gradients ({self.difference_skipped})")
+    else:
+      found.append(f"{self.difference_error:.1g} from differences in {self.compared_in}")
+    if self.rounding_error is not None:
+      found.append(f"rounding {self.rounding_error:.1g}")
+    if self.precision:
+      found.append(self.precision)
+    return ("passed: " if self.passed else "nothing wrong found: ") + ", ".join(found)
+
+  def __str__(self):
+    return self.summary()
+
 
 def check_operator(operator, /, *, differences=True, seed=0):
   """Checks an operator before hours are spent on it.
 
+  - Variables are finite.
   - A product is repeated and must be bitwise equal; the data set is read again and must be the
     same. If not, the report names the cause: the order of the data, the examples themselves, random
     numbers drawn by a layer, or kernels that add up in varying order.
   - |u'Hv - v'Hu| must be rounding error. With v = Hu / |Hu| both are about |Hu|, so that an error
     shows in any dimension; for independent vectors they would be small and hide it.
-  - A product must agree with central differences of the gradient, in float64, on the first batch.
-    For that a float64 copy of the model is built, where that can be done.
+  - A product must agree with central differences of the gradient on the first batch: in float64,
+    where the model can compute in it, else in its own precision, which finds errors above a
+    percent. Kinks may hide smaller ones there.
 
   Args:
     operator: a `HessianOperator`.
@@ -67,7 +113,11 @@ def check_operator(operator, /, *, differences=True, seed=0):
 
   Returns:
     An `OperatorReport`.
+
+  Raises:
+    NonFiniteError: if a variable is not finite.
   """
+  operator.check_point()
   problems = []
   u = probes.probe(seed, _STREAM, operator.shape[0])
   first = operator @ u
@@ -80,22 +130,30 @@ def check_operator(operator, /, *, differences=True, seed=0):
 
   tolerance = min(0.3, _PRODUCT_ROUNDINGS * operator.precision)
   asymmetry = _asymmetry(operator, u, first)
-  if not asymmetry <= tolerance:
+  # Of other data, products differ whatever the model does.
+  if not asymmetry <= tolerance and change is None:
     problems.append(
       f"it is not symmetric: |u'Hv - v'Hu| / |Hu| = {asymmetry:.2g}, where rounding would give at "
       f"most {tolerance:.2g}; an operation of the model has a wrong second derivative"
     )
 
-  error, skipped, rounding = None, "not asked for", None
-  if differences:
-    error, skipped, rounding = _compare_with_differences(operator, u)
-    if error is not None and not error <= _DIFFERENCE_TOLERANCE:
-      problems.append(
-        f"it is not the derivative of the gradient: products differ from central differences by "
-        f"{error:.2g} in float64; an operation of the model has a wrong second derivative (as "
-        "tf.stop_gradient or tf.custom_gradient may cause), or the point lies on a kink"
-      )
-  return OperatorReport(same, asymmetry, tolerance, error, skipped, rounding, tuple(problems))
+  found = _Comparison(skipped="not asked for")
+  if differences and change is not None:
+    found = _Comparison(skipped="the data change")
+  elif differences:
+    found = _compare_with_differences(operator, u)
+  problems.extend(found.problems)
+  return OperatorReport(
+    same,
+    asymmetry,
+    tolerance,
+    found.error,
+    found.skipped,
+    found.rounding,
+    tuple(problems),
+    found.compared_in,
+    operator.precision_note,
+  )
 
 
 def _asymmetry(operator, u, product):
@@ -126,27 +184,114 @@ def _why_not_repeatable(operator):
   )
 
 
-def _compare_with_differences(operator, v):
-  """Returns (error of differences, why it was skipped, rounding error of the operator)."""
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+  """Products against differences of gradients; see `OperatorReport`."""
+
+  error: float | None = None
+  skipped: str = ""
+  rounding: float | None = None
+  compared_in: str = ""
+  problems: tuple = ()
+
+
+def _compare_with_differences(operator, u):
+  """Returns a `_Comparison` in float64, or in the operator's own precision."""
+  wide, product, skipped = _in_float64(operator, u)
+  if wide is None:
+    return _compare_coarsely(operator, u, skipped)
+  error = _difference_error(wide, u, product)
+  rounding = _rounding(operator, u, product)
+  problems = []
+  if not error <= _DIFFERENCE_TOLERANCE:
+    problems.append(_not_the_derivative(error, "float64"))
+  elif rounding is not None and rounding > _COARSE_ROUNDING:
+    problems.append(
+      f"rounding is too coarse: products are {rounding:.0%} off those in float64, on the first "
+      "batch; measure tf_hessian.float64_model(model), or larger batches where the "
+      "model normalises by them"
+    )
+  return _Comparison(error, "", rounding, "float64", tuple(problems))
+
+
+def _in_float64(operator, u):
+  """Returns (operator of the first batch in float64, its product, why there is none)."""
   try:
-    exact = _float64_copy(operator)
-  except (NotImplementedError, TypeError, ValueError) as e:
-    return None, f"no float64 copy of the model could be built: {e}", None
-  try:
-    product = exact @ v
-  except ValueError as e:  # a kernel that there is for float32 only
-    return None, f"the float64 copy of the model does not run: {e}", None
-  point = exact.parameters()
+    wide = on_first_batch(operator, float64=True)
+    if wide.precision > np.finfo(np.float64).eps:
+      return None, None, f"not all of it computes in float64: {wide.precision_place}"
+    return wide, wide @ u, ""
+  except Exception as e:  # of any code of the user's, that may know float32 only
+    return None, None, f"it does not run in float64: {' '.join(str(e).split())[:300]}"
+
+
+def _not_the_derivative(error, dtype):
+  return (
+    f"it is not the derivative of the gradient: products differ from central differences by "
+    f"{error:.2g} in {dtype}; an operation of the model has a wrong second derivative (as "
+    "tf.stop_gradient or tf.custom_gradient may cause), or the point lies on a kink"
+  )
+
+
+def _difference_error(operator, v, product):
+  """Returns the least relative error of differences by several steps."""
   # Where H is zero, the differences are rounding errors of the gradient.
-  size = max(np.linalg.norm(product), _ZERO * np.linalg.norm(exact.gradient()), _TINY)
-  errors = []
+  size = max(np.linalg.norm(product), _ZERO * np.linalg.norm(operator.gradient()), _TINY)
+  point = operator.parameters()
+  least = np.inf
   for step in _DIFFERENCE_STEPS:
-    gradients = []
-    for sign in (1, -1):
-      _assign(exact, point + sign * step * v)
-      gradients.append(exact.gradient())
-    errors.append(np.linalg.norm((gradients[0] - gradients[1]) / (2 * step) - product) / size)
-  return float(min(errors)), "", _rounding(operator, v, product)
+    least = min(least, np.linalg.norm(_difference(operator, point, v, step) - product) / size)
+    if least <= _AGREED:
+      break
+  return float(least)
+
+
+def _difference(operator, point, v, step):
+  """Returns the central difference of the gradient along v."""
+  gradients = []
+  for sign in (1, -1):
+    _assign(operator, point + sign * step * v)
+    gradients.append(operator.gradient())
+  return (gradients[0] - gradients[1]) / (2 * step)
+
+
+def _compare_coarsely(operator, u, skipped):
+  """Returns a `_Comparison` in the operator's own precision, along u and along Hu.
+
+  Along u products may be too short for the gradients' digits; along Hu they are as long as can be.
+  """
+  dtype = operator.precision_dtype
+  try:
+    own = on_first_batch(operator, float64=False)
+    point = own.parameters()
+    results = []
+    product = own @ u
+    for v in (u, product / max(np.linalg.norm(product), _TINY)):
+      results.append(_coarse_error(own, point, v, own @ v))
+  except Exception as e:  # of any code of the user's
+    return _Comparison(skipped=f"{skipped}; nor alone: {' '.join(str(e).split())[:300]}")
+  tolerance = max(_COARSE_TOLERANCE, 3 * np.sqrt(own.precision))
+  agreed = [error for error, _ in results if error <= tolerance]
+  wrong = [error for error, spread in results if error > max(tolerance, _CLEARLY * spread)]
+  if wrong:
+    problem = _not_the_derivative(max(wrong), dtype)
+    return _Comparison(max(wrong), skipped, compared_in=dtype, problems=(problem,))
+  if agreed:
+    return _Comparison(max(agreed), skipped, compared_in=dtype)
+  return _Comparison(
+    skipped=f"{skipped}; and in {dtype} differences of gradients have too few digits (they agree "
+    f"with each other to {min(spread for _, spread in results):.1g} only)"
+  )
+
+
+def _coarse_error(operator, point, v, product):
+  """Returns (least error of differences, how well two neighbouring ones agree), both relative."""
+  scale = max(np.linalg.norm(point), 1.0)
+  found = [_difference(operator, point, v, step * scale) for step in _COARSE_STEPS]
+  size = max(np.linalg.norm(product), *(np.linalg.norm(d) for d in found[1:3]), _TINY)
+  error = min(np.linalg.norm(d - product) for d in found) / size
+  pairs = zip(found[:-1], found[1:], strict=True)
+  return float(error), float(min(np.linalg.norm(a - b) for a, b in pairs) / size)
 
 
 def _rounding(operator, v, product):
@@ -169,20 +314,3 @@ def _assign(operator, point):
     size = p.shape.num_elements()
     p.assign(np.reshape(point[start : start + size], p.shape))
     start += size
-
-
-def _float64_copy(operator):
-  """Returns the operator of the first batch on a float64 copy of the model."""
-  model = operator.model
-  batch = tf.nest.map_structure(_to_float64, next(iter(operator.batches)))
-  if isinstance(model, keras.Model):
-    copy = float64_model(model)
-    variables = copy.trainable_variables
-  else:
-    copy = variables = [tf.Variable(_to_float64(tf.convert_to_tensor(p))) for p in model]
-  chosen = [variables[i] for i in operator.objective.chosen]
-  return operator.like(model=copy, dataset=[batch], variables=chosen)
-
-
-def _to_float64(tensor):
-  return tf.cast(tensor, tf.float64) if tensor.dtype.is_floating else tensor

@@ -26,8 +26,8 @@ from tf_hessian.numerics.results import LanczosStatus
 
 def spectral_density(
   model,
-  loss,
-  dataset,
+  loss=None,
+  dataset=None,
   *,
   num_draws=10,
   lanczos_steps=90,

@@ -200,8 +200,8 @@ def begin():
 
 def plan(
   model,
-  loss,
-  dataset,
+  loss=None,
+  dataset=None,
   *,
   num_draws=10,
   lanczos_steps=90,

@@ -1,0 +1,73 @@
+"""The least precise type that a loss is computed in, read from its graph."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tf_hessian.curvature import linearize, second_order
+
+_EPS = {tf.bfloat16: 2.0**-7, tf.float16: 2.0**-10, tf.float32: 2.0**-23, tf.float64: 2.0**-52}
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+  """The precision of a loss.
+
+  Attributes:
+    eps: relative rounding error of the least precise type.
+    dtype: that type.
+    where: a phrase that says where it comes in, if the variables themselves are more precise.
+  """
+
+  eps: float
+  dtype: tf.DType
+  where: str = ""
+
+
+def of_loss(concretes, num_parameters, num_state, layers, /):
+  """Returns the `Precision` of a loss.
+
+  Data that are less precise than the variables don't count, since widening them rounds nothing.
+
+  Args:
+    concretes: its traced functions (parameters, context, batch, seed).
+    num_parameters: number of parameters.
+    num_state: number of parameters and of context.
+    layers: names of the model's layers.
+  """
+  worst = None
+  for concrete in concretes:
+    parameters, batch = concrete.inputs[:num_parameters], concrete.inputs[num_state:-1]
+    own = min((p.dtype for p in parameters), key=lambda d: -_EPS[d])
+    found = [Precision(_EPS[own], own)]
+    found += _of_operations(concrete, parameters, layers)
+    found += _of_data(concrete, batch, own, layers)
+    worst = max([p for p in (worst, *found) if p], key=lambda p: p.eps)
+  return worst
+
+
+def _of_operations(concrete, parameters, layers):
+  """Yields the precisions of the operations between the parameters and the loss."""
+  for op in linearize.between(concrete.outputs, parameters):
+    for y in op.outputs:
+      if y.dtype in _EPS:
+        layer = second_order.layer_in(op.name, layers)
+        place = f"layer {layer!r}" if layer else "the model or its loss"
+        yield Precision(_EPS[y.dtype], y.dtype, f"{place} computes in {y.dtype.name}")
+
+
+def _of_data(concrete, batch, own, layers):
+  """Yields the precisions that data are rounded to on their way to the loss."""
+  batch = [x for x in batch if x.dtype in _EPS]
+  for op in linearize.between(concrete.outputs, batch) if batch else ():
+    if op.type == "Cast" and op.inputs[0].dtype in _EPS and op.outputs[0].dtype in _EPS:
+      before, after = op.inputs[0].dtype, op.outputs[0].dtype
+      if _EPS[after] > max(_EPS[before], _EPS[own]):
+        layer = second_order.layer_in(op.name, layers)
+        place = f"layer {layer!r}" if layer else "the model"
+        yield Precision(
+          _EPS[after],
+          after,
+          f"{place} rounds {before.name} data to {after.name}; keras.Input(..., "
+          f"dtype={before.name!r}) takes them as they are",
+        )

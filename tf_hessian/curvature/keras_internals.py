@@ -1,0 +1,215 @@
+"""Private names of Keras and TensorFlow that running a user's model as a pure function needs.
+
+Seen in Keras 3.15 and TensorFlow 2.21. Everything here restores what it has changed.
+"""
+
+import contextlib
+import inspect
+import threading
+
+import keras
+import tensorflow as tf
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.eager.polymorphic_function import autograph_util
+
+_lock = threading.RLock()
+_LIBRARIES = ("tensorflow.", "keras.", "tf_hessian.")
+_Function = type(tf.function(lambda: None))
+
+
+@contextlib.contextmanager
+def undecorated_functions():
+  """Runs the Python code of users' `tf.function`s inside, in this thread.
+
+  A `tf.function` keeps the graph of its first trace. One that was traced by us would hold tensors
+  of our graph, and the user's own call would fail afterwards; one that the user has traced would
+  read the variables instead of the values that it is to be differentiated in.
+  """
+  thread = threading.get_ident()
+
+  def call(function, *args, **kwargs):
+    python_function = function.python_function
+    if threading.get_ident() != thread or _is_of_a_library(python_function):
+      return traced_call(function, *args, **kwargs)
+    args, kwargs = _by_signature(function, args, kwargs)
+    if not function._autograph:
+      return python_function(*args, **kwargs)
+    with ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED):
+      return autograph_util.py_func_from_autograph(python_function)(*args, **kwargs)
+
+  with _lock:
+    traced_call = _Function.__call__
+    _Function.__call__ = call
+    try:
+      yield
+    finally:
+      _Function.__call__ = traced_call
+
+
+def _is_of_a_library(python_function):
+  return str(getattr(inspect.unwrap(python_function), "__module__", "")).startswith(_LIBRARIES)
+
+
+def _by_signature(function, args, kwargs):
+  """Makes tensors of arguments that the function's `input_signature` says are tensors."""
+  if function.input_signature is None:
+    return args, kwargs
+  bound = function.function_spec.function_type.bind(*args, **kwargs)
+  specs = dict(zip(function.function_spec.arg_names, function.input_signature, strict=False))
+  for name, spec in specs.items():
+    if name in bound.arguments:
+      bound.arguments[name] = tf.nest.map_structure(
+        lambda s, x: tf.convert_to_tensor(x, getattr(s, "dtype", None)), spec, bound.arguments[name]
+      )
+  return bound.args, bound.kwargs
+
+
+@contextlib.contextmanager
+def graphs_not_run_eagerly():
+  """Runs `tf.function`s inside as graphs, whatever `tf.config.run_functions_eagerly` says."""
+  before = tf.config.functions_run_eagerly()
+  if not before:
+    yield
+    return
+  tf.config.run_functions_eagerly(False)
+  try:
+    yield
+  finally:
+    tf.config.run_functions_eagerly(before)
+
+
+def with_values(mapping, /):
+  """Returns a scope in which Keras variables have other values, whatever their dtype.
+
+  Args:
+    mapping: iterable of (Keras variable, value).
+  """
+  scope = keras.StatelessScope(collect_losses=True)  # whose own argument would cast to the dtype
+  scope.state_mapping.update((id(v), value) for v, value in mapping)
+  return scope
+
+
+@contextlib.contextmanager
+def stateless(model, mapping, /):
+  """Runs what is inside with other values of a model's variables, and without changing any.
+
+  Args:
+    model: the `keras.Model`.
+    mapping: list of (Keras variable, value).
+
+  Yields:
+    The `keras.StatelessScope`; `model.losses` are those of the calls inside.
+  """
+  layers = list(model._flatten_layers())
+  # A layer knows its losses by the ids of tensors, which may be those of tensors that are gone.
+  ids = [set(layer._loss_ids) for layer in layers]
+  for layer in layers:
+    layer._loss_ids.clear()
+  try:
+    with with_values(mapping) as scope:
+      yield scope
+  finally:
+    for layer, before in zip(layers, ids, strict=True):
+      layer._loss_ids.clear()
+      layer._loss_ids.update(before)
+
+
+def compiled_loss(model, /):
+  """Returns (loss, loss weights) that a model was compiled with, None for what it has not."""
+  compiled = getattr(model, "_compile_loss", None)
+  if compiled is None:
+    return None, None
+  return compiled._user_loss, compiled._user_loss_weights
+
+
+@contextlib.contextmanager
+def recorded_gradients(model, /):
+  """Runs what is inside, such as a `train_step`, up to where it would change the model.
+
+  Gradients in the model's variables are zeros, and optimizers do nothing.
+
+  Yields:
+    A list, filled with the losses that gradients in the model's variables are taken of.
+  """
+  thread = threading.get_ident()
+  own = {id(v) for v in model.trainable_variables}
+  losses = []
+
+  def gradient(tape, target, sources, *args, **kwargs):
+    flat = tf.nest.flatten(sources)
+    if threading.get_ident() != thread or not own.intersection(map(id, flat)):
+      return taken(tape, target, sources, *args, **kwargs)
+    losses.append(target)
+    return tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), sources)
+
+  def unchanged(_, value, *unused, **unused_too):  # noqa: ARG001
+    return value
+
+  nothing = lambda *unused, **unused_too: {}  # noqa: ARG005, E731
+  taken = tf.GradientTape.gradient
+  with (
+    _replaced(tf.GradientTape, "gradient", gradient),
+    _replaced(keras.optimizers.Optimizer, "apply", nothing),
+    _replaced(keras.optimizers.Optimizer, "apply_gradients", nothing),
+    _replaced(keras.optimizers.Optimizer, "scale_loss", unchanged),
+    _replaced(keras.Model, "compute_metrics", nothing),
+  ):
+    yield losses
+
+
+@contextlib.contextmanager
+def _replaced(owner, name, value):
+  """Replaces an attribute of a class, which may have inherited it."""
+  with _lock:
+    before = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+      yield
+    finally:
+      if before is None:
+        delattr(owner, name)
+      else:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def float64_arithmetic(model, /):
+  """Lets a model's own layers compute in float64 inside, whatever types they were made with.
+
+  Types of integers and strings stay. Layers that name a type in their code keep that one.
+
+  Args:
+    model: a `keras.Model`.
+  """
+  layers = list(model._flatten_layers())
+  graphs = [*layers, *(m._functional for m in layers if isinstance(m, keras.Sequential))]
+  inputs = [t for m in graphs for t in getattr(m, "_inputs", None) or ()]
+  inputs += [x for x in layers if isinstance(x, keras.layers.InputLayer)]
+  computing = [x for x in layers if _is_float(x.compute_dtype)]
+  variables = [v for v in model.variables if _is_float(v._dtype)]
+  policy, default, floatx = (
+    keras.DTypePolicy("float64"),
+    keras.config.dtype_policy(),
+    keras.config.floatx(),
+  )
+  changes = [
+    *((x, "_dtype_policy", policy) for x in computing),
+    *((t, "_dtype", "float64") for t in inputs if _is_float(t._dtype)),
+    *((v, "_dtype", "float64") for v in variables),
+  ]
+  before = [(owner, name, vars(owner)[name]) for owner, name, _ in changes]
+  try:
+    for owner, name, value in changes:
+      object.__setattr__(owner, name, value)
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy(policy)
+    yield
+  finally:
+    for owner, name, value in before:
+      object.__setattr__(owner, name, value)
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(default)
+
+
+def _is_float(dtype):
+  return "float" in str(dtype)

@@ -1,0 +1,25 @@
+"""Variables that have a copy on each replica of a strategy."""
+
+import tensorflow as tf
+
+
+def copies_of(variable, /):
+  """Returns a variable's copies on the replicas; empty if there is but one of it."""
+  if isinstance(variable, tf.distribute.DistributedValues):
+    return tuple(variable.values)
+  return ()
+
+
+def first_copy(variable, /):
+  """Returns the first replica's copy of a variable; others as they are.
+
+  Copies of moving statistics differ, each made of its replica's batches. The first is what Keras
+  reads outside of the replicas, and saves.
+  """
+  return (copies_of(variable) or (variable,))[0]
+
+
+def differ(variable, /):
+  """Returns whether a variable's copies have other values."""
+  first, *others = [tf.convert_to_tensor(c) for c in copies_of(variable)] or [None]
+  return any(bool(tf.reduce_any(tf.identity(c) != first)) for c in others)
