@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import operator
 import pickle
 import pkgutil
 
@@ -54,14 +55,14 @@ COPIES = {
   "deepcopy": copy.deepcopy,
   "pickle": lambda d: pickle.loads(pickle.dumps(d)),
   "replace": lambda d: d._replace(),
-  "made again": lambda d: make(),
+  "made again": lambda _: make(),
 }
 
 
 @pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES)
 def test_copies_of_a_density_are_equal_and_have_all_attributes(result, make_copy):
   copied = make_copy(result)
-  assert copied == result and not copied != result
+  assert operator.eq(copied, result) and not operator.ne(copied, result)
   for name in NAMES + ATTRIBUTES:
     np.testing.assert_array_equal(getattr(copied, name), getattr(result, name))
 
@@ -75,7 +76,7 @@ CHANGES = [{name: np.zeros(3)} for name in (*NAMES, "draws")] + [
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: next(iter(c)))
 def test_a_density_with_another_part_is_another(result, change):
   other = result._replace(**change)
-  assert other != result and not other == result
+  assert operator.ne(other, result) and not operator.eq(other, result)
   ((name, value),) = change.items()
   assert getattr(other, name) is value
 
