@@ -149,28 +149,6 @@ def examples(count=20):
   return tf.data.Dataset.range(count)
 
 
-def test_reshuffling_is_named():
-  sentence = load_batches(examples().shuffle(20, seed=1).batch(4)).changes()
-  assert sentence.startswith("the order of the examples changes")
-  assert "reshuffle_each_iteration=False" in sentence
-
-
-def test_a_fixed_shuffle_has_no_changes():
-  data = examples().shuffle(20, seed=1, reshuffle_each_iteration=False).batch(4)
-  assert load_batches(data).changes() is None
-
-
-def test_a_random_map_is_named():
-  rng = np.random.default_rng(0)  # its state goes on from pass to pass
-
-  def noisy(x):
-    return tf.numpy_function(lambda y: y + rng.standard_normal(y.shape), [x], tf.float64)
-
-  sentence = load_batches(examples().batch(4).map(noisy)).changes()
-  assert sentence.startswith("the examples themselves change")
-  assert "random map()" in sentence and "tf.random.stateless_" in sentence
-
-
 def test_a_changing_count_is_named():
   passes = []
 
@@ -180,7 +158,7 @@ def test_a_changing_count_is_named():
 
   data = tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec((), tf.int64))
   sentence = load_batches(data.batch(1)).changes()
-  assert sentence.startswith("the number of batches changes") and sentence.endswith("5, then 6")
+  assert sentence.startswith("the number of batches changes") and "5, then 6; " in sentence
 
 
 # Errors.

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import failures
+from tf_hessian.curvature import failures, pipeline
 from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
 
@@ -49,9 +49,10 @@ class Batches:
     idle: if set, passes read none of them, which shows what a pass costs beside its batches.
   """
 
-  def __init__(self, dataset, digests, shapes, specs, num_examples, cache, seconds=0.0):
+  def __init__(self, dataset, digests, shapes, specs, num_examples, cache, seconds=0.0, cut=False):
     self._dataset = dataset
     self._digests = digests
+    self._cut = cut  # by num_batches, which may leave examples out
     self._shapes = shapes  # signature number of each batch
     self.signatures = specs
     self.num_batches = len(digests)
@@ -211,21 +212,22 @@ class Batches:
     digests = [_digest(tf.nest.flatten(batch)) for batch in self._dataset]
     if digests == self._digests:
       return None
+    count = ""
     if len(digests) != len(self._digests):
-      return (
+      count = (
         f"the number of batches changes between passes over the data set: {len(self._digests)}, "
-        f"then {len(digests)}"
+        f"then {len(digests)}; "
       )
-    if _examples(self._dataset) == _examples(self._dataset):
-      return (
-        "the order of the examples changes between passes over the data set: leave shuffle() out, "
-        "or give it a seed and reshuffle_each_iteration=False"
-      )
-    return (
-      "the examples themselves change between passes over the data set, as a random map() does: "
-      "leave the augmentation out, give its random numbers a fixed seed made from the example "
-      "(tf.random.stateless_*), or cache() what it makes"
+    return count + pipeline.explain_changes(
+      self._dataset, lambda: self._difference(digests), cut=self._cut
     )
+
+  def _difference(self, digests):
+    """Returns how a pass with such digests differs from the first; reads the data again."""
+    if digests == [_digest(tf.nest.flatten(batch)) for batch in self._dataset]:
+      return "once"
+    first = self if self.cached else self._dataset  # the very first is gone
+    return "order" if _examples(first) == _examples(self._dataset) else "examples"
 
 
 def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
@@ -247,6 +249,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     checks.check_count("num_batches", num_batches)
   if isinstance(dataset, list):
     cache_bytes = float("inf")  # it is in memory already
+  cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
   digests, shapes, signatures = [], [], {}
   num_examples = size = 0
@@ -277,7 +280,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
   seconds = time.monotonic() - begin
-  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds)
+  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds, cut)
 
 
 def check_examples(batches, /):
@@ -302,13 +305,20 @@ def _prepare(dataset, num_batches):
       f"{type(dataset).__name__}; tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(128) "
       "makes one from arrays"
     )
-  if num_batches is not None:
+  if _is_cut(dataset, num_batches):
     dataset = dataset.take(num_batches)
   if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
     raise ValueError("data set: it is infinite; say how much of it to use with num_batches")
   options = tf.data.Options()
   options.deterministic = True
   return dataset.with_options(options)
+
+
+def _is_cut(dataset, num_batches):
+  """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
+  if num_batches is None or not isinstance(dataset, tf.data.Dataset):
+    return False
+  return dataset.cardinality() != num_batches
 
 
 def _without_none(batch):
