@@ -81,7 +81,7 @@ class Spectrum:
     return tuple(quadrature.tridiagonal_matrix(d, e) for d, e in pairs)
 
   def density(self, sigma_squared=1e-5, *, grid=None, relative=False, deflate=False):
-    """Returns the smoothed density as a `Density`, which unpacks as (grid, values, stderr).
+    """Returns the smoothed density as a `Density`, a tuple (grid, values, stderr).
 
     Args:
       sigma_squared: variance of the Gaussian kernel (default: the paper's).

@@ -6,6 +6,7 @@ memory, stacked by shape, so that a pass has no input pipeline at all; a large o
 """
 
 import collections
+import collections.abc
 import dataclasses
 import hashlib
 import itertools
@@ -14,6 +15,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.curvature import failures, pipeline
 from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
 
@@ -47,9 +49,10 @@ class Batches:
     idle: if set, passes read none of them, which shows what a pass costs beside its batches.
   """
 
-  def __init__(self, dataset, digests, shapes, specs, num_examples, cache, seconds=0.0):
+  def __init__(self, dataset, digests, shapes, specs, num_examples, cache, seconds=0.0, cut=False):
     self._dataset = dataset
     self._digests = digests
+    self._cut = cut  # by num_batches, which may leave examples out
     self._shapes = shapes  # signature number of each batch
     self.signatures = specs
     self.num_batches = len(digests)
@@ -209,21 +212,22 @@ class Batches:
     digests = [_digest(tf.nest.flatten(batch)) for batch in self._dataset]
     if digests == self._digests:
       return None
+    count = ""
     if len(digests) != len(self._digests):
-      return (
+      count = (
         f"the number of batches changes between passes over the data set: {len(self._digests)}, "
-        f"then {len(digests)}"
+        f"then {len(digests)}; "
       )
-    if _examples(self._dataset) == _examples(self._dataset):
-      return (
-        "the order of the examples changes between passes over the data set: leave shuffle() out, "
-        "or give it a seed and reshuffle_each_iteration=False"
-      )
-    return (
-      "the examples themselves change between passes over the data set, as a random map() does: "
-      "leave the augmentation out, give its random numbers a fixed seed made from the example "
-      "(tf.random.stateless_*), or cache() what it makes"
+    return count + pipeline.explain_changes(
+      self._dataset, lambda: self._difference(digests), cut=self._cut
     )
+
+  def _difference(self, digests):
+    """Returns how a pass with such digests differs from the first; reads the data again."""
+    if digests == [_digest(tf.nest.flatten(batch)) for batch in self._dataset]:
+      return "once"
+    first = self if self.cached else self._dataset  # the very first is gone
+    return "order" if _examples(first) == _examples(self._dataset) else "examples"
 
 
 def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
@@ -239,11 +243,13 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     TypeError: for another kind of data set, or tensors that are not dense.
     ValueError: for an empty or infinite data set, fewer than `num_batches` batches, an empty batch,
       or batches of different structure or dtype.
+    NonFiniteError: for NaN or infinity in a tensor, by the name that it has in its batch.
   """
   if num_batches is not None:
     checks.check_count("num_batches", num_batches)
   if isinstance(dataset, list):
     cache_bytes = float("inf")  # it is in memory already
+  cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
   digests, shapes, signatures = [], [], {}
   num_examples = size = 0
@@ -256,7 +262,9 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     if structure is None:
       structure, dtypes = batch, this
     _check_same_structure(b, structure, dtypes, batch, this)
-    digests.append(_digest(tensors))
+    arrays = [np.asarray(t.numpy()) for t in tensors]
+    digests.append(_digest(tensors, arrays))
+    _check_finite(b, batch, tensors, arrays)
     key = tuple(tuple(t.shape) for t in tensors)
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
@@ -272,7 +280,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
   seconds = time.monotonic() - begin
-  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds)
+  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds, cut)
 
 
 def check_examples(batches, /):
@@ -297,13 +305,20 @@ def _prepare(dataset, num_batches):
       f"{type(dataset).__name__}; tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(128) "
       "makes one from arrays"
     )
-  if num_batches is not None:
+  if _is_cut(dataset, num_batches):
     dataset = dataset.take(num_batches)
   if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
     raise ValueError("data set: it is infinite; say how much of it to use with num_batches")
   options = tf.data.Options()
   options.deterministic = True
   return dataset.with_options(options)
+
+
+def _is_cut(dataset, num_batches):
+  """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
+  if num_batches is None or not isinstance(dataset, tf.data.Dataset):
+    return False
+  return dataset.cardinality() != num_batches
 
 
 def _without_none(batch):
@@ -340,6 +355,61 @@ def _check_same_structure(b, structure, dtypes, batch, this):
     raise ValueError(f"data set: batch {b} has other dtypes than batch 0: {this}, {dtypes}")
 
 
+def _check_finite(b, batch, tensors, arrays):
+  """Raises NonFiniteError for the first tensor of a batch that has NaN or infinity."""
+  for i, (t, array) in enumerate(zip(tensors, arrays, strict=True)):
+    if not (t.dtype.is_floating or t.dtype.is_complex) or _all_finite(array):
+      continue
+    bad = ~np.isfinite(array)
+    first = np.argwhere(bad)[0]
+    names = list(_tensor_names(batch))
+    name = names[i] if len(names) == len(tensors) else f"tensor {i}"
+    place = f", the first at index {first.tolist()}" if first.size else ""
+    raise failures.NonFiniteError(
+      f"data set: batch {b}: {name} has NaN or infinity in {np.count_nonzero(bad)} of its "
+      f"{bad.size} entries{place}; replace them, as by a map() with "
+      "tf.where(tf.math.is_finite(x), x, 0), and where their examples are not to count, leave "
+      "those out by a filter(), or give them the sample weight 0 too (alone it does not help: 0 "
+      "times NaN is NaN)"
+    )
+
+
+# The bits that are all set in NaN and infinity. NumPy's functions of such types are slow.
+_EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
+
+
+def _all_finite(array):
+  """Returns whether there is no NaN or infinity; costs 2% to 8% of a digest."""
+  bits = _EXPONENT_BITS.get(array.dtype.name)
+  if bits is not None:
+    return (array.view(np.uint16) & bits).max(initial=0) != bits
+  with np.errstate(over="ignore", invalid="ignore"):
+    # Whatever is not finite stays so in a sum, but a sum may overflow.
+    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
+def _tensor_names(batch):
+  """Yields what the user calls each tensor of a batch, in the order of `tf.nest.flatten`."""
+  keras_like = isinstance(batch, tuple) and 2 <= len(batch) <= 3 and not hasattr(batch, "_fields")
+  if not keras_like:
+    yield from _paths("batch", batch)
+    return
+  for name, part in zip(("inputs", "targets", "sample_weight"), batch, strict=False):
+    yield from _paths(name, part)
+
+
+def _paths(path, nest):
+  if isinstance(nest, collections.abc.Mapping):
+    for key in sorted(nest):
+      yield from _paths(f"{path}[{key!r}]", nest[key])
+  elif isinstance(nest, (list, tuple)):
+    fields = [f".{name}" for name in getattr(nest, "_fields", ())]
+    for field, part in zip(fields or [f"[{i}]" for i in range(len(nest))], nest, strict=True):
+      yield from _paths(path + field, part)
+  else:
+    yield path
+
+
 def _count(tensors):
   return int(tensors[0].shape[0]) if tensors[0].shape.rank else 1
 
@@ -355,16 +425,15 @@ def _scalar(value):
     return tf.constant(value, tf.int64)
 
 
-def _digest(tensors):
+def _digest(tensors, arrays=None):
   digest = hashlib.blake2b(digest_size=16)
-  for t in tensors:
-    array = t.numpy()
+  for t, array in zip(tensors, arrays or [np.asarray(t.numpy()) for t in tensors], strict=True):
     digest.update(f"{t.dtype.name}{tuple(t.shape)}".encode())
     if t.dtype == tf.string:
       for item in np.ravel(array):
         digest.update(b"%d:" % len(item) + item)
     else:
-      digest.update(array.tobytes())
+      digest.update(np.ravel(array).view(np.uint8))
   return digest.digest()
 
 

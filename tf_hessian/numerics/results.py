@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import typing
 
 import numpy as np
 
@@ -62,19 +63,50 @@ class Eigenpairs:
   num_products: int  # products with H, those of the check included
 
 
-@dataclasses.dataclass(frozen=True)
-class Density:
-  """A density of eigenvalues on a grid, smoothed by a Gaussian kernel; it integrates to 1.
-
-  Unpacks as `grid, values, stderr = density`.
-  """
-
+class _Curve(typing.NamedTuple):
   grid: np.ndarray  # (g,) float64, ascending
   values: np.ndarray  # (g,) float64: mean over draws, per unit of eigenvalue
   stderr: np.ndarray  # (g,) float64: standard error of the mean; NaN for a single draw
+
+
+class Density(_Curve):
+  """A density of eigenvalues on a grid, smoothed by a Gaussian kernel; it integrates to 1.
+
+  A tuple of three, `grid, values, stderr = density`, with what they were made from as attributes.
+  """
+
   draws: np.ndarray  # (k, g) float64: density of each draw
   sigma_squared: float  # variance of the kernel that was used
   missing_mass: float  # part of the mass outside the grid
 
-  def __iter__(self):
-    return iter((self.grid, self.values, self.stderr))
+  def __new__(cls, grid, values, stderr, draws, sigma_squared, missing_mass):
+    self = super().__new__(cls, grid, values, stderr)
+    vars(self).update(draws=draws, sigma_squared=sigma_squared, missing_mass=missing_mass)
+    return self
+
+  def _fields_by_name(self):
+    return self._asdict() | vars(self)
+
+  # Those of a tuple would lose the attributes, and compare arrays as if they were numbers.
+
+  def __getnewargs__(self):
+    return tuple(self._fields_by_name().values())
+
+  def _replace(self, /, **changes):
+    return type(self)(**self._fields_by_name() | changes)
+
+  __replace__ = _replace
+
+  def __eq__(self, other):
+    if not isinstance(other, Density):
+      return False
+    pairs = zip(self.__getnewargs__(), other.__getnewargs__(), strict=True)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+  def __ne__(self, other):
+    return not self == other
+
+  __hash__ = None
+
+  def __setattr__(self, name, value):
+    raise AttributeError(f"density: {name} can't be set; _replace() makes another density")

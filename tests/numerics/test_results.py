@@ -1,0 +1,106 @@
+"""Results are records; those that unpack are tuples in every other way too."""
+
+import copy
+import importlib
+import inspect
+import operator
+import pickle
+import pkgutil
+
+import numpy as np
+import pytest
+
+import tf_hessian
+from tf_hessian.numerics.density import density
+from tf_hessian.numerics.results import Density
+
+NAMES = ("grid", "values", "stderr")
+ATTRIBUTES = ("draws", "sigma_squared", "missing_mass")
+
+
+def make(shift=0.0):
+  nodes = [np.array([0.0, 1.0]), np.array([0.5 + shift])]
+  return density(nodes, [np.array([0.25, 0.75]), np.ones(1)], 1e-2)
+
+
+@pytest.fixture(scope="module")
+def result():
+  return make()
+
+
+def test_a_density_has_three_parts(result):
+  assert isinstance(result, tuple)
+  assert len(result) == 3 and result._fields == NAMES
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, -1, -2, -3])
+def test_a_density_can_be_indexed(result, index):
+  assert result[index] is getattr(result, NAMES[index])
+
+
+@pytest.mark.parametrize("cut", [slice(2), slice(None), slice(1, None), slice(None, None, -1)])
+def test_a_density_can_be_sliced(result, cut):
+  expected = [getattr(result, name) for name in NAMES[cut]]
+  assert [a is b for a, b in zip(result[cut], expected, strict=True)] == [True] * len(expected)
+
+
+@pytest.mark.parametrize("name", NAMES + ATTRIBUTES)
+def test_a_density_can_not_be_changed(result, name):
+  with pytest.raises(AttributeError):
+    setattr(result, name, None)
+
+
+COPIES = {
+  "copy": copy.copy,
+  "deepcopy": copy.deepcopy,
+  "pickle": lambda d: pickle.loads(pickle.dumps(d)),
+  "replace": lambda d: d._replace(),
+  "made again": lambda _: make(),
+}
+
+
+@pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES)
+def test_copies_of_a_density_are_equal_and_have_all_attributes(result, make_copy):
+  copied = make_copy(result)
+  assert operator.eq(copied, result) and not operator.ne(copied, result)
+  for name in NAMES + ATTRIBUTES:
+    np.testing.assert_array_equal(getattr(copied, name), getattr(result, name))
+
+
+CHANGES = [{name: np.zeros(3)} for name in (*NAMES, "draws")] + [
+  {"sigma_squared": 1.0},
+  {"missing_mass": 0.5},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: next(iter(c)))
+def test_a_density_with_another_part_is_another(result, change):
+  other = result._replace(**change)
+  assert operator.ne(other, result) and not operator.eq(other, result)
+  ((name, value),) = change.items()
+  assert getattr(other, name) is value
+
+
+def test_a_density_is_equal_to_no_plain_tuple(result):
+  assert result != tuple(result) and result != 1
+
+
+def test_a_density_of_one_draw_is_equal_to_itself_though_its_error_is_nan():
+  one, same = (density([np.zeros(1)], [np.ones(1)], 1e-2) for _ in range(2))
+  assert np.isnan(one.stderr).all() and one == same
+
+
+def results():
+  """Yields every class of the package that can be iterated over, a data set of batches excepted."""
+  for module in pkgutil.walk_packages(tf_hessian.__path__, "tf_hessian."):
+    for found in vars(importlib.import_module(module.name)).values():
+      ours = inspect.isclass(found) and found.__module__ == module.name
+      if ours and hasattr(found, "__iter__") and found.__name__ != "Batches":
+        yield found
+
+
+def test_whatever_unpacks_can_be_indexed_and_has_a_length():
+  found = {c for c in results() if not c.__name__.startswith("_")}
+  assert Density in found
+  lacking = {c.__name__ for c in found if not {"__getitem__", "__len__"} <= set(dir(c))}
+  assert not lacking
