@@ -8,7 +8,7 @@ import contextlib
 
 import tensorflow as tf
 
-from tf_hessian.curvature import keras_internals, repeatable, second_order, side_effects
+from tf_hessian.curvature import ctc, keras_internals, repeatable, second_order, side_effects
 from tf_hessian.distribute import copies
 
 
@@ -187,7 +187,11 @@ class DataPass:
 @contextlib.contextmanager
 def _as_traced():
   """Runs a user's model inside as operations that can be differentiated twice."""
-  with keras_internals.undecorated_functions(), second_order.differentiable_moments():
+  with (
+    keras_internals.undecorated_functions(),
+    second_order.differentiable_moments(),
+    ctc.differentiable_ctc(),
+  ):
     yield
 
 
