@@ -475,6 +475,22 @@ def test_nan_in_a_variable_names_it(what):
     getattr(operator, what)()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["kernel", "bias", "gamma", "moving_mean", "moving_variance"])
+def test_a_variable_before_a_relu_is_looked_at_before_the_first_pass(name, bad):
+  # Fused kernels clip NaN to numbers: the loss was finite.
+  model = keras.Sequential(
+    [keras.Input((INPUTS,)), layers.Dense(5), layers.BatchNormalization(), layers.ReLU()]
+  )
+  (variable,) = (v for v in model.variables if v.path.endswith(f"/{name}"))
+  value = variable.numpy()
+  value[..., 1] = bad
+  variable.assign(value)
+  operator = HessianOperator(model, "mse", batches(X, np.ones((N, 5)), sizes=(N,)))
+  with pytest.raises(NonFiniteError, match=f"variable '.*/{name}' has NaN or infinity in .*first"):
+    operator @ np.ones(operator.shape[0])
+
+
 def test_nan_in_a_variable_after_good_products_names_it():
   operator = softmax_operator()
   v = np.ones(operator.shape[0])

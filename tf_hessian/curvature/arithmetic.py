@@ -42,6 +42,7 @@ def of_loss(concretes, num_parameters, num_state, layers, /):
     found = [Precision(_EPS[own], own)]
     found += _of_operations(concrete, parameters, layers)
     found += _of_data(concrete, batch, own, layers)
+    found += _of_functions(concrete, own, layers)
     worst = max([p for p in (worst, *found) if p], key=lambda p: p.eps)
   return worst
 
@@ -51,18 +52,37 @@ def _of_operations(concrete, parameters, layers):
   for op in linearize.between(concrete.outputs, parameters):
     for y in op.outputs:
       if y.dtype in _EPS:
-        layer = second_order.layer_in(op.name, layers)
-        place = f"layer {layer!r}" if layer else "the model or its loss"
-        yield Precision(_EPS[y.dtype], y.dtype, f"{place} computes in {y.dtype.name}")
+        yield _computing(op.name, y.dtype, layers)
+
+
+def _of_functions(concrete, own, layers):
+  """Yields the precisions that loops, branches and functions round numbers to."""
+  for function in concrete.graph.as_graph_def().library.function:
+    for node in function.node_def:
+      if node.op == "Cast":
+        before, after = (tf.as_dtype(node.attr[k].type) for k in ("SrcT", "DstT"))
+        if _rounds(before, after, own):
+          yield _computing(node.name, after, layers)
+
+
+def _computing(op_name, dtype, layers):
+  layer = second_order.layer_in(op_name, layers)
+  place = f"layer {layer!r}" if layer else "the model or its loss"
+  return Precision(_EPS[dtype], dtype, f"{place} computes in {dtype.name}")
+
+
+def _rounds(before, after, own):
+  """Returns whether a cast rounds, to less than the variables' own type."""
+  return before in _EPS and after in _EPS and _EPS[after] > max(_EPS[before], _EPS[own])
 
 
 def _of_data(concrete, batch, own, layers):
   """Yields the precisions that data are rounded to on their way to the loss."""
   batch = [x for x in batch if x.dtype in _EPS]
   for op in linearize.between(concrete.outputs, batch) if batch else ():
-    if op.type == "Cast" and op.inputs[0].dtype in _EPS and op.outputs[0].dtype in _EPS:
+    if op.type == "Cast":
       before, after = op.inputs[0].dtype, op.outputs[0].dtype
-      if _EPS[after] > max(_EPS[before], _EPS[own]):
+      if _rounds(before, after, own):
         layer = second_order.layer_in(op.name, layers)
         place = f"layer {layer!r}" if layer else "the model"
         yield Precision(

@@ -249,7 +249,12 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     },
     pieces=pieces,
     weighs_batches=losses.weighs_batches,
-    compute_dtypes=frozenset(layer.compute_dtype for layer in model._flatten_layers()),
+    compute_dtypes=frozenset(
+      # Models and inputs have a policy of their own that nothing computes in.
+      layer.compute_dtype
+      for layer in model._flatten_layers()
+      if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
+    ),
   )
 
 

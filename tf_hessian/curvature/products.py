@@ -181,7 +181,7 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
 
   totals = [None] * len(params)
   depends = [False] * len(params)
-  above = above_tangents = scale = None
+  above = above_tangents = reached = scale = None
   for k in reversed(range(pieces.count)):
     xs, tangents, states = saved.pop()
     last = k == pieces.count - 1
@@ -204,8 +204,9 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
           targets, outer = [_weighted(terms, ratios)], None
           scale = tf.cast(ratios[len(terms) - 1], weight.dtype) * weight
         else:
-          targets = [*_floating(ys), _total(penalties, scale)]
-          outer = [*above, scale]
+          live = [(y, g) for y, g, r in zip(_floating(ys), above, reached, strict=True) if r]
+          targets = [*(y for y, _ in live), _total(penalties, scale)]
+          outer = [*(g for _, g in live), scale]
       found = tape.gradient(targets, [*mine, *floats], output_gradients=outer)
       grads = _dense(found, [*mine, *floats])
     for j, g in zip(used, found, strict=False):
@@ -213,7 +214,10 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
     wanted = grads if v is None else _dense(_jvp(acc, grads), [*mine, *floats])
     for j, part in zip(used, wanted, strict=False):
       totals[j] = part if totals[j] is None else totals[j] + part
-    above, above_tangents = grads[len(mine) :], None if v is None else wanted[len(mine) :]
+    # Of a sum, all terms have one tensor for gradient, which can't be several primals.
+    above = [tf.identity(g) for g in grads[len(mine) :]]
+    above_tangents = None if v is None else wanted[len(mine) :]
+    reached = [g is not None for g in found[len(mine) :]]
   if connected is not None:
     connected(depends)
   return [tf.zeros_like(p) if t is None else t for t, p in zip(totals, params, strict=True)]

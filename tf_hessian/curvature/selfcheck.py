@@ -16,19 +16,24 @@ from tf_hessian.numerics import probes
 _PRODUCT_ROUNDINGS = 1000
 # Central differences with step h have an error of h^2 (third derivatives) and eps / h; the best of
 # several steps is about eps^(2/3) = 4e-11 times the size of the derivatives. Kinks (ReLU) add more.
-# The order is that in which they are tried, until one agrees.
-_DIFFERENCE_STEPS = (1e-4, 1e-5, 1e-3, 1e-6, 1e-2)
-_DIFFERENCE_TOLERANCE = 1e-6
+# The steps are tried in this order, until one agrees.
+_STEPS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-3, 1e-2)
+_TOLERANCE = 1e-6
 _AGREED = 1e-8
 # In less precise types steps are relative to the length of the parameters, and larger: with
 # gradients right to 100 eps = 1e-5, a step of 1e-2 of it leaves 1e-3.
 _COARSE_STEPS = (0.1, 0.03, 0.01, 0.003, 0.001)
 _COARSE_TOLERANCE = 1e-2
-# Of differences by two steps that agree with each other this much better than with the product, the
-# product is taken to be wrong.
+# A product is taken to be wrong if differences are this many times nearer to each other than to it.
 _CLEARLY = 5
 _COARSE_ROUNDING = 0.1  # relative errors of products from which on they are of no use
-_ZERO = 1e-6  # products this much smaller than the gradient count as zero
+# Where H is zero, differences in float64 are rounding errors of the gradient: products this much
+# shorter than it count as zero.
+_ZERO = 1e-6
+_TOO_COARSE = (
+  "rounding is too coarse: products are {:.0%} off those in float64, on the first batch; measure "
+  "tf_hessian.float64_model(model), or larger batches where the model normalises by them"
+)
 _TINY = np.finfo(np.float64).tiny
 _STREAM = 2**31  # of the check's probes, apart from those of the draws
 
@@ -128,20 +133,23 @@ def check_operator(operator, /, *, differences=True, seed=0):
   elif not same:
     problems.append(_why_not_repeatable(operator))
 
-  tolerance = min(0.3, _PRODUCT_ROUNDINGS * operator.precision)
-  asymmetry = _asymmetry(operator, u, first)
-  # Of other data, products differ whatever the model does.
-  if not asymmetry <= tolerance and change is None:
-    problems.append(
-      f"it is not symmetric: |u'Hv - v'Hu| / |Hu| = {asymmetry:.2g}, where rounding would give at "
-      f"most {tolerance:.2g}; an operation of the model has a wrong second derivative"
-    )
-
   found = _Comparison(skipped="not asked for")
   if differences and change is not None:
     found = _Comparison(skipped="the data change")
   elif differences:
     found = _compare_with_differences(operator, u)
+
+  tolerance = min(0.3, _PRODUCT_ROUNDINGS * operator.precision)
+  asymmetry = _asymmetry(operator, u, first)
+  # Of other data, products differ whatever the model does. Rounding that is known, of products that
+  # are right in float64, has a sentence of its own if it is large.
+  explained = change is not None or found.rounding is not None
+  if not asymmetry <= tolerance and not explained:
+    problems.append(
+      f"it is not symmetric: |u'Hv - v'Hu| / |Hu| = {asymmetry:.2g}, where rounding would give at "
+      f"most {tolerance:.2g}; an operation of the model has a wrong second derivative, or "
+      f"{operator.precision_dtype} is too coarse here (check_operator tells which)"
+    )
   problems.extend(found.problems)
   return OperatorReport(
     same,
@@ -200,18 +208,16 @@ def _compare_with_differences(operator, u):
   wide, product, skipped = _in_float64(operator, u)
   if wide is None:
     return _compare_coarsely(operator, u, skipped)
-  error = _difference_error(wide, u, product)
-  rounding = _rounding(operator, u, product)
-  problems = []
-  if not error <= _DIFFERENCE_TOLERANCE:
-    problems.append(_not_the_derivative(error, "float64"))
-  elif rounding is not None and rounding > _COARSE_ROUNDING:
-    problems.append(
-      f"rounding is too coarse: products are {rounding:.0%} off those in float64, on the first "
-      "batch; measure tf_hessian.float64_model(model), or larger batches where the "
-      "model normalises by them"
-    )
-  return _Comparison(error, "", rounding, "float64", tuple(problems))
+  found = _differences(wide, u, product, _STEPS, zero=_ZERO)
+  if found.error <= _TOLERANCE:
+    rounding = _rounding(operator, u, product)
+    coarse = rounding is not None and rounding > _COARSE_ROUNDING
+    problems = (_TOO_COARSE.format(rounding),) if coarse else ()
+    return _Comparison(found.error, "", rounding, "float64", problems)
+  if found.wrong(_TOLERANCE):
+    problem = _not_the_derivative(found.error, "float64")
+    return _Comparison(found.error, "", None, "float64", (problem,))
+  return _Comparison(skipped=found.disagreement("float64"))
 
 
 def _in_float64(operator, u):
@@ -233,17 +239,48 @@ def _not_the_derivative(error, dtype):
   )
 
 
-def _difference_error(operator, v, product):
-  """Returns the least relative error of differences by several steps."""
-  # Where H is zero, the differences are rounding errors of the gradient.
-  size = max(np.linalg.norm(product), _ZERO * np.linalg.norm(operator.gradient()), _TINY)
+@dataclasses.dataclass(frozen=True)
+class _Differences:
+  """Central differences of the gradient by several steps, against a product.
+
+  Attributes:
+    error: least distance to the product, relative to it.
+    spread: how well the best ones are known, likewise: the distance of neighbouring ones, and the
+      rounding of gradients over the step.
+  """
+
+  error: float
+  spread: float
+
+  def wrong(self, tolerance):
+    """Returns whether the product is farther off than the differences are uncertain."""
+    return not self.error <= max(tolerance, _CLEARLY * self.spread)
+
+  def disagreement(self, dtype):
+    """Returns a phrase that says why there is no verdict."""
+    return (
+      f"differences of gradients in {dtype} have too few digits, or cross kinks: they are known to "
+      f"{self.spread:.1g} of the product only"
+    )
+
+
+def _differences(operator, v, product, steps, *, zero=0.0):
+  """Returns `_Differences` along v; ends early once one agrees."""
+  gradient = np.linalg.norm(operator.gradient())
+  size = max(np.linalg.norm(product), zero * gradient, _TINY)
   point = operator.parameters()
-  least = np.inf
-  for step in _DIFFERENCE_STEPS:
-    least = min(least, np.linalg.norm(_difference(operator, point, v, step) - product) / size)
-    if least <= _AGREED:
-      break
-  return float(least)
+  errors, spreads = [], []
+  before = None
+  for step in steps:
+    found = _difference(operator, point, v, step)
+    errors.append(np.linalg.norm(found - product) / size)
+    if errors[-1] <= _AGREED:
+      return _Differences(float(errors[-1]), 0.0)
+    if before is not None:
+      rounding = operator.precision * gradient / step
+      spreads.append(max(np.linalg.norm(found - before), rounding) / size)
+    before = found
+  return _Differences(float(np.min(errors)), float(np.min(spreads)))
 
 
 def _difference(operator, point, v, step):
@@ -263,35 +300,24 @@ def _compare_coarsely(operator, u, skipped):
   dtype = operator.precision_dtype
   try:
     own = on_first_batch(operator, float64=False)
-    point = own.parameters()
-    results = []
+    scale = max(np.linalg.norm(own.parameters()), 1.0)
     product = own @ u
-    for v in (u, product / max(np.linalg.norm(product), _TINY)):
-      results.append(_coarse_error(own, point, v, own @ v))
+    found = [
+      _differences(own, v, own @ v, [step * scale for step in _COARSE_STEPS])
+      for v in (u, product / max(np.linalg.norm(product), _TINY))
+    ]
   except Exception as e:  # of any code of the user's
     return _Comparison(skipped=f"{skipped}; nor alone: {' '.join(str(e).split())[:300]}")
   tolerance = max(_COARSE_TOLERANCE, 3 * np.sqrt(own.precision))
-  agreed = [error for error, _ in results if error <= tolerance]
-  wrong = [error for error, spread in results if error > max(tolerance, _CLEARLY * spread)]
+  wrong = [d.error for d in found if d.wrong(tolerance)]
   if wrong:
     problem = _not_the_derivative(max(wrong), dtype)
     return _Comparison(max(wrong), skipped, compared_in=dtype, problems=(problem,))
+  agreed = [d.error for d in found if d.error <= tolerance]
   if agreed:
     return _Comparison(max(agreed), skipped, compared_in=dtype)
-  return _Comparison(
-    skipped=f"{skipped}; and in {dtype} differences of gradients have too few digits (they agree "
-    f"with each other to {min(spread for _, spread in results):.1g} only)"
-  )
-
-
-def _coarse_error(operator, point, v, product):
-  """Returns (least error of differences, how well two neighbouring ones agree), both relative."""
-  scale = max(np.linalg.norm(point), 1.0)
-  found = [_difference(operator, point, v, step * scale) for step in _COARSE_STEPS]
-  size = max(np.linalg.norm(product), *(np.linalg.norm(d) for d in found[1:3]), _TINY)
-  error = min(np.linalg.norm(d - product) for d in found) / size
-  pairs = zip(found[:-1], found[1:], strict=True)
-  return float(error), float(min(np.linalg.norm(a - b) for a, b in pairs) / size)
+  best = min(found, key=lambda d: d.spread)
+  return _Comparison(skipped=f"{skipped}; {best.disagreement(dtype)}")
 
 
 def _rounding(operator, v, product):

@@ -1,0 +1,535 @@
+"""Models and losses are run as `fit` runs them, and are the same afterwards."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.second_order import DifferentiationError
+
+layers, ops = keras.layers, keras.ops
+N, INPUTS = 8, 3
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((N, INPUTS)), RNG.standard_normal((N, 1))
+CLASS = np.arange(N) % 3
+# Differences at the best step err by some 1e-10 (see difference_error); third derivatives of these
+# nets are up to ten times the second ones.
+DIFFERENCES = 1e-8
+# The same float64 operations in another order.
+FLOAT64 = 1e-12
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def agree_with_differences(operator, difference_error):
+  directions = np.random.default_rng(1).standard_normal((operator.shape[0], 2))
+  directions /= np.linalg.norm(directions, axis=0)
+  products = np.stack([operator @ d for d in directions.T], axis=1)
+  return difference_error(operator, directions, products) <= DIFFERENCES
+
+
+def state(model):
+  optimizer = getattr(model, "optimizer", None)
+  variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+  return [np.array(v).tobytes() for v in variables]
+
+
+# `training`, decorators and eager execution.
+
+
+class Net(keras.Model):
+  """Batch normalization and dropout, whose `training` the subclasses pass on or don't."""
+
+  def __init__(self):
+    super().__init__()
+    self.first, self.norm = layers.Dense(4, "tanh"), layers.BatchNormalization()
+    self.last = layers.Dense(1)
+
+  def run(self, inputs):
+    return self.last(self.norm(self.first(inputs)))
+
+
+class LeavesItToKeras(Net):
+  def call(self, inputs, training=None):  # noqa: ARG002
+    return self.run(inputs)
+
+
+class TakesNone(Net):
+  def call(self, inputs):
+    return self.run(inputs)
+
+
+class TakesAny(Net):
+  def call(self, inputs, **kwargs):  # noqa: ARG002
+    return self.run(inputs)
+
+
+class Decorated(Net):
+  @tf.function
+  def call(self, inputs, training=None):  # noqa: ARG002
+    if tf.reduce_sum(inputs) > 1e9:  # what AutoGraph is for
+      inputs = 2 * inputs
+    return self.run(inputs)
+
+
+class Undecided(Net):
+  @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, INPUTS], tf.float64)])
+  def call(self, inputs):
+    return self.run(inputs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", [LeavesItToKeras, TakesNone, TakesAny, Decorated])
+def test_a_subclassed_model_is_called_in_the_mode_asked_for(kind, training, difference_error):
+  model = kind()
+  model(X[:5])
+  for v in model.norm.non_trainable_variables:
+    v.assign(v + 0.5)  # so that the modes differ
+  before = state(model)
+  operator = HessianOperator(model, "mse", [(X, Y)], training=training)
+  loss = operator.loss()
+  assert agree_with_differences(operator, difference_error)
+  assert state(model) == before
+  expected = float(np.mean((model(X, training=training) - Y) ** 2))
+  assert loss == pytest.approx(expected, rel=FLOAT64)
+
+
+def test_training_without_an_argument_is_said_to_differ_from_fit(caplog):
+  model = TakesNone()
+  model(X)
+  HessianOperator(model, "mse", [(X, Y)], training=True)
+  assert "fit() does not tell them" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Decorated, Undecided])
+@pytest.mark.parametrize("first", ["another shape", "the same shape", "with gradients"])
+def test_a_decorated_model_works_afterwards_as_before(kind, first, difference_error):
+  model = kind()
+  model(X[:3])
+  if first == "the same shape":
+    model(X)
+  elif first == "with gradients":
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_mean(model(X))
+    tape.gradient(loss, [v.value for v in model.trainable_variables])
+  expected = [np.array(model(x)) for x in (X, X[:3], X[:2])]
+  operator = HessianOperator(model, "mse", [(X[:4], Y[:4]), (X[4:], Y[4:])])
+  assert agree_with_differences(operator, difference_error)
+  for x, value in zip((X, X[:3], X[:2]), expected, strict=True):
+    np.testing.assert_array_equal(model(x), value)
+  assert operator.loss() == pytest.approx(float(np.mean((expected[0] - Y) ** 2)), rel=FLOAT64)
+
+
+class DecoratedLayer(layers.Layer):
+  def build(self, shape):
+    self.kernel = self.add_weight(shape=(shape[-1], 2), name="kernel")
+
+  @tf.function
+  def call(self, inputs):
+    return tf.tanh(inputs @ self.kernel)
+
+
+def test_a_layer_that_only_a_decorated_call_has_run_is_differentiated(difference_error):
+  model = keras.Sequential([keras.Input((INPUTS,)), DecoratedLayer(), layers.Dense(1)])
+  operator = HessianOperator(model, tf.function(lambda t, p: (t - p)[:, 0] ** 4), [(X, Y)])
+  assert agree_with_differences(operator, difference_error)
+  assert model(X[:2]).shape == (2, 1)
+
+
+def test_functions_that_are_to_run_eagerly_run_as_graphs_here(difference_error):
+  model = keras.Sequential([keras.Input((INPUTS,)), DecoratedLayer(), layers.Dense(1)])
+  tf.config.run_functions_eagerly(True)
+  try:
+    operator = HessianOperator(model, "mse", [(X, Y)])
+    assert agree_with_differences(operator, difference_error)
+    assert tf.config.functions_run_eagerly()
+  finally:
+    tf.config.run_functions_eagerly(False)
+
+
+def test_data_are_cast_to_the_type_of_a_subclassed_model():
+  keras.config.set_dtype_policy("float32")
+  model = TakesNone()
+  model(X.astype(np.float32))
+  wide, narrow = (HessianOperator(model, "mse", [(X.astype(t), Y)]) for t in ("f8", "f4"))
+  v = np.ones(wide.shape[0])
+  np.testing.assert_array_equal(wide @ v, narrow @ v)
+
+
+# Losses that read variables.
+
+
+class LossScale(layers.Layer):
+  def build(self, shape):
+    del shape
+    self.log_variance = self.add_weight(shape=(), initializer="ones", name="log_variance")
+
+  def call(self, inputs):
+    return inputs
+
+
+def test_a_loss_that_reads_a_variable_of_the_model_is_differentiated_in_it(difference_error):
+  scale = LossScale()
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1), scale])
+
+  def loss(targets, outputs):
+    s = scale.log_variance
+    return ops.exp(-s) * ops.square(targets - outputs)[:, 0] + s
+
+  operator = HessianOperator(model, loss, [(X, Y)])
+  assert agree_with_differences(operator, difference_error)
+  model.compile("sgd", loss)
+  # Keras adds losses up in float32.
+  assert operator.loss() == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-6)
+  # d^2/ds^2 of exp(-s) q + s is exp(-s) q.
+  squares = np.mean((model(X) - Y) ** 2)
+  last = np.eye(operator.shape[0])[-1]
+  np.testing.assert_allclose((operator @ last)[-1], np.exp(-1) * squares, rtol=FLOAT64)
+
+
+def test_a_plain_function_may_call_the_model_whose_variables_it_is_given(difference_error):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(2, "tanh"), layers.Dense(1)])
+
+  def loss(parameters, batch):
+    del parameters
+    return ops.square(model(batch[0]) - batch[1])[:, 0]
+
+  operator = HessianOperator(model.trainable_variables, loss, [(X, Y)])
+  assert agree_with_differences(operator, difference_error)
+  assert operator.parameter_names == tuple(v.path for v in model.trainable_variables)
+
+
+# What a loss may be.
+
+
+def two_outputs():
+  inputs = keras.Input((INPUTS,))
+  hidden = layers.Dense(3, "tanh")(inputs)
+  return keras.Model(inputs, [layers.Dense(1, name="a")(hidden), layers.Dense(1, name="b")(hidden)])
+
+
+class Endpoint(layers.Layer):
+  def call(self, targets, outputs):
+    self.add_loss(ops.mean(ops.square(targets - outputs)))
+    return outputs
+
+
+def endpoint_model():
+  inputs, targets = keras.Input((INPUTS,)), keras.Input((1,))
+  hidden = layers.Dense(2, "tanh")(inputs)
+  return keras.Model([inputs, targets], Endpoint()(targets, layers.Dense(1)(hidden)))
+
+
+def test_losses_that_layers_add_are_enough(difference_error):
+  model = endpoint_model()
+  operator = HessianOperator(model, None, [((X[:5], Y[:5]),), ((X[5:], Y[5:]),)])
+  assert agree_with_differences(operator, difference_error)
+  expected = float(np.mean((model([X, Y]) - Y) ** 2))
+  assert operator.loss() == pytest.approx(expected, rel=FLOAT64)
+
+
+def test_losses_that_layers_add_are_those_of_the_call_that_is_measured():
+  model = endpoint_model()
+  loss = [HessianOperator(model, None, [((X, Y),)]).loss() for _ in range(3)]
+  assert len(set(loss)) == 1
+  model([X, Y])  # Keras keeps the losses of eager calls
+  assert HessianOperator(model, None, [((X, Y),)]).loss() == loss[0]
+
+
+def test_a_model_without_any_loss_is_refused():
+  model = two_outputs()
+  with pytest.raises(ValueError, match="compiled with none and its layers add none"):
+    HessianOperator(model, None, [(X, (Y, Y))])
+
+
+@pytest.mark.parametrize(
+  "targets", [Y, (Y,), [Y], {"a": Y}], ids=["tensor", "tuple", "list", "dict"]
+)
+def test_targets_may_be_left_out_for_outputs_without_a_loss(targets):
+  model = two_outputs()
+  operator = HessianOperator(model, ["mse", None], [(X, targets)])
+  assert operator.loss() == pytest.approx(float(np.mean((model(X)[0] - Y) ** 2)), rel=FLOAT64)
+
+
+def test_the_loss_is_the_compiled_one_when_it_is_left_out():
+  model = two_outputs()
+  model.compile("sgd", {"a": "mse", "b": "mae"}, loss_weights={"a": 2.0, "b": 0.25})
+  w = np.abs(RNG.standard_normal(N))
+  operator = HessianOperator(model, dataset=[(X, (Y, Y), (w, w))])
+  a, b = (np.array(p)[:, 0] - Y[:, 0] for p in model(X))
+  expected = (2 * np.sum(w * a**2) + 0.25 * np.sum(w * np.abs(b))) / np.sum(w)
+  assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
+  given = HessianOperator(model, ["mse", "mae"], [(X, (Y, Y))], loss_weights=[2.0, 0.25])
+  assert operator.objective.description == given.objective.description
+
+
+def test_loss_weights_given_go_before_compiled_ones():
+  model = two_outputs()
+  model.compile("sgd", "mse", loss_weights=[2.0, 0.25])
+  operator = HessianOperator(model, None, [(X, (Y, Y))], loss_weights=[1.0, 1.0])
+  expected = sum(float(np.mean((p - Y) ** 2)) for p in model(X))
+  assert operator.loss() == pytest.approx(expected, rel=FLOAT64)
+
+
+class OwnLoss(keras.Model):
+  def __init__(self):
+    super().__init__()
+    self.hidden, self.last = layers.Dense(3, "tanh"), layers.Dense(1)
+
+  def call(self, inputs):
+    return self.last(self.hidden(inputs))
+
+  def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+    del sample_weight
+    return ops.mean(ops.square(y - y_pred) * ops.square(x[:, :1])) + ops.mean(y_pred**4)
+
+
+def own_loss_model():
+  model = OwnLoss()
+  model.compile("sgd", "mse")
+  model(X)
+  return model
+
+
+@pytest.mark.parametrize("loss", ["compute_loss", "the method", None])
+def test_a_models_own_compute_loss_is_what_is_measured(loss, difference_error):
+  model = own_loss_model()
+  loss = model.compute_loss if loss == "the method" else loss
+  operator = HessianOperator(model, loss, [(X[:5], Y[:5]), (X[5:], Y[5:])])
+  assert agree_with_differences(operator, difference_error)
+  p = np.array(model(X))
+  expected = float(np.mean((Y - p) ** 2 * X[:, :1] ** 2) + np.mean(p**4))
+  assert operator.loss() == pytest.approx(expected, rel=FLOAT64)
+
+
+@pytest.mark.parametrize("name", ["compute_loss", "train_step"])
+def test_the_standard_methods_mean_the_compiled_loss(name):
+  model = two_outputs()
+  model.compile("sgd", "mse")
+  operators = [
+    HessianOperator(model, x, [(X, (Y, Y))]) for x in (name, getattr(model, name), "mse")
+  ]
+  assert len({o.loss() for o in operators}) == 1
+
+
+def test_the_method_of_another_model_is_refused():
+  model, other = own_loss_model(), own_loss_model()
+  with pytest.raises(ValueError, match="compute_loss is of another model"):
+    HessianOperator(model, other.compute_loss, [(X, Y)])
+
+
+class OwnStep(OwnLoss):
+  """A variational model: its loss stands in its step, and draws random numbers."""
+
+  def __init__(self, optimizers=1):
+    super().__init__()
+    self.seeds = keras.random.SeedGenerator(1)
+    self.mean = keras.metrics.Mean(name="mean")
+    self.parts = [None] if optimizers == 1 else [self.hidden, self.last]
+
+  def train_step(self, data):
+    x, y = data
+    for part in self.parts:
+      with tf.GradientTape() as tape:
+        noise = keras.random.normal(ops.shape(x), seed=self.seeds)
+        loss = ops.mean(ops.square(self(x + noise, training=True) - y))
+      weights = self.trainable_weights if part is None else part.trainable_weights
+      gradients = tape.gradient(loss, weights)
+      self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    self.mean.update_state(loss)
+    return {"loss": self.mean.result()}
+
+
+def own_step_model(**options):
+  model = OwnStep(**options)
+  model.compile("adam")
+  model(X)
+  return model
+
+
+@pytest.mark.parametrize("loss", ["compute_loss", "train_step", None])
+def test_the_loss_of_a_models_own_step_is_what_is_measured(loss, difference_error):
+  model = own_step_model()
+  model.fit(X, Y, verbose=0)
+  before = state(model)
+  operator = HessianOperator(model, loss, [(X, Y)], training=True)
+  assert agree_with_differences(operator, difference_error)
+  assert state(model) == before
+  model.seeds.state.assign([1, 0])
+  losses = [HessianOperator(model, loss, [(X, Y)], training=True, seed=s).loss() for s in (0, 0, 1)]
+  assert losses[0] == losses[1] != losses[2]
+  model.fit(X, Y, verbose=0)  # it still trains
+  assert state(model) != before
+
+
+def test_a_step_without_noise_has_the_value_that_fit_reports():
+  class Plain(OwnStep):
+    def train_step(self, data):
+      x, y = data
+      with tf.GradientTape() as tape:
+        loss = ops.sum(ops.square(self(x, training=True) - y)) / N
+      gradients = tape.gradient(loss, self.trainable_weights)
+      self.optimizer.apply(gradients, self.trainable_weights)
+      return {"loss": loss}
+
+  model = Plain()
+  model.compile("sgd")
+  model(X)
+  value = HessianOperator(model, None, [(X, Y)], training=True).loss()
+  (reported,) = model.fit(X, Y, verbose=0).history["loss"]
+  assert value == pytest.approx(reported, rel=1e-6)  # Keras reports float32
+
+
+def test_a_step_of_several_losses_is_refused_with_what_to_write():
+  model = own_step_model(optimizers=2)
+  with pytest.raises(ValueError, match="takes 2 gradients .* a list of variables"):
+    HessianOperator(model, "compute_loss", [(X, Y)], training=True)
+
+
+def test_a_step_is_run_in_training_mode_only():
+  with pytest.raises(ValueError, match="give training=True"):
+    HessianOperator(own_step_model(), None, [(X, Y)])
+
+
+def test_a_step_needs_a_compiled_model():
+  model = OwnStep()
+  model(X)
+  with pytest.raises(ValueError, match="compile model"):
+    HessianOperator(model, None, [(X, Y)], training=True)
+
+
+def test_loss_weights_of_a_model_that_computes_its_loss_are_refused():
+  with pytest.raises(ValueError, match="loss_weights: .* computes its loss itself"):
+    HessianOperator(own_loss_model(), None, [(X, Y)], loss_weights=[2.0])
+
+
+# Pairs (sum, weight).
+
+
+def pair_loss(targets, outputs):
+  return ops.sum(ops.square(outputs)) * ops.sum(targets), ops.cast(ops.shape(targets)[0], "float64")
+
+
+def test_a_pair_weighs_batches_whose_rows_are_not_examples():
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1, use_bias=False)])
+  counts = [(X[:5], np.array([1.0, 2.0])), (X[5:], np.array([0.5, 0.25, 3.0]))]
+  operator = HessianOperator(model, pair_loss, counts)
+  expected = sum(2 * x.T @ x * t.sum() for x, t in counts) / 5
+  dense = operator @ np.eye(INPUTS)
+  np.testing.assert_allclose(dense, expected, rtol=FLOAT64, atol=FLOAT64)
+
+
+def test_rows_that_are_not_examples_are_refused_with_the_way_to_weigh_them():
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
+  with pytest.raises(ValueError, match=r"one row an example.* pair \(sum, weight\)"):
+    HessianOperator(model, lambda t, p: ops.mean(p) * ops.mean(t), [(X, Y[:2])])
+
+
+@pytest.mark.parametrize(
+  "loss, message",
+  [
+    (lambda t, p: (ops.sum(p), ops.sum(t), 1.0), "got 3 values"),
+    (lambda t, p: (p - t, 1.0), "pair of scalars"),
+  ],
+)
+def test_wrong_pairs_are_refused(loss, message):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
+  with pytest.raises(ValueError, match=message):
+    HessianOperator(model, loss, [(X, Y)])
+
+
+def test_a_pair_and_sample_weights_are_refused():
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
+  with pytest.raises(ValueError, match="sample weights or masks can't be applied"):
+    HessianOperator(model, pair_loss, [(X, Y, np.ones(N))])
+
+
+# Targets.
+
+
+@pytest.mark.parametrize("targets", [CLASS, CLASS[:, None]], ids=["(n,)", "(n, 1)"])
+@pytest.mark.parametrize("loss", ["circle", "categorical_generalized_cross_entropy"])
+def test_losses_of_class_numbers_take_them(loss, targets, difference_error):
+  classes = {"circle": keras.losses.Circle(), "categorical_generalized_cross_entropy": None}
+  loss = classes[loss] or keras.losses.CategoricalGeneralizedCrossEntropy()
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(3, "softmax")])
+  operator = HessianOperator(model, loss, [(X, targets)])
+  assert agree_with_differences(operator, difference_error)
+  expected = np.mean(loss.call(tf.constant(CLASS), model(X)))
+  assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
+
+
+def test_integer_targets_are_numbers_for_a_function_as_in_fit():
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
+  operator = HessianOperator(model, lambda t, p: (t - p)[:, 0] ** 2, [(X, CLASS[:, None])])
+  expected = float(np.mean((model(X) - CLASS[:, None]) ** 2))
+  assert operator.loss() == pytest.approx(expected, rel=FLOAT64)
+
+
+def test_integer_targets_that_a_function_gathers_by_stay_integers():
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(3, "softmax")])
+
+  def loss(targets, outputs):
+    return -tf.math.log(tf.gather(outputs, targets, batch_dims=1))
+
+  operator = HessianOperator(model, loss, [(X, CLASS)])
+  expected = -np.log(np.array(model(X))[np.arange(N), CLASS]).mean()
+  assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
+
+
+def test_ctc_is_measured_backward_over_backward(difference_error):
+  frames, labels = RNG.standard_normal((2, 6, 4)), np.array([[1, 2, 0], [3, 3, 1]])
+  model = keras.Sequential([keras.Input((6, 4)), layers.Dense(5)])
+  operator = HessianOperator(model, keras.losses.CTC(), [(frames, labels)])
+  assert operator.mode == "backward_over_backward"
+  assert agree_with_differences(operator, difference_error)
+
+
+# Influence.
+
+
+class Cut(layers.Layer):
+  def __init__(self, cut):
+    super().__init__()
+    self.cut, self.unused = cut, layers.Dense(2, name="unused")
+
+  def build(self, shape):
+    self.unused.build(shape)
+
+  def call(self, inputs):
+    return self.cut(inputs)
+
+
+CUTS = {
+  "stop_gradient": tf.stop_gradient,
+  "integers": lambda x: ops.cast(ops.cast(x, "int32"), "float64"),
+  "argmax": lambda x: ops.cast(ops.argmax(x, axis=-1), "float64")[:, None],
+  "constant": lambda x: ops.ones((ops.shape(x)[0], 1), "float64"),
+}
+
+
+@pytest.mark.parametrize("blocks", [None, 2])
+@pytest.mark.parametrize("cut", CUTS)
+def test_variables_without_influence_are_named(cut, blocks, caplog):
+  inputs = keras.Input((INPUTS,))
+  hidden = layers.Dense(1, name="connected")(inputs)
+  outputs = layers.Add()([Cut(CUTS[cut])(layers.Dense(1, name="behind")(inputs)), hidden])
+  operator = HessianOperator(keras.Model(inputs, outputs), "mse", [(X, Y)], recompute_blocks=blocks)
+  product = operator @ np.ones(operator.shape[0])
+  (line,) = (r.getMessage() for r in caplog.records if "without influence" in r.getMessage())
+  named = [n for n in operator.parameter_names if n in line]
+  assert named == [n for n in operator.parameter_names if "connected" not in n]
+  assert np.count_nonzero(product) == INPUTS + 1
+
+
+@pytest.mark.parametrize("blocks", [None, 2])
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("call", ["gradient", "product", "products"])
+def test_no_influence_at_all_is_an_error(cut, blocks, call):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1), Cut(CUTS[cut])])
+  operator = HessianOperator(model, "mse", [(X, Y)], recompute_blocks=blocks)
+  v = np.ones(operator.shape[0])
+  calls = {"gradient": operator.gradient, "product": lambda: operator @ v}
+  with pytest.raises(DifferentiationError, match="no variable has influence .*dense"):
+    calls.get(call, lambda: operator.products(np.stack([v, v])))()
