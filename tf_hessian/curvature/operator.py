@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
 
-from tf_hessian.curvature import arithmetic, failures, products, second_order
+from tf_hessian.curvature import arithmetic, failures, processes, products, second_order
 from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.passes import DataPass
@@ -30,6 +30,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   A `scipy.sparse.linalg.LinearOperator`, float64, of shape (n, n): pass it to `eigsh`, `cg` and so
   on. The vector is the chosen variables, each flattened in C order, one after the other. Vectors
   are cast to the variables' dtypes for the product; each batch's product is summed in float64.
+
+  Threads may share an operator; they take turns.
 
   Batch b has fixed examples and, where the model draws random numbers, a seed made from (seed, b).
   The model is never changed: moving statistics and seed generators stay as they are. Its variables
@@ -100,6 +102,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     Raises:
       TypeError, ValueError: for what can't be measured, saying what was expected.
     """
+    processes.check_process()
     checks.check_count("num_shards", num_shards)
     checks.check_positive("patience", patience)
     if mode is not None:
@@ -178,11 +181,13 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """How often the product of one vector was traced: once for each shape of batch."""
     return self._product_pass.tracing_count
 
+  @processes.one_at_a_time
   def loss(self):
     """Returns the mean loss over the data set, with `model.losses`: a float."""
     sums, weights = self._term_sums()
     return float(np.dot(self.objective.coefficients, sums / weights))
 
+  @processes.one_at_a_time
   def gradient(self):
     """Returns the gradient of `loss()`, (n,) float64."""
     result = self._run("gradient", self._gradient_pass, self._ratios)
@@ -257,6 +262,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       raise ValueError("spread_basis: expected a MultiWorkerMirroredStrategy of several workers")
     return spread.SpreadBasis(self._slices, steps, self.shape[0], path)
 
+  @processes.one_at_a_time
   def spread_products(self, rows, /, *, places=(0,), per_pass=1):
     """Returns the products with rows of bases that are spread over the workers, by one pass.
 
@@ -355,12 +361,14 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """Returns the `GraphDef`s of the product of one batch, one for each shape of batch."""
     return self._product_pass.graphs
 
+  @processes.one_at_a_time
   def _matvec(self, x):
     _check_operand(x)
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
     arguments = self._product_pass, self._ratios, v
     return self._checked(self._run("product", *arguments), "product", *arguments)
 
+  @processes.one_at_a_time
   def products(self, vectors, *, per_pass=None):
     """Returns the products with several vectors, in passes over the data that they share.
 

@@ -8,7 +8,14 @@ import contextlib
 
 import tensorflow as tf
 
-from tf_hessian.curvature import ctc, keras_internals, repeatable, second_order, side_effects
+from tf_hessian.curvature import (
+  ctc,
+  keras_internals,
+  processes,
+  repeatable,
+  second_order,
+  side_effects,
+)
 from tf_hessian.distribute import copies
 
 
@@ -97,26 +104,29 @@ class DataPass:
 
   def __call__(self, *arguments):
     """Runs the pass; returns the sums, flattened one after the other: a float64 tensor."""
-    # Not inside: there, a data set that draws random numbers would only say that it may not.
-    feeds = self._run.feeds()
-    with self._execution():
-      return self._run(feeds, *arguments)
+    with processes.LOCK:
+      # Not inside: there, a data set that draws random numbers would only say that it may not.
+      feeds = self._run.feeds()
+      with self._execution():
+        return self._run(feeds, *arguments)
 
   def join(self):
     """Takes part in a pass that the chief of several workers has announced."""
-    feeds = self._run.feeds()
-    with self._execution():
-      self._run.join(feeds)
+    with processes.LOCK:
+      feeds = self._run.feeds()
+      with self._execution():
+        self._run.join(feeds)
 
   def together(self, *arguments):
     """Runs the pass with the sums of the arguments of several workers, all of which call this."""
-    feeds = self._run.feeds()
-    with self._execution():
-      return self._run.together(feeds, *arguments)
+    with processes.LOCK:
+      feeds = self._run.feeds()
+      with self._execution():
+        return self._run.together(feeds, *arguments)
 
   def single(self, b, batch, *arguments):
     """Returns the function's values for one batch, eagerly; for looking for the one at fault."""
-    with self._execution(), _as_traced():
+    with processes.LOCK, self._execution(), _as_traced():
       return self._function(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
 
   @contextlib.contextmanager
@@ -151,7 +161,7 @@ class DataPass:
     spec = lambda t: tf.TensorSpec(t.shape, t.dtype)  # noqa: E731
     objective = self._objective
     prepared = tf.function(self.prepare, autograph=False).get_concrete_function(*argument_specs)
-    with keras_internals.graphs_not_run_eagerly(), _as_traced():
+    with processes.LOCK, keras_internals.graphs_not_run_eagerly(), _as_traced():
       concrete = tf.function(self._function, autograph=False).get_concrete_function(
         [spec(p) for p in objective.parameters],
         [spec(c) for c in objective.context],

@@ -41,8 +41,8 @@ def repeatable_execution(enabled=True):
   """Runs TensorFlow functions so that they give bitwise the same result each time.
 
   Inside, op determinism is on and Grappler's arithmetic optimizer is off; both are restored
-  afterwards. They are settings of the process, so threads should not enter it at the same time as
-  others run functions with other settings.
+  afterwards. They are settings of the process, which threads enter one at a time
+  (`processes.LOCK`); other functions that run meanwhile see them.
   """
   if not enabled:
     yield

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
+import threading
 import time
 
 from absl import logging
@@ -225,7 +226,29 @@ def without_blas_threads(n, /):
   """
   if n > basis_lib.SMALL:
     return contextlib.nullcontext()
-  return threadpoolctl.threadpool_limits(1, user_api="blas")
+  return _one_blas_thread()
+
+
+@contextlib.contextmanager
+def _one_blas_thread():
+  """Leaves BLAS one thread as long as any thread of this process is inside."""
+  with _Limit.lock:
+    if not _Limit.inside:
+      _Limit.limits = threadpoolctl.threadpool_limits(1, user_api="blas")
+    _Limit.inside += 1
+  try:
+    yield
+  finally:
+    with _Limit.lock:
+      _Limit.inside -= 1
+      if not _Limit.inside:
+        _Limit.limits.restore_original_limits()
+
+
+class _Limit:
+  lock = threading.Lock()
+  inside = 0
+  limits = None
 
 
 class LockStep:

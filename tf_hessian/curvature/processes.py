@@ -1,0 +1,56 @@
+"""One pass at a time in a process, and none in a process that was forked from one with TensorFlow.
+
+A pass uses the accumulators of its operator and settings of the whole process, so threads take
+turns; side by side passes would not be faster.
+"""
+
+import functools
+import os
+import threading
+
+from tensorflow.python.eager import context
+
+LOCK = threading.RLock()
+_started_before_fork = False
+
+
+def one_at_a_time(method, /):
+  """Decorates a method so that one thread at a time is in it, or in others that are decorated.
+
+  It raises RuntimeError where `check_process` does.
+  """
+
+  @functools.wraps(method)
+  def alone(*args, **kwargs):
+    check_process()
+    with LOCK:
+      return method(*args, **kwargs)
+
+  return alone
+
+
+def check_process():
+  """Raises RuntimeError in a process that was forked after TensorFlow had begun to work.
+
+  The threads that TensorFlow waits for there don't exist: without this, it waits for ever.
+  """
+  if _started_before_fork:
+    raise RuntimeError(
+      "this process was forked from one in which TensorFlow was already at work, whose threads it "
+      "lacks, so nothing can be computed here: start it by "
+      "multiprocessing.get_context('spawn'), or measure before TensorFlow is used"
+    )
+
+
+def _is_at_work():
+  current = context.context_safe()
+  return current is not None and current._context_handle is not None
+
+
+def _after_fork():
+  global _started_before_fork, LOCK
+  LOCK = threading.RLock()  # that of the parent may have been taken
+  _started_before_fork = _started_before_fork or _is_at_work()
+
+
+os.register_at_fork(after_in_child=_after_fork)  # only noted here: it can't be found out later
