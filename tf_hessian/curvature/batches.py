@@ -49,8 +49,20 @@ class Batches:
     idle: if set, passes read none of them, which shows what a pass costs beside its batches.
   """
 
-  def __init__(self, dataset, digests, shapes, specs, num_examples, cache, seconds=0.0, cut=False):
+  def __init__(
+    self,
+    dataset,
+    digests,
+    shapes,
+    specs,
+    num_examples,
+    cache,
+    seconds=0.0,
+    cut=False,
+    checksums=(),
+  ):
     self._dataset = dataset
+    self._checksums = np.array(checksums, np.int64)  # of the batches that passes stream
     self._digests = digests
     self._cut = cut  # by num_batches, which may leave examples out
     self._shapes = shapes  # signature number of each batch
@@ -184,11 +196,13 @@ class Batches:
     return iter(dataset.skip(low).take(count))
 
   def checksum(self, low, high):
-    """Returns the sum of the checksums of batches low to high - 1: int64."""
-    total = tf.zeros((), tf.int64)
-    for batch in self._range(low, high):
-      total = self.add_checksum(total, batch)
-    return total.numpy()
+    """Returns the sum of the checksums of batches low to high - 1 of streamed data: int64."""
+    return self._checksums[low:high].sum()
+
+  def changed(self, b, batch):
+    """Returns whether streamed batch number b has other values than at first; in a graph."""
+    with tf.device("CPU:0"):
+      return checksums.checksum(batch)[0] != tf.gather(tf.constant(self._checksums), b)
 
   @staticmethod
   def add_checksum(total, batch):
@@ -251,7 +265,7 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     cache_bytes = float("inf")  # it is in memory already
   cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
-  digests, shapes, signatures = [], [], {}
+  digests, shapes, signatures, sums = [], [], {}, []
   num_examples = size = 0
   cache = []
   structure = None
@@ -270,17 +284,24 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
     num_examples += _count(tensors)
     size += sum(_nbytes(t) for t in tensors)
-    if cache is not None:
+    if cache is not None and size > cache_bytes:
+      sums = [_checksum(earlier) for earlier in cache]
+      cache = None
+    if cache is None:
+      sums.append(_checksum(batch))
+    else:
       cache.append(batch)
-      if size > cache_bytes:
-        cache = None
   if not digests:
     raise ValueError("data set: it is empty; expected at least one batch")
   if num_batches is not None and len(digests) < num_batches:
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
   seconds = time.monotonic() - begin
-  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds, cut)
+  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds, cut, sums)
+
+
+def _checksum(batch):
+  return checksums.checksum(batch)[0].numpy()
 
 
 def check_examples(batches, /):

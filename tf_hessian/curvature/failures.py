@@ -12,6 +12,10 @@ class NonFiniteError(ValueError):
   """A loss, gradient or product has NaN or infinity in it."""
 
 
+class DataChangedError(ValueError):
+  """A batch of the data set has other values than when it was first read."""
+
+
 @contextlib.contextmanager
 def explained(what, data_pass, arguments, batches, /):
   """Explains TensorFlow's errors in a pass that is run inside.

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature import (
   ctc,
+  failures,
   keras_internals,
   processes,
   repeatable,
@@ -108,7 +109,9 @@ class DataPass:
       # Not inside: there, a data set that draws random numbers would only say that it may not.
       feeds = self._run.feeds()
       with self._execution():
-        return self._run(feeds, *arguments)
+        result = self._run(feeds, *arguments)
+      self._refuse_changes()
+      return result
 
   def join(self):
     """Takes part in a pass that the chief of several workers has announced."""
@@ -116,13 +119,26 @@ class DataPass:
       feeds = self._run.feeds()
       with self._execution():
         self._run.join(feeds)
+      self._refuse_changes()
 
   def together(self, *arguments):
     """Runs the pass with the sums of the arguments of several workers, all of which call this."""
     with processes.LOCK:
       feeds = self._run.feeds()
       with self._execution():
-        return self._run.together(feeds, *arguments)
+        result = self._run.together(feeds, *arguments)
+      self._refuse_changes()
+      return result
+
+  def _refuse_changes(self):
+    """Refuses a pass in which data that are streamed were others than at first."""
+    changed = self._run.changed
+    if changed is not None:
+      cause = self._batches.changes()
+      raise failures.DataChangedError(
+        f"{self.name}: batch {changed} of the data set has other values than when it was first "
+        f"read{f': {cause}' if cause else ''}; nothing of this pass counts"
+      )
 
   def single(self, b, batch, *arguments):
     """Returns the function's values for one batch, eagerly; for looking for the one at fault."""

@@ -1,6 +1,9 @@
 """Sums in float64 variables, added to under a lock."""
 
+import numpy as np
 import tensorflow as tf
+
+NONE = 2**62  # number of a batch that there is not
 
 
 class Accumulators:
@@ -12,9 +15,11 @@ class Accumulators:
   Attributes:
     shapes: tuple of shapes.
     size: number of entries of all sums together.
+    changed: int64 variable: the first batch whose data have changed, NONE if there is no such.
   """
 
   def __init__(self, shapes, /):
+    self.changed = tf.Variable(NONE, dtype=tf.int64, trainable=False, name="changed")
     self.shapes = tuple(tf.TensorShape(s) for s in shapes)
     self.size = sum(s.num_elements() for s in self.shapes)
     self._sums = [
@@ -22,7 +27,8 @@ class Accumulators:
     ]
 
   def reset(self):
-    """Sets all sums to zero."""
+    """Sets all sums to zero, and forgets what has changed."""
+    self.changed.assign(NONE)
     for total in self._sums:
       total.assign(tf.zeros_like(total))
 
@@ -49,6 +55,9 @@ def add_batches(work, batches, sums, signature, feed, state, prepared):
 
   def body(i):
     b, batch = batches.read(feed, signature, i)
+    if not batches.cached:
+      found = tf.where(batches.changed(b, batch), b, NONE)
+      sums.changed.assign(tf.minimum(sums.changed, found), read_value=False)
     sums.add(work.values(signature, b, batch, state, prepared))
     return i + 1
 
@@ -82,6 +91,10 @@ class Parts:
       with tf.device(device):
         self._sums.append(Accumulators(work.shapes))
 
+  def first_changed(self):
+    """Returns the first batch of these parts whose data had changed in the last pass, or None."""
+    return first_changed(self._sums)
+
   def feeds(self):
     """Returns what the parts are read from in one pass: for each, a list of `Segment.feed`s."""
     return [[s.feed for s in self._batches.segments(*b)] for b in self._bounds]
@@ -94,7 +107,17 @@ class Parts:
     state, prepared = self._work.state(), self._work.prepare(*arguments)
     for signature, feed in zip(self._layout[part], feeds[part], strict=True):
       add_batches(self._work, self._batches, sums, signature, feed, state, prepared)
-    return sums.read()
+    total = sums.read()
+    if self._batches.cached:
+      return total
+    # So that sums of changed data are of no use to other processes either.
+    return total + tf.where(sums.changed == NONE, tf.zeros((), tf.float64), np.nan)
+
+
+def first_changed(sums, /):
+  """Returns the first batch whose data had changed in a pass, of several sums; None for none."""
+  first = min(int(s.changed.numpy()) for s in sums)
+  return None if first == NONE else first
 
 
 def this_replica():

@@ -238,6 +238,8 @@ class _CoordinatorPass:
     self._shard = tf.function(functools.partial(self._sum_shard), autograph=False)
     self.culprits = ()
 
+  changed = None  # a shard whose data have changed is refused when it comes back
+
   @property
   def tracing_count(self):
     return self._shard.experimental_get_tracing_count()

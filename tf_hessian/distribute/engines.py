@@ -21,6 +21,8 @@ whose methods are called while a graph is built. Batches are those of `curvature
   __call__(feeds, *arguments)  the sums, flattened one after the other: float64
   tracing_count             how often its loop over batches was traced
   culprits                  who computed sums that are not finite, in the last pass: strings
+  changed                   number of the first batch whose data had changed in the last pass, or
+                            None; of data that are streamed
 """
 
 import functools
@@ -115,6 +117,10 @@ class _OneDevicePass:
     self._read = tf.function(functools.partial(self._sums.read), autograph=False)
 
   @property
+  def changed(self):
+    return None if self._batches.cached else accumulators.first_changed([self._sums])
+
+  @property
   def tracing_count(self):
     return sum(f.experimental_get_tracing_count() for f in (self._segment, self._whole))
 
@@ -162,10 +168,15 @@ class _ReplicasPass:
 
   def __init__(self, strategy, work, batches):
     self._strategy = strategy
+    self._batches = batches
     self._parts = accumulators.Parts(work, batches, strategy, range(strategy.num_replicas_in_sync))
     self._run = tf.function(functools.partial(self._pass), autograph=False)
     self.feeds = self._parts.feeds
     self.culprits = ()
+
+  @property
+  def changed(self):
+    return None if self._batches.cached else self._parts.first_changed()
 
   @property
   def tracing_count(self):

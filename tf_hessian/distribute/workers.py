@@ -234,11 +234,16 @@ class _WorkersPass:
   def __init__(self, engine, work, batches):
     self._engine = engine
     self._work = work
+    self._batches = batches
     self._ids = engine.local_ids()
     self._parts = accumulators.Parts(work, batches, engine.strategy, self._ids)
     self._run = tf.function(functools.partial(self._pass), autograph=False)
     self.feeds = self._parts.feeds
     self.culprits = ()
+
+  @property
+  def changed(self):
+    return None if self._batches.cached else self._parts.first_changed()
 
   @property
   def tracing_count(self):
