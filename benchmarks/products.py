@@ -34,6 +34,7 @@ def main(_):
   logging.set_verbosity(logging.WARNING)
   rows = [
     *_products(NUM_BATCHES.value, BATCH_SIZE.value, ROUNDS.value),
+    *_watching(BATCH_SIZE.value, ROUNDS.value),
     *_repeatability(BATCH_SIZE.value),
     *_small_model(),
   ]
@@ -48,7 +49,7 @@ def _row(name, value, bound=None, *, unit=""):
   return name, value, bound
 
 
-def _resnet(num_batches, batch_size, *, deterministic=True):
+def _resnet(num_batches, batch_size, **options):
   """ResNet-32 with dropout, in training mode, on random images."""
   keras.utils.set_random_seed(0)
   model = cifar_resnet.cifar_resnet(depth=32, dropout_rate=0.1)
@@ -60,7 +61,7 @@ def _resnet(num_batches, batch_size, *, deterministic=True):
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size),
     training=True,
-    deterministic=deterministic,
+    **options,
   )
 
 
@@ -102,6 +103,16 @@ def _products(num_batches, batch_size, rounds):
     _row("  quadrature and density of a draw", quadrature, unit="s"),
     _row("  their share of a density run", share, 0.02),
   ]
+
+
+def _watching(batch_size, rounds):
+  """The cost of comparing the checksum of each batch that is streamed with the first one."""
+  watched, free = (_resnet(3, batch_size, cache_bytes=0) for _ in range(2))
+  free.batches.changed = lambda *_: tf.constant(False)
+  v = _probe(watched)
+  times = _interleaved([lambda: watched @ v, lambda: free @ v], rounds)
+  ratio = np.median(times[0] / times[1])
+  return [_row("ResNet-32, streamed data: time with watching / without", ratio, 1.02)]
 
 
 def _lanczos_seconds(n):
