@@ -9,7 +9,14 @@ import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
 
-from tf_hessian.curvature import arithmetic, failures, processes, products, second_order
+from tf_hessian.curvature import (
+  arithmetic,
+  failures,
+  processes,
+  products,
+  second_order,
+  stopped,
+)
 from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.passes import DataPass
@@ -146,6 +153,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self._precision = self._find_precision()
     if self.precision_note:
       logging.warning("products are right to about %.1g: %s", self.precision, self.precision_note)
+    self._tell_stops()
     self.mode = self._choose_mode(mode)
     self.columns_per_pass = self._choose_columns(columns_per_pass)
 
@@ -451,6 +459,17 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     count = len(self.objective.parameters)
     state = count + len(self.objective.context)
     return arithmetic.of_loss(self._loss_pass.concretes, count, state, self.objective.layers)
+
+  def _tell_stops(self):
+    count = len(self.objective.parameters)
+    places = stopped.stopping_places(self._loss_pass.concretes, count, self.objective.layers)
+    if places:
+      logging.warning(
+        "%s: tf.stop_gradient holds values fixed that depend on the variables. Products are those "
+        "of the loss with these values frozen, which is not the derivative of the gradient; "
+        "check_operator() tells how far it is off",
+        ", ".join(places),
+      )
 
   def check_point(self):
     """Checks that variables and moving statistics are finite numbers.
