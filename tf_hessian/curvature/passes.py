@@ -145,6 +145,7 @@ class DataPass:
       )
     self._refuse_hidden_variables(concrete)
     graph_def = concrete.graph.as_graph_def()
+    _drop_control_on_placeholders(graph_def)
     if self._jit_compile:
       _refuse_random_numbers(graph_def, objective.layers)
     if self._deterministic:
@@ -212,6 +213,18 @@ def _refuse_random_numbers(graph_def, layers):
       f"jit_compile: {named} draws random numbers, and XLA draws others from the same seed, which "
       "would be another matrix: leave jit_compile out, or use training=False"
     )
+
+
+def _drop_control_on_placeholders(graph_def):
+  """Removes, in place, orders to wait for an input, which the import would leave on a placeholder.
+
+  Gradients of tanh, sqrt and others wait for the gradient that comes in, which may be v itself.
+  """
+  waits = {f"^{n.name}" for n in graph_def.node if n.op == "Placeholder"}
+  for node in graph_def.node:
+    kept = [i for i in node.input if i not in waits]
+    if len(kept) < len(node.input):
+      node.input[:] = kept
 
 
 def _without_placeholders(graph_def):
