@@ -65,6 +65,11 @@ class DataPass:
     """List of `GraphDef`s of the function, one for each shape of batch."""
     return [graph_def for _, graph_def in self._traced]
 
+  def ways(self):
+    """Returns (outputs, parameters) of the function's graphs, one pair for each shape of batch."""
+    count = len(self._objective.parameters)
+    return [(concrete.outputs, concrete.inputs[:count]) for concrete, _ in self._traced]
+
   @property
   def bytes(self):
     """List of the bytes of all tensors of the function, one number for each shape of batch."""
@@ -135,7 +140,7 @@ class DataPass:
     spec = lambda t: tf.TensorSpec(t.shape, t.dtype)  # noqa: E731
     objective = self._objective
     prepared = tf.function(self.prepare, autograph=False).get_concrete_function(*argument_specs)
-    with second_order.differentiable_moments():
+    with second_order.differentiable_operations():
       concrete = tf.function(self._function, autograph=False).get_concrete_function(
         [spec(p) for p in objective.parameters],
         [spec(c) for c in objective.context],
