@@ -155,7 +155,7 @@ SOUND_OPS = frozenset([
   "SquaredDifference", "Squeeze", "StopGradient", "StridedSlice", "StridedSliceGrad", "Sub",
   "Sum", "Svd", "Tan", "Tanh", "TanhGrad", "TensorScatterAdd", "TensorScatterMax",
   "TensorScatterMin", "TensorScatterSub", "TensorScatterUpdate", "TensorStridedSliceUpdate",
-  "Tile", "TopKV2", "Transpose", "TridiagonalMatMul", "TridiagonalSolve", "TruncateDiv",
+  "Tile", "TopKV2", "Transpose", "TridiagonalMatMul", "TridiagonalSolve",
   "Unpack", "UnsortedSegmentMax", "UnsortedSegmentMean", "UnsortedSegmentMin",
   "UnsortedSegmentProd", "UnsortedSegmentSum", "Xdivy", "Xlog1py", "Xlogy", "ZerosLike",
 ])
