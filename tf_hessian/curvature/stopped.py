@@ -22,8 +22,13 @@ def stopping_places(concretes, num_parameters, layers, /):
   """
   places = set()
   for concrete in concretes:
-    for op in linearize.between(concrete.outputs, concrete.inputs[:num_parameters]):
-      if op.type in _STOPPING and not any(name in op.name for name in _HARMLESS):
+    changing = linearize.reached(concrete.graph, {x.name for x in concrete.inputs[:num_parameters]})
+    for op in concrete.graph.get_operations():
+      if op.type not in _STOPPING or any(name in op.name for name in _HARMLESS):
+        continue
+      if op.inputs[0].name in changing and linearize.depends(
+        concrete.outputs, {op.outputs[0].name}
+      ):
         layer = second_order.layer_in(op.name, layers)
         places.add(f"layer {layer!r}" if layer else "the model or its loss")
   return sorted(places)
