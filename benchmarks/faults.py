@@ -24,6 +24,7 @@ import time
 import zipfile
 
 import numpy as np
+import scipy.sparse.linalg
 
 GOOD = ("survived", "refused by name")
 BAD = ("lost", "stale believed", "tracebacks", "hangs")
@@ -236,20 +237,16 @@ class Runs:
 
   def interrupted(self, workdir, seed):
     """Makes a folder with draw 0 finished and draw 1 after three steps."""
-    import scipy.sparse.linalg
+    operator, left = scipy.sparse.linalg.aslinearoperator(self._matrix), [1 + _STEPS + 3]
+    original = operator._matvec
 
-    class Failing(scipy.sparse.linalg.MatrixLinearOperator):
-      left = 1 + _STEPS + 3
+    def matvec(x):
+      left[0] -= 1
+      if left[0] < 0:
+        raise InterruptedError
+      return original(x)
 
-      def _matvec(self, x):
-        self.left -= 1
-        if self.left < 0:
-          raise InterruptedError
-        return self.A @ x
-
-    operator = Failing(self._matrix)
-    # It is the same operator on record.
-    Failing.__name__ = "MatrixLinearOperator"
+    operator._matvec = matvec
     with contextlib.suppress(InterruptedError):
       self.run(workdir, seed, operator=operator)
 
@@ -267,9 +264,9 @@ class Runs:
   def results(self, workdir):
     """Returns what must not be lost of a folder: digest -> path, of finished draws."""
     found = {}
-    for path in workdir.glob("draw_*.npz"):
-      with contextlib.suppress(Exception), np.load(path) as saved:
-        if path.is_file() and not path.is_symlink() and np.isfinite(saved["alphas"]).all():
+    for path in _files(workdir, "draw_*.npz"):
+      with contextlib.suppress(Exception), open(path, "rb") as file, np.load(file) as saved:
+        if np.isfinite(saved["alphas"]).all():
           found[_digest(saved["alphas"].tobytes(), saved["betas"].tobytes())] = path
     return found
 
@@ -289,10 +286,10 @@ class Trainings:
   names = ("half", "finished")
 
   def __init__(self, root, /):
+    import keras
+
     from tf_hessian.data import source
     from tf_hessian.training import task, train
-
-    import keras
 
     self._module, self._keras = train, keras
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -310,8 +307,7 @@ class Trainings:
 
   def model(self, name):
     """Returns the bytes of the weights of a folder's model."""
-    found = self._keras.models.load_model(self.root / name / "model.keras", compile=False)
-    return [w.tobytes() for w in found.get_weights()]
+    return self._weights(self.root / name / "model.keras")
 
   def run(self, workdir, seed=1):
     from tf_hessian.models.mlp import mlp
@@ -369,9 +365,9 @@ class Trainings:
     """Returns what must not be lost of a folder: digest -> path, of trained models."""
     known = self.expected[1], self.expected[2]
     found = {}
-    for path in workdir.glob("model*.keras"):
+    for path in _files(workdir, "model*.keras"):
       with contextlib.suppress(Exception):
-        model = self.model(path) if path.is_dir() else self._weights(path)
+        model = self._weights(path)
         if model in known:
           found[_digest(*model)] = path
     return found
@@ -379,6 +375,10 @@ class Trainings:
   def _weights(self, path):
     found = self._keras.models.load_model(path, compile=False)
     return [w.tobytes() for w in found.get_weights()]
+
+
+def _files(workdir, pattern):
+  return [p for p in workdir.glob(pattern) if p.is_file() and not p.is_symlink()]
 
 
 def _log(workdir):
@@ -479,10 +479,10 @@ def users_folder(folders, names, scratch, /):
   outcome = _outcome(lambda: folders.again(workdir), workdir)
   if _contents(workdir) != before:
     return "lost"
-  return outcome if outcome == "refused by name" else "stale believed"
+  return "stale believed" if outcome == "survived" else outcome
 
 
-_CALLS = ("replace", "link", "unlink", "fsync", "posix_fallocate", "open")
+CALLS = ("replace", "link", "unlink", "fsync", "posix_fallocate", "open")
 
 
 def killed(folders, call, number, scratch, /):
@@ -555,7 +555,7 @@ class Trials:
       what = f"user's {', '.join(names)}"
       outcome = self._limited(lambda: users_folder(folders, names, scratch))
     elif kind < 0.35 and folders is self._runs:
-      call, number = rng.choice(_CALLS), rng.randrange(40)
+      call, number = rng.choice(CALLS), rng.randrange(40)
       what = f"killed at {call} {number}"
       outcome = self._limited(lambda: killed(folders, call, number, scratch))
     else:

@@ -274,7 +274,7 @@ class Spectrum:
     try:
       if about["format_version"] <= FORMAT_VERSION:
         return cls._from_arrays(arrays, about)
-    except (KeyError, ValueError, TypeError) as e:
+    except (KeyError, IndexError, ValueError, TypeError) as e:
       raise ValueError(f"{path}: damaged: {e} is missing or wrong") from e
     raise ValueError(
       f"{path}: it has format version {about['format_version']}, and this tf_hessian reads up to "

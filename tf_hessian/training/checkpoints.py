@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -38,7 +39,7 @@ def saved(model, path, /, *, compiled=False, note=None):
     model.save(file.name, include_optimizer=compiled)
     if note is not None:
       with zipfile.ZipFile(file.name, "a") as archive:
-        archive.writestr(_NOTE, json.dumps(note))
+        archive.writestr(_NOTE, json.dumps(note | {"checksum": _checksum(archive)}))
     yield
 
 
@@ -92,13 +93,16 @@ def read_note(path, /):
   """Returns the note that a `.keras` file carries: a dict, or None.
 
   Raises:
-    ValueError: if it is damaged.
+    ValueError: if it is damaged, or its weights are not those that the note was written for.
   """
   try:
     with zipfile.ZipFile(path) as archive:
       if _NOTE not in archive.namelist():
         return None
-      return dict(json.loads(archive.read(_NOTE)))
+      note = json.loads(archive.read(_NOTE))
+      if note.pop("checksum") != _checksum(archive):
+        raise ValueError("its weights were changed")
+      return note
   except Exception as e:  # it fails in many ways
     raise _damaged(path, e) from e
 
@@ -117,3 +121,9 @@ def saved_steps(workdir, /):
 
 def _damaged(path, error):
   return ValueError(f"{path}: not a Keras model, or damaged ({error})")
+
+
+def _checksum(archive):
+  """Returns a checksum of a model's parts, by those of the archive."""
+  parts = sorted((i.filename, i.CRC) for i in archive.infolist() if i.filename != _NOTE)
+  return zlib.crc32(json.dumps(parts).encode())

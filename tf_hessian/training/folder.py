@@ -158,7 +158,8 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
       return
     try:
       checkpoints.check_archive(path)
-    except (OSError, ValueError) as e:
+      checkpoints.read_note(path)
+    except ValueError as e:
       raise ValueError(
         f"{e}; {self.kept_steps()}, of which the last has its weights. Delete it to train again"
       ) from e
