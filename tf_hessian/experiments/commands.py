@@ -29,7 +29,7 @@ def train(
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
     workdir: folder for model.keras, checkpoints/, train.csv, train.json and config.json; of all
-      workers the same.
+      workers the same. It has to be new or empty, or hold this training; spectra may be there.
     data_dir: folder with TFDS data sets; None for TFDS's own choice.
     download: fetch a data set that isn't there.
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.

@@ -93,7 +93,8 @@ def spectral_density(
     check: first check that products and data repeat and that H is symmetric (three products).
     workdir: folder for the state after each step; a run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
-      spectrum.npz and spectrum.json. None keeps everything in memory.
+      spectrum.npz and spectrum.json. It has to be new or empty, or hold this run. None keeps
+      everything in memory.
     progress: show a bar, or log lines where there is no terminal.
 
   Returns:
