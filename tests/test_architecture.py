@@ -26,8 +26,9 @@ MAY_IMPORT = {
   "data": set(),
   "distribute": set(),
   "files": set(),
+  "folders": {"files"},
   "curvature": {"distribute", "numerics"},
-  "training": {"distribute", "files"},
+  "training": {"distribute", "files", "folders"},
   "plotting": {"files", "numerics"},
   "spectrum": {"files", "numerics", "plotting"},
   "experiments": {
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "data",
     "distribute",
     "files",
+    "folders",
     "models",
     "numerics",
     "plotting",
