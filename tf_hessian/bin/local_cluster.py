@@ -14,8 +14,8 @@ from absl import flags as absl_flags
 
 from tf_hessian.bin import flags
 
-WORKERS = absl_flags.DEFINE_integer("workers", 2, "Number of workers.", lower_bound=1)
-PS = absl_flags.DEFINE_integer("ps", 0, "Number of parameter servers.", lower_bound=0)
+WORKERS = absl_flags.DEFINE_integer("workers", 2, "Number of workers.", 1, 256)
+PS = absl_flags.DEFINE_integer("ps", 0, "Number of parameter servers.", 0, 64)
 COMMAND = absl_flags.DEFINE_enum(
   "command", "spectrum", ["spectrum", "train"], "What the cluster does."
 )

@@ -15,7 +15,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, errors, members
+from tf_hessian.distribute import accumulators, calls, errors, members
 from tf_hessian.distribute.checksums import checksum
 
 # Errors by which a result is lost with the worker that had it.
@@ -28,7 +28,7 @@ _LOST = (
 _LOG_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 _POLL_SECONDS = 0.002
-_HOPELESS = 20  # times the seconds of a pass
+_HOPELESS = 20  # times the seconds of a pass, or the patience before the first has ended
 
 
 class Coordinator:
@@ -144,25 +144,27 @@ class Coordinator:
 
     Raises:
       ClusterError: if a parameter server is gone, or no worker is there for longer than `patience`,
-        or the workers there are finish nothing for very much longer than ever before.
+        or the workers there are finish nothing for very much longer than ever before, or, in the
+        first pass, than `patience`.
     """
     changed = threading.Event()
-    calls = [_Call(fetch, changed)]
+    running = [calls.Call(fetch, changed)]
     begin = logged = seen = handed_out = time.monotonic()
     interval = min(_LOG_SECONDS, self.patience / 4)
     slow = max(interval, 2 * usual) if usual else self.patience
+    hopeless = max(self.patience, _HOPELESS * (usual or self.patience))
     while True:
       changed.wait(min(1.0, interval))
       changed.clear()
-      done = [c for c in calls if c.done]
+      done = [c for c in running if c.done]
       good = [c for c in done if c.error is None]
-      if good or len(done) == len(calls):
+      if good or len(done) == len(running):
         return (good or done)[0].result()
       now = time.monotonic()
       if now - logged >= interval:
         logged = now
         self.check_servers()
-        gone = errors.silent(self.workers)
+        gone = errors.silent(self.workers, served=True)
         if len(gone) < len(self.workers):
           seen = now
         self._report(what, now - begin, gone)
@@ -172,16 +174,17 @@ class Coordinator:
           "again, then this command, which goes on after the last finished Lanczos step of its "
           "--workdir"
         )
-      if usual and now - begin >= max(self.patience, _HOPELESS * usual):
+      if now - begin >= hopeless:
+        than = f"a whole pass took {usual:.3g} s" if usual else f"patience is {self.patience:g} s"
         raise errors.ClusterError(
-          f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where a "
-          f"whole pass took {usual:.3g} s: they hang; start all tasks again, and this "
+          f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where "
+          f"{than}: they hang ({', '.join(self.workers)}); start all tasks again, and this "
           "command goes on after the last finished Lanczos step of its --workdir"
         )
-      if now - handed_out >= slow and len(calls) < len(self.workers):
+      if now - handed_out >= slow and len(running) < len(self.workers):
         handed_out = now
         logging.warning("%s takes long and is handed out once more", what)
-        calls.append(_Call(again(), changed))
+        running.append(calls.Call(again(), changed))
 
   def _report(self, what, seconds, gone):
     if len(gone) == len(self.workers):
@@ -351,29 +354,3 @@ class _CoordinatorPass:
     )
     flat = tf.concat([tf.reshape(s, [-1]) for s in sums], 0)
     return flat, members.read_in_graph(), checksum
-
-
-class _Call:
-  """A blocking call in a thread of its own."""
-
-  def __init__(self, function, changed):
-    self.done = False
-    self.error = None
-    self._value = None
-    self._function = function
-    self._changed = changed
-    threading.Thread(target=self._run, daemon=True).start()
-
-  def _run(self):
-    try:
-      self._value = self._function()
-    except BaseException as e:
-      self.error = e
-    self.done = True
-    self._changed.set()
-
-  def result(self):
-    """Returns the value, or raises the error, once it is done."""
-    if self.error is not None:
-      raise self.error
-    return self._value

@@ -4,9 +4,9 @@ import concurrent.futures
 import socket
 
 # gRPC is spoken over HTTP/2, in which both sides begin with settings: here, with none.
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-_HEADER_BYTES = 9  # of a frame, whose type is the fourth
-_SETTINGS = 4
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+_TYPE = 3  # place of a frame's type in its header
 
 
 class ClusterError(ConnectionError):
@@ -41,12 +41,12 @@ def _answers(address, seconds, served):
         return True
       connection.sendall(_GREETING)
       header = b""
-      while len(header) < _HEADER_BYTES:
-        received = connection.recv(_HEADER_BYTES - len(header))
+      while len(header) < len(SETTINGS):
+        received = connection.recv(len(SETTINGS) - len(header))
         if not received:
           return False
         header += received
-      return header[3] == _SETTINGS
+      return header[_TYPE] == SETTINGS[_TYPE]
   except (OSError, OverflowError):
     return False
 

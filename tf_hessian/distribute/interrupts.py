@@ -12,6 +12,8 @@ import socket
 import sys
 import threading
 
+from tf_hessian.distribute import errors
+
 GRACE_SECONDS = 15.0  # to say what is to be said, and tell the others
 INTERRUPTED = "interrupted; the same command goes on from here"
 
@@ -20,8 +22,9 @@ INTERRUPTED = "interrupted; the same command goes on from here"
 def bounded(seconds=GRACE_SECONDS, /):
   """Within it, Ctrl-C ends the process after some seconds at the latest; a context manager.
 
-  If the code within ends by an error, the process does not wait for TensorFlow to clear up when it
-  ends. Does nothing outside of the main thread, where Python lets no signal be watched.
+  If the code within ends by Ctrl-C or a `ClusterError`, the process does not wait for TensorFlow to
+  clear up when it ends. Does nothing outside of the main thread, where Python lets no signal be
+  watched.
 
   Args:
     seconds: how long the process may take to end by itself.
@@ -35,12 +38,15 @@ def bounded(seconds=GRACE_SECONDS, /):
   threading.Thread(target=_watch, args=(reader, seconds), daemon=True).start()
   try:
     yield
-  except BaseException:
+  except (KeyboardInterrupt, errors.ClusterError):
     # The watch goes on until the end: whatever comes now may hang as well.
     end_at_once_at_exit(1)
+    writer = None
     raise
-  signal.set_wakeup_fd(before)
-  writer.close()
+  finally:
+    if writer is not None:
+      signal.set_wakeup_fd(before)
+      writer.close()
 
 
 def _watch(reader, seconds):
