@@ -13,7 +13,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, collectives, errors
+from tf_hessian.distribute import accumulators, collectives, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
 
 _SUM = tf.distribute.ReduceOp.SUM
@@ -27,6 +27,7 @@ class Workers:
   Args:
     strategy: a `tf.distribute.MultiWorkerMirroredStrategy`.
     patience: seconds that a worker which doesn't answer is waited for.
+    deterministic: passes are to be bitwise repeatable, so that workers need the same kernels.
 
   Attributes:
     leads: whether this process is the chief.
@@ -37,7 +38,7 @@ class Workers:
     description: see `engines.Engine`.
   """
 
-  def __init__(self, strategy, /, *, patience=600.0):
+  def __init__(self, strategy, /, *, patience=600.0, deterministic=True):
     resolver = strategy.cluster_resolver
     jobs = resolver.cluster_spec().jobs if resolver.cluster_spec() else ()
     chief = "chief" in jobs
@@ -53,6 +54,7 @@ class Workers:
     self.description = {"strategy": "multi_worker", "replicas": strategy.num_replicas_in_sync}
     self._gather = tf.function(self._gather_tensor, autograph=False)
     self._left = False
+    self._deterministic = deterministic
     others = [a for r, a in enumerate(self.addresses) if r != self.rank]
     self._guard = collectives.Guard(
       others, patience, "the last finished Lanczos step of its --workdir"
@@ -73,7 +75,7 @@ class Workers:
       DisagreementError: on all workers, if one has another identity than the chief; says which.
       ClusterError: if a worker is gone.
     """
-    mine = json.dumps(identity, sort_keys=True)
+    mine = json.dumps(identity | self._kernels, sort_keys=True)
     hashes = self.gather(tf.bitcast(tf.fingerprint([mine]), tf.int64))
     if len(set(hashes)) > 1:
       everyone = [json.loads(self.broadcast_bytes(mine.encode(), r)) for r in range(len(hashes))]
@@ -82,10 +84,17 @@ class Workers:
         for r, other in enumerate(everyone)
         if other != everyone[0]
       ]
+      remedy = "start all of them with the same code, config and data"
+      if any(other.get(members.KERNELS) != everyone[0].get(members.KERNELS) for other in everyone):
+        remedy += f"; {kernels.REMEDY}"
       raise errors.DisagreementError(
-        f"the workers don't measure the same, so nothing was computed: {'; '.join(found)}; start "
-        "all of them with the same code, config and data"
+        f"the workers don't measure the same, so nothing was computed: {'; '.join(found)}; {remedy}"
       )
+
+  @functools.cached_property
+  def _kernels(self):
+    """What workers must agree on besides: a dict."""
+    return {members.KERNELS: kernels.digest()} if self._deterministic and self.followers else {}
 
   def broadcast(self, value, source=0, /):
     """Returns one worker's tensor on every worker; all must call it, with the same shape."""
