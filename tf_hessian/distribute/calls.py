@@ -3,6 +3,10 @@
 import threading
 import time
 
+from tf_hessian.distribute import errors
+
+_POLL_SECONDS = 1.0
+
 
 class Call:
   """A blocking call in a thread of its own.
@@ -44,3 +48,30 @@ class Call:
     if self.error is not None:
       raise self.error
     return self._value
+
+
+def attended(function, servers, patience, remedy, /):
+  """Returns the value of a blocking call to parameter servers.
+
+  Args:
+    function: function () -> value.
+    servers: their addresses.
+    patience: seconds after which it is given up if one of them doesn't answer.
+    remedy: what to do then, for the message.
+
+  Raises:
+    ClusterError: if it is given up.
+  """
+  call = Call(function)
+  begin = time.monotonic()
+  while not call.wait(min(_POLL_SECONDS, patience)):
+    check_answers(servers, time.monotonic() - begin, patience, remedy)
+  return call.result()
+
+
+def check_answers(servers, waited, patience, remedy, /):
+  """Raises ClusterError if a parameter server is silent that was waited for long enough."""
+  if waited > patience and (gone := errors.silent(servers, served=True)):
+    raise errors.ClusterError(
+      f"no answer for {waited:.0f} s from parameter server {', '.join(gone)}: {remedy}"
+    )

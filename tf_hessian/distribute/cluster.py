@@ -15,7 +15,16 @@ import time
 from absl import logging
 import tensorflow as tf
 
-from tf_hessian.distribute import STRATEGIES, calls, errors, interrupts, machine, meeting, members
+from tf_hessian.distribute import (
+  STRATEGIES,
+  calls,
+  errors,
+  interrupts,
+  kernels,
+  machine,
+  meeting,
+  members,
+)
 
 _JOBS = ("chief", "worker", "ps")
 _POLL_SECONDS = 0.2
@@ -218,7 +227,8 @@ def serve(identity=None, /, *, patience=600.0, deterministic=True):
   if deterministic:
     tf.config.experimental.enable_op_determinism()
   with interrupts.bounded():
-    reason = _serve(here, identity or {}, patience)
+    about = {members.KERNELS: kernels.digest()} if deterministic else {}
+    reason = _serve(here, (identity or {}) | about, patience)
     if reason:
       raise errors.ClusterError(f"{here.name}: {reason}")
 
@@ -296,9 +306,10 @@ def release(reason="", /):
   """
   here = task()
   begun = {}
+  silent = errors.silent(list(here.peers.values()))
   for job in ("worker", "ps"):
     for index, address in enumerate(here.jobs.get(job, ())):
-      if not errors.silent([address]):
+      if address not in silent:
         begun[f"{job} {index}"] = calls.Call(functools.partial(_release, job, index, reason))
   deadline = time.monotonic() + _RELEASE_SECONDS
   for name, call in begun.items():

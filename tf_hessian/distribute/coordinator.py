@@ -15,7 +15,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, calls, errors, members
+from tf_hessian.distribute import accumulators, calls, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
 
 # Errors by which a result is lost with the worker that had it.
@@ -24,6 +24,10 @@ _LOST = (
   tf.errors.AbortedError,
   tf.errors.CancelledError,
   tf.errors.NotFoundError,
+)
+_REMEDY = (
+  "Start all tasks again with the same commands: the run goes on after the last finished Lanczos "
+  "step of its --workdir"
 )
 _LOG_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
@@ -64,6 +68,8 @@ class Coordinator:
     self.workers = spec.job_tasks("worker")
     self.servers = spec.job_tasks("ps")
     self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    self._deterministic = deterministic
+    self._kernels = None  # that workers must have
     self._identity = {}
     self._refused = set()
     self._starts = {}  # of each worker, the process that was last heard of
@@ -97,13 +103,16 @@ class Coordinator:
     if note["start"] in self._refused:
       return False
     found = list(errors.differences(self._identity, note["identity"]))
+    reason = f"{note['task']} was started for something else: {'; '.join(found)}"
+    if not found and (other := self._other_kernels(note)):
+      found = [other]
+      reason = f"{note['task']} {other}"
     if not found:
       if self._starts.get(note["task"]) not in (None, note["start"]):
         logging.info("%s is back", note["task"])
       self._starts[note["task"]] = note["start"]
       return True
     self._refused.add(note["start"])
-    reason = f"{note['task']} was started for something else: {'; '.join(found)}"
     logging.error("%s; its results are not taken", reason)
     job, index = note["task"].split()
     try:
@@ -112,9 +121,37 @@ class Coordinator:
       logging.warning("%s could not be told: %s", note["task"], e.message)
     return False
 
+  def _other_kernels(self, note):
+    """Returns how a worker's kernels differ from the others', in words; "" if they don't."""
+    if self._kernels is None:
+      return ""
+    theirs = note["identity"].get(members.KERNELS)
+    if theirs is None:
+      return "was started with --nodeterministic, unlike the chief: start it without"
+    kinds = [k for k, v in self._kernels.items() if theirs.get(k) != v]
+    if not kinds:
+      return ""
+    return (
+      f"rounds otherwise than the other workers ({', '.join(kinds)}), so sums would depend on who "
+      f"computes what: {kernels.REMEDY}"
+    )
+
+  def compare_kernels(self):
+    """Before the first pass: decides which kernels workers must have, by those of most."""
+    if self._kernels is not None or not self._deterministic:
+      return
+    devices = [f"/job:worker/replica:0/task:{i}" for i in range(len(self.workers))]
+    asked = [calls.Call(functools.partial(members.read, d)) for d in devices]
+    deadline = time.monotonic() + min(_LOG_SECONDS, self.patience)
+    found = []
+    for call in asked:
+      if call.wait(deadline - time.monotonic()) and call.error is None and call.result():
+        found.append(json.loads(call.result())["identity"].get(members.KERNELS))
+    self._kernels = kernels.most_common([f for f in found if f], kernels.digest())
+
   def publish_state(self, tensors):
     """Returns the variables on the parameter servers that have these values."""
-    return self._state.set(tensors)
+    return self.attended(lambda: self._state.set(tensors))
 
   def data(self, batches):
     """Returns what shards read cached batches from: the workers' iterators, each of which yields
@@ -164,6 +201,7 @@ class Coordinator:
       if now - logged >= interval:
         logged = now
         self.check_servers()
+        calls.check_answers(self.servers, now - begin, self.patience, _REMEDY)
         gone = errors.silent(self.workers, served=True)
         if len(gone) < len(self.workers):
           seen = now
@@ -199,9 +237,12 @@ class Coordinator:
     if gone:
       raise errors.ClusterError(
         f"no answer from parameter server {', '.join(gone)}: TensorFlow can't go on without it. "
-        "Start all tasks again with the same commands: the run goes on after the last finished "
-        "Lanczos step of its --workdir"
+        f"{_REMEDY}"
       )
+
+  def attended(self, function, /):
+    """Returns the value of a blocking call to the parameter servers; see `calls.attended`."""
+    return calls.attended(function, self.servers, self.patience, _REMEDY)
 
 
 class _Published:
@@ -260,10 +301,11 @@ class _CoordinatorPass:
 
   def _pass(self, feeds, arguments):
     engine = self._engine
+    engine.compare_kernels()
     state = self._work.state()
     self._structure = tf.nest.map_structure(lambda t: t.dtype, state)
     self._parameters = engine.publish_state(tf.nest.flatten(state))
-    self._vectors = self._arguments.set(arguments)
+    self._vectors = engine.attended(lambda: self._arguments.set(arguments))
     if not self._batches.cached and self._checksums is None:
       self._checksums = [self._batches.checksum(f[0, 0], f[-1, 0] + 1) for f in feeds]
     self.culprits = []

@@ -18,7 +18,7 @@ import time
 
 import tensorflow as tf
 
-from tf_hessian.distribute import collectives, errors
+from tf_hessian.distribute import calls, collectives, errors
 
 _UNIT = 10  # steps that a free worker makes at a time
 _POLL_SECONDS = 0.01
@@ -176,6 +176,13 @@ class Asynchronous(_Stepper):
     self._slowest = 0.0  # seconds of what a worker makes at a time
     self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
 
+  def values(self):
+    return calls.attended(super().values, self._servers, self._patience, _REMEDY)
+
+  def set_values(self, values):
+    setting = functools.partial(super().set_values, values)
+    calls.attended(setting, self._servers, self._patience, _REMEDY)
+
   def start(self, batches):
     self._iterator = iter(self._coordinator.create_per_worker_dataset(batches))
 
@@ -226,12 +233,7 @@ class Asynchronous(_Stepper):
       raise errors.ClusterError(
         f"all workers are gone for {alone:.0f} s ({', '.join(gone)}): {_REMEDY}"
       )
-    if waiting <= self._patience:
-      return
-    if silent := errors.silent(self._servers, served=True):
-      raise errors.ClusterError(
-        f"no answer for {waiting:.0f} s from parameter server {', '.join(silent)}: {_REMEDY}"
-      )
+    calls.check_answers(self._servers, waiting, self._patience, _REMEDY)
     if waiting > max(self._patience, _HOPELESS * (self._slowest or self._patience)):
       there = [a for a in self._workers if a not in gone]
       raise errors.ClusterError(
