@@ -213,11 +213,11 @@ class Coordinator:
           "--workdir"
         )
       if now - begin >= hopeless:
-        than = f"a whole pass took {usual:.3g} s" if usual else f"patience is {self.patience:g} s"
+        than = f"a whole pass took {usual:.3g} s" if usual else f"--patience is {self.patience:g} s"
         raise errors.ClusterError(
           f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where "
-          f"{than}: they hang ({', '.join(self.workers)}); start all tasks again, and this "
-          "command goes on after the last finished Lanczos step of its --workdir"
+          f"{than}: they hang ({', '.join(self.workers)}), or --patience is too short for a first "
+          f"pass. {_REMEDY}"
         )
       if now - handed_out >= slow and len(running) < len(self.workers):
         handed_out = now
