@@ -34,7 +34,7 @@ def train(
     download: fetch a data set that isn't there.
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
     num_devices: number of replicas of "mirrored".
-    patience: seconds that the processes of "parameter_server" wait for each other.
+    patience: seconds that the tasks of a cluster wait for each other.
 
   Returns:
     dict; see `training.train.train`. None in processes other than the chief.
@@ -50,7 +50,7 @@ def train(
   if cluster.serves(strategy):
     serve(config=values, patience=patience, deterministic=False)
     return None
-  strategies = cluster.make_strategy(strategy, num_devices=num_devices)
+  strategies = cluster.make_strategy(strategy, num_devices=num_devices, patience=patience)
   with cluster.released(strategy):
     leads = strategies is None or strategies.extended.should_checkpoint
     identity = training_folder.identity_of(values)
@@ -133,7 +133,7 @@ def spectrum(
     download: fetch a data set that isn't there.
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
     num_devices: number of replicas of "mirrored".
-    patience: seconds that the processes of "parameter_server" wait for each other.
+    patience: seconds that the tasks of a cluster wait for each other.
     deterministic: make products bitwise repeatable.
     jit_compile: compile the function of a batch by XLA.
     recompute_blocks: see `HessianOperator`.
@@ -162,7 +162,7 @@ def spectrum(
     return "the chief has finished"
   options = {
     # First: some have to be made before any tensor is.
-    "strategy": cluster.make_strategy(strategy, num_devices=num_devices),
+    "strategy": cluster.make_strategy(strategy, num_devices=num_devices, patience=patience),
     "patience": patience,
     "deterministic": deterministic,
     "jit_compile": jit_compile,
