@@ -312,3 +312,19 @@ def test_worker_that_computes_nan_is_named(tmp_path):
   found = json.loads((tmp_path / "error.json").read_text())
   assert "computed by worker 1 (shard " in found["error"]
   assert "worker 0" not in found["error"]
+
+
+@pytest.mark.slow
+def test_worker_whose_streamed_data_change_stops_all_of_them_by_the_batch(tmp_path):
+  member = str(pathlib.Path(__file__).with_name("changing_member.py"))
+  lines = []
+  with local.LocalCluster(
+    [sys.executable, member, str(tmp_path)], workers=2, output=lambda *line: lines.append(line)
+  ) as cluster:
+    assert cluster.wait(SECONDS) == 0, lines
+    assert cluster.processes["worker", 1].wait(SECONDS) == 0, lines
+  for path in (tmp_path / "worker 0.json", tmp_path / "worker 1.json"):
+    found = json.loads(path.read_text())
+    np.testing.assert_allclose(found["before"], np.full(3, 2 * np.mean(np.arange(1, 7.0) ** 2)))
+    assert len(found["errors"]) == 2
+    assert all(e.startswith("DataChangedError: product: batch 4 of") for e in found["errors"])

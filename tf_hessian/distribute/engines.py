@@ -118,7 +118,9 @@ class _OneDevicePass:
 
   @property
   def changed(self):
-    return None if self._batches.cached else accumulators.first_changed([self._sums])
+    return (
+      None if self._batches.cached else accumulators.first_changed([self._sums.changed.numpy()])
+    )
 
   @property
   def tracing_count(self):

@@ -19,6 +19,7 @@ from tf_hessian.distribute.checksums import checksum
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
 _WORDS = 8  # of what announces a pass
+_CHECKS = 4  # numbers that each replica tells the others after it
 
 
 class Workers:
@@ -233,16 +234,12 @@ class _WorkersPass:
   def __init__(self, engine, work, batches):
     self._engine = engine
     self._work = work
-    self._batches = batches
     self._ids = engine.local_ids()
     self._parts = accumulators.Parts(work, batches, engine.strategy, self._ids)
     self._run = tf.function(functools.partial(self._pass), autograph=False)
     self.feeds = self._parts.feeds
     self.culprits = ()
-
-  @property
-  def changed(self):
-    return None if self._batches.cached else self._parts.first_changed()
+    self.changed = None
 
   @property
   def tracing_count(self):
@@ -268,12 +265,13 @@ class _WorkersPass:
 
   def _participate(self, feeds, arguments):
     total, reports = self._engine.guarded(self._run, feeds, *arguments)
-    received, state, finite = np.reshape(reports, (-1, 3)).T
+    received, state, finite, changed = np.reshape(reports, (-1, _CHECKS)).T
     for what, found in (("vectors", received), ("parameters", state)):
       if len(set(found.tolist())) > 1:
         raise errors.DisagreementError(
           f"{self._work.name}: the workers have different {what}; checksums {found.tolist()}"
         )
+    self.changed = accumulators.first_changed(changed)
     per_worker = len(self._ids)
     self.culprits = sorted({f"worker {r // per_worker}" for r in np.flatnonzero(finite == 0)})
     return total
@@ -288,7 +286,8 @@ class _WorkersPass:
       part = self._parts.add_up(feeds, received)
       finite = tf.cast(tf.math.is_finite(tf.reduce_sum(part)), tf.int64)
       checks = [checksum(received), checksum(self._work.state()), finite[tf.newaxis]]
-      report = tf.reshape(tf.concat(checks, 0), [1, 3])
+      checks.append(self._parts.changed_here()[tf.newaxis])
+      report = tf.reshape(tf.concat(checks, 0), [1, _CHECKS])
       return context.all_reduce(_SUM, part), context.all_gather(report, axis=0)
 
     results = self._engine.strategy.run(replica)
