@@ -323,7 +323,7 @@ EXAMPLES = {
   "UnsortedSegmentProd": Example(
     lambda x: tf.math.unsorted_segment_prod(x, [0, 1, 0, 1], 2), (4, 2)
   ),
-  "UnsortedSegmentMean": Example(
+  "UnsortedSegmentSum, mean": Example(
     lambda x: tf.math.unsorted_segment_mean(x, [0, 1, 0, 1], 2), (4, 2)
   ),
   "SparseSegmentSum": Example(
@@ -845,7 +845,7 @@ EXAMPLES = {
   "DynamicPartition": Example(lambda x: tf.dynamic_partition(x, [0, 1, 0], 2), (3, 2)),
   "DynamicStitch": Example(lambda x, y: tf.dynamic_stitch([[0, 2], [1]], [x, y]), (2, 2), (1, 2)),
   "DynamicStitch, overwritten": Example(
-    lambda x, y: tf.dynamic_stitch([[0, 2], [1, 2]], [x, y]), (2, 2), (2, 2)
+    lambda x, y: tf.dynamic_stitch([[0, 2], [1, 2]], [x, y]), (2, 2), (2, 2), outcome="refused"
   ),
   "ParallelDynamicStitch": Example(
     lambda x, y: r.ParallelDynamicStitch(indices=[[0, 2], [1]], data=[x, y]), (2, 2), (1, 2)
@@ -1092,8 +1092,8 @@ EXAMPLES = {
   "StatefulPartitionedCall": Example(
     tf.function(lambda x: tf.sin(x) * x, jit_compile=True), group="accumulated"
   ),
-  "recompute_grad": Example(lambda x: tf.recompute_grad(tf.sin)(x)),
-  "MapDefun": Example(lambda x: tf.vectorized_map(lambda t: tf.sin(t) * t, x)),
+  "IdentityN, recompute_grad": Example(lambda x: tf.recompute_grad(tf.sin)(x)),
+  "Mul, vectorized map": Example(lambda x: tf.vectorized_map(lambda t: tf.sin(t) * t, x)),
   # No gradient at all
   "IgammaGradA": Example(lambda x: r.IgammaGradA(a=x, x=x), outcome="refused"),
   "Lu": Example(lambda x: tf.linalg.lu(x)[0], (3, 3), outcome="refused"),
@@ -1229,7 +1229,8 @@ def measure(names, h, several=True):
       start += size
     ends.append((operator.gradient(), np.array(losses())))
   gradients, values = zip(*ends, strict=True)
-  seen = {n.op for g in operator._loss_pass.graphs for n in second_order.graph_nodes(g)}
+  graphs = [outputs[0].graph.as_graph_def() for outputs, _ in operator._loss_pass.ways()]
+  seen = {n.op for g in graphs for n in second_order.graph_nodes(g)}
   found = {}
   parts = [product, (gradients[0] - gradients[1]) / (2 * h), sum(gradients) / 2 * v]
   blocks = zip(*(by_block(examples, x) for x in parts), strict=True)
@@ -1358,7 +1359,8 @@ FAST += ("PyFunc", "EagerPyFunc", "CTCLoss", "FusedBatchNormV3, inference", "Spa
 
 @pytest.mark.parametrize("name", named("refused", FAST))
 def test_operation_whose_derivative_would_be_wrong_is_refused_by_name(name):
-  kind = re.match("[A-Z0-9]?[A-Za-z]+", name).group()[:8]
+  # That of a dense CTC is a function with a name of its own.
+  kind = "body" if "dense" in name else re.match("[A-Za-z]+", name).group()[:8]
   with pytest.raises(DifferentiationError, match=f"operation {kind}"):
     operator = operator_of([EXAMPLES[name]])
     operator @ np.ones(operator.shape[0])

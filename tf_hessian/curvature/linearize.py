@@ -127,7 +127,7 @@ SOUND_OPS = frozenset([
   "Conv3DBackpropInputV2", "Cos", "Cosh", "Cross", "Cumprod", "Cumsum", "Dawsn", "DepthToSpace",
   "DepthwiseConv2dNative", "DepthwiseConv2dNativeBackpropFilter",
   "DepthwiseConv2dNativeBackpropInput", "Diag", "DiagPart", "Digamma", "Div", "DivNoNan",
-  "DynamicPartition", "DynamicStitch", "Einsum", "Elu", "EluGrad", "EnsureShape", "Erf", "Erfc",
+  "DynamicPartition", "Einsum", "Elu", "EluGrad", "EnsureShape", "Erf", "Erfc",
   "Erfinv", "EuclideanNorm", "Exp", "ExpandDims", "Expint", "Expm1", "ExtractImagePatches",
   "ExtractVolumePatches", "Fill", "Floor", "FloorDiv", "FloorMod", "FresnelCos", "FresnelSin",
   "FusedBatchNorm", "FusedBatchNormV2", "Gather", "GatherNd", "GatherV2", "Identity",
@@ -139,7 +139,7 @@ SOUND_OPS = frozenset([
   "MaxPool", "MaxPool3D", "MaxPool3DGrad", "MaxPool3DGradGrad", "MaxPoolGrad",
   "MaxPoolGradGrad", "MaxPoolV2", "MaxPoolWithArgmax", "Maximum", "Mean", "Min", "Minimum",
   "MirrorPad", "MirrorPadGrad", "Mul", "MulNoNan", "Ndtri", "Neg", "NextAfter", "NthElement",
-  "OnesLike", "Pack", "Pad", "ParallelDynamicStitch", "PlaceholderWithDefault", "Pow", "Print",
+  "OnesLike", "Pack", "Pad", "PlaceholderWithDefault", "Pow", "Print",
   "Prod", "Qr", "RGBToHSV", "RaggedFillEmptyRows", "RealDiv", "Reciprocal", "ReciprocalGrad",
   "Relu", "Relu6", "Relu6Grad", "ReluGrad", "Reshape", "ResizeBicubic", "ResizeBilinear",
   "ResizeNearestNeighbor", "Reverse", "ReverseSequence", "ReverseV2", "Rint", "Roll", "Round",
@@ -179,6 +179,7 @@ class Linearization:
   Attributes:
     obstacle: type of an operation in between that it can't pass, such as a loop; None if there is
       none.
+    obstacle_op: the operation itself.
   """
 
   def __init__(self, outputs, inputs, /, *, fuse=False):
@@ -186,7 +187,8 @@ class Linearization:
     self._outputs = outputs
     self._inputs = inputs
     self._between, self._needed = between(outputs, inputs)
-    self.obstacle = next((op.type for op in self._between if not _passable(op)), None)
+    self.obstacle_op = next((op for op in self._between if not _passable(op)), None)
+    self.obstacle = self.obstacle_op and self.obstacle_op.type
 
   def __call__(self, tangents, /):
     """Builds the derivative along a direction, in the current graph.

@@ -10,7 +10,7 @@ import functools
 
 import tensorflow as tf
 
-from tf_hessian.curvature import fusion, linearize, soundness
+from tf_hessian.curvature import fusion, linearize, second_order, soundness
 
 MODES = ("forward_over_backward", "backward_over_backward")
 
@@ -122,19 +122,26 @@ def _preparation(objective, mode, blocks, connected):
 
 def _forward_over_backward(gradient, params, *batch):
   """Returns v -> H_b v; what does not depend on v is computed outside of it."""
+  obstacle = None
   if not tf.executing_eagerly():
     grads = gradient(params, *batch)
     derivative = linearize.Linearization(grads, params, fuse=fusion.available())
     if derivative.obstacle is None:
       return lambda v: _dense(derivative(v), params)
+    obstacle = derivative.obstacle_op
     problem = soundness.gradient_problem(grads, params)
     if problem:
       raise problem
 
   def product(v):
-    with tf.autodiff.ForwardAccumulator(params, v) as accumulator:
-      grads = gradient(params, *batch)
-    tangents = accumulator.jvp(grads, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    try:
+      with tf.autodiff.ForwardAccumulator(params, v) as accumulator:
+        grads = gradient(params, *batch)
+      tangents = accumulator.jvp(grads, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    except (TypeError, ValueError) as e:  # which name no operation
+      if obstacle is None:
+        raise
+      raise second_order.NoDerivativeError(obstacle, f"forward accumulation fails: {e}") from e
     return _dense(tangents, params)
 
   return product

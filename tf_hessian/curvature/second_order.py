@@ -139,7 +139,8 @@ _WRONG_STACKED_OPS = frozenset(
 def can_be_stacked(graph_def, /):
   """Returns whether a function of the operations of a `GraphDef` can be vectorized."""
   unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
-  return not any(node.op in unfit for node in graph_nodes(graph_def))
+  kinds = {node.op for node in graph_nodes(graph_def)}
+  return not kinds & unfit and not any(kind.startswith("TensorList") for kind in kinds)
 
 
 def backward_only_op(graph_def, layers, /):

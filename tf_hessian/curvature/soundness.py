@@ -6,6 +6,7 @@ loss, or gradient, are looked at one by one, those in the bodies of functions, l
 included.
 """
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import func_graph as _func_graph  # not public
 from tensorflow.python.framework import function_def_to_graph as _function_def_to_graph
@@ -100,6 +101,10 @@ def _problem(op, changing, needed):
   """Returns the `NoDerivativeError` of one operation, or None."""
   if op.type in second_order.REFUSED:
     return second_order.NoDerivativeError(op, second_order.REFUSED[op.type])
+  if op.type in ("DynamicStitch", "ParallelDynamicStitch") and _overwrites(op):
+    return second_order.NoDerivativeError(op, "TensorFlow passes gradients to what is overwritten")
+  if op.graph._get_function(op.type):
+    return second_order.NoDerivativeError(op, "it is a function as TensorFlow 1 had them")
   tensors = (*op.inputs, *op.outputs)
   if op.type == "IdentityN" or any(t.dtype in (tf.variant, tf.resource) for t in tensors):
     return None  # a custom gradient is its author's; lists of tensors are TensorFlow's own
@@ -123,6 +128,13 @@ def _problem(op, changing, needed):
       if missing and not linearize.depends(parts, {dummy.name}):
         return second_order.NoDerivativeError(op, f"TensorFlow drops that of output {k}")
   return None
+
+
+def _overwrites(op):
+  """Whether data are known to be stitched to the same places, as far as indices are constants."""
+  indices = [tf.get_static_value(x) for x in op.inputs if x.dtype == tf.int32]
+  places = np.concatenate([np.ravel(x) for x in indices if x is not None] or [[]])
+  return len(np.unique(places)) < len(places)
 
 
 def _is_differentiable(tensor):
