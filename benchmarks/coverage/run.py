@@ -1,0 +1,37 @@
+"""All items of Keras, each with its outcomes."""
+
+import fnmatch
+
+from benchmarks.coverage import catalog, layers, losses, measure, operations
+
+_PROBLEMS = {
+  "layers": layers.problems_of,
+  "losses": losses.problems_of,
+  "activations": operations.problems_of,
+  "ops": operations.problems_of,
+}
+
+
+def problems_of(item, /):
+  """Returns the list of an item's `Problem`s; or an `Outcome` where there is nothing to measure."""
+  why = catalog.takes_no_tensors(item)
+  if why:
+    return measure.Outcome(item.name, measure.NO_WAY, why)
+  return _PROBLEMS[item.kind](item)
+
+
+def outcomes(only=None, /):
+  """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
+  for item in catalog.public_items():
+    found = problems_of(item)
+    if isinstance(found, measure.Outcome):
+      if _matches(found.name, only):
+        yield found
+      continue
+    for problem in found:
+      if _matches(item.name, only) or _matches(problem.name, only):
+        yield measure.measure(problem)
+
+
+def _matches(name, only):
+  return only is None or fnmatch.fnmatchcase(name, only)
