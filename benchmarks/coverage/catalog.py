@@ -46,8 +46,9 @@ def public_items():
     for name, thing in _members(getattr(keras, kind), kind):
       found.setdefault(id(thing), (thing, []))[1].append(name)
     for thing, names in found.values():
-      # "ops.relu" rather than "ops.nn.relu"; otherwise the first.
-      first, *rest = sorted(names, key=lambda n: n.count("."))
+      # "ops.relu" rather than "ops.nn.relu", and what the object calls itself.
+      own = getattr(thing, "__name__", "")
+      first, *rest = sorted(names, key=lambda n: (n.count("."), n.rsplit(".", 1)[-1] != own))
       aliases = tuple(n for n in rest if n.rsplit(".", 1)[-1] != first.rsplit(".", 1)[-1])
       items.append(Item(kind, first, aliases, thing))
   return sorted(items, key=lambda item: (KINDS.index(item.kind), item.name.lower(), item.name))

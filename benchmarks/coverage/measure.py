@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
 import os
 import re
 import traceback
@@ -97,8 +96,7 @@ def _clean(floatx):
   finally:
     keras.config.set_floatx(before)
     keras.config.set_dtype_policy(policy)
-    keras.backend.clear_session()
-    gc.collect()
+    keras.backend.clear_session(free_memory=False)
 
 
 def _probe(problem):
@@ -300,7 +298,11 @@ def _of_exception(name, error, names):
 
 def brief(text, length=140):
   """Returns the first words of a message, fit for a cell of a table."""
-  text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]|0x[0-9a-f]+|\x1b\[\d*m", "", text)
-  text = " ".join(text.split()).replace("|", "/")
-  text = text.split("; replace it")[0]
+  bold = re.search(r"\x1b\[1m(.*?)\x1b\[0m", text, re.DOTALL)  # Keras's own, of what it quotes
+  if bold:
+    text = bold[1]
+  if "in user code:" in text:  # TensorFlow's traceback, which ends with the message
+    text = text.strip().splitlines()[-1]
+  text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]|0x[0-9a-f]+", "", text)
+  text = " ".join(text.split()).replace("|", "/").split("; replace it")[0]
   return text if len(text) <= length else text[: length - 1].rsplit(" ", 1)[0] + " …"

@@ -16,14 +16,15 @@ _SQUARE = (3, 3)  # with the batch of three: what all operations of matrices and
 _IMAGE = (6, 6, 3)
 # Parameters that take a tensor, and its shape without the batch.
 _TENSORS = dict.fromkeys(
-  ("a", "b", "data", "image", "start", "stop", "tensor", "variable", "x", "x1", "x2", "y"), _SQUARE
+  ("a", "array", "b", "data", "image", "start", "stop", "tensor", "variable", "x", "x1", "x2", "y"),
+  _SQUARE,
 ) | dict.fromkeys(("images", "image1", "image2"), _IMAGE)
 _CONSTANTS = {"M", "N", "beta", "dtype", "n", "shape"}  # that take none
 _GUESSES = ("real", "positive")  # domains
 
 _EYE = np.eye(3)
 _EYES = np.stack([_EYE] * BATCH)
-_IDS = [0, 1, 0]
+_IDS = np.array([0, 1, 0], "int32")
 
 
 def _regular(x):
@@ -118,7 +119,9 @@ EXAMPLES = {
   "get_item": (lambda x: ops.get_item(x, 1), _ONE),
   "meshgrid": (lambda x, y: ops.meshgrid(x[0, 0], y[0, 0]), _TWO),
   "moveaxis": (lambda x: ops.moveaxis(x, 1, 2), _ONE),
-  "pad": _kinds(lambda m, x: ops.pad(x, 1, mode=m), ("constant", "reflect", "symmetric"), _ONE),
+  "pad": _kinds(
+    lambda m, x: ops.pad(x, ((1, 1),) * 3, mode=m), ("constant", "reflect", "symmetric"), _ONE
+  ),
   "rearrange": (lambda x: ops.rearrange(x, "a b c -> c (a b)"), _ONE),
   "repeat": (lambda x: ops.repeat(x, 2, axis=1), _ONE),
   "reshape": (lambda x: ops.reshape(x, (9, 3)), _ONE),
@@ -142,8 +145,9 @@ EXAMPLES = {
   "vander": (lambda x: ops.vander(x[0, 0]), _ONE),
   # Of order
   "digitize": (lambda x: ops.digitize(x, np.array([-0.5, 0.0, 0.5])), _ONE),
-  "searchsorted": (lambda x: ops.searchsorted(np.array([-0.5, 0.0, 0.5]), x), _ONE),
+  "searchsorted": (lambda x: ops.searchsorted(ops.sort(x[0, 0]), x[0, 1]), _ONE),
   "histogram": (lambda x: ops.histogram(x[0, 0], 3), _ONE),
+  "unravel_index": (lambda x: ops.unravel_index(ops.argsort(x), (3, 1)), _ONE),
   "in_top_k": (lambda x: ops.in_top_k(_IDS, x[0], 2), _ONE),
   "isin": (lambda x: ops.isin(x, [0.5]), _ONE),
   "top_k": (lambda x: ops.top_k(x, 2), _ONE),
@@ -214,9 +218,9 @@ EXAMPLES = {
     ),
   },
   "sparse_categorical_crossentropy": {
-    "": (lambda x: ops.sparse_categorical_crossentropy(np.array(_IDS), ops.softmax(x[0])), _ONE),
+    "": (lambda x: ops.sparse_categorical_crossentropy(_IDS, ops.softmax(x[0])), _ONE),
     "from_logits=True": (
-      lambda x: ops.sparse_categorical_crossentropy(np.array(_IDS), x[0], from_logits=True),
+      lambda x: ops.sparse_categorical_crossentropy(_IDS, x[0], from_logits=True),
       _ONE,
     ),
   },

@@ -105,7 +105,7 @@ def around_layer(make, call, inputs, name, *, training=False):
   flat = [keras.layers.Flatten()(_scaled(o, size)) for o, size in zip(outputs, sizes, strict=True)]
   # A model has to have variables, even if nothing floats out of the measured.
   flat = flat or [keras.layers.Flatten()(f) for f in feeds] or [sources[0]]
-  joined = keras.layers.concatenate(flat) if len(flat) > 1 else flat[0]
+  joined = keras.layers.Concatenate(name="joined")(flat) if len(flat) > 1 else flat[0]
   head = keras.layers.Dense(OUTPUTS, "tanh", name="head")
   model = keras.Model(sources, head(joined))
   _shake(head.trainable_variables)
@@ -237,7 +237,7 @@ def _inputs(inputs):
       continue
     used = True
     before = keras.layers.Dense(int(np.prod(kind.shape)), "tanh", name=f"before_{i}")
-    x = keras.layers.Reshape(kind.shape)(before(source))
+    x = keras.layers.Reshape(kind.shape, name=f"shape_{i}")(before(source))
     _shake(before.trainable_variables, seed=i + 1)
     factor, offset = DOMAINS[kind.domain]
     tensors.append(x if kind.domain == "real" else keras.layers.Rescaling(factor, offset)(x))

@@ -1,9 +1,11 @@
 """All items of Keras, each with its outcomes."""
 
 import fnmatch
+import gc
 
 from benchmarks.coverage import catalog, layers, losses, measure, operations
 
+_COLLECT = 20  # items, between which models and graphs are thrown away: half a second each time
 _PROBLEMS = {
   "layers": layers.problems_of,
   "losses": losses.problems_of,
@@ -22,7 +24,9 @@ def problems_of(item, /):
 
 def outcomes(only=None, /):
   """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
-  for item in catalog.public_items():
+  for i, item in enumerate(catalog.public_items()):
+    if i % _COLLECT == 0:
+      gc.collect()
     found = problems_of(item)
     if isinstance(found, measure.Outcome):
       if _matches(found.name, only):
