@@ -16,9 +16,9 @@ import tf_hessian
 from tf_hessian.curvature import second_order
 
 RIGHT, OTHER_MODE, REFUSED = "right", "right by the other mode", "refused"
-NO_WAY, ABSENT, NO_GRAPH = "no float way", "needs another package", "not in Keras's graphs"
+NO_WAY, ABSENT, NOT_KERAS = "no float way", "needs another package", "fails in Keras"
 WRONG, ERROR, NO_EXAMPLE = "WRONG", "ERROR", "no example"
-OUTCOMES = (RIGHT, OTHER_MODE, REFUSED, NO_WAY, ABSENT, NO_GRAPH, WRONG, ERROR, NO_EXAMPLE)
+OUTCOMES = (RIGHT, OTHER_MODE, REFUSED, NO_WAY, ABSENT, NOT_KERAS, WRONG, ERROR, NO_EXAMPLE)
 BAD = (WRONG, ERROR, NO_EXAMPLE)
 
 # Central differences with step h have an error of h^2 times third derivatives and of eps / h times
@@ -52,9 +52,9 @@ def measure(problem, /):
         result = _measured(problem, floatx)
       except _NoKernelError as e:
         if floatx == "float64":
-          note = "float32: no kernel for float64"
+          note = "in float32, as it fails in float64"
           continue
-        outcome = NO_GRAPH if isinstance(e, _NoGraphError) else NO_EXAMPLE
+        outcome = NOT_KERAS if isinstance(e, _KerasError) else NO_EXAMPLE
         result = Outcome(problem.name, outcome, brief(str(e)))
     break
   if note and result.outcome in (RIGHT, OTHER_MODE):
@@ -79,8 +79,8 @@ class _NoKernelError(Exception):
   """Keras itself can't run the problem in this precision."""
 
 
-class _NoGraphError(_NoKernelError):
-  """Keras itself can't run the problem in a graph, as `fit` does."""
+class _KerasError(_NoKernelError):
+  """Keras itself can't run the problem on TensorFlow, in a graph, as `fit` does."""
 
 
 @contextlib.contextmanager
@@ -124,6 +124,8 @@ def _probe(problem):
     return None, "takes integers only"
   if failure is None:
     failure = ValueError("NaN or infinity for all inputs that were tried")
+  if "TensorFlow backend" in str(failure):
+    raise _KerasError(str(failure)) from failure
   raise _NoKernelError(f"{type(failure).__name__}: {failure}") from failure
 
 
@@ -172,7 +174,7 @@ def _measured(problem, floatx):
   try:
     expected = _keras_loss(built, problem.training)
   except Exception as e:  # of whatever type Keras and TensorFlow have
-    raise _NoGraphError(f"{type(e).__name__}: {e}") from e
+    raise _KerasError(f"{type(e).__name__}: {e}") from e
   if problem.training and any("seed_generator" in v.path for v in built.model.variables):
     expected = None  # the operator has seeds of its own
   try:
@@ -277,9 +279,12 @@ def _assign(operator, point):
 
 
 def _has_low_precision(operator):
-  """Whether a product of float64 computes anything in less."""
+  """Whether a product of float64 computes anything in less, or casts to it."""
   return any(
-    node.attr["T"].type in _LOW for g in operator.graphs() for node in second_order.graph_nodes(g)
+    attr.type in _LOW
+    for graph in operator.graphs()
+    for node in second_order.graph_nodes(graph)
+    for attr in node.attr.values()
   )
 
 

@@ -45,7 +45,7 @@ def page(outcomes, /):
     "- *refused*: with an error that names the layer, the operation or the loss.",
     "- *no float way*: no derivative of a floating-point output by a floating-point input or",
     "  variable exists, by TensorFlow's first gradient.",
-    "- *not in Keras's graphs*: Keras itself can't run it in a graph, as `fit` does.",
+    "- *fails in Keras*: Keras itself can't run it on TensorFlow in a graph, as `fit` does.",
   ]
   for kind in catalog.KINDS:
     lines += ["", f"## {_TITLES[kind]}"]
