@@ -1,7 +1,9 @@
 """The problems of layers: arguments by the names of parameters, or from a table."""
 
+import atexit
 import dataclasses
 import inspect
+import shutil
 import tempfile
 
 import keras
@@ -66,7 +68,7 @@ def _labelled(layer, images, labels):
   return layer({"images": images, "labels": labels})["images"]
 
 
-class _Inside(L.Layer):
+class Inside(L.Layer):
   """Calls a layer whose symbolic output is its symbolic input, which leaves it out of models."""
 
   def __init__(self, layer):
@@ -91,6 +93,7 @@ def _saved_model():
   kind = tf.TensorSpec([None, *_VECTOR], keras.config.floatx())
   module.serve = tf.function(tf.tanh, input_signature=[kind])
   folder = tempfile.mkdtemp()
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
   tf.saved_model.save(module, folder)
   return folder
 
@@ -204,7 +207,7 @@ EXAMPLES = {
     ("CutMix", "MixUp"),
     [Example(inputs=(_IMAGE, Raw(np.eye(BATCH, dtype="float32"))), call=_labelled)],
   ),
-  "Equalization": [Example(call=lambda layer, x: _Inside(layer)(x))],
+  "Equalization": [Example(call=lambda layer, x: Inside(layer)(x))],
   "MaxNumBoundingBoxes": [Example({"max_number": 2}, (_IMAGE,))],
   "RandomColorJitter": [
     Example(
