@@ -17,14 +17,12 @@ from absl import app, flags, logging
 
 from benchmarks.coverage import measure, report, run
 
-WRITE = flags.DEFINE_string("write", None, "The page to write; only with all items.")
+WRITE = flags.DEFINE_string("write", None, "The page to write; with --only, its other rows stay.")
 ONLY = flags.DEFINE_string("only", None, "A pattern of names, such as 'layers.Random*'.")
 
 
 def main(_):
   logging.set_verbosity(logging.ERROR)
-  if WRITE.value and ONLY.value:
-    raise app.UsageError("--write: expected all items, got --only too")
   begin = time.monotonic()
   outcomes = []
   for outcome in run.outcomes(ONLY.value):
@@ -34,7 +32,10 @@ def main(_):
   print(f"{len(outcomes)} measurements: {report.summary(outcomes)}")
   print(f"{time.monotonic() - begin:.0f} s")
   if WRITE.value:
-    pathlib.Path(WRITE.value).write_text(report.page(outcomes))
+    page = pathlib.Path(WRITE.value)
+    before = report.read(page.read_text()) if ONLY.value and page.exists() else []
+    table = {o.name: o for o in [*before, *outcomes]}
+    page.write_text(report.page([table[n] for n in run.names() if n in table]))
   sys.exit(any(o.outcome in measure.BAD for o in outcomes))
 
 

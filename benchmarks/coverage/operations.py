@@ -111,6 +111,8 @@ EXAMPLES = {
   "real": (lambda x: ops.real(_complex(x)), _ONE),
   "imag": (lambda x: ops.imag(_complex(x)), _ONE),
   "conj": (lambda x: ops.conj(_complex(x)), _ONE),
+  **_each(("bartlett", "blackman", "hamming", "hanning"), lambda f, _: f(5), _ONE),
+  "bincount": (lambda x: ops.bincount(_IDS, weights=x[0, 0]), _ONE),
   # Of shapes and places
   "argpartition": (lambda x: ops.argpartition(x, 1), _ONE),
   "array_split": (lambda x: ops.array_split(x, 2, axis=2), _ONE),

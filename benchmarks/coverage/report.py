@@ -27,6 +27,18 @@ def summary(outcomes, /):
   return ", ".join(f"{count} {name}" for name, count in counts(outcomes))
 
 
+def read(text, /):
+  """Returns the list of outcomes that a page has."""
+  sections = text.split("\n## ")[1:]
+  return [
+    measure.Outcome(f"{kind}.{cells[0]}", *cells[1:])
+    for kind, section in zip(catalog.KINDS, sections, strict=True)
+    for line in section.splitlines()
+    if len(cells := [c.strip() for c in line.strip("|").split("|")]) == 3
+    and cells[1] in measure.OUTCOMES
+  ]
+
+
 def page(outcomes, /):
   """Returns the page, of the outcomes of all items."""
   lines = [

@@ -22,6 +22,15 @@ def problems_of(item, /):
   return _PROBLEMS[item.kind](item)
 
 
+def names():
+  """Returns the names of all outcomes that there are, in the order of the page."""
+  result = []
+  for item in catalog.public_items():
+    found = problems_of(item)
+    result += [x.name for x in ([found] if isinstance(found, measure.Outcome) else found)]
+  return result
+
+
 def outcomes(only=None, /):
   """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
   for i, item in enumerate(catalog.public_items()):
