@@ -5,7 +5,9 @@
 # make bench  what a product and a density cost
 # make bench-peers  the same density run by three PyTorch packages, in an environment of their own
 # make chaos  a run whose processes are killed at random (minutes)
-# make slow   tests that take long, and a minute of damaged files at random
+# make slow   tests that take long, with KerasHub, and a minute of damaged files at random;
+#             SLOW=hours: the largest architectures
+# make coverage  which layers, losses and operations of Keras have a right product (minutes)
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -15,12 +17,15 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 FIGURES ?= runs/figures
 REPRODUCE_FLAGS ?=
 
+# The marks of the tests that `make slow` runs.
+SLOW ?= slow
+
 # Of the packages that this one is compared with; they need PyTorch.
 VENV_PEERS ?= .venv-peers
 PEERS_FLAGS ?=
 PEERS_PINS = benchmarks/peers/requirements-torch.txt benchmarks/peers/requirements.txt
 
-.PHONY: demo test lint verify figures bench bench-peers chaos slow clean
+.PHONY: demo test lint verify figures bench bench-peers chaos slow coverage clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,9 +69,16 @@ bench-peers: $(VENV)/installed $(VENV_PEERS)/installed
 chaos: $(VENV)/installed
 	$(RUN) -m benchmarks.chaos
 
-slow: $(VENV)/installed
-	$(RUN) -m pytest -m slow
+$(VENV)/installed-slow: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable '.[test,slow]'
+	touch $@
+
+slow: $(VENV)/installed-slow
+	$(RUN) -m pytest -m $(SLOW)
 	$(RUN) -m benchmarks.faults
+
+coverage: $(VENV)/installed
+	$(RUN) -m benchmarks.coverage --write=docs/coverage.md
 
 clean:
 	rm -rf $(VENV) $(VENV_PEERS) build *.egg-info runs

@@ -35,6 +35,7 @@ setuptools.setup(
     "tqdm>=4.66.0",
   ],
   extras_require={
+    "slow": ["keras-hub>=0.32.0"],
     "tensorboard": ["tensorboard>=2.21.0"],
     "test": ["pytest>=8.0.0", "ruff==0.17.*"],
   },

@@ -1,0 +1,50 @@
+"""All items of Keras, each with its outcomes."""
+
+import fnmatch
+import gc
+
+from benchmarks.coverage import catalog, layers, losses, measure, operations
+
+_COLLECT = 20  # items, between which models and graphs are thrown away: half a second each time
+_PROBLEMS = {
+  "layers": layers.problems_of,
+  "losses": losses.problems_of,
+  "activations": operations.problems_of,
+  "ops": operations.problems_of,
+}
+
+
+def problems_of(item, /):
+  """Returns the list of an item's `Problem`s; or an `Outcome` where there is nothing to measure."""
+  why = catalog.takes_no_tensors(item)
+  if why:
+    return measure.Outcome(item.name, measure.NO_WAY, why)
+  return _PROBLEMS[item.kind](item)
+
+
+def names():
+  """Returns the names of all outcomes that there are, in the order of the page."""
+  result = []
+  for item in catalog.public_items():
+    found = problems_of(item)
+    result += [x.name for x in ([found] if isinstance(found, measure.Outcome) else found)]
+  return result
+
+
+def outcomes(only=None, /):
+  """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
+  for i, item in enumerate(catalog.public_items()):
+    if i % _COLLECT == 0:
+      gc.collect()
+    found = problems_of(item)
+    if isinstance(found, measure.Outcome):
+      if _matches(found.name, only):
+        yield found
+      continue
+    for problem in found:
+      if _matches(item.name, only) or _matches(problem.name, only):
+        yield measure.measure(problem)
+
+
+def _matches(name, only):
+  return only is None or fnmatch.fnmatchcase(name, only)
