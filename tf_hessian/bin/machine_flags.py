@@ -5,16 +5,16 @@ from absl import flags
 from tf_hessian.distribute import grappler
 
 INTRA_THREADS = flags.DEFINE_integer(
-  "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", lower_bound=0
+  "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", 0, 1024
 )
 INTER_THREADS = flags.DEFINE_integer(
-  "inter_op_threads", 0, "Operations at the same time; 0: TensorFlow's choice.", lower_bound=0
+  "inter_op_threads", 0, "Operations at the same time; 0: TensorFlow's choice.", 0, 1024
 )
 MEMORY_GROWTH = flags.DEFINE_bool(
   "memory_growth", None, "Take an accelerator's memory as it is needed; default: leave alone."
 )
 MEMORY_LIMIT = flags.DEFINE_integer(
-  "memory_limit", None, "MiB of each accelerator for this process.", lower_bound=1
+  "memory_limit", None, "MiB of each accelerator for this process.", 1, 10**9
 )
 TF32 = flags.DEFINE_bool("tf32", False, "Allow TF32 (10 bits of mantissa) on accelerators.")
 GRAPPLER = {

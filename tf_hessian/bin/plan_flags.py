@@ -6,7 +6,7 @@ PLAN = flags.DEFINE_bool(
   "plan", False, "Say what the run will take, by timing two batches, and write nothing."
 )
 WORKERS = flags.DEFINE_integer(
-  "plan_workers", None, "The same for so many equal machines that share the batches.", 1
+  "plan_workers", None, "The same for so many equal machines that share the batches.", 1, 10**6
 )
 
 

@@ -7,9 +7,17 @@ a task of a cluster (TF_CONFIG, --strategy) it does that task's part; see docs/c
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags, pass_flags, plan_flags
+from tf_hessian.bin import (
+  cluster_flags,
+  data_flags,
+  flags,
+  kinds,
+  machine_flags,
+  pass_flags,
+  plan_flags,
+)
 
-CHECKPOINT = absl_flags.DEFINE_string(
+CHECKPOINT = kinds.define_path(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
 )
 INITIAL = absl_flags.DEFINE_bool(

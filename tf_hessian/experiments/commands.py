@@ -58,7 +58,9 @@ def train(
       _claim(workdir, values, finished)
       logging.info("%s: already trained", workdir)
       return _read_json(done, "delete it to train again")
+    experiment.check_model(values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
+    setup.check_training()
     if strategies is None or strategies.extended.should_checkpoint:
       _claim(workdir, values, finished)
     return training.train(
@@ -228,6 +230,8 @@ def spectrum(
     saved = _saved_steps(workdir, step) if by_step else {}
     if by_step or not (initial or checkpoint or own_file):
       _check_trained(workdir, values)
+    if initial:
+      experiment.check_model(values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
     how = {
       "gradient": gradient,

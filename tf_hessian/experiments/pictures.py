@@ -43,6 +43,27 @@ def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=Non
   plotting.plot_spectra(spectra, path, **options)
 
 
+def read_eigenvalues(path, /):
+  """Returns the exact eigenvalues in a file that `np.save` wrote: (n,) float64.
+
+  Raises:
+    ValueError: if it is another file, or damaged.
+    OSError: if there is no such file.
+  """
+  try:
+    with open(path, "rb") as file:
+      values = np.load(file, allow_pickle=False)
+  except OSError as e:
+    raise OSError(e.errno, f"exact: {path}: it can't be read ({e.strerror})") from e
+  except Exception as e:  # damaged files fail in many ways inside zipfile and NumPy
+    raise ValueError(f"exact: {path}: expected an array of np.save, or it is damaged ({e})") from e
+  if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or values.ndim != 1:
+    raise ValueError(f"exact: {path}: expected one row of real eigenvalues (n,)")
+  if not values.size or not np.isfinite(values).all():
+    raise ValueError(f"exact: {path}: expected finite eigenvalues, at least one")
+  return values.astype(np.float64)
+
+
 def draw_curves(runs, path, /, *, column="loss", log=False):
   """Draws a column of the logs of runs.
 
