@@ -7,15 +7,9 @@ a task of a cluster (TF_CONFIG, --strategy) it does that task's part; see docs/c
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import (
-  cluster_flags,
-  data_flags,
-  flags,
-  kinds,
-  machine_flags,
-  pass_flags,
-  plan_flags,
-)
+from tf_hessian.bin import cluster_flags as cluster
+from tf_hessian.bin import data_flags, flags, kinds, machine_flags, pass_flags, plan_flags
+from tf_hessian.experiments import first_look
 
 CHECKPOINT = kinds.define_path(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
@@ -38,24 +32,20 @@ CHECK = absl_flags.DEFINE_bool(
 
 
 def main():
+  run = (flags.CONFIG.value, flags.WORKDIR.value)
+  of = {
+    "checkpoint": CHECKPOINT.value,
+    "initial": INITIAL.value,
+    "step": STEP.value,
+    "all_steps": ALL_STEPS.value,
+  }
+  first_look.look_at_measurement(*run, **of, strategy=cluster.STRATEGY.value)
   machine_flags.apply(pass_flags.DETERMINISTIC.value)
   from tf_hessian.experiments import commands
 
-  report = commands.spectrum(
-    flags.CONFIG.value,
-    flags.WORKDIR.value,
-    checkpoint=CHECKPOINT.value,
-    initial=INITIAL.value,
-    step=STEP.value,
-    all_steps=ALL_STEPS.value,
-    gradient=GRADIENT.value,
-    check=CHECK.value,
-    **cluster_flags.options(),
-    **data_flags.options(),
-    **pass_flags.options(),
-    **plan_flags.options(),
-  )
-  print(report)
+  options = {"gradient": GRADIENT.value, "check": CHECK.value, **cluster.options()}
+  options |= data_flags.options() | pass_flags.options() | plan_flags.options()
+  print(commands.spectrum(*run, **of, **options))
 
 
 if __name__ == "__main__":
