@@ -103,7 +103,7 @@ def python(code):
   """Runs code in a new interpreter; returns what it printed."""
   env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
   done = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=ROOT, env=env
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=900, cwd=ROOT, env=env
   )
   assert done.returncode == 0, done.stderr
   return done.stdout.strip()

@@ -35,13 +35,13 @@ def fail(what, /):
 
 
 def _check_numbers():
-  """Refuses numbers that no flag can mean: NaN, infinity, and integers beyond all sizes."""
+  """Refuses numbers that no flag can mean: NaN, infinity, and those beyond all sizes."""
   for module, known in flags.FLAGS.flags_by_module_dict().items():
     for flag in known if module.startswith("tf_hessian.bin.") else ():
       value = flag.value
       if isinstance(value, float) and not math.isfinite(value):
         raise flags.IllegalFlagValueError(f"flag --{flag.name}={value}: expected a finite number")
-      if isinstance(value, int) and abs(value) > _LARGEST:
+      if isinstance(value, (int, float)) and abs(value) > _LARGEST:
         raise flags.IllegalFlagValueError(
           f"flag --{flag.name}={value}: expected a number up to {_LARGEST:,}"
         )

@@ -13,6 +13,7 @@ INPUT = kinds.define_paths(
 )
 OUTPUT = kinds.define_path("output", None, "Picture to write; the suffix is the format.")
 SIGMA_SQUARED = absl_flags.DEFINE_float("sigma_squared", 1e-5, "Variance of the Gaussian kernel.")
+absl_flags.register_validator("sigma_squared", lambda x: x > 0, "a number above 0 is expected")
 RELATIVE = absl_flags.DEFINE_bool(
   "relative", False, "Multiply sigma_squared by max(1, range of the nodes), as the original code."
 )

@@ -18,7 +18,7 @@ INITIAL = absl_flags.DEFINE_bool(
   "initial", False, "Measure the model with its initial weights, before any training."
 )
 STEP = absl_flags.DEFINE_integer(
-  "step", None, "Measure the checkpoint of that step of training, into <workdir>/spectra."
+  "step", None, "Measure the checkpoint of that step of training, into <workdir>/spectra.", 0
 )
 ALL_STEPS = absl_flags.DEFINE_bool(
   "all_steps", False, "Measure the checkpoints of all steps, and draw them together."

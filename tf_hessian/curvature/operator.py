@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
 
-from tf_hessian.curvature import arithmetic, failures, processes, products, second_order
+from tf_hessian.curvature import arithmetic, blocks, failures, processes, products, second_order
 from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.passes import DataPass
@@ -119,8 +119,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "cache_bytes": cache_bytes,
       "jit_compile": jit_compile,
       "recompute_blocks": recompute_blocks,
+      "strategy": strategy,
+      "num_shards": num_shards,
+      "patience": patience,
     }
-    self._strategy = strategy
     self.engine = engines.make_engine(
       strategy, num_shards=num_shards, patience=patience, deterministic=deterministic
     )
@@ -333,9 +335,16 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       self.engine.agree(self.description() | {"names": list(self.parameter_names)} | about)
       self._agreed = True
 
-  def like(self, *, dataset, model=None, variables=None):
-    """Returns an operator that is like this one but for the data set, the model or the block."""
-    options = self._options | ({} if variables is None else {"variables": variables})
+  def like(self, *, dataset, model=None, variables=None, **changes):
+    """Returns an operator that is like this one but for the data set, the model or the block.
+
+    Args:
+      dataset: see `HessianOperator`, also for the others.
+      model: None for this one's.
+      variables: None for this one's.
+      **changes: further arguments that differ, such as strategy=None for this process alone.
+    """
+    options = self._options | ({} if variables is None else {"variables": variables}) | changes
     return HessianOperator(
       self.model if model is None else model, options.pop("loss"), dataset, **options
     )
@@ -351,7 +360,6 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       self.model,
       options.pop("loss"),
       self.batches.largest(count),
-      strategy=self._strategy,
       **options,
     )
     result.stacked = self.stacked
@@ -512,6 +520,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         "recompute_blocks: is for Keras models with losses of their outputs; a function can "
         "recompute by itself"
       )
+    blocks.check_count(self.model, count)
     return count
 
   def _choose_mode(self, mode):

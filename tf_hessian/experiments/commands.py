@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from absl import logging
+import numpy as np
 
 from tf_hessian import files, plotting
 from tf_hessian.distribute import cluster
@@ -411,8 +412,13 @@ def report(result, picture, /):
 
 def _target_text(result):
   target = result.config["target"]
+  # Of steps that are too few to tell, there is no change.
+  change = np.inf if target["change"] is None else target["change"]
+  errors = {"draws": target["stderr"], "steps": change}
+  missing = [what for what, error in errors.items() if error > target["error"]]
   return (
-    f"{target['error']:g} {'reached' if target['reached'] else 'NOT reached: allow more draws'}: "
+    f"{target['error']:g} "
+    f"{'reached' if target['reached'] else 'NOT reached: allow more ' + ' and '.join(missing)}: "
     f"L1 standard error {target['stderr']:.3g} of {result.num_draws} draws, {target['products']} "
     f"products ({target['saved']} saved)"
   )

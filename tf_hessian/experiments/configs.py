@@ -96,11 +96,13 @@ def check_override(config, name, /):
       node = node[part]
       continue
     names = field_names(config)
-    # Of the same section, of the same last name, then whatever is spelt alike.
-    near = difflib.get_close_matches(name, names, n=2) or fields_named(config, name.split(".")[-1])
+    # A name without its section, then whatever is spelt alike, with the section or without.
+    last = name.split(".")[-1]
+    near = fields_named(config, name) or difflib.get_close_matches(name, names, n=2)
+    near = near or fields_named(config, last)
     if not near:
       ends = {n.split(".")[-1]: n for n in names}
-      near = [ends[e] for e in difflib.get_close_matches(name.split(".")[-1], ends, n=2)]
+      near = [ends[e] for e in difflib.get_close_matches(last, ends, n=2)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}"
     raise ValueError(f"--config.{name}: the config has no such field; {hint}")
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import inspect
 import math
+import re
 
 import keras
 import tensorflow as tf
@@ -185,7 +186,8 @@ def check_model(config, /):
     try:
       sizes = pool.submit(build_without_values).result()
     except Exception as e:  # in as many ways as there are layers
-      raise ValueError(f"config.model: it can't be built: {e}") from e
+      reason = " ".join(re.sub("\x1b\\[[0-9]*m", "", str(e)).split())
+      raise ValueError(f"config.model: it can't be built: {reason[:300]}") from e
   needed, there = sum(n * size for n, size in sizes), available_memory()
   if needed > there:
     raise ValueError(

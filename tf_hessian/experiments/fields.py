@@ -32,6 +32,12 @@ def share(name, value, /):
     raise ValueError(f"{name}: expected a number below 1, got {value!r}")
 
 
+def factor(name, value, /):
+  """Checks a number above 0 that another one may be multiplied by some times."""
+  checks.check_positive(name, value)
+  checks.check_number(name, value, 0, 1e6)
+
+
 def boolean(name, value, /):
   """Checks True or False."""
   if not isinstance(value, bool):
@@ -92,7 +98,7 @@ SECTIONS = {
     "per_replica": (False, boolean),
     "schedule": ("constant", choice("constant", "steps", "exponential")),
     "decay_steps": ((), each(count)),
-    "decay_factor": (0.1, positive),
+    "decay_factor": (0.1, factor),
     "zero_steps": (0, integer()),
     "until_accuracy": (0.0, number(0, 1)),
     "max_steps": (0, integer()),
@@ -138,7 +144,7 @@ ARGUMENTS = {
   "hidden_units": each(integer(1, 10**9)),
   "input_shape": some(integer(1, 10**9)),
   "label_smoothing": number(0, 1),
-  "normalization": text,
+  "normalization": choice("batch", "population", "none"),
   "num_classes": integer(1, 10**6),
   "num_examples": integer(),
   "num_parameters": integer(1, 10**6),
@@ -149,10 +155,10 @@ ARGUMENTS = {
   "seed": integer(0, _SEEDS),
   "shuffle_buffer": integer(1, 10**8),
   "size": integer(1, 10**5),
-  "standardization": text,
+  "standardization": choice("per_image", "per_channel"),
   "use_bias": boolean,
   "weights": each(number(-math.inf)),
-  "width": number(),
+  "width": number(0, 1e5),
 }
 
 

@@ -29,6 +29,8 @@ def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=Non
     raise ValueError(f"limits: expected two numbers low,high: {e}") from e
   if limits is not None and len(limits) != 2:
     raise ValueError(f"limits: expected two numbers low,high, got {len(limits)}")
+  if limits is not None and not -np.inf < limits[0] < limits[1] < np.inf:
+    raise ValueError(f"limits: expected finite numbers low,high in this order, got {limits}")
   options["limits"] = limits
   if len(inputs) == 1:
     found = spectrum.load(inputs[0], num_parameters=num_parameters)

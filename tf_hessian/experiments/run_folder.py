@@ -90,7 +90,7 @@ class RunFolder:
       one_by_one = identity.get("draws_per_pass") and 1
       found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
     differences = [
-      f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} now"
+      _difference(key, found.get(key), identity.get(key))
       for key in sorted(found.keys() | identity.keys())
       if found.get(key) != identity.get(key)
     ]
@@ -205,6 +205,22 @@ def recorded(path, /):
   if newer:
     return {}  # it is refused when the folder is opened, with a remedy
   return found | {"draws_per_pass": 1} if found.get("format_version") == 1 else found
+
+
+_DIGESTS = {
+  "product": "that of a fixed vector is another one than there: the kernels differ (other machine, "
+  "instruction set, TF_ENABLE_ONEDNN_OPTS or version of TensorFlow), or the matrix does",
+  "point": "the weights are others than there",
+  "data_fingerprint": "the data are others than there",
+}
+
+
+def _difference(key, there, now):
+  """Returns how two records differ; of digests, what that means."""
+  both = isinstance(there, str) and isinstance(now, str)
+  if key in _DIGESTS and both:
+    return f"{key}: {_DIGESTS[key]}"
+  return f"{key}: {_short(there)} there, {_short(now)} now"
 
 
 def _short(value):
