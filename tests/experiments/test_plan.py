@@ -283,3 +283,15 @@ def test_command_plans_a_step_of_training(config, tmp_path):
 def test_command_refuses_what_is_no_single_run_of_this_process(config, tmp_path, options, remedy):
   with pytest.raises(ValueError, match=f"^plan: .*{remedy}"):
     commands.spectrum(config, tmp_path, plan_workers=1, **options)
+
+
+@pytest.mark.parametrize("num_draws", [10**9, 10**20])
+def test_draws_whose_results_have_no_room_are_refused(new_operator, num_draws):
+  message = f"num_draws: expected at most .* draws of {STEPS} steps, .* got {num_draws}"
+  with pytest.raises(ValueError, match=message):
+    make(new_operator(), num_draws=num_draws)
+
+
+def test_machines_beyond_the_number_of_batches_have_nothing_to_do(new_operator):
+  few, many = (make(new_operator(), workers=w) for w in (3, 10**12))
+  assert few.workers == 3 and many.workers == 10**12

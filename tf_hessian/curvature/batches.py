@@ -350,7 +350,7 @@ def _is_cut(dataset, num_batches):
   """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
   if num_batches is None or not isinstance(dataset, tf.data.Dataset):
     return False
-  return dataset.cardinality() != num_batches
+  return int(dataset.cardinality()) != num_batches
 
 
 def _without_none(batch):
