@@ -372,7 +372,7 @@ REAL = {
   "huge number": ("spectrum", CONFIG, "{}", "--initial", "--config.lanczos.draws=1000000000"),
   "huge blocks": ("spectrum", CONFIG, "{}", "--initial", "--recompute_blocks=1000000"),
   "many machines": ("spectrum", CONFIG, "{}", "--initial", "--plan_workers=10000000000"),
-  "huge model": ("train", CONFIG, "{}", "--config.model.input_shape=(1000000000,)"),
+  "huge model": ("train", CONFIG, "{}", "--config.model.hidden_units=(1000000000,)"),
   "huge data": ("train", CONFIG, "{}", "--config.data.num_examples=1000000000"),
   "huge batch": ("train", CONFIG, "{}", "--config.train.batch_size=1000000000"),
   "no checkpoint": ("spectrum", CONFIG, "{}"),
@@ -416,12 +416,11 @@ def test_help_of_a_command_ends_well(run, command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_run_ends_well_where_nothing_but_ascii_can_be_shown(run, tmp_path, monkeypatch, encoding):
-  monkeypatch.setitem(os.environ, "PYTHONIOENCODING", encoding)
+def test_run_ends_well_where_nothing_but_ascii_can_be_shown(run, tmp_path, monkeypatch):
+  monkeypatch.setitem(os.environ, "PYTHONIOENCODING", "ascii")
   monkeypatch.setitem(os.environ, "LC_ALL", "C")
   arguments = "--initial", "--nocheck", "--config.lanczos.draws=2", "--config.lanczos.steps=5"
   done = run("spectrum", CONFIG, f"--workdir={tmp_path / 'größe'}", *arguments)
   assert done.returncode == 0, done.stderr
-  assert "standard error over draws" in done.stdout
+  assert " +- " in done.stdout and "gr\\xf6\\xdfe" in done.stdout
   assert (tmp_path / "größe" / "spectrum_initial" / "spectrum.png").exists()

@@ -165,7 +165,7 @@ def test_tilde_in_a_path_is_the_home_folder(monkeypatch, field):
 def test_model_that_has_no_room_is_refused_with_its_largest_field(config, field, value):
   config.model.hidden_units = (10**6,)
   config.model[field] = value
-  with pytest.raises(ValueError, match=rf"parameters take .* GB; lower config.model.{field}"):
+  with pytest.raises(ValueError, match=rf"parameters, .* take .* GB; lower config.model.{field}"):
     experiment.check_model(experiment.check(config))
 
 

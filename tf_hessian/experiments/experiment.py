@@ -34,6 +34,7 @@ DATA = {
   "synthetic": synthetic.synthetic,
 }
 
+_COPIES = 4  # of the parameters, at least: values, gradient, vector and product
 _MACHINE = {"data_dir", "download", "memory"}  # arguments of data sets that are no fields
 
 
@@ -188,11 +189,11 @@ def check_model(config, /):
     except Exception as e:  # in as many ways as there are layers
       reason = " ".join(re.sub("\x1b\\[[0-9]*m", "", str(e)).split())
       raise ValueError(f"config.model: it can't be built: {reason[:300]}") from e
-  needed, there = sum(n * size for n, size in sizes), available_memory()
+  needed, there = _COPIES * sum(n * size for n, size in sizes), available_memory()
   if needed > there:
     raise ValueError(
-      f"config.model: its {sum(n for n, _ in sizes):,} parameters take {needed / 1e9:.3g} GB, and "
-      f"there are {there / 1e9:.3g} GB; lower {_sizes_of(config)}"
+      f"config.model: its {sum(n for n, _ in sizes):,} parameters, with a gradient and a product, "
+      f"take {needed / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB; lower {_sizes_of(config)}"
     )
 
 
