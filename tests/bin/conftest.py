@@ -127,6 +127,24 @@ def start_long(workdir):
   return process
 
 
+@pytest.fixture(name="start_long")
+def give_start_long():
+  """Returns `start_long`."""
+  return start_long
+
+
+@pytest.fixture(name="finish")
+def give_finish():
+  """Returns `finish`."""
+  return finish
+
+
+@pytest.fixture
+def long():
+  """Returns a function: workdir -> arguments of the long measurement."""
+  return lambda workdir: (CONFIG, f"--workdir={workdir}", *LONG)
+
+
 def state(folder):
   """Returns how many steps are on disk, or None when the run is finished."""
   return None if (folder / "spectrum.npz").exists() else steps_on_disk(folder)

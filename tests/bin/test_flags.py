@@ -323,6 +323,8 @@ class ResourceExhaustedError(Exception):
     (FileNotFoundError("no file"), "error: no file"),
     (KeyboardInterrupt(), "interrupted; the same command goes on from here"),
     (MemoryError("of 8 GB"), "error: out of memory (of 8 GB): give it more, or make it smaller: "),
+    (OSError(12, "Cannot allocate"), "error: out of memory ([Errno 12] Cannot allocate): "),
+    (ImportError("x.so: failed to map segment"), "error: out of memory (x.so: failed to map"),
     (ResourceExhaustedError("OOM when"), "error: out of memory (OOM when): "),
   ],
 )

@@ -36,15 +36,12 @@ def run_plain(main, /, *, arguments=False):
       main(argv[1:]) if arguments else main()
     except KeyboardInterrupt:
       sys.exit("interrupted; the same command goes on from here")
-    except (TypeError, ValueError, OSError) as e:
-      if logging.level_debug():
+    except Exception as e:
+      if parsing.is_of_memory(e):
+        parsing.fail(f"out of memory ({str(e)[:200]}): {_SMALLER}")
+      if not isinstance(e, (TypeError, ValueError, OSError)) or logging.level_debug():
         raise
       parsing.fail(e)
-    except Exception as e:
-      # By its name, since TensorFlow may not have been imported.
-      if not isinstance(e, MemoryError) and type(e).__name__ != "ResourceExhaustedError":
-        raise
-      parsing.fail(f"out of memory ({str(e)[:200]}): {_SMALLER}")
 
   # So that --help shows the flags that commands share, too.
   for module, known in flags.FLAGS.flags_by_module_dict().items():

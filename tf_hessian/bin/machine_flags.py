@@ -1,8 +1,12 @@
 """Flags of the machine: threads, memory, Grappler, TF32."""
 
-from absl import flags
+import resource
+
+from absl import flags, logging
 
 from tf_hessian.distribute import grappler
+
+_ROOMY = 8e9  # bytes of address space
 
 INTRA_THREADS = flags.DEFINE_integer(
   "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", 0, 1024
@@ -31,6 +35,13 @@ def given():
 
 def apply(deterministic=False, /):
   """Applies the flags; before TensorFlow has initialised its devices."""
+  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  if limit != resource.RLIM_INFINITY and limit < _ROOMY:
+    logging.warning(
+      "the address space is limited to %.2g GB (ulimit -v), of which TensorFlow takes about 3; where "
+      "it meets the limit it aborts without a word; what is on disk is kept then, too",
+      limit / 1e9,
+    )
   from tf_hessian.distribute import machine
 
   machine.set_threads(INTRA_THREADS.value, INTER_THREADS.value)

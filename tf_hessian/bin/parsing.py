@@ -1,5 +1,6 @@
 """Reading flags: whatever is wrong with them ends the command with one line and exit code 1."""
 
+import errno
 import math
 import sys
 
@@ -32,6 +33,16 @@ def fail(what, /):
   """Ends the process with a line about an error, and exit code 1."""
   text = " ".join(str(what).split())
   sys.exit(f"error: {text or type(what).__name__}")
+
+
+def is_of_memory(error, /):
+  """Whether an error is one of memory; TensorFlow's by its name, as it may not be imported."""
+  names = {k.__name__ for k in type(error).__mro__}
+  return (
+    bool(names & {"MemoryError", "ResourceExhaustedError"})
+    or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    or (isinstance(error, ImportError) and "failed to map segment" in str(error))
+  )
 
 
 def _check_numbers():
