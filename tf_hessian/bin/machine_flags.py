@@ -38,8 +38,8 @@ def apply(deterministic=False, /):
   limit, _ = resource.getrlimit(resource.RLIMIT_AS)
   if limit != resource.RLIM_INFINITY and limit < _ROOMY:
     logging.warning(
-      "the address space is limited to %.2g GB (ulimit -v), of which TensorFlow takes about 3; where "
-      "it meets the limit it aborts without a word; what is on disk is kept then, too",
+      "the address space is limited to %.2g GB (ulimit -v), of which TensorFlow takes about 3; "
+      "where it meets the limit it aborts without a word; what is on disk is kept then, too",
       limit / 1e9,
     )
   from tf_hessian.distribute import machine
