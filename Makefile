@@ -5,7 +5,7 @@
 # make bench  what a product and a density cost
 # make bench-peers  the same density run by three PyTorch packages, in an environment of their own
 # make chaos  a run whose processes are killed at random (minutes)
-# make slow   tests that take long
+# make slow   tests that take long, and a minute of damaged files at random
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -66,6 +66,7 @@ chaos: $(VENV)/installed
 
 slow: $(VENV)/installed
 	$(RUN) -m pytest -m slow
+	$(RUN) -m benchmarks.faults
 
 clean:
 	rm -rf $(VENV) $(VENV_PEERS) build *.egg-info runs

@@ -256,6 +256,81 @@ def assert_refused(path, load=Spectrum.load):
   assert str(path) in str(error.value)
 
 
+CHANGES = {
+  "no draws": {"steps": lambda a: a[:0]},
+  "steps of text": {"steps": lambda a: a.astype(str)},
+  "no steps": {"steps": lambda a: 0 * a},
+  "more steps than columns": {"steps": lambda a: a + 1},
+  "float32": {"diagonals": lambda a: a.astype("i4")},
+  "not finite": {"diagonals": lambda a: a * np.nan},
+  "off-diagonals not finite": {"off_diagonals": lambda a: a * np.inf},
+  "another shape": {"off_diagonals": lambda a: a[:, :-1]},
+  "a number": {"diagonals": lambda _: np.float64(3)},
+  "residuals of another length": {"residuals": lambda a: a[1:]},
+  "wall times of text": {"wall_times": lambda a: a.astype(str)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_arrays_that_can_not_be_a_result_are_refused(saved, tmp_path, change):
+  with np.load(io.BytesIO(saved)) as file:
+    arrays = dict(file)
+  for name, function in CHANGES[change].items():
+    arrays[name] = function(arrays[name])
+  path = tmp_path / "spectrum.npz"
+  np.savez(path, **arrays)
+  assert_refused(path)
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [
+    ("format_version", "1"),
+    ("format_version", None),
+    ("statuses", []),
+    ("statuses", 3),
+    ("config", 3),
+    ("parameter_shapes", [3]),
+  ],
+)
+def test_description_that_can_not_be_is_refused(saved, tmp_path, field, value):
+  with np.load(io.BytesIO(saved)) as file:
+    arrays = dict(file)
+  about = json.loads(arrays["about"].tobytes()) | {field: value}
+  arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+  path = tmp_path / "spectrum.npz"
+  np.savez(path, **arrays)
+  assert_refused(path)
+
+
+def test_result_replaces_a_link_and_not_what_it_points_to(some, tmp_path):
+  (tmp_path / "target").write_text("mine")
+  for name, save in (("a.npz", some.save), ("b", some.save_original), ("c.png", some.plot)):
+    (tmp_path / name).symlink_to(tmp_path / "target")
+    save(tmp_path / name)
+    assert not (tmp_path / name).is_symlink()
+  assert (tmp_path / "target").read_text() == "mine"
+
+
+def test_result_goes_through_a_file_object(some):
+  file = io.BytesIO()
+  some.write(file)
+  file.seek(0)
+  assert_same(Spectrum.read(file), some)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_original_that_is_not_finite_is_refused(tmp_path, value):
+  path = write_original(tmp_path / "tridiag_1", [np.diag([1.0, value])])
+  assert_refused(path, spectrum_lib.load)
+
+
+@pytest.mark.parametrize("dtype", ["U3", "c16", "?"])
+def test_original_of_another_dtype_is_refused(tmp_path, dtype):
+  np.save(tmp_path / "tridiag_1.npy", np.ones((2, 2, 1)).astype(dtype))
+  assert_refused(tmp_path / "tridiag_1.npy", spectrum_lib.load)
+
+
 @pytest.mark.usefixtures("closed")
 @pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("load", [Spectrum.load, spectrum_lib.load])

@@ -1,23 +1,40 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there.
+
+What is written first has a name that nobody can foresee, and is opened as a new file, so never
+through a link. The writer holds a lock on it until it has its own name. So what a writer that was
+killed has left is known by its name and by that lock, and can be removed.
+"""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pathlib
-import tempfile
+import re
+import secrets
+import stat
 
 import numpy as np
 
+_TEMPORARY = re.compile(r"\.tf_hessian-[0-9a-f]{16}(\.keras)?")
+# Of systems whose folders can't be forced to the disk, or not by those who may only write to them.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
+
 
 @contextlib.contextmanager
-def replacing(path, /, *, sync=True):
+def replacing(path, /, *, sync=True, suffix=""):
   """Opens a temporary file beside `path` for writing bytes, and renames it to `path` at the end.
+
+  If `path` is a link, the link itself is replaced, and what it points to stays as it is.
 
   Args:
     path: the file to write or replace; its folder is made if needed.
-    sync: force the contents to the disk first, so that they outlast a power failure.
+    sync: force the contents, then the folder, to the disk, so that they outlast a power failure.
+    suffix: "" or ".keras", the end of the temporary file's name, for writers that ask for one.
 
   Yields:
-    A binary file object. On an error the temporary file is removed and `path` stays as it was.
+    A binary file object; its `name` is the temporary file's path. On an error that file is removed
+    and `path` stays as it was.
 
   Raises:
     OSError: if the folder can't be written or is full; it names `path`.
@@ -25,17 +42,16 @@ def replacing(path, /, *, sync=True):
   path = pathlib.Path(path)
   temporary = None
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-      dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
+    make_folder(path.parent)
+    with _new_file(path.parent, suffix) as file:
       temporary = file.name
       yield file
       file.flush()
       if sync:
         os.fsync(file.fileno())
-    os.chmod(temporary, 0o666 & ~_umask())
-    os.replace(temporary, path)
+      os.replace(temporary, path)
+    if sync:
+      sync_folder(path.parent)
   except BaseException as e:
     if temporary is not None:
       with contextlib.suppress(OSError):
@@ -45,19 +61,29 @@ def replacing(path, /, *, sync=True):
     raise
 
 
-def read_npz(path, /):
-  """Returns the arrays of a `.npz` file: a dict.
+def create_text(path, text, /):
+  """Writes a new text file, whole or not at all, and never over one that is there.
 
   Raises:
-    OSError: if there is no such file.
-    ValueError: if it is damaged, or something else.
+    FileExistsError: if there is anything of that name.
+    OSError: if it can't be written.
   """
-  with open(path, "rb") as file:
+  path = pathlib.Path(path)
+  with _new_file(path.parent, "") as file:
     try:
-      with np.load(file, allow_pickle=False) as saved:
-        return {name: saved[name] for name in saved.files}
-    except Exception as e:  # damaged archives fail in many ways inside zipfile and NumPy
-      raise ValueError(f"{path}: not an .npz file of arrays, or damaged ({e})") from e
+      file.write(text.encode())
+      file.flush()
+      os.fsync(file.fileno())
+      try:
+        os.link(file.name, path)  # unlike a rename it fails if there is one
+      except FileExistsError:
+        raise
+      except OSError:  # a file system without hard links
+        with _new(path) as new:
+          new.write(text.encode())
+    finally:
+      os.unlink(file.name)
+  sync_folder(path.parent)
 
 
 def write_text(path, text, /):
@@ -66,7 +92,99 @@ def write_text(path, text, /):
     file.write(text.encode())
 
 
-def _umask():
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
+def read_npz(path, /, *, follow=True):
+  """Returns the arrays of a `.npz` file: a dict.
+
+  Args:
+    path: the file, or a binary file object.
+    follow: whether it may be a link.
+
+  Raises:
+    OSError: if there is no such file.
+    ValueError: if it is damaged, or something else.
+  """
+  with contextlib.nullcontext(path) if hasattr(path, "read") else _reader(path, follow) as file:
+    try:
+      with np.load(file, allow_pickle=False) as saved:
+        return {name: saved[name] for name in saved.files}
+    except Exception as e:  # damaged archives fail in many ways inside zipfile and NumPy
+      raise ValueError(f"{path}: not an .npz file of arrays, or damaged ({e})") from e
+
+
+def read_own(path, /):
+  """Returns the text of a file that must not be a link.
+
+  Raises:
+    OSError: if there is none, or it is a link.
+    ValueError: if it is not a file of UTF-8 text.
+  """
+  with _reader(path, follow=False) as file:
+    return file.read().decode()
+
+
+def make_folder(path, /):
+  """Makes a folder and those around it, as needed, so that they outlast a power failure."""
+  path = pathlib.Path(path)
+  if path.is_dir():
+    return
+  missing = [p for p in (path, *path.parents) if not os.path.lexists(p)]
+  path.mkdir(parents=True, exist_ok=True)
+  for folder in missing:
+    sync_folder(folder.parent)
+
+
+def sync_folder(path, /):
+  """Forces the names in a folder to the disk, where the system can."""
+  try:
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+      os.fsync(file)
+    finally:
+      os.close(file)
+  except OSError as e:
+    if e.errno not in _NO_SYNC:
+      raise
+
+
+def is_temporary(name, /):
+  """Whether a file has the name of a temporary one of this module."""
+  return bool(_TEMPORARY.fullmatch(name))
+
+
+def remove_leftovers(folder, /):
+  """Removes the temporary files in a folder whose writers were killed."""
+  for entry in os.scandir(folder):
+    if is_temporary(entry.name) and entry.is_file(follow_symlinks=False):
+      with contextlib.suppress(OSError):  # its writer lives, or has just finished
+        file = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+          fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+          os.unlink(entry.path)
+        finally:
+          os.close(file)
+
+
+def _new_file(folder, suffix):
+  """Returns a temporary file in a folder, open and locked, with the permissions of the umask."""
+  while True:
+    with contextlib.suppress(FileExistsError):
+      file = _new(os.path.join(folder, f".tf_hessian-{secrets.token_hex(8)}{suffix}"))
+      with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return file
+
+
+def _new(path):
+  flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+  return open(path, "w+b", opener=lambda name, _: os.open(name, flags, 0o666))
+
+
+def _reader(path, follow):
+  if follow:
+    return open(path, "rb")
+  flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+  file = os.fdopen(os.open(path, flags), "rb")
+  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    file.close()
+    raise ValueError(f"{path}: not a file")
+  return file

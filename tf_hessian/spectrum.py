@@ -210,11 +210,16 @@ class Spectrum:
     plotting.plot_spectrum(self, path, **options)
 
   def save(self, path):
-    """Writes the result to a `.npz` file, whole or not at all.
+    """Writes the result to a `.npz` file, whole or not at all; a link is replaced itself.
 
     Raises:
       OSError: if the file can't be written.
     """
+    with files.replacing(_with_suffix(path)) as file:
+      self.write(file)
+
+  def write(self, file):
+    """Writes what `save` does to a binary file object."""
     steps = np.array([len(d) for d in self.diagonals])
     padded = np.full((2, self.num_draws, steps.max()), np.nan)
     for i, (d, e) in enumerate(zip(self.diagonals, self.off_diagonals, strict=True)):
@@ -233,19 +238,18 @@ class Spectrum:
       "versions": self.versions,
       "device": self.device,
     }
-    with files.replacing(_with_suffix(path)) as file:
-      np.savez(
-        file,
-        about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-        steps=steps,
-        diagonals=padded[0],
-        off_diagonals=padded[1],
-        residuals=self.residuals,
-        wall_times=self.wall_times,
-        # So that the file can be used without this package.
-        nodes=_padded(self.nodes, steps),
-        weights=_padded(self.weights, steps),
-      )
+    np.savez(
+      file,
+      about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+      steps=steps,
+      diagonals=padded[0],
+      off_diagonals=padded[1],
+      residuals=self.residuals,
+      wall_times=self.wall_times,
+      # So that the file can be used without this package.
+      nodes=_padded(self.nodes, steps),
+      weights=_padded(self.weights, steps),
+    )
 
   @classmethod
   def load(cls, path):
@@ -255,7 +259,11 @@ class Spectrum:
       OSError: if there is no such file.
       ValueError: if it is damaged, of another kind, or of a newer format.
     """
-    path = _existing(path)
+    return cls.read(_existing(path))
+
+  @classmethod
+  def read(cls, path):
+    """Reads what `write` wrote, from a path or a binary file object; raises as `load` does."""
     arrays = files.read_npz(path)
     try:
       about = dict(json.loads(arrays["about"].tobytes()))
@@ -263,19 +271,19 @@ class Spectrum:
       raise ValueError(f"{path}: not a spectrum, or damaged ({e})") from e
     if about.get("format") != FORMAT:
       raise ValueError(f"{path}: expected format {FORMAT!r}, got {about.get('format')!r}")
-    if about["format_version"] > FORMAT_VERSION:
-      raise ValueError(
-        f"{path}: it has format version {about['format_version']}, and this tf_hessian reads up to "
-        f"{FORMAT_VERSION}: install a newer one"
-      )
     try:
-      return cls._from_arrays(arrays, about)
-    except (KeyError, ValueError, TypeError) as e:
+      if about["format_version"] <= FORMAT_VERSION:
+        return cls._from_arrays(arrays, about)
+    except (KeyError, IndexError, ValueError, TypeError) as e:
       raise ValueError(f"{path}: damaged: {e} is missing or wrong") from e
+    raise ValueError(
+      f"{path}: it has format version {about['format_version']}, and this tf_hessian reads up to "
+      f"{FORMAT_VERSION}: install a newer one"
+    )
 
   @classmethod
   def _from_arrays(cls, arrays, about):
-    steps = arrays["steps"]
+    steps = _checked_steps(arrays, about["statuses"])
     return cls(
       diagonals=tuple(d[:m] for d, m in zip(arrays["diagonals"], steps, strict=True)),
       off_diagonals=tuple(e[: m - 1] for e, m in zip(arrays["off_diagonals"], steps, strict=True)),
@@ -286,14 +294,14 @@ class Spectrum:
       parameter_names=tuple(about["parameter_names"]),
       parameter_shapes=tuple(tuple(s) for s in about["parameter_shapes"]),
       loss=about["loss"],
-      config=about["config"],
-      versions=about["versions"],
+      config=dict(about["config"]),
+      versions=dict(about["versions"]),
       device=about["device"],
       wall_times=arrays["wall_times"],
     )
 
   def save_original(self, path):
-    """Writes the layout of the original code: float64 (steps, steps, draws), by `np.save`.
+    """Writes the layout of the original code: float64 (steps, steps, draws), as `save` does.
 
     It was named `tridiag_<k>` after k draws. Draws with fewer nodes than others don't fit it.
 
@@ -332,6 +340,8 @@ class Spectrum:
       raise ValueError(
         f"{path}: expected an array (steps, steps, draws), got {getattr(array, 'shape', 'several')}"
       )
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+      raise ValueError(f"{path}: expected finite real numbers, got {array.dtype}")
     matrices = [t for t in np.moveaxis(array, -1, 0).astype(np.float64) if t.any()]
     if not matrices:
       raise ValueError(f"{path}: no finished draw, all entries are zero")
@@ -367,6 +377,27 @@ def load(path, *, num_parameters=None):
   if is_array:
     return Spectrum.load_original(path, num_parameters=num_parameters)
   return Spectrum.load(path)
+
+
+def _checked_steps(arrays, statuses):
+  """Returns the steps of each draw, (k,), of arrays that fit each other and can be a result."""
+  steps, count = arrays["steps"], len(statuses)
+  columns = arrays["diagonals"].shape[-1]
+  shapes = {"steps": (count,), "residuals": (count,), "wall_times": (count,)}
+  shapes |= {"diagonals": (count, columns), "off_diagonals": (count, columns)}
+  for name, shape in shapes.items():
+    array = arrays[name]
+    if array.dtype.kind not in ("iu" if name == "steps" else "f"):
+      raise ValueError(f"{name} of {array.dtype}")
+    if array.shape != shape and not (name == "wall_times" and not array.size):
+      raise ValueError(f"{name} of shape {array.shape}")
+  if not count or steps.min() < 1 or steps.max() > columns:
+    raise ValueError("steps")
+  for name, fewer in (("diagonals", 0), ("off_diagonals", 1)):
+    used = np.arange(columns) < steps[:, None] - fewer
+    if not np.isfinite(arrays[name][used]).all():
+      raise ValueError(f"{name}: not finite, which")
+  return steps
 
 
 def _number(x):

@@ -24,6 +24,8 @@ COMMANDS = {
   "unknown strategy": ("spectrum", "--strategy=mirored"),
   "no cluster": ("spectrum", "--strategy=multi_worker"),
   "plan": ("spectrum", "--strategy=mirrored", "--num_devices=2", "--plan", *CLUSTER),
+  "plan of too many": ("spectrum", "--plan_workers=99999999999999999999"),
+  "endless patience": ("spectrum", "--patience=nan"),
   "plan of a cluster": ("spectrum", "--strategy=parameter_server", "--plan_workers=4"),
 }
 
@@ -87,12 +89,23 @@ def test_tf32_is_off_by_default(done, folders):
     ("unknown strategy", "one_device|mirrored|multi_worker|parameter_server"),
     ("no cluster", "error: strategy multi_worker: set TF_CONFIG in each process"),
     ("plan of a cluster", "error: plan: it is made in one process"),
+    ("plan of too many", "error: flag --plan_workers=99999999999999999999"),
+    ("endless patience", "error: flag --patience=nan: a number of seconds up to 1e7 is expected"),
   ],
 )
 def test_mistake_is_explained(done, name, message):
   assert done[name].returncode == 1
   assert message in done[name].stdout + done[name].stderr
   assert "Traceback" not in done[name].stderr
+
+
+@pytest.mark.parametrize("flag", ["--workers=99999999999999999999", "--workers=257", "--ps=65"])
+def test_cluster_of_too_many_processes_is_refused(run, flag, tmp_path):
+  ended = run("local_cluster", flag, "--", CONFIG, f"--workdir={tmp_path}", *SMALL)
+  assert ended.returncode == 1
+  assert ended.stderr.startswith(f"error: flag {flag}: ")
+  assert len(ended.stderr.splitlines()) == 1
+  assert not list(tmp_path.iterdir())
 
 
 def test_cluster_on_this_machine_measures(run, tmp_path):

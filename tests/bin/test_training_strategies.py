@@ -14,7 +14,10 @@ COMMANDS = {
   "one device": ("train",),
   "mirrored": ("train", "--strategy=mirrored", "--num_devices=2"),
   "equal workers": ("local_cluster", "--command=train", "--workers=2", "--"),
-  "free workers": ("local_cluster", "--command=train", "--workers=2", "--ps=1", "--"),
+  # With one thread, a server's request and its operations must not wait for each other.
+  "free workers": (
+    *("local_cluster", "--command=train", "--workers=2", "--ps=1", "--", "--inter_op_threads=1"),
+  ),
 }
 
 

@@ -144,30 +144,66 @@ def crop(x):
   return tf.image.crop_and_resize(x, boxes, tf.range(tf.shape(x)[0]), (3, 3))
 
 
+def rotation(x):
+  transforms = [[0.9, 0.1, 0.2, -0.1, 0.9, 0.0, 0.0, 0.0]]
+  return tf.raw_ops.ImageProjectiveTransformV2(
+    images=x, transforms=transforms, output_shape=[6, 6], interpolation="BILINEAR"
+  )
+
+
+def in_float32(function):
+  """A function that has no float64 kernel, of float64 images."""
+  return lambda x: tf.cast(function(tf.cast(x, tf.float32)), x.dtype)
+
+
 # docs/limits.md lists the same.
 REFUSED = {
+  "nn.fractional_max_pool": lambda x: tf.nn.fractional_max_pool(x, 1.5, seed=1)[0],
+  "nn.dilation2d": dilation,
+  "math.igamma": lambda x: tf.math.igamma(1 + x * x, tf.ones_like(x)),
+  "rotation": rotation,
+  "image.hsv_to_rgb": lambda x: tf.image.hsv_to_rgb(tf.concat([x, x], -1)[..., :3]),
+  "fake quantization": tf.quantization.fake_quant_with_min_max_args,
+  "linspace": lambda x: x + tf.raw_ops.LinSpace(start=x[0, 0, 0, 0], stop=1.0, num=2),
+  "py_function": lambda x: tf.ensure_shape(tf.py_function(tf.square, [x], x.dtype), x.shape),
+  "numpy_function": lambda x: tf.ensure_shape(tf.numpy_function(np.square, [x], x.dtype), x.shape),
+}
+
+# Linear in the images, or constant almost everywhere in what is not linear.
+IMAGE_OPERATIONS = {
   "UpSampling2D bilinear": layers.UpSampling2D(2, interpolation="bilinear"),
   "UpSampling2D bicubic": layers.UpSampling2D(2, interpolation="bicubic"),
   "Resizing bilinear": layers.Resizing(4, 4, interpolation="bilinear"),
   "Resizing nearest": layers.Resizing(4, 4, interpolation="nearest"),
   "Resizing bicubic": layers.Resizing(4, 4, interpolation="bicubic"),
-  "Resizing lanczos5": layers.Resizing(4, 4, interpolation="lanczos5"),
-  "image.resize antialias": lambda x: tf.image.resize(x, (4, 4), antialias=True),
+  "image.resize lanczos5": in_float32(lambda x: tf.image.resize(x, (4, 4), "lanczos5")),
+  "image.resize antialias": in_float32(lambda x: tf.image.resize(x, (4, 4), antialias=True)),
   "image.crop_and_resize": crop,
   "MaxPooling2D strides 1 same": layers.MaxPooling2D(2, strides=1, padding="same"),
+  "MaxPooling2D size 3": layers.MaxPooling2D(3, strides=1, padding="same"),
+  "MaxPooling2D of one pixel": lambda x: tf.nn.max_pool2d(x[:, :1, :1], 2, 2, "SAME"),
+  "nn.max_pool2d explicit": lambda x: tf.nn.max_pool2d(x, 2, 2, [[0, 0], [1, 1], [0, 0], [0, 0]]),
   "nn.max_pool_with_argmax": lambda x: tf.nn.max_pool_with_argmax(x, 2, 2, "SAME")[0],
-  "nn.fractional_max_pool": lambda x: tf.nn.fractional_max_pool(x, 1.5, seed=1)[0],
-  "nn.local_response_normalization": tf.nn.local_response_normalization,
-  "nn.dilation2d": dilation,
+  "nn.local_response_normalization": in_float32(tf.nn.local_response_normalization),
   "softsign": layers.Activation("softsign"),
-  "math.igamma": lambda x: tf.math.igamma(1 + x * x, tf.ones_like(x)),
 }
+
+FAST = (
+  "UpSampling2D bilinear",
+  "Resizing nearest",
+  "image.crop_and_resize",
+  "MaxPooling2D strides 1 same",
+  "nn.max_pool_with_argmax",
+  "nn.local_response_normalization",
+  "softsign",
+)
 
 
 def with_culprit(layer):
   """Layers with a given one, named "culprit", after one that has parameters."""
   if isinstance(layer, layers.Layer):
-    culprit = type(layer).from_config(layer.get_config() | {"name": "culprit"})
+    # In the dtype of the test, not that of the table.
+    culprit = type(layer).from_config(layer.get_config() | {"name": "culprit", "dtype": None})
   else:
     culprit = Operation(layer, name="culprit")
   return [layers.Conv2D(2, 3, padding="same", activation="tanh"), culprit]
@@ -178,6 +214,58 @@ def test_what_cannot_be_differentiated_twice_is_refused_naming_the_layer(name):
   with pytest.raises(DifferentiationError, match="'culprit'"):
     operator = operator_of(with_culprit(REFUSED[name]), IMAGE)
     operator @ np.ones(operator.shape[0])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in IMAGE_OPERATIONS],
+)
+def test_image_operations_pass_forward_over_backward(name, difference_error):
+  operator = operator_of(with_culprit(IMAGE_OPERATIONS[name]), IMAGE)
+  assert operator.mode == "forward_over_backward"
+  directions = np.random.default_rng(1).standard_normal((2, operator.shape[0]))
+  directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+  products = np.stack([operator @ d for d in directions])
+  # Resizing gives float32: eps^(2/3) = 2e-5 at best, times third derivatives. A part that is
+  # dropped is more than a percent here.
+  single = "ool" not in name and name != "softsign"
+  steps = (1e-2, 3e-3, 1e-3) if single else (1e-4, 1e-5, 1e-6)  # these have kinks
+  error = difference_error(operator, directions.T, products.T, steps=steps)
+  assert error <= (1e-3 if single else 1e-7)
+  # Some roundings, in sums of up to 180 terms.
+  atol = 100 * np.finfo(np.float32 if single else np.float64).eps * np.abs(products).max()
+  forms = directions @ products.T
+  np.testing.assert_allclose(forms, forms.T, rtol=0, atol=atol)
+  for stacked in (True, False):
+    operator.stacked = stacked
+    operator._columns_passes.clear()
+    np.testing.assert_allclose(operator.products(directions), products, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["UpSampling2D bilinear", "MaxPooling2D strides 1 same"])
+def test_image_operations_are_refused_backward_over_backward_naming_the_layer(name):
+  parts = with_culprit(IMAGE_OPERATIONS[name])
+  operator = operator_of(parts, IMAGE, mode="backward_over_backward")
+  with pytest.raises(DifferentiationError, match="'culprit'"):
+    operator @ np.ones(operator.shape[0])
+
+
+def test_what_is_dropped_in_blocks_is_refused_naming_the_operation():
+  with pytest.raises(DifferentiationError, match="uses the operation ResizeBilinearGrad"):
+    operator = operator_of(with_culprit(layers.Resizing(4, 4)), IMAGE, recompute_blocks=2)
+    operator @ np.ones(operator.shape[0])
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_decorated_resizing_is_that_of_the_function_in_it():
+  plain = lambda x: tf.image.resize(x, (4, 4))  # noqa: E731
+  operators = []
+  for function in (plain, tf.function(plain)):
+    keras.utils.set_random_seed(0)
+    operators.append(operator_of(with_culprit(function), IMAGE))
+  v = np.ones(operators[0].shape[0])
+  np.testing.assert_array_equal(*(o @ v for o in operators))
 
 
 def test_recomputed_activations_are_refused_backward_over_backward():
@@ -197,7 +285,7 @@ def test_recomputed_activations_are_differentiated_forward_over_backward(differe
 
 @pytest.mark.usefixtures("float64")
 def test_variables_behind_what_cannot_be_differentiated_twice_can_be_chosen(difference_error):
-  made = with_culprit(REFUSED["UpSampling2D bilinear"])
+  made = with_culprit(REFUSED["py_function"])
   operator = operator_of(made, IMAGE, variables="head")
   directions = np.eye(operator.shape[0])[:, :3]
   products = np.stack([operator @ d for d in directions.T], axis=1)

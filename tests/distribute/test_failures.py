@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -12,7 +13,7 @@ import pytest
 from tf_hessian.distribute import local
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECONDS = 90
+SECONDS = 180
 # Long enough that whatever happens to it happens in the middle.
 LONG = {"draws": 20, "steps": 60}
 SHORT = {"draws": 2, "steps": 10}
@@ -21,7 +22,7 @@ SHORT = {"draws": 2, "steps": 10}
 class Cluster(local.LocalCluster):
   """A cluster that runs the command `spectrum` on the synthetic config, and is listened to."""
 
-  def __init__(self, workdir, strategy, workers, *flags, draws, steps, patience=20):
+  def __init__(self, workdir, strategy, workers, *flags, draws, steps, patience=60):
     self.lines = []
     self.folder = workdir / "spectrum_initial"
     self.commandline = [
@@ -88,18 +89,17 @@ def start(tmp_path):
 
 @pytest.mark.slow
 def test_chief_waits_for_workers_that_are_all_gone_up_to_its_patience(start):
-  cluster = start("parameter_server", 1, patience=8)
+  cluster = start("parameter_server", 1, patience=30)
   cluster.until_step(5)
   cluster.kill("worker", 0)
   cluster.until_said(cluster.leader, "all workers are gone")
   cluster.start("worker", 0)
   cluster.until_said(cluster.leader, "worker 0 is back")
   cluster.kill("worker", 0)
-  begin = time.monotonic()
   assert cluster.code(cluster.leader) == 1
-  assert time.monotonic() - begin < 30
-  address = cluster.jobs["worker"][0]
-  assert f"error: all workers are gone for 8 s ({address})" in cluster.said(cluster.leader)
+  address = re.escape(cluster.jobs["worker"][0])
+  said = cluster.said(cluster.leader)
+  assert re.search(rf"error: all workers are gone for 3\d s \({address}\)", said)
   assert cluster.code(("ps", 0)) == 1
   assert "the chief has ended: ClusterError" in cluster.said(("ps", 0))
 
@@ -123,7 +123,7 @@ def test_death_of_a_parameter_server_ends_the_run_with_the_remedy(start):
 
 @pytest.mark.slow
 def test_shard_of_a_worker_that_hangs_is_handed_out_once_more(start):
-  cluster = start("parameter_server", 2, size={"draws": 2, "steps": 20}, patience=2)
+  cluster = start("parameter_server", 2, size={"draws": 2, "steps": 20}, patience=30)
   cluster.until_step(3)
   cluster.processes["worker", 1].send_signal(19)  # SIGSTOP
   cluster.until_said(cluster.leader, "is handed out once more")
@@ -143,6 +143,55 @@ def test_worker_of_another_config_is_refused_with_the_difference(start):
   assert "config.seed: the chief has 0, this has 5" in cluster.said(("worker", 1))
   assert words in cluster.said(cluster.leader)
   assert cluster.code(cluster.leader) == 0  # with the other worker alone
+
+
+# The oldest instruction set that oneDNN has kernels for.
+OLD_KERNELS = ("env", "ONEDNN_MAX_CPU_ISA=SSE41")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA=SSE41", "TF_ENABLE_ONEDNN_OPTS=0"])
+def test_worker_that_rounds_otherwise_is_refused_and_the_run_goes_on(start, variable):
+  cluster = start("parameter_server", 2, size=SHORT)
+  cluster.kill("worker", 1)
+  cluster.start("worker", 1, command=["env", variable, *cluster.commandline])
+  assert cluster.code(("worker", 1)) == 1
+  for task in (cluster.leader, ("worker", 1)):
+    assert "worker 1 rounds otherwise than the other workers (" in cluster.said(task)
+    assert "the same variables ONEDNN_*" in cluster.said(task)
+  assert cluster.code(cluster.leader) == 0  # with the other worker alone
+  assert cluster.code(("worker", 0)) == 0
+
+
+@pytest.mark.slow
+def test_workers_that_round_otherwise_compute_nothing_together(start):
+  cluster = start("multi_worker", 2, size=SHORT)
+  cluster.kill("worker", 1)
+  cluster.start("worker", 1, command=[*OLD_KERNELS, *cluster.commandline])
+  for task in cluster.tasks:
+    assert cluster.code(task) == 1
+    assert "kernels.matmul_float32: the chief has" in cluster.said(task)
+    assert "the same variables ONEDNN_*" in cluster.said(task)
+  assert cluster.steps() == 0
+
+
+@pytest.mark.slow
+def test_workers_that_round_otherwise_are_welcome_without_determinism(start):
+  cluster = start("parameter_server", 2, "--nodeterministic", size=SHORT)
+  cluster.kill("worker", 1)
+  cluster.start("worker", 1, command=[*OLD_KERNELS, *cluster.commandline])
+  for task in cluster.tasks:
+    assert cluster.code(task) == 0
+
+
+@pytest.mark.slow
+def test_parameter_server_that_hangs_is_named(start):
+  cluster = start("parameter_server", 1, patience=30)
+  cluster.until_step(5)
+  cluster.processes["ps", 0].send_signal(19)  # SIGSTOP
+  assert cluster.code(cluster.leader) == 1
+  address = cluster.jobs["ps"][0]
+  assert f"s from parameter server {address}: Start all tasks again" in cluster.said(cluster.leader)
 
 
 @pytest.mark.slow
@@ -227,7 +276,7 @@ def test_worker_that_hangs_ends_the_others_in_time(start):
   begin = time.monotonic()
   assert cluster.code(cluster.leader) == 1
   assert time.monotonic() - begin < 60
-  assert "error: a worker has ended or was cut off" in cluster.said(cluster.leader)
+  assert f"error: no answer from {cluster.jobs['worker'][1]}" in cluster.said(cluster.leader)
 
 
 @pytest.mark.slow
@@ -263,3 +312,19 @@ def test_worker_that_computes_nan_is_named(tmp_path):
   found = json.loads((tmp_path / "error.json").read_text())
   assert "computed by worker 1 (shard " in found["error"]
   assert "worker 0" not in found["error"]
+
+
+@pytest.mark.slow
+def test_worker_whose_streamed_data_change_stops_all_of_them_by_the_batch(tmp_path):
+  member = str(pathlib.Path(__file__).with_name("changing_member.py"))
+  lines = []
+  with local.LocalCluster(
+    [sys.executable, member, str(tmp_path)], workers=2, output=lambda *line: lines.append(line)
+  ) as cluster:
+    assert cluster.wait(SECONDS) == 0, lines
+    assert cluster.processes["worker", 1].wait(SECONDS) == 0, lines
+  for path in (tmp_path / "worker 0.json", tmp_path / "worker 1.json"):
+    found = json.loads(path.read_text())
+    np.testing.assert_allclose(found["before"], np.full(3, 2 * np.mean(np.arange(1, 7.0) ** 2)))
+    assert len(found["errors"]) == 2
+    assert all(e.startswith("DataChangedError: product: batch 4 of") for e in found["errors"])

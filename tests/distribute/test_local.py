@@ -1,6 +1,10 @@
 """Processes of a cluster on this machine."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
 
@@ -87,3 +91,51 @@ def test_differences_name_fields_at_any_depth():
     "config.b.c: the chief has 2, this has 3",
     "config.b.d: the chief has None, this has 4",
   ]
+
+
+# A cluster whose first lines are its processes' numbers, in a thread that ends before they do.
+PARENT = """
+import sys, threading, time
+from tf_hessian.distribute import local
+code = "import os, time; print('pid', os.getpid(), flush=True); time.sleep(300)"
+cluster = local.LocalCluster([sys.executable, "-c", code], workers=2)
+def start():
+  for task in cluster.tasks:
+    cluster.start(*task)
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+time.sleep(300)
+"""
+
+
+def runs(pid):
+  """Whether a process is there and no zombie."""
+  with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+    return file.read().rpartition(")")[2].split()[0] != "Z"
+  return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends children with their parent")
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_the_one_that_started_them(end):
+  # SIGINT may be ignored here, as in a background job of a shell.
+  restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+  parent = subprocess.Popen(
+    [sys.executable, "-c", restore + PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+  )
+  with parent:
+    pids = [int(parent.stdout.readline().split()[-1]) for _ in range(2)]
+    try:
+      assert all(runs(pid) for pid in pids)
+      parent.send_signal(end)
+      parent.wait(60)
+      deadline = time.monotonic() + 60
+      while any(runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+      assert not any(runs(pid) for pid in pids)
+    finally:
+      parent.kill()
+      for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+          os.kill(pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Settings of the machine."""
 
+import os
 import subprocess
 import sys
 
@@ -74,6 +75,27 @@ def test_memory_settings_without_an_accelerator_are_said_to_do_nothing(caplog):
   assert "there is no accelerator here" in caplog.text
 
 
+@pytest.mark.parametrize(
+  "chosen, variables, expected",
+  [
+    (2, {}, 3),
+    (1, {}, 2),
+    (0, {"TF_NUM_INTEROP_THREADS": "1"}, 2),
+    (0, {}, len(os.sched_getaffinity(0)) + 1),
+  ],
+)
+def test_servers_have_a_thread_for_the_request_beside_those_of_operations(
+  monkeypatch, chosen, variables, expected
+):
+  monkeypatch.delenv("TF_NUM_INTEROP_THREADS", raising=False)
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(
+    tf.config.threading, "get_inter_op_parallelism_threads", lambda: chosen, raising=True
+  )
+  assert machine.session_config().inter_op_parallelism_threads == expected
+
+
 def test_threads_are_set_recorded_and_passed_to_servers():
   code = """
 from tf_hessian.distribute import machine
@@ -83,4 +105,4 @@ config = machine.session_config()
 print(config.intra_op_parallelism_threads, config.inter_op_parallelism_threads)
 """
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-  assert done.stdout.split() == ["3", "2", "3", "2"]
+  assert done.stdout.split() == ["3", "2", "3", "3"]

@@ -55,7 +55,7 @@ def test_batches_are_read_again_after_an_error(clock):
   assert not clock.batches.idle
 
 
-@pytest.mark.parametrize("parts, expected", [(1, 18), (2, 12), (3, 8), (5, 4), (9, 4)])
+@pytest.mark.parametrize("parts, expected", [(1, 18), (2, 12), (3, 8), (5, 4), (9, 4), (10**20, 4)])
 def test_largest_part_is_that_of_whole_batches(parts, expected):
   assert largest_part(np.array([4, 2, 4, 4, 4]), parts) == expected
 

@@ -17,6 +17,7 @@ from tf_hessian.numerics.basis import (
   as_basis,
   buffer_bytes,
   file_bytes,
+  mapped,
   orthogonalize,
 )
 from tf_hessian.numerics.density import density_grid, l1_distance, smooth
@@ -571,3 +572,42 @@ def mappings():
         span = [int(x, 16) for x in first.split("-")]
       elif first == "VmFlags:":
         yield span, rest
+
+
+# Whose files they are.
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("make", [lambda p: DiskBasis(p, 3, 5), lambda p: mapped(p, 3, 5, float)])
+def test_file_of_another_name_is_not_opened(tmp_path, link, make):
+  (tmp_path / "target").write_text("mine")
+  link(tmp_path / "target", tmp_path / "basis")
+  with pytest.raises(OSError, match=f"can't write {tmp_path}/basis: it is .*remove it"):
+    make(tmp_path / "basis")
+  assert (tmp_path / "target").read_text() == "mine"
+
+
+def test_pipe_is_not_opened(tmp_path):
+  os.mkfifo(tmp_path / "basis")
+  with pytest.raises(OSError, match=f"can't write {tmp_path}/basis: it is not a file"):
+    DiskBasis(tmp_path / "basis", 3, 5)
+
+
+def test_basis_without_a_file_is_in_one_that_has_no_name(tmp_path, monkeypatch):
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+  basis = DiskBasis(None, 3, 5)
+  basis.store(1, np.arange(5.0))
+  assert not list(tmp_path.iterdir())
+  np.testing.assert_array_equal(basis.row(1), np.arange(5.0))
+  basis.close()
+
+
+def test_no_room_in_the_temporary_folder_names_it(tmp_path, monkeypatch):
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, "full")
+
+  monkeypatch.setattr(os, "posix_fallocate", full)
+  with pytest.raises(OSError, match=f"a file in {tmp_path}: no room for the Lanczos basis"):
+    DiskBasis(None, 3, 5)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import statistics
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tf_hessian.studies.batch_norm import BATCH, POPULATION, SLOW_BATCH, WITHOUT
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.study import Verdict, load, path
 from tf_hessian.training import checkpoints, schedules
+from tf_hessian.training import folder as training_folder
 
 STEPS = (0, 100, 400, 1200)  # that learn, of the checkpoints
 KEYS = ("ratio", "gradient_share", "batch_share")
@@ -193,13 +196,17 @@ def run_from_a_gradient(rng, largest, folder):
   return weights[:-1].tolist()
 
 
-def finish_training(folder, rows):
+def finish_training(folder, config, rows):
   """Lets a folder look like one of a finished training, with this log: (step, loss)."""
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / "model.keras").write_bytes(b"")
-  (folder / "train.json").write_text("{}")
-  log = "\n".join(f"{step},{loss!r}" for step, loss in rows)
-  (folder / "train.csv").write_text(f"step,loss\n{log}\n")
+  about = training_folder.identity_of(experiment.check(config))
+  digest = training_folder.digest_of(about)
+  (folder / "config.json").write_text(json.dumps(about | {"digest": digest}))
+  rows = [{"step": step, "loss": loss} for step, loss in rows]
+  with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+    note = {"run": digest, "result": {"steps": rows[-1]["step"]}, "rows": rows}
+    note["checksum"] = zlib.crc32(b"[]")  # of no other parts
+    archive.writestr("tf_hessian.json", json.dumps(note))
 
 
 def finish_everything(context):
@@ -214,7 +221,7 @@ def finish_everything(context):
     for seed in batch_norm.SEEDS:
       folder = variant.folder(context, seed)
       losses = {step + variant.zero_steps: float(rng.uniform(0.5, 2)) for step in STEPS[1:]}
-      finish_training(folder, losses.items())
+      finish_training(folder, variant.config(context, seed), losses.items())
       values = experiment.check(variant.config(context, seed))
       setting = {"top": 10, "tolerance": 1e-3} | {k: values[k] for k in ("hessian", "lanczos")}
       for step in STEPS:
@@ -331,7 +338,8 @@ def figure_19(here):
       steps = range(20, 1201 + variant.zero_steps, 20)
       rng = np.random.default_rng(0)
       logs[variant.name] = {s: float(loss + 1000 / s + 0.1 * rng.random()) for s in steps}
-      finish_training(variant.folder(here, 0), logs[variant.name].items())
+      config = variant.config(here, 0)
+      finish_training(variant.folder(here, 0), config, logs[variant.name].items())
     return batch_norm.figure_19(here), logs
 
   return make

@@ -43,6 +43,36 @@ def test_missing_checkpoint_is_named(tmp_path):
     checkpoints.load_model(tmp_path / "model.keras")
 
 
+def test_note_is_carried_along(tmp_path):
+  path = tmp_path / "model.keras"
+  checkpoints.save_model(new_model(), path, note={"run": "0123", "rows": [{"step": 1}]})
+  assert checkpoints.read_note(path) == {"run": "0123", "rows": [{"step": 1}]}
+  for a, b in zip(
+    checkpoints.load_model(path).get_weights(), new_model().get_weights(), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_model_without_a_note_has_none(tmp_path):
+  checkpoints.save_model(new_model(), tmp_path / "model.keras")
+  assert checkpoints.read_note(tmp_path / "model.keras") is None
+
+
+def test_model_is_written_in_the_place_of_a_link(tmp_path):
+  (tmp_path / "target").write_text("mine")
+  (tmp_path / "model.keras").symlink_to(tmp_path / "target")
+  checkpoints.save_model(new_model(), tmp_path / "model.keras")
+  assert (tmp_path / "target").read_text() == "mine"
+  assert checkpoints.load_model(tmp_path / "model.keras").count_params() == 59
+
+
+def test_variable_that_is_not_finite_is_named():
+  model = new_model()
+  model.weights[1].assign(np.nan * model.weights[1])
+  with pytest.raises(ValueError, match="file: hidden_1/bias is not finite"):
+    checkpoints.check_finite(model.variables, "file")
+
+
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
 def test_truncated_checkpoint_is_refused(tmp_path, part):
   path = tmp_path / "model.keras"

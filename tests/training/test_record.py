@@ -31,7 +31,17 @@ def test_columns_that_some_rows_lack_are_left_empty(tmp_path):
   assert "test_loss" not in log.rows[0]
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "step,loss\n1,x\n"])
+def test_rows_that_are_given_are_taken_over_without_a_table(tmp_path):
+  log = record.Record(tmp_path, verbose=False)
+  log.restore(4, [{"step": 4, "loss": 1.0}, {"step": 8, "loss": 0.5}])
+  assert log.rows == [{"step": 4, "loss": 1.0}]
+  with pytest.raises(OSError):
+    log.restore(4)
+
+
+@pytest.mark.parametrize(
+  "content", ["", "a,b\n1,2\n", "step,loss\n1,x\n", "step,loss\n1,nan\n", "step\ninf\n"]
+)
 def test_damaged_table_is_an_error(tmp_path, content):
   (tmp_path / "train.csv").write_text(content)
   log = record.Record(tmp_path, verbose=False)

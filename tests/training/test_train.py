@@ -3,6 +3,7 @@
 import csv
 import json
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -261,24 +262,105 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
   assert_same(weights(tmp_path / "a"), weights(tmp_path / "whole"))
 
 
+@pytest.fixture
+def half(tmp_path, interrupt):
+  """A folder of a training after 8 of 20 steps, with states of steps 4 and 8."""
+  interrupt(8)
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path)
+  return tmp_path
+
+
+def test_last_two_states_are_kept_while_training_lasts(half):
+  steps = [
+    int(checkpoints.load_model(half / name, compiled=True).optimizer.iterations)
+    for name in ("training.keras", "training_before.keras")
+  ]
+  assert steps == [8, 4]
+  run(half)
+  assert not list(half.glob("training*"))
+
+
 @pytest.mark.parametrize("content", ["", "text"])
-def test_damaged_state_is_said_and_training_begins_again(tmp_path, interrupt, caplog, content):
-  interrupt(8)
-  with pytest.raises(KeyboardInterrupt):
-    run(tmp_path)
-  (tmp_path / "training.keras").write_text(content)
-  assert run(tmp_path)["steps"] == 20
+def test_damaged_states_are_said_and_training_begins_again(half, caplog, content):
+  for name in ("training.keras", "training_before.keras"):
+    (half / name).write_text(content)
+  assert run(half)["steps"] == 20
+  assert f"{half / 'training.keras'} is not used: not a Keras model, or damaged" in caplog.text
   assert "training begins again" in caplog.text
-  assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
+  assert steps_logged(half) == [4, 8, 12, 16, 20]
 
 
-@pytest.mark.parametrize("content", ["", "step,loss\n4,x\n"])
-def test_damaged_log_does_not_stop_training(tmp_path, interrupt, content):
+def test_damaged_state_is_not_kept_in_place_of_the_good_one_before(half, interrupt):
+  (half / "training.keras").write_text("text")
   interrupt(8)
   with pytest.raises(KeyboardInterrupt):
-    run(tmp_path)
-  (tmp_path / "train.csv").write_text(content)
-  assert run(tmp_path)["steps"] == 20
+    run(half)
+  for name, step in (("training.keras", 8), ("training_before.keras", 4)):
+    found = checkpoints.load_model(half / name, compiled=True)
+    assert int(found.optimizer.iterations) == step
+
+
+def test_state_of_an_earlier_version_goes_on_without_its_log(half, caplog):
+  make_old(half)
+  (half / "train.csv").write_text("step,loss\n4,x\n")
+  assert run(half)["steps"] == 20
+  assert "the log up to step 8 is lost" in caplog.text
+  assert steps_logged(half) == [12, 16, 20]
+
+
+def make_old(folder):
+  """Makes a folder one of an earlier version: without digests, and with one state."""
+  about = json.loads((folder / "config.json").read_text())
+  del about["digest"]
+  (folder / "config.json").write_text(json.dumps(about, indent=2))
+  (folder / "training_before.keras").unlink(missing_ok=True)
+  (folder / "lock").unlink()
+  for path in folder.rglob("*.keras"):
+    forget_note(path)
+
+
+def forget_note(path):
+  """Takes the note out of a `.keras` file."""
+  with zipfile.ZipFile(path) as archive:
+    content = {name: archive.read(name) for name in archive.namelist()}
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, data in content.items():
+      if name != "tf_hessian.json":
+        archive.writestr(name, data)
+
+
+def test_folder_of_an_earlier_version_goes_on_bitwise(half, tmp_path_factory):
+  make_old(half)
+  run(half)
+  assert steps_logged(half) == [4, 8, 12, 16, 20]
+  whole = tmp_path_factory.mktemp("whole")
+  run(whole)
+  assert_same(weights(half), weights(whole))
+  assert "digest" not in json.loads((half / "config.json").read_text())
+
+
+def test_second_training_in_a_folder_is_refused_while_the_first_lasts(tmp_path, monkeypatch):
+  original, messages = training._Training._advance, []
+
+  def advance(self, step):
+    if not messages:
+      with pytest.raises(
+        ValueError, match=f"{tmp_path}: another process is working in this f"
+      ) as e:
+        run(tmp_path, seed=1) if step else run(tmp_path)
+      messages.append(str(e.value))
+    return original(self, step)
+
+  monkeypatch.setattr(training._Training, "_advance", advance)
+  run(tmp_path)
+  assert messages
+
+
+def test_finished_training_is_not_done_again(tmp_path, monkeypatch):
+  result = run(tmp_path)
+  monkeypatch.setattr(training, "_Training", None)
+  assert run(tmp_path) == result
 
 
 # Until an accuracy is reached.

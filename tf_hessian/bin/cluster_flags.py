@@ -11,7 +11,10 @@ DEVICES = flags.DEFINE_integer(
   "num_devices", 0, "Replicas of mirrored; 0: all accelerators.", 0, 1024
 )
 PATIENCE = flags.DEFINE_float(
-  "patience", 600.0, "Seconds that tasks of parameter_server wait for each other.", lower_bound=1.0
+  "patience", 600.0, "Seconds that the tasks of a cluster wait for each other.", lower_bound=1.0
+)
+flags.register_validator(
+  "patience", lambda seconds: seconds <= 1e7, "a number of seconds up to 1e7 is expected"
 )
 
 

@@ -11,19 +11,30 @@ code; started again, the run goes on where it was interrupted.
 import sys
 
 from absl import flags as absl_flags
+from absl import logging
 
 from tf_hessian.bin import flags
 
-WORKERS = absl_flags.DEFINE_integer("workers", 2, "Number of workers.", lower_bound=1)
-PS = absl_flags.DEFINE_integer("ps", 0, "Number of parameter servers.", lower_bound=0)
+WORKERS = absl_flags.DEFINE_integer("workers", 2, "Number of workers.", 1, 256)
+PS = absl_flags.DEFINE_integer("ps", 0, "Number of parameter servers.", 0, 64)
 COMMAND = absl_flags.DEFINE_enum(
   "command", "spectrum", ["spectrum", "train"], "What the cluster does."
+)
+PRIVATE = absl_flags.DEFINE_bool(
+  "private_network",
+  True,
+  "Run the cluster where no other machine can be reached, nor reach it; not with --download.",
 )
 
 
 def main(arguments):
-  from tf_hessian.distribute import local
+  from tf_hessian.distribute import isolation, local
 
+  if PRIVATE.value and not any(a.lstrip("-").split("=")[0] == "download" for a in arguments):
+    try:
+      isolation.enter()
+    except OSError as e:
+      logging.warning("the cluster has no network of its own: %s", e)
   sys.exit(local.run(arguments, workers=WORKERS.value, ps=PS.value, command=COMMAND.value))
 
 

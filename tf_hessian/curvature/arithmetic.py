@@ -49,7 +49,7 @@ def of_loss(concretes, num_parameters, num_state, layers, /):
 
 def _of_operations(concrete, parameters, layers):
   """Yields the precisions of the operations between the parameters and the loss."""
-  for op in linearize.between(concrete.outputs, parameters):
+  for op in linearize.between(concrete.outputs, parameters)[0]:
     for y in op.outputs:
       if y.dtype in _EPS:
         yield _computing(op.name, y.dtype, layers)
@@ -79,7 +79,7 @@ def _rounds(before, after, own):
 def _of_data(concrete, batch, own, layers):
   """Yields the precisions that data are rounded to on their way to the loss."""
   batch = [x for x in batch if x.dtype in _EPS]
-  for op in linearize.between(concrete.outputs, batch) if batch else ():
+  for op in linearize.between(concrete.outputs, batch)[0] if batch else ():
     if op.type == "Cast":
       before, after = op.inputs[0].dtype, op.outputs[0].dtype
       if _rounds(before, after, own):

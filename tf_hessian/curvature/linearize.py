@@ -9,8 +9,8 @@ networks long to start.
 
 import functools
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import ops as _ops  # the registry of gradients is not public
 
 from tf_hessian.curvature import fusion, second_order
 
@@ -25,19 +25,48 @@ _LINEAR = {
   "BroadcastTo": (0,),
   "Cast": (0,),
   "ConjugateTranspose": (0,),
+  "CropAndResize": (0,),
+  "CropAndResizeGradImage": (0,),
   "DepthToSpace": (0,),
   "ExpandDims": (0,),
   "GatherV2": (0,),
+  "MaxPool3DGrad": (2,),
+  "MaxPoolGrad": (2,),
+  "MaxPoolGradV2": (2,),
+  "MaxPoolGradWithArgmax": (1,),
   "Mean": (0,),
   "MirrorPad": (0,),
   "MirrorPadGrad": (0,),
   "Pad": (0,),
+  "RaggedFillEmptyRows": (1, 3),
+  "RaggedFillEmptyRowsGrad": (1,),
   "Relu6Grad": (0,),
   "Reshape": (0,),
+  "ResizeBicubic": (0,),
+  "ResizeBicubicGrad": (0,),
+  "ResizeBilinear": (0,),
+  "ResizeBilinearGrad": (0,),
+  "ResizeNearestNeighbor": (0,),
+  "ResizeNearestNeighborGrad": (0,),
   "ReverseV2": (0,),
   "Roll": (0,),
+  "ScaleAndTranslate": (0,),
+  "ScaleAndTranslateGrad": (0,),
   "Slice": (0,),
   "SpaceToDepth": (0,),
+  "SparseFillEmptyRows": (1, 3),
+  "SparseFillEmptyRowsGrad": (1,),
+  "SparseSegmentMean": (0,),
+  "SparseSegmentMeanGrad": (0,),
+  "SparseSegmentMeanWithNumSegments": (0,),
+  "SparseSegmentSqrtN": (0,),
+  "SparseSegmentSqrtNGrad": (0,),
+  "SparseSegmentSqrtNWithNumSegments": (0,),
+  "SparseSegmentSum": (0,),
+  "SparseSegmentSumGrad": (0,),
+  "SparseSegmentSumWithNumSegments": (0,),
+  "SparseSlice": (1,),
+  "SparseSliceGrad": (0,),
   "Split": (1,),
   "SplitV": (0,),
   "Squeeze": (0,),
@@ -49,7 +78,29 @@ _LINEAR = {
   "Unpack": (0,),
   "UnsortedSegmentSum": (0,),
 }
-_CONSTANT_IN = {"ReluGrad": 1, "Relu6Grad": 1}
+# Almost everywhere constant in these inputs: pooling only finds the places of maxima in them, of
+# images it may need the shapes, and batch normalization hands on what depends on its first input.
+CONSTANT_IN = {
+  "FusedBatchNormGrad": (3, 4),
+  "FusedBatchNormGradV2": (3, 4),
+  "FusedBatchNormGradV3": (3, 4, 5),
+  "MaxPool3DGrad": (0, 1),
+  "MaxPoolGrad": (0, 1),
+  "MaxPoolGradV2": (0, 1),
+  "MaxPoolGradWithArgmax": (0,),
+  "Relu6Grad": (1,),
+  "ReluGrad": (1,),
+  "ResizeBicubicGrad": (1,),
+  "ResizeBilinearGrad": (1,),
+  "ScaleAndTranslateGrad": (1,),
+}
+# Outputs that are constant almost everywhere, or are for an operation of CONSTANT_IN.
+CONSTANT_OUT = {
+  "FusedBatchNorm": (3, 4),
+  "FusedBatchNormV2": (3, 4),
+  "FusedBatchNormV3": (3, 4, 5),
+  "LogMatrixDeterminant": (0,),
+}
 # Linear in each of these inputs alone.
 _MULTILINEAR = {
   "BatchMatMulV2": (0, 1),
@@ -62,6 +113,54 @@ _MULTILINEAR = {
   "DepthwiseConv2dNativeBackpropInput": (1, 2),
   "MatMul": (0, 1),
 }
+# Right in a product, whichever of their inputs depend on parameters: a test has each of them.
+# fmt: off
+SOUND_OPS = frozenset([
+  "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "ApproxTopK", "ArgMax", "ArgMin", "Asin",
+  "Asinh", "Atan", "Atan2", "Atanh", "AvgPool", "AvgPool3D", "AvgPool3DGrad", "AvgPoolGrad",
+  "BandedTriangularSolve", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BatchToSpace",
+  "BatchToSpaceND", "BesselI0", "BesselI0e", "BesselI1", "BesselI1e", "BesselJ0", "BesselJ1",
+  "BesselK0", "BesselK0e", "BesselK1", "BesselK1e", "BesselY0", "BesselY1", "BiasAdd",
+  "BiasAddGrad", "BiasAddV1", "BroadcastTo", "Cast", "Ceil", "CheckNumerics", "CheckNumericsV2",
+  "Cholesky", "ClipByValue", "Concat", "ConcatV2", "ConjugateTranspose", "Conv2D",
+  "Conv2DBackpropFilter", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropFilterV2",
+  "Conv3DBackpropInputV2", "Cos", "Cosh", "Cross", "Cumprod", "Cumsum", "Dawsn", "DepthToSpace",
+  "DepthwiseConv2dNative", "DepthwiseConv2dNativeBackpropFilter",
+  "DepthwiseConv2dNativeBackpropInput", "Diag", "DiagPart", "Digamma", "Div", "DivNoNan",
+  "DynamicPartition", "DynamicStitch", "Einsum", "Elu", "EluGrad", "EnsureShape", "Erf", "Erfc",
+  "Erfinv", "EuclideanNorm", "Exp", "ExpandDims", "Expint", "Expm1", "ExtractImagePatches",
+  "ExtractVolumePatches", "Fill", "Floor", "FloorDiv", "FloorMod", "FresnelCos", "FresnelSin",
+  "FusedBatchNorm", "FusedBatchNormV2", "Gather", "GatherNd", "GatherV2", "Identity",
+  "IdentityN", "Inv", "InvGrad", "IsotonicRegression", "L2Loss", "LRN", "LeakyRelu",
+  "LeakyReluGrad", "Lgamma", "Log", "Log1p", "LogMatrixDeterminant", "LogSoftmax", "MatMul",
+  "MatrixBandPart", "MatrixDeterminant", "MatrixDiag", "MatrixDiagPart", "MatrixDiagPartV3",
+  "MatrixDiagV2", "MatrixDiagV3", "MatrixInverse", "MatrixSetDiag", "MatrixSetDiagV2",
+  "MatrixSetDiagV3", "MatrixSolve", "MatrixSquareRoot", "MatrixTriangularSolve", "Max",
+  "MaxPool", "MaxPool3D", "MaxPool3DGrad", "MaxPool3DGradGrad", "MaxPoolGrad",
+  "MaxPoolGradGrad", "MaxPoolV2", "MaxPoolWithArgmax", "Maximum", "Mean", "Min", "Minimum",
+  "MirrorPad", "MirrorPadGrad", "Mul", "MulNoNan", "Ndtri", "Neg", "NextAfter", "NthElement",
+  "OnesLike", "Pack", "Pad", "ParallelDynamicStitch", "PlaceholderWithDefault", "Pow", "Print",
+  "Prod", "Qr", "RGBToHSV", "RaggedFillEmptyRows", "RealDiv", "Reciprocal", "ReciprocalGrad",
+  "Relu", "Relu6", "Relu6Grad", "ReluGrad", "Reshape", "ResizeBicubic", "ResizeBilinear",
+  "ResizeNearestNeighbor", "Reverse", "ReverseSequence", "ReverseV2", "Rint", "Roll", "Round",
+  "Rsqrt", "RsqrtGrad", "ScatterNdNonAliasingAdd", "SegmentMax", "SegmentMean", "SegmentMin",
+  "SegmentProd", "SegmentSum", "Select", "SelectV2", "SelfAdjointEigV2", "Selu", "SeluGrad",
+  "Sigmoid", "SigmoidGrad", "Sign", "Sin", "Sinh", "Slice", "Softmax",
+  "SoftmaxCrossEntropyWithLogits", "Softplus", "SoftplusGrad", "Softsign", "SpaceToBatch",
+  "SpaceToBatchND", "SpaceToDepth", "SparseDenseCwiseDiv", "SparseDenseCwiseMul",
+  "SparseFillEmptyRows", "SparseMatMul", "SparseReduceSum", "SparseReorder",
+  "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSum", "SparseSlice",
+  "SparseSoftmaxCrossEntropyWithLogits", "SparseTensorDenseAdd", "SparseTensorDenseMatMul",
+  "SparseToDense", "Spence", "Split", "SplitV", "Sqrt", "SqrtGrad", "Square",
+  "SquaredDifference", "Squeeze", "StopGradient", "StridedSlice", "StridedSliceGrad", "Sub",
+  "Sum", "Svd", "Tan", "Tanh", "TanhGrad", "TensorScatterAdd", "TensorScatterMax",
+  "TensorScatterMin", "TensorScatterSub", "TensorScatterUpdate", "TensorStridedSliceUpdate",
+  "Tile", "TopKV2", "Transpose", "TridiagonalMatMul", "TridiagonalSolve",
+  "Unpack", "UnsortedSegmentMax", "UnsortedSegmentMean", "UnsortedSegmentMin",
+  "UnsortedSegmentProd", "UnsortedSegmentSum", "Xdivy", "Xlog1py", "Xlogy", "ZerosLike",
+])
+# fmt: on
+
 # Linear in all floating-point inputs together. IdentityN stands for a custom gradient, which is for
 # the way back: what a function does forward is in the operations before it.
 _JOINING = frozenset({"ConcatV2", "DynamicStitch", "IdentityN", "Pack", "Select", "SelectV2"})
@@ -86,7 +185,7 @@ class Linearization:
     self._fuse = fuse
     self._outputs = outputs
     self._inputs = inputs
-    self._between = between(outputs, inputs)
+    self._between, self._needed = between(outputs, inputs)
     self.obstacle = next((op.type for op in self._between if not _passable(op)), None)
 
   def __call__(self, tangents, /):
@@ -99,32 +198,50 @@ class Linearization:
       list of tensors like the outputs.
 
     Raises:
-      LookupError: if TensorFlow has no gradient for an operation in between.
+      NoDerivativeError: if TensorFlow has no gradient for an operation in between, or drops a part.
     """
     rules = _Rules(self._fuse)
     known = {x.name: t for x, t in zip(self._inputs, tangents, strict=True)}
     for op in self._between:
       given = [known.get(x.name) for x in op.inputs]
-      for y, t in zip(op.outputs, rules.tangents(op, given), strict=True):
+      needed = [k for k, y in enumerate(op.outputs) if y.name in self._needed and _is_float(y)]
+      for y, t in zip(op.outputs, rules.tangents(op, given, needed), strict=True):
         if t is not None and _is_float(y):
           known[y.name] = t
     return [_or_zeros(fusion.tensor(known.get(y.name)), y) for y in self._outputs]
 
 
 def between(outputs, inputs, /):
-  """Returns the operations on the ways from inputs to outputs, each after those it needs."""
-  reached, found = {x.name for x in inputs}, []
-  for op in outputs[0].graph.get_operations():
-    if any(x.name in reached for x in op.inputs):
-      found.append(op)
-      reached.update(y.name for y in op.outputs if not y.dtype.is_integer and not y.dtype.is_bool)
-  reached -= {x.name for x in inputs}
-  needed, between = {y.name for y in outputs}, []
+  """Finds the operations on the ways from inputs to outputs.
+
+  Args:
+    outputs: list of tensors of a graph.
+    inputs: list of tensors of it.
+
+  Returns:
+    (list of operations, each after those it needs; set of the names of tensors that are needed).
+    Ways through what is constant almost everywhere, or where a gradient is stopped, are none.
+  """
+  found = []
+  after = reached(outputs[0].graph, {x.name for x in inputs}, found)
+  after -= {x.name for x in inputs}
+  needed, ways = {y.name for y in outputs}, []
   for op in reversed(found):
-    if any(y.name in needed and y.name in reached for y in op.outputs):
-      between.append(op)
+    if any(y.name in needed and y.name in after for y in op.outputs):
+      ways.append(op)
       needed.update(x.name for x in op.inputs)
-  return between[::-1]
+  return ways[::-1], needed
+
+
+def reached(graph, names, operations=None, /):
+  """Returns the names of all tensors that change with those named; appends the operations."""
+  names = set(names)
+  for op in graph.get_operations():
+    if op.type not in second_order.CONSTANT_OPS and any(x.name in names for x in op.inputs):
+      names.update(y.name for y in op.outputs if not y.dtype.is_integer and not y.dtype.is_bool)
+      if operations is not None:
+        operations.append(op)
+  return names
 
 
 def _passable(op):
@@ -154,14 +271,16 @@ class _Rules:
   def __init__(self, fuse):
     self._elementwise = functools.partial(fusion.elementwise, wait=fuse)
 
-  def tangents(self, op, given):
+  def tangents(self, op, given, needed):
     """Returns the tangents of an operation's outputs, or None for those that are constant.
 
     Args:
       op: `tf.Operation`.
       given: tangents of its inputs, None for those that are constant.
+      needed: positions of the outputs whose tangents are needed.
     """
-    given = [None if i == _CONSTANT_IN.get(op.type) else t for i, t in enumerate(given)]
+    constant = CONSTANT_IN.get(op.type, ())
+    given = [None if i in constant else t for i, t in enumerate(given)]
     changing = {i for i, t in enumerate(given) if t is not None}
     if not changing:
       return [None] * len(op.outputs)
@@ -178,7 +297,7 @@ class _Rules:
       positions = [i for i, x in enumerate(op.inputs) if _is_float(x)]
     if changing <= set(positions):
       return _again(op, {i: _or_zeros(given[i], op.inputs[i]) for i in positions})
-    return _transposed_twice(op, given)
+    return _transposed_twice(op, given, needed)
 
   def _total(self, parts):
     """Adds in order, unlike AddN."""
@@ -239,16 +358,129 @@ class _Rules:
 
   def _SparseSoftmaxCrossEntropyWithLogits(self, op, given):  # noqa: N802
     t, by_labels = map(fusion.tensor, given)
-    if by_labels is not None:
-      return None
     # The second output is p - labels, p = softmax(logits), so dp = p t - p (p' t). The registered
-    # gradient has p' t by a product of matrices for each example.
-    p = tf.nn.softmax(op.inputs[0])
-    by_loss, by_p = op.outputs[1] * t, p * t
-    total = tf.reduce_sum(by_p, axis=-1, keepdims=True)
-    return [tf.reduce_sum(by_loss, axis=-1), by_p - p * total]
+    # gradient has p' t by a product of matrices for each example, and drops what labels do to it.
+    loss = by_p = None
+    if t is not None:
+      p = tf.nn.softmax(op.inputs[0])
+      by_loss, by_p = op.outputs[1] * t, p * t
+      total = tf.reduce_sum(by_p, axis=-1, keepdims=True)
+      loss, by_p = tf.reduce_sum(by_loss, axis=-1), by_p - p * total
+    if by_labels is not None:
+      by_loss = -tf.reduce_sum(by_labels * tf.nn.log_softmax(op.inputs[0]), axis=-1)
+      loss = by_loss if loss is None else loss + by_loss
+      by_p = -by_labels if by_p is None else by_p - by_labels
+    return [loss, by_p]
 
   _SoftmaxCrossEntropyWithLogits = _SparseSoftmaxCrossEntropyWithLogits
+
+  def _Softsign(self, op, given):  # noqa: N802
+    return tf.raw_ops.SoftsignGrad(gradients=fusion.tensor(given[0]), features=op.inputs[0])
+
+  def _SoftsignGrad(self, op, given):  # noqa: N802
+    by_gradient, by_x = map(fusion.tensor, given)
+    gradient, x = op.inputs  # gradient / (1 + |x|)^2
+    parts = []
+    if by_gradient is not None:
+      parts.append(tf.raw_ops.SoftsignGrad(gradients=by_gradient, features=x))
+    if by_x is not None:
+      parts.append(-2.0 * by_x * gradient * tf.sign(x) / (1.0 + tf.abs(x)) ** 3)
+    return self._total(parts)
+
+  def _LRN(self, op, given):  # noqa: N802
+    t, x = fusion.tensor(given[0]), op.inputs[0]
+    scale, neighbours, alpha, beta = _normalization(op, x)
+    return t * scale**-beta - 2.0 * alpha * beta * x * scale ** (-beta - 1) * neighbours(x * t)
+
+  def _LRNGrad(self, op, given):  # noqa: N802
+    # Of g and x, in which the third input is a function:
+    # g scale^-beta - 2 alpha beta x N(g x scale^(-beta - 1)), scale = bias + alpha N(x^2).
+    by_g, t = map(fusion.tensor, given[:2])
+    g, x = op.inputs[:2]
+    scale, neighbours, alpha, beta = _normalization(op, x)
+    low = scale ** (-beta - 1)
+    parts = []
+    if by_g is not None:
+      parts.append(by_g * scale**-beta - 2.0 * alpha * beta * x * neighbours(by_g * x * low))
+    if t is not None:
+      by_scale = 2.0 * alpha * neighbours(x * t)
+      inner = g * t * low - (beta + 1) * g * x * low / scale * by_scale
+      outer = t * neighbours(g * x * low) + x * neighbours(inner)
+      parts.append(-beta * g * low * by_scale - 2.0 * alpha * beta * outer)
+    return self._total(parts) if parts else tf.zeros_like(x)
+
+  def _MaxPool(self, op, given):  # noqa: N802
+    return _max_pool(op, fusion.tensor(given[0]), tf.raw_ops.MaxPoolGradGrad)
+
+  def _MaxPoolV2(self, op, given):  # noqa: N802
+    return _max_pool(op, fusion.tensor(given[0]), tf.raw_ops.MaxPoolGradGrad)
+
+  def _MaxPool3D(self, op, given):  # noqa: N802
+    return _max_pool(op, fusion.tensor(given[0]), tf.raw_ops.MaxPool3DGradGrad)
+
+  def _MaxPoolWithArgmax(self, op, given):  # noqa: N802
+    t, places = fusion.tensor(given[0]), op.outputs[1]
+    if op.get_attr("include_batch_in_index"):
+      return [tf.gather(tf.reshape(t, [-1]), places), None]
+    count = tf.shape(t)[0]
+    found = tf.gather(
+      tf.reshape(t, [count, -1]), tf.reshape(places, [count, -1]), axis=1, batch_dims=1
+    )
+    return [tf.reshape(found, tf.shape(places)), None]
+
+
+def _normalization(op, x):
+  """Returns (scale, sum over neighbours, alpha, beta) of local response normalization."""
+  radius, alpha = op.get_attr("depth_radius"), op.get_attr("alpha")
+  channels = tf.shape(x)[-1]
+  radius = tf.minimum(radius, channels - 1)
+  band = tf.linalg.band_part(tf.ones([channels, channels], x.dtype), radius, radius)
+
+  def neighbours(z):
+    return tf.reshape(tf.matmul(tf.reshape(z, [-1, channels]), band), tf.shape(z))
+
+  scale = op.get_attr("bias") + alpha * neighbours(x * x)
+  return scale, neighbours, alpha, op.get_attr("beta")
+
+
+def _max_pool(op, t, second):
+  """Returns the tangent of max pooling, or None where the general rule is right.
+
+  The CPU kernel of the second gradient overwrites its input if the output has its shape, and knows
+  no explicit padding. So the padding is done before: what is pooled is larger than the output.
+
+  Args:
+    op: the `tf.Operation`.
+    t: tangent of what is pooled.
+    second: the operation that is the gradient of the gradient.
+  """
+  if not second_order.needs_padding(op):
+    return None
+  sizes, strides = second_order.pooling_windows(op)
+  if sizes is None:
+    raise second_order.NoDerivativeError(op, "the windows are not known when it is traced")
+  if set(sizes) == {1}:
+    return tf.strided_slice(t, [0] * len(sizes), tf.shape(t), strides)
+  x, pads = op.inputs[0], _pads(op, sizes, strides)
+  x, t = tf.pad(x, pads, constant_values=x.dtype.min), tf.pad(t, pads)
+  return second(
+    orig_input=x,
+    orig_output=op.outputs[0],
+    grad=t,
+    ksize=sizes,
+    strides=strides,
+    padding="VALID",
+    data_format=op.get_attr("data_format"),
+  )
+
+
+def _pads(op, sizes, strides):
+  """Returns the numbers of entries before and after, (dimensions, 2)."""
+  if op.get_attr("padding") == b"EXPLICIT":
+    return np.reshape(op.get_attr("explicit_paddings"), (-1, 2))
+  count = tf.shape(op.inputs[0])
+  total = tf.maximum((tf.shape(op.outputs[0]) - 1) * strides + sizes - count, 0)
+  return tf.stack([total // 2, total - total // 2], axis=1)
 
 
 def _broadcast(part, y):
@@ -273,24 +505,53 @@ def _again(op, replaced):
   return again.outputs
 
 
-def _transposed_twice(op, given):
-  """Does what `_tangents` does for any operation.
+def _transposed_twice(op, given, needed):
+  """Does what `_Rules.tangents` does for any operation.
 
   The gradient of an operation is linear in the gradients of its outputs, and the transpose of that
   linear function takes tangents of the inputs to tangents of the outputs.
   """
-  none = [None] * len(op.outputs)
-  gradient = _ops.get_gradient_function(op)
-  if gradient is None:  # declared to be not differentiable
-    return none
-  # Not plain zeros, for which gradient functions leave parts out.
-  dummies = [tf.identity(tf.zeros_like(y)) for y in op.outputs]
-  parts = gradient(op, *dummies)
-  parts = parts if isinstance(parts, (list, tuple)) else [parts]
+  # Not zeros, for which gradient functions leave parts out, or divide by them.
+  dummies = [tf.identity(tf.ones_like(y)) for y in op.outputs]
+  parts = second_order.gradient_parts(op, dummies, [t is not None for t in given])
   pairs = [(p, t) for p, t in zip(parts, given, strict=True) if p is not None and t is not None]
-  if not pairs:
-    return none
+  if not pairs:  # of a custom gradient
+    return [None] * len(op.outputs)
   ys, tangents = zip(*pairs, strict=True)
+  ys = [tf.convert_to_tensor(y) for y in ys]
   floats = [d for d in dummies if _is_float(d)]
-  found = iter(tf.gradients([tf.convert_to_tensor(y) for y in ys], floats, list(tangents)))
-  return [next(found) if _is_float(d) else None for d in dummies]
+  try:
+    found = iter(tf.gradients(ys, floats, list(tangents)))
+  except (LookupError, TypeError, ValueError, NotImplementedError) as e:
+    raise second_order.NoDerivativeError(op, f"its gradient has none: {e}") from e
+  result = [_dense(next(found)) if _is_float(d) else None for d in dummies]
+  constant = CONSTANT_OUT.get(op.type, ())
+  for k in needed:
+    if result[k] is None and k not in constant and op.type != "IdentityN":
+      raise second_order.NoDerivativeError(op, f"that of output {k} is dropped")
+  known = {t.name for t in (*op.inputs, *op.outputs, *tangents)}
+  if depends([t for t in result if t is not None], {d.name for d in dummies}, known):
+    raise second_order.NoDerivativeError(op, "its gradient is not linear in what comes in")
+  return result
+
+
+def _dense(tangent):
+  """Returns a tensor for the sparse gradients of operations that gather."""
+  return None if tangent is None else tf.convert_to_tensor(tangent)
+
+
+# What depends only on the shape of its input.
+_SHAPES = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"})
+
+
+def depends(tensors, names, known=(), /):
+  """Whether values of tensors depend on those named, by other ways than through known ones."""
+  waiting, seen = list(tensors), set(known)
+  while waiting:
+    tensor = waiting.pop()
+    if tensor.name in names:
+      return True
+    if tensor.name not in seen and tensor.op.type not in _SHAPES:
+      seen.add(tensor.name)
+      waiting.extend(tensor.op.inputs)
+  return False

@@ -203,6 +203,8 @@ def _keras_objective(model, loss, loss_weights, variables, training):
   losses = fit_losses.of_model(model, loss, loss_weights)
   if not isinstance(losses, fit_losses.StepLoss):
     _check_training(model, training)
+  if training:
+    _refuse_power_iterations(model)
 
   def mapping(params, context, seed):
     """Returns a list of (variable, value) of all variables."""
@@ -267,6 +269,17 @@ def _check_training(model, training):
       "by model(inputs, training=True); fit() does not tell them",
       model.name,
     )
+
+
+def _refuse_power_iterations(model):
+  """Refuses a layer whose second derivative in training mode is known to be another one."""
+  for layer in model._flatten_layers():
+    if isinstance(layer, keras.layers.SpectralNormalization):
+      raise ValueError(
+        f"layer {layer.name!r} (SpectralNormalization) holds the vectors of its power iteration "
+        "fixed in training mode (tf.stop_gradient), which gives the right gradient but no second "
+        "derivative of the norm: use training=False, or a layer that differentiates them"
+      )
 
 
 def _is_seed(variable):

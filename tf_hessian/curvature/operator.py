@@ -9,12 +9,24 @@ import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
 
-from tf_hessian.curvature import arithmetic, blocks, failures, processes, products, second_order
+from tf_hessian.curvature import (
+  arithmetic,
+  blocks,
+  failures,
+  processes,
+  products,
+  second_order,
+  soundness,
+  stopped,
+)
 from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.distribute import copies, engines
 from tf_hessian.numerics import checks, spread
+
+# What TensorFlow raises while it differentiates what it can't.
+_UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
 
 
 def _check_operand(x):
@@ -148,6 +160,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self._precision = self._find_precision()
     if self.precision_note:
       logging.warning("products are right to about %.1g: %s", self.precision, self.precision_note)
+    self._tell_stops()
     self.mode = self._choose_mode(mode)
     self.columns_per_pass = self._choose_columns(columns_per_pass)
 
@@ -460,6 +473,17 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     state = count + len(self.objective.context)
     return arithmetic.of_loss(self._loss_pass.concretes, count, state, self.objective.layers)
 
+  def _tell_stops(self):
+    count = len(self.objective.parameters)
+    places = stopped.stopping_places(self._loss_pass.concretes, count, self.objective.layers)
+    if places:
+      logging.warning(
+        "%s: tf.stop_gradient holds values fixed that depend on the variables. Products are those "
+        "of the loss with these values frozen, which is not the derivative of the gradient; "
+        "check_operator() tells how far it is off",
+        ", ".join(places),
+      )
+
   def check_point(self):
     """Checks that variables and moving statistics are finite numbers.
 
@@ -524,6 +548,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return count
 
   def _choose_mode(self, mode):
+    for way in self._loss_pass.ways():
+      problem = soundness.loss_problem(*way)
+      if problem:
+        raise second_order.explain(problem, (), self.objective.layers)
     found = (
       second_order.backward_only_op(g, self.objective.layers) for g in self._loss_pass.graphs
     )
@@ -533,13 +561,35 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         "recompute_blocks: works forward over backward only"
         + (f", and the model has {op}, which that can't pass" if op else "")
       )
+    if mode is None and op:
+      logging.info("mode backward_over_backward, which alone can pass %s", op)
+      return "backward_over_backward"
     if mode is None:
-      return "backward_over_backward" if op else "forward_over_backward"
+      return self._mode_that_passes()
     if mode == "forward_over_backward" and op:
       raise second_order.DifferentiationError(
         f"mode {mode!r} can't pass {op}; use mode='backward_over_backward'"
       )
     return mode
+
+  def _mode_that_passes(self):
+    """Returns forward over backward, or where that product can't be built and the other can, that.
+
+    Built here only if operations are between parameters and loss that no test has proved.
+    """
+    self.mode = "forward_over_backward"
+    if self._blocks or all(soundness.is_proved(*way) for way in self._loss_pass.ways()):
+      return self.mode
+    try:
+      self._product_pass  # noqa: B018
+    except second_order.DifferentiationError as e:
+      self.mode = "backward_over_backward"
+      try:
+        self._product_pass  # noqa: B018
+      except second_order.DifferentiationError:
+        raise e from None
+      logging.info("mode backward_over_backward, since forward over backward fails: %s", e)
+    return self.mode
 
   def _choose_columns(self, count):
     if count is None:
@@ -560,8 +610,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     # Where tensors are larger than caches, operations on stacked ones are slower: 1.5 times for a
     # small residual network, while they are 1.5 times faster for a small dense one. The rule is
     # fixed, not timed, since rounding depends on it.
-    loops = any(second_order.has_control_flow(g) for g in self._loss_pass.graphs)
-    return not self._blocks and not loops and self._activation_bytes <= 2**26
+    fit = all(second_order.can_be_stacked(g) for g in self._loss_pass.graphs)
+    return not self._blocks and fit and self._activation_bytes <= 2**26
 
   # Passes -----------------------------------------------------------------------------------
 
@@ -593,7 +643,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       function = products.batch_gradient(self.objective, self._note_connected)
     try:
       result = self._pass("gradient", function, lambda ratios: [ratios], self._ratios_spec)
-    except LookupError as e:
+    except _UNSUPPORTED as e:
       raise second_order.explain(e, self._loss_pass.graphs, self.objective.layers) from e
     self._look_at_influence()
     return result
@@ -626,17 +676,17 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return self._columns_passes[count]
 
   def _second_order_pass(self, name, function, prepare, *specs):
+    layers = self.objective.layers
+    problems = [soundness.transform_problem(*way) for way in self._loss_pass.ways()]
+    if self._blocks or self.mode == "backward_over_backward":  # or it is seen when it is linearized
+      problems += [soundness.gradient_problem(*way) for way in self._gradient_pass.ways()]
+    for problem in filter(None, problems):
+      raise second_order.explain(problem, (), layers)
     try:
       result = self._pass(name, function, prepare, self._ratios_spec, *specs)
-    except LookupError as e:
-      raise second_order.explain(e, self._gradient_pass.graphs, self.objective.layers) from e
-    except NotImplementedError as e:  # tf.recompute_grad says so itself
-      raise second_order.DifferentiationError(
-        f"the model or its loss can't be differentiated twice: {e} (docs/limits.md)"
-      ) from e
+    except _UNSUPPORTED as e:
+      raise second_order.explain(e, self._gradient_pass.graphs, layers) from e
     self._look_at_influence()
-    for graph_def, loss in zip(result.graphs, self._loss_pass.graphs, strict=True):
-      second_order.refuse_wrong_derivatives(graph_def, loss, self.objective.layers)
     return result
 
   @property

@@ -81,6 +81,11 @@ class DataPass:
     """List of `GraphDef`s of the function, one for each shape of batch."""
     return [graph_def for _, graph_def in self._traced]
 
+  def ways(self):
+    """Returns (outputs, parameters) of the function's graphs, one pair for each shape of batch."""
+    count = len(self._objective.parameters)
+    return [(concrete.outputs, concrete.inputs[:count]) for concrete, _ in self._traced]
+
   @property
   def bytes(self):
     """List of the bytes of all tensors of the function, one number for each shape of batch."""
@@ -188,6 +193,7 @@ class DataPass:
     self._refuse_hidden_variables(concrete)
     graph_def = concrete.graph.as_graph_def()
     side_effects.refuse_changes(concrete, graph_def, objective.layers)
+    _drop_control_on_placeholders(graph_def)
     if self._jit_compile:
       _refuse_random_numbers(graph_def, objective.layers)
     if self._deterministic:
@@ -215,7 +221,7 @@ def _as_traced():
   """Runs a user's model inside as operations that can be differentiated twice."""
   with (
     keras_internals.undecorated_functions(),
-    second_order.differentiable_moments(),
+    second_order.differentiable_operations(),
     ctc.differentiable_ctc(),
   ):
     yield
@@ -268,6 +274,18 @@ def _refuse_random_numbers(graph_def, layers):
       f"jit_compile: {named} draws random numbers, and XLA draws others from the same seed, which "
       "would be another matrix: leave jit_compile out, or use training=False"
     )
+
+
+def _drop_control_on_placeholders(graph_def):
+  """Removes, in place, orders to wait for an input, which the import would leave on a placeholder.
+
+  Gradients of tanh, sqrt and others wait for the gradient that comes in, which may be v itself.
+  """
+  waits = {f"^{n.name}" for n in graph_def.node if n.op == "Placeholder"}
+  for node in graph_def.node:
+    kept = [i for i in node.input if i not in waits]
+    if len(kept) < len(node.input):
+      node.input[:] = kept
 
 
 def _without_placeholders(graph_def):

@@ -10,7 +10,7 @@ import functools
 
 import tensorflow as tf
 
-from tf_hessian.curvature import fusion, linearize
+from tf_hessian.curvature import fusion, linearize, soundness
 
 MODES = ("forward_over_backward", "backward_over_backward")
 
@@ -127,6 +127,9 @@ def _forward_over_backward(gradient, params, *batch):
     derivative = linearize.Linearization(grads, params, fuse=fusion.available())
     if derivative.obstacle is None:
       return lambda v: _dense(derivative(v), params)
+    problem = soundness.gradient_problem(grads, params)
+    if problem:
+      raise problem
 
   def product(v):
     with tf.autodiff.ForwardAccumulator(params, v) as accumulator:

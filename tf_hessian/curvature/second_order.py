@@ -4,7 +4,8 @@
 the mean inside the variance, because that path contributes nothing to the *first* derivative. It
 does contribute to the second: d^2 var / dx_i dx_j = 2 (delta_ij - 1/N) / N, and the -1/N is lost.
 Products stay symmetric and repeatable, and are wrong (by 1% to 13% in small nets). So models are
-traced with moments that are differentiable.
+traced with moments that are differentiable, and so are two registered gradients that divide by
+what comes in, or take its logarithm.
 """
 
 import contextlib
@@ -12,11 +13,9 @@ import re
 import threading
 
 import tensorflow as tf
+from tensorflow.python.framework import ops as _ops  # the registry of gradients is not public
 
 _lock = threading.RLock()
-
-
-_TRANSFORM = "ImageProjectiveTransformV3"
 
 
 class DifferentiationError(ValueError):
@@ -54,16 +53,55 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
   return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
+def _cumulative_logsumexp_gradient(op, gradient):
+  """The registered gradient for positive entries, to which all are raised before.
+
+  It takes logarithms of what comes in, and so loses second derivatives where that is zero. As it is
+  linear in fact, what was added is taken away again.
+  """
+  x, axis = op.inputs
+  largest = tf.reduce_max(tf.abs(gradient))
+  shift = tf.stop_gradient(tf.where(largest > 0, 2 * largest, tf.ones_like(largest)))
+
+  def of_positive(values):
+    total = tf.math.cumulative_logsumexp(
+      tf.math.log(values) - op.outputs[0],
+      axis,
+      exclusive=op.get_attr("exclusive"),
+      reverse=not op.get_attr("reverse"),
+    )
+    return tf.exp(total + x)
+
+  return [of_positive(gradient + shift) - of_positive(shift + tf.zeros_like(gradient)), None]
+
+
+def _euclidean_norm_gradient(op, gradient):
+  """The registered gradient, which divides by what comes in, as a multiple of that."""
+  x, axes = op.inputs
+  kept = tf.shape(tf.reduce_sum(x, axes, keepdims=True))
+  return [x * tf.reshape(gradient / op.outputs[0], kept), None]
+
+
+_GRADIENTS = {
+  "CumulativeLogsumexp": _cumulative_logsumexp_gradient,
+  "EuclideanNorm": _euclidean_norm_gradient,
+}
+
+
 @contextlib.contextmanager
-def differentiable_moments():
-  """Functions traced inside have moments that can be differentiated twice."""
+def differentiable_operations():
+  """Functions traced inside have moments and gradients that can be differentiated again."""
+  registry = _ops.gradient_registry._registry
   with _lock:
-    before = tf.nn.moments
+    moments, gradients = tf.nn.moments, {name: registry[name] for name in _GRADIENTS}
     tf.nn.moments = _moments
+    for name, function in _GRADIENTS.items():
+      registry[name] = gradients[name] | {"type": function}
     try:
       yield
     finally:
-      tf.nn.moments = before
+      tf.nn.moments = moments
+      registry.update(gradients)
 
 
 # Operations that forward accumulation can't pass, while nested gradient tapes can: it fails on the
@@ -88,9 +126,20 @@ CONTROL_FLOW_OPS = frozenset(
 )
 
 
-def has_control_flow(graph_def, /):
-  """Returns whether there are loops or branches in a `GraphDef`."""
-  return any(node.op in CONTROL_FLOW_OPS for node in graph_nodes(graph_def))
+# Those that TensorFlow vectorizes wrongly: number k of several gets the segments of another.
+_WRONG_STACKED_OPS = frozenset(
+  {
+    "SparseSegmentMeanWithNumSegments",
+    "SparseSegmentSqrtNWithNumSegments",
+    "SparseSegmentSumWithNumSegments",
+  }
+)
+
+
+def can_be_stacked(graph_def, /):
+  """Returns whether a function of the operations of a `GraphDef` can be vectorized."""
+  unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
+  return not any(node.op in unfit for node in graph_nodes(graph_def))
 
 
 def backward_only_op(graph_def, layers, /):
@@ -101,62 +150,134 @@ def backward_only_op(graph_def, layers, /):
   return None
 
 
-def refuse_wrong_derivatives(graph_def, loss_graph_def, layers, /):
-  """Raises DifferentiationError for what TensorFlow differentiates wrongly, without an error.
+# Constant almost everywhere in all their inputs, or meant to be.
+CONSTANT_OPS = frozenset(
+  {
+    "Ceil",
+    "Floor",
+    "FloorDiv",
+    "OnesLike",
+    "Rint",
+    "Round",
+    "Sign",
+    "StopGradient",
+    "TruncateDiv",
+    "ZerosLike",
+  }
+)
 
-  - The gradient of bilinear resizing is registered as not differentiable, so its part of the second
-    derivative is dropped.
-  - The CPU kernel of max pooling's second gradient overwrites its input when the output has the
-    shape of the input (strides 1 with padding "same").
-  - The gradient of projective transforms (rotations, zooms) is the inverse transform and not the
-    adjoint.
+_PYTHON = (
+  "it runs Python code, of which TensorFlow gets second derivatives wrong: write it in operations "
+  "of TensorFlow"
+)
+_ROUNDS = "it rounds, and TensorFlow passes gradients through as if it did not"
+_DRAWS = "it draws from a distribution that depends on variables, and its gradient is a mean"
+REFUSED = {
+  **dict.fromkeys(("EagerPyFunc", "PyFunc", "PyFuncStateless"), _PYTHON),
+  **dict.fromkeys(("RandomGamma", "StatelessRandomGammaV2", "StatelessRandomGammaV3"), _DRAWS),
+  "StatelessParameterizedTruncatedNormal": _DRAWS,
+  "MatrixDiagPartV2": "TensorFlow's gradient has the diagonals at other places: use V3",
+  **{
+    f"{kind}{version}": _ROUNDS
+    for kind, versions in (
+      ("QuantizeAndDequantize", ("", "V2", "V3", "V4")),
+      ("FakeQuantWithMinMax", ("Args", "Vars", "VarsPerChannel")),
+    )
+    for version in versions
+  },
+}
+
+
+class NoDerivativeError(LookupError):
+  """An operation that can't be passed.
 
   Args:
-    graph_def: `GraphDef` of a product.
-    loss_graph_def: `GraphDef` of the loss.
-    layers: names of the model's layers.
+    op: the `tf.Operation`.
+    reason: why: end of a sentence.
   """
-  transforms = [n for n in graph_nodes(graph_def) if n.op == _TRANSFORM]
-  if len(transforms) > sum(n.op == _TRANSFORM for n in graph_nodes(loss_graph_def)):
-    raise DifferentiationError(
-      f"{_place(transforms[0].name, layers)} transforms images with variables before it, and "
-      "TensorFlow has a wrong gradient for that; replace it, or leave those variables out with "
-      "variables= (docs/limits.md)"
-    )
-  for node in graph_nodes(graph_def):
-    if node.op == "ResizeBilinearGrad":
-      what = "resizes bilinearly, and TensorFlow drops that operation's second derivative"
-    elif node.op in ("MaxPoolGrad", "MaxPool3DGrad") and _keeps_shape(node):
-      what = "pools by maximum with strides 1, whose second derivative TensorFlow computes wrongly"
-    else:
-      continue
-    raise DifferentiationError(
-      f"{_place(node.name, layers)} {what}; replace it, or leave the variables before it out with "
-      "variables= (docs/limits.md)"
-    )
+
+  def __init__(self, op, reason):
+    super().__init__(f"operation {op.type} has no derivative: {reason}")
+    self.type, self.name, self.reason = op.type, op.name, reason
 
 
-def _keeps_shape(node):
-  strides, sizes = node.attr["strides"].list.i, node.attr["ksize"].list.i
-  return set(strides) == {1} and (node.attr["padding"].s == b"SAME" or set(sizes) == {1})
+def gradient_parts(op, by_outputs, changing, /):
+  """Returns the gradients of an operation's inputs, as TensorFlow has them registered.
+
+  Args:
+    op: `tf.Operation`.
+    by_outputs: list of the gradients of its outputs.
+    changing: list, for each input whether its gradient is needed.
+
+  Returns:
+    list of tensors, `tf.IndexedSlices`, or None for inputs without influence.
+
+  Raises:
+    NoDerivativeError: if there is none, or none of a floating-point input that is needed.
+  """
+  try:
+    gradient = _ops.get_gradient_function(op)
+    parts = None if gradient is None else gradient(op, *by_outputs)
+  except (LookupError, TypeError, ValueError, NotImplementedError) as e:
+    raise NoDerivativeError(op, f"TensorFlow can't differentiate it: {e}") from e
+  if parts is None:
+    raise NoDerivativeError(op, "TensorFlow drops it")
+  parts = parts if isinstance(parts, (list, tuple)) else [parts]
+  if op.type == "IdentityN":  # a custom gradient is its author's
+    return parts
+  for i, (part, needed) in enumerate(zip(parts, changing, strict=True)):
+    if needed and part is None:
+      raise NoDerivativeError(op, f"TensorFlow drops that of input {i}")
+  return parts
+
+
+# Max pooling ----------------------------------------------------------------------------------
+
+
+def needs_padding(op, /):
+  """Whether TensorFlow's second derivative of a max pooling, or of its gradient, is wrong."""
+  if op.get_attr("padding") == b"EXPLICIT":
+    return True
+  return op.inputs[0].shape.is_compatible_with(_pooled(op).shape)
+
+
+def _pooled(op):
+  return op.inputs[1] if "Grad" in op.type else op.outputs[0]
+
+
+def pooling_windows(op, /):
+  """Returns (sizes, strides) of a max pooling: lists, or None where they are not known."""
+  if "V2" not in op.type:
+    return op.get_attr("ksize"), op.get_attr("strides")
+  values = [tf.get_static_value(x) for x in op.inputs[-2:]]
+  return values if any(v is None for v in values) else [v.tolist() for v in values]
+
+
+# Errors ---------------------------------------------------------------------------------------
 
 
 def explain(error, graph_defs, layers, /):
-  """Returns a `DifferentiationError` for TensorFlow's LookupError of a missing gradient.
+  """Returns a `DifferentiationError` for an error of TensorFlow, naming operation and layer.
 
   Args:
-    error: the LookupError.
+    error: a LookupError of a missing gradient, or another one.
     graph_defs: `GraphDef`s of what was to be differentiated, where the operation is looked for.
     layers: names of the model's layers.
   """
+  remedy = "replace it, or leave the variables before it out with variables= (docs/limits.md)"
+  if isinstance(error, NoDerivativeError):
+    return DifferentiationError(
+      f"{_place(error.name, layers)} uses the operation {error.type}, which has no right second "
+      f"derivative in TensorFlow ({error.reason}); {remedy}"
+    )
   found = re.search(r"no entry for: (\w+)|op type: (\w+)", str(error))
   kind = found and (found.group(1) or found.group(2))
+  if not kind:
+    return DifferentiationError(f"the model or its loss can't be differentiated twice: {error}")
   names = [n.name for g in graph_defs for n in graph_nodes(g) if n.op == kind]
   place = _place(names[0], layers) if names else _place("", layers)
   return DifferentiationError(
-    f"{place} uses the operation {kind or error}, which TensorFlow can't differentiate again; "
-    "replace it, or leave the variables before it out with variables= (docs/limits.md lists such "
-    "operations)"
+    f"{place} uses the operation {kind}, which TensorFlow can't differentiate again; {remedy}"
   )
 
 

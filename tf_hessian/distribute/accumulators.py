@@ -1,6 +1,5 @@
 """Sums in float64 variables, added to under a lock."""
 
-import numpy as np
 import tensorflow as tf
 
 NONE = 2**62  # number of a batch that there is not
@@ -93,7 +92,7 @@ class Parts:
 
   def first_changed(self):
     """Returns the first batch of these parts whose data had changed in the last pass, or None."""
-    return first_changed(self._sums)
+    return first_changed(s.changed.numpy() for s in self._sums)
 
   def feeds(self):
     """Returns what the parts are read from in one pass: for each, a list of `Segment.feed`s."""
@@ -107,16 +106,16 @@ class Parts:
     state, prepared = self._work.state(), self._work.prepare(*arguments)
     for signature, feed in zip(self._layout[part], feeds[part], strict=True):
       add_batches(self._work, self._batches, sums, signature, feed, state, prepared)
-    total = sums.read()
-    if self._batches.cached:
-      return total
-    # So that sums of changed data are of no use to other processes either.
-    return total + tf.where(sums.changed == NONE, tf.zeros((), tf.float64), np.nan)
+    return sums.read()
+
+  def changed_here(self):
+    """Returns the first batch of this replica whose data had changed, or NONE; in a graph."""
+    return self._sums[this_replica() - self._first].changed.read_value()
 
 
-def first_changed(sums, /):
-  """Returns the first batch whose data had changed in a pass, of several sums; None for none."""
-  first = min(int(s.changed.numpy()) for s in sums)
+def first_changed(numbers, /):
+  """Returns the first batch whose data had changed in a pass, of several; None if there is none."""
+  first = int(min(numbers))
   return None if first == NONE else first
 
 

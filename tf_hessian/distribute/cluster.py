@@ -4,24 +4,34 @@
 process's job and index. See docs/cluster.md.
 """
 
-import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import os
-import sys
-import threading
+import socket
 import time
 
 from absl import logging
 import tensorflow as tf
 
-from tf_hessian.distribute import STRATEGIES, errors, machine, members
+from tf_hessian.distribute import (
+  STRATEGIES,
+  calls,
+  errors,
+  interrupts,
+  kernels,
+  machine,
+  meeting,
+  members,
+)
 
 _JOBS = ("chief", "worker", "ps")
 _POLL_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
 _RELEASE_SECONDS = 5.0
+_CONNECT_SECONDS = 60.0  # at least, as all tasks are there
+_MOST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +55,12 @@ class Task:
   @property
   def address(self):
     return self.jobs[self.job][self.index]
+
+  @property
+  def peers(self):
+    """The other tasks: a dict, name -> address."""
+    every = {f"{job} {i}": a for job, jobs in self.jobs.items() for i, a in enumerate(jobs)}
+    return {name: address for name, address in every.items() if name != self.name}
 
 
 def task(environment=None, /):
@@ -72,25 +88,33 @@ def task(environment=None, /):
     if name not in _JOBS:
       raise ValueError(f"TF_CONFIG: unknown job {name!r}; expected {', '.join(_JOBS)}")
     for address in addresses:
-      if not (isinstance(address, str) and address.rpartition(":")[2].isdigit()):
+      port = address.rpartition(":")[2] if isinstance(address, str) else ""
+      if not (port.isdecimal() and len(port) < 6 and 0 < int(port) <= _MOST_PORT):
         raise ValueError(f"TF_CONFIG: job {name!r}: expected addresses host:port, got {address!r}")
+  every = [a for addresses in jobs.values() for a in addresses]
+  for address in every:
+    if every.count(address) > 1:
+      raise ValueError(f"TF_CONFIG: several tasks have the address {address}; each needs its own")
   if not 0 <= index < len(jobs.get(job, ())):
     raise ValueError(f"TF_CONFIG: the cluster has no task {index} of job {job!r}: {jobs}")
   return Task(jobs, job, index)
 
 
-def make_strategy(name, /, *, num_devices=0):
+def make_strategy(name, /, *, num_devices=0, patience=600.0):
   """Returns the strategy of that name; None for "one_device".
 
-  Call it before TensorFlow has initialised its devices.
+  Call it before TensorFlow has initialised its devices. In a cluster it waits for the other tasks.
 
   Args:
     name: one of `STRATEGIES`.
     num_devices: for "mirrored": number of replicas, on accelerators or, where there are none, on
       logical devices of the processor; 0 for all accelerators.
+    patience: seconds that the other tasks of a cluster are waited for.
 
   Raises:
     ValueError: for an unknown name, or a `TF_CONFIG` that doesn't fit it.
+    ClusterError: if a task does not come; says which.
+    OSError: if this task's port is taken.
   """
   if name not in STRATEGIES:
     raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}")
@@ -111,14 +135,47 @@ def make_strategy(name, /, *, num_devices=0):
   if name == "multi_worker":
     if "ps" in here.jobs:
       raise ValueError("strategy multi_worker: TF_CONFIG has a job 'ps', which it doesn't use")
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    with meeting.point(here):
+      meeting.wait_for(here, patience)
+    return _connected(here, tf.distribute.MultiWorkerMirroredStrategy, patience)
   for job in _JOBS:
     if not here.jobs.get(job):
       raise ValueError(f"strategy parameter_server: TF_CONFIG has no task of job {job!r}")
   if here.job != "chief":
     raise ValueError(f"strategy parameter_server: a {here.job} serves; only the chief has it")
   resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-  return tf.distribute.ParameterServerStrategy(resolver)
+  with meeting.point(here, answers=False):
+    meeting.wait_for(here, patience)
+  return _connected(here, lambda: tf.distribute.ParameterServerStrategy(resolver), patience)
+
+
+def _connected(here, build, patience):
+  """Returns the strategy that `build` makes once all tasks are there."""
+  _say_who_can_reach(here)
+  try:
+    with meeting.limited(max(patience, _CONNECT_SECONDS)):
+      return build()
+  except tf.errors.OpError as e:
+    interrupts.end_at_once_at_exit(1)
+    silent = meeting.silent(here.peers)
+    who = f"no answer from {meeting.listed(silent)}" if silent else meeting.first_line(e)
+    raise errors.ClusterError(
+      f"{here.name}: the tasks can't be connected: {who}. Start all tasks again with the same "
+      "commands"
+    ) from e
+
+
+def _say_who_can_reach(here):
+  """Warns of strangers, unless nobody outside of this machine can connect."""
+  if all(name.startswith("lo") for _, name in socket.if_nameindex()):
+    return
+  logging.warning(
+    "%s listens at port %s of all network interfaces, and TensorFlow runs whatever it is sent "
+    "there: see to it that only this cluster's machines can reach it, by a private network, a "
+    "network policy or a firewall (docs/cluster.md)",
+    here.name,
+    here.address.rpartition(":")[2],
+  )
 
 
 def _local_devices(count):
@@ -154,7 +211,7 @@ def serve(identity=None, /, *, patience=600.0, deterministic=True):
     identity: dict of plain values: what it was started for; the chief takes no results of a worker
       that was started for something else.
     patience: seconds without a chief after which it ends.
-    deterministic: run operations deterministically.
+    deterministic: run operations deterministically, and let the chief compare the kernels.
 
   Raises:
     ValueError: if `TF_CONFIG` does not describe such a task.
@@ -165,9 +222,20 @@ def serve(identity=None, /, *, patience=600.0, deterministic=True):
   here = task()
   if here is None or here.job == "chief" or "chief" not in here.jobs:
     raise ValueError("TF_CONFIG: expected a worker or ps of a cluster with a chief")
+  with meeting.point(here, answers=False):
+    pass
   if deterministic:
     tf.config.experimental.enable_op_determinism()
-  members.publish(here.name, identity or {})
+  with interrupts.bounded():
+    about = {members.KERNELS: kernels.digest()} if deterministic else {}
+    reason = _serve(here, (identity or {}) | about, patience)
+    if reason:
+      raise errors.ClusterError(f"{here.name}: {reason}")
+
+
+def _serve(here, identity, patience):
+  """Serves; returns the reason of the end, "" if the chief has finished."""
+  members.publish(here.name, identity)
   try:
     server = tf.distribute.Server(
       here.jobs,
@@ -177,18 +245,18 @@ def serve(identity=None, /, *, patience=600.0, deterministic=True):
       config=machine.session_config(),
     )
   except tf.errors.OpError as e:
-    raise OSError(f"{here.name} can't serve at {here.address}: {e.message}") from e
+    raise meeting.port_error(here, meeting.first_line(e)) from e
   logging.info("%s serves at %s", here.name, here.address)
+  _say_who_can_reach(here)
   try:
-    reason = _wait_for_end(here.jobs["chief"], patience)
+    return _wait_for_end(here, patience)
   finally:
     del server
-  if reason:
-    raise errors.ClusterError(f"{here.name}: {reason}")
 
 
-def _wait_for_end(chief, patience):
+def _wait_for_end(here, patience):
   """Returns the reason of the end; "" if the chief has finished."""
+  chief = here.jobs["chief"]
   seen = probed = time.monotonic()
   while True:
     time.sleep(_POLL_SECONDS)
@@ -199,23 +267,35 @@ def _wait_for_end(chief, patience):
     if now - probed < min(_PROBE_SECONDS, patience / 2):
       continue
     probed = now
-    if not errors.silent(chief):
+    if not errors.silent(chief, served=True):
       seen = now
     elif now - seen > patience:
-      return f"the chief at {chief[0]} has not answered for {now - seen:.0f} s"
+      others = meeting.silent({n: a for n, a in here.peers.items() if a not in chief})
+      also = f", and it doesn't begin without {meeting.listed(others)}" if others else ""
+      return (
+        f"the chief at {chief[0]} has not answered for {now - seen:.0f} s{also}; start all tasks "
+        "again with the same commands"
+      )
 
 
 @contextlib.contextmanager
 def released(strategy, /):
-  """On the chief of "parameter_server": ends the servers afterwards, also after an error."""
-  try:
+  """On the chief of "parameter_server": ends the servers afterwards, also after an error.
+
+  In each process of a cluster, Ctrl-C ends what is within, also while it waits for another.
+  """
+  if strategy not in ("multi_worker", "parameter_server"):
     yield
-  except BaseException as e:
+    return
+  with interrupts.bounded():
+    try:
+      yield
+    except BaseException as e:
+      if strategy == "parameter_server":
+        release(f"the chief has ended: {type(e).__name__}: {e}")
+      raise
     if strategy == "parameter_server":
-      release(f"the chief has ended: {type(e).__name__}: {e}")
-    raise
-  if strategy == "parameter_server":
-    release()
+      release()
 
 
 def release(reason="", /):
@@ -225,26 +305,18 @@ def release(reason="", /):
     reason: why they end; "" if all went well.
   """
   here = task()
-  threads = []
+  begun = {}
+  silent = errors.silent(list(here.peers.values()))
   for job in ("worker", "ps"):
     for index, address in enumerate(here.jobs.get(job, ())):
-      if not errors.silent([address]):
-        thread = threading.Thread(target=_release, args=(job, index, reason), daemon=True)
-        thread.start()
-        threads.append((f"{job} {index}", thread))
+      if address not in silent:
+        begun[f"{job} {index}"] = calls.Call(functools.partial(_release, job, index, reason))
   deadline = time.monotonic() + _RELEASE_SECONDS
-  for name, thread in threads:
-    thread.join(max(0.0, deadline - time.monotonic()))
-    if thread.is_alive():
+  for name, call in begun.items():
+    if not call.wait(max(0.0, deadline - time.monotonic())):
       logging.warning("%s hangs, and was not told that the run has ended", name)
       # TensorFlow would wait for it, for ever, when the interpreter clears up.
-      atexit.register(_end_at_once, 1 if reason else 0)
-
-
-def _end_at_once(code):
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)
+      interrupts.end_at_once_at_exit(1 if reason else 0)
 
 
 def _release(job, index, reason):

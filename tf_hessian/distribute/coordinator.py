@@ -15,7 +15,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, errors, members
+from tf_hessian.distribute import accumulators, calls, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
 
 # Errors by which a result is lost with the worker that had it.
@@ -25,10 +25,14 @@ _LOST = (
   tf.errors.CancelledError,
   tf.errors.NotFoundError,
 )
+_REMEDY = (
+  "Start all tasks again with the same commands: the run goes on after the last finished Lanczos "
+  "step of its --workdir"
+)
 _LOG_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 _POLL_SECONDS = 0.002
-_HOPELESS = 20  # times the seconds of a pass
+_HOPELESS = 20  # times the seconds of a pass, or the patience before the first has ended
 
 
 class Coordinator:
@@ -64,6 +68,8 @@ class Coordinator:
     self.workers = spec.job_tasks("worker")
     self.servers = spec.job_tasks("ps")
     self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    self._deterministic = deterministic
+    self._kernels = None  # that workers must have
     self._identity = {}
     self._refused = set()
     self._starts = {}  # of each worker, the process that was last heard of
@@ -97,13 +103,16 @@ class Coordinator:
     if note["start"] in self._refused:
       return False
     found = list(errors.differences(self._identity, note["identity"]))
+    reason = f"{note['task']} was started for something else: {'; '.join(found)}"
+    if not found and (other := self._other_kernels(note)):
+      found = [other]
+      reason = f"{note['task']} {other}"
     if not found:
       if self._starts.get(note["task"]) not in (None, note["start"]):
         logging.info("%s is back", note["task"])
       self._starts[note["task"]] = note["start"]
       return True
     self._refused.add(note["start"])
-    reason = f"{note['task']} was started for something else: {'; '.join(found)}"
     logging.error("%s; its results are not taken", reason)
     job, index = note["task"].split()
     try:
@@ -112,9 +121,37 @@ class Coordinator:
       logging.warning("%s could not be told: %s", note["task"], e.message)
     return False
 
+  def _other_kernels(self, note):
+    """Returns how a worker's kernels differ from the others', in words; "" if they don't."""
+    if self._kernels is None:
+      return ""
+    theirs = note["identity"].get(members.KERNELS)
+    if theirs is None:
+      return "was started with --nodeterministic, unlike the chief: start it without"
+    kinds = [k for k, v in self._kernels.items() if theirs.get(k) != v]
+    if not kinds:
+      return ""
+    return (
+      f"rounds otherwise than the other workers ({', '.join(kinds)}), so sums would depend on who "
+      f"computes what: {kernels.REMEDY}"
+    )
+
+  def compare_kernels(self):
+    """Before the first pass: decides which kernels workers must have, by those of most."""
+    if self._kernels is not None or not self._deterministic:
+      return
+    devices = [f"/job:worker/replica:0/task:{i}" for i in range(len(self.workers))]
+    asked = [calls.Call(functools.partial(members.read, d)) for d in devices]
+    deadline = time.monotonic() + min(_LOG_SECONDS, self.patience)
+    found = []
+    for call in asked:
+      if call.wait(deadline - time.monotonic()) and call.error is None and call.result():
+        found.append(json.loads(call.result())["identity"].get(members.KERNELS))
+    self._kernels = kernels.most_common([f for f in found if f], kernels.digest())
+
   def publish_state(self, tensors):
     """Returns the variables on the parameter servers that have these values."""
-    return self._state.set(tensors)
+    return self.attended(lambda: self._state.set(tensors))
 
   def data(self, batches):
     """Returns what shards read cached batches from: the workers' iterators, each of which yields
@@ -144,25 +181,28 @@ class Coordinator:
 
     Raises:
       ClusterError: if a parameter server is gone, or no worker is there for longer than `patience`,
-        or the workers there are finish nothing for very much longer than ever before.
+        or the workers there are finish nothing for very much longer than ever before, or, in the
+        first pass, than `patience`.
     """
     changed = threading.Event()
-    calls = [_Call(fetch, changed)]
+    running = [calls.Call(fetch, changed)]
     begin = logged = seen = handed_out = time.monotonic()
     interval = min(_LOG_SECONDS, self.patience / 4)
     slow = max(interval, 2 * usual) if usual else self.patience
+    hopeless = max(self.patience, _HOPELESS * (usual or self.patience))
     while True:
       changed.wait(min(1.0, interval))
       changed.clear()
-      done = [c for c in calls if c.done]
+      done = [c for c in running if c.done]
       good = [c for c in done if c.error is None]
-      if good or len(done) == len(calls):
+      if good or len(done) == len(running):
         return (good or done)[0].result()
       now = time.monotonic()
       if now - logged >= interval:
         logged = now
         self.check_servers()
-        gone = errors.silent(self.workers)
+        calls.check_answers(self.servers, now - begin, self.patience, _REMEDY)
+        gone = errors.silent(self.workers, served=True)
         if len(gone) < len(self.workers):
           seen = now
         self._report(what, now - begin, gone)
@@ -172,16 +212,17 @@ class Coordinator:
           "again, then this command, which goes on after the last finished Lanczos step of its "
           "--workdir"
         )
-      if usual and now - begin >= max(self.patience, _HOPELESS * usual):
+      if now - begin >= hopeless:
+        than = f"a whole pass took {usual:.3g} s" if usual else f"--patience is {self.patience:g} s"
         raise errors.ClusterError(
-          f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where a "
-          f"whole pass took {usual:.3g} s: they hang; start all tasks again, and this "
-          "command goes on after the last finished Lanczos step of its --workdir"
+          f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where "
+          f"{than}: they hang ({', '.join(self.workers)}), or --patience is too short for a first "
+          f"pass. {_REMEDY}"
         )
-      if now - handed_out >= slow and len(calls) < len(self.workers):
+      if now - handed_out >= slow and len(running) < len(self.workers):
         handed_out = now
         logging.warning("%s takes long and is handed out once more", what)
-        calls.append(_Call(again(), changed))
+        running.append(calls.Call(again(), changed))
 
   def _report(self, what, seconds, gone):
     if len(gone) == len(self.workers):
@@ -196,9 +237,12 @@ class Coordinator:
     if gone:
       raise errors.ClusterError(
         f"no answer from parameter server {', '.join(gone)}: TensorFlow can't go on without it. "
-        "Start all tasks again with the same commands: the run goes on after the last finished "
-        "Lanczos step of its --workdir"
+        f"{_REMEDY}"
       )
+
+  def attended(self, function, /):
+    """Returns the value of a blocking call to the parameter servers; see `calls.attended`."""
+    return calls.attended(function, self.servers, self.patience, _REMEDY)
 
 
 class _Published:
@@ -259,10 +303,11 @@ class _CoordinatorPass:
 
   def _pass(self, feeds, arguments):
     engine = self._engine
+    engine.compare_kernels()
     state = self._work.state()
     self._structure = tf.nest.map_structure(lambda t: t.dtype, state)
     self._parameters = engine.publish_state(tf.nest.flatten(state))
-    self._vectors = self._arguments.set(arguments)
+    self._vectors = engine.attended(lambda: self._arguments.set(arguments))
     if not self._batches.cached and self._checksums is None:
       self._checksums = [self._batches.checksum(f[0, 0], f[-1, 0] + 1) for f in feeds]
     self.culprits = []
@@ -353,29 +398,3 @@ class _CoordinatorPass:
     )
     flat = tf.concat([tf.reshape(s, [-1]) for s in sums], 0)
     return flat, members.read_in_graph(), checksum
-
-
-class _Call:
-  """A blocking call in a thread of its own."""
-
-  def __init__(self, function, changed):
-    self.done = False
-    self.error = None
-    self._value = None
-    self._function = function
-    self._changed = changed
-    threading.Thread(target=self._run, daemon=True).start()
-
-  def _run(self):
-    try:
-      self._value = self._function()
-    except BaseException as e:
-      self.error = e
-    self.done = True
-    self._changed.set()
-
-  def result(self):
-    """Returns the value, or raises the error, once it is done."""
-    if self.error is not None:
-      raise self.error
-    return self._value

@@ -47,7 +47,7 @@ def make_engine(strategy, /, *, num_shards=16, patience=600.0, deterministic=Tru
   if strategy is None or isinstance(strategy, tf.distribute.OneDeviceStrategy):
     return OneDevice(strategy)
   if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return workers.Workers(strategy)
+    return workers.Workers(strategy, patience=patience, deterministic=deterministic)
   if isinstance(strategy, tf.distribute.MirroredStrategy):
     return Replicas(strategy)
   if isinstance(strategy, tf.distribute.ParameterServerStrategy):
@@ -118,7 +118,9 @@ class _OneDevicePass:
 
   @property
   def changed(self):
-    return None if self._batches.cached else accumulators.first_changed([self._sums])
+    return (
+      None if self._batches.cached else accumulators.first_changed([self._sums.changed.numpy()])
+    )
 
   @property
   def tracing_count(self):

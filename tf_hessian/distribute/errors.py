@@ -1,6 +1,12 @@
 """What goes wrong in a cluster, in words."""
 
+import concurrent.futures
 import socket
+
+# gRPC is spoken over HTTP/2, in which both sides begin with settings: here, with none.
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+_TYPE = 3  # place of a frame's type in its header
 
 
 class ClusterError(ConnectionError):
@@ -11,17 +17,37 @@ class DisagreementError(ValueError):
   """Processes of one run measure different things; raised by all of them at once."""
 
 
-def silent(addresses, /, *, seconds=2.0):
-  """Returns the addresses ("host:port") at which nobody answers."""
-  return [a for a in addresses if not _answers(a, seconds)]
+def silent(addresses, /, *, seconds=2.0, served=False):
+  """Returns the addresses ("host:port") at which nobody answers.
+
+  Args:
+    addresses: list of strings; all are asked at the same time.
+    seconds: how long each is waited for.
+    served: ask for TensorFlow's protocol too: a process that was stopped, or another program that
+      holds the port, only lets the system's kernel answer.
+  """
+  if len(addresses) < 2:
+    return [a for a in addresses if not _answers(a, seconds, served)]
+  with concurrent.futures.ThreadPoolExecutor(min(32, len(addresses))) as pool:
+    answers = list(pool.map(lambda a: _answers(a, seconds, served), addresses))
+  return [a for a, answer in zip(addresses, answers, strict=True) if not answer]
 
 
-def _answers(address, seconds):
+def _answers(address, seconds, served):
   host, _, port = address.rpartition(":")
   try:
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds):
-      return True
-  except OSError:
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds) as connection:
+      if not served:
+        return True
+      connection.sendall(_GREETING)
+      header = b""
+      while len(header) < len(SETTINGS):
+        received = connection.recv(len(SETTINGS) - len(header))
+        if not received:
+          return False
+        header += received
+      return header[_TYPE] == SETTINGS[_TYPE]
+  except (OSError, OverflowError):
     return False
 
 

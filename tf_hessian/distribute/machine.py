@@ -1,5 +1,7 @@
 """Settings of the machine: threads, memory, Grappler, TF32. Call before devices are initialised."""
 
+import os
+
 from absl import logging
 import tensorflow as tf
 
@@ -74,12 +76,26 @@ def settings():
 
 
 def session_config():
-  """Returns these settings as the `ConfigProto` of a server."""
+  """Returns these settings as the `ConfigProto` of a server.
+
+  It has one thread more than operations may run at a time: a server handles a request in a thread
+  of the same pool, which waits there for the operations of the request. With a single thread they
+  would wait for each other for ever.
+  """
   config = tf.compat.v1.ConfigProto()
   config.intra_op_parallelism_threads = tf.config.threading.get_intra_op_parallelism_threads()
-  config.inter_op_parallelism_threads = tf.config.threading.get_inter_op_parallelism_threads()
+  config.inter_op_parallelism_threads = 1 + _inter_op_threads()
   for device in tf.config.list_physical_devices("GPU"):
     config.gpu_options.allow_growth = bool(tf.config.experimental.get_memory_growth(device))
     limits = [p.memory_limit for p in tf.config.get_logical_device_configuration(device) or ()]
     config.gpu_options.experimental.virtual_devices.add(memory_limit_mb=limits)
   return config
+
+
+def _inter_op_threads():
+  """Returns how many operations may run at a time, also where the choice is TensorFlow's."""
+  chosen = tf.config.threading.get_inter_op_parallelism_threads()
+  if chosen:
+    return chosen
+  text = os.environ.get("TF_NUM_INTEROP_THREADS", "")
+  return int(text) if text.isdigit() and int(text) else len(os.sched_getaffinity(0))

@@ -10,6 +10,7 @@ import uuid
 
 import tensorflow as tf
 
+KERNELS = "kernels"  # in an identity: see `kernels.digest`
 _IDENTITY = "ram://tf_hessian/identity"
 _END = "ram://tf_hessian/end"
 
@@ -35,6 +36,21 @@ def read_in_graph():
     lambda: tf.io.read_file(_IDENTITY),
     lambda: tf.constant(""),
   )
+
+
+def read(device, /):
+  """On the chief: returns the note of the server at a device; "" where there is none.
+
+  Raises:
+    tf.errors.OpError: if it can't be reached.
+  """
+  with tf.device("/job:chief/device:CPU:0"):  # see `end`
+    path = tf.constant(_IDENTITY)
+  with tf.device(f"{device}/device:CPU:0"):
+    try:
+      return tf.io.read_file(path).numpy().decode()
+    except tf.errors.NotFoundError:
+      return ""
 
 
 def end(device, reason, start="", /):

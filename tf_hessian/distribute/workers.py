@@ -13,16 +13,22 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, errors
+from tf_hessian.distribute import accumulators, collectives, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
 
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
 _WORDS = 8  # of what announces a pass
+_CHECKS = 4  # numbers that each replica tells the others after it
 
 
 class Workers:
   """Equal parts of the batches to the replicas of all workers.
+
+  Args:
+    strategy: a `tf.distribute.MultiWorkerMirroredStrategy`.
+    patience: seconds that a worker which doesn't answer is waited for.
+    deterministic: passes are to be bitwise repeatable, so that workers need the same kernels.
 
   Attributes:
     leads: whether this process is the chief.
@@ -33,7 +39,7 @@ class Workers:
     description: see `engines.Engine`.
   """
 
-  def __init__(self, strategy, /):
+  def __init__(self, strategy, /, *, patience=600.0, deterministic=True):
     resolver = strategy.cluster_resolver
     jobs = resolver.cluster_spec().jobs if resolver.cluster_spec() else ()
     chief = "chief" in jobs
@@ -49,6 +55,11 @@ class Workers:
     self.description = {"strategy": "multi_worker", "replicas": strategy.num_replicas_in_sync}
     self._gather = tf.function(self._gather_tensor, autograph=False)
     self._left = False
+    self._deterministic = deterministic
+    others = [a for r, a in enumerate(self.addresses) if r != self.rank]
+    self._guard = collectives.Guard(
+      others, patience, "the last finished Lanczos step of its --workdir"
+    )
     self._add = tf.function(self._add_tensor, autograph=False)
 
   def build(self, work, batches, /):
@@ -65,7 +76,7 @@ class Workers:
       DisagreementError: on all workers, if one has another identity than the chief; says which.
       ClusterError: if a worker is gone.
     """
-    mine = json.dumps(identity, sort_keys=True)
+    mine = json.dumps(identity | self._kernels, sort_keys=True)
     hashes = self.gather(tf.bitcast(tf.fingerprint([mine]), tf.int64))
     if len(set(hashes)) > 1:
       everyone = [json.loads(self.broadcast_bytes(mine.encode(), r)) for r in range(len(hashes))]
@@ -74,10 +85,17 @@ class Workers:
         for r, other in enumerate(everyone)
         if other != everyone[0]
       ]
+      remedy = "start all of them with the same code, config and data"
+      if any(other.get(members.KERNELS) != everyone[0].get(members.KERNELS) for other in everyone):
+        remedy += f"; {kernels.REMEDY}"
       raise errors.DisagreementError(
-        f"the workers don't measure the same, so nothing was computed: {'; '.join(found)}; start "
-        "all of them with the same code, config and data"
+        f"the workers don't measure the same, so nothing was computed: {'; '.join(found)}; {remedy}"
       )
+
+  @functools.cached_property
+  def _kernels(self):
+    """What workers must agree on besides: a dict."""
+    return {members.KERNELS: kernels.digest()} if self._deterministic and self.followers else {}
 
   def broadcast(self, value, source=0, /):
     """Returns one worker's tensor on every worker; all must call it, with the same shape."""
@@ -165,7 +183,7 @@ class Workers:
 
   def finish(self, content=b"", error="", /):
     """On the chief: lets the followers go, with a result or the reason why there is none."""
-    if self._left:
+    if self._left or self._guard.broken:
       return
     self.broadcast(tf.constant([_END] + [0] * (_WORDS - 1), tf.int64))
     self.broadcast_bytes(error.encode())
@@ -178,18 +196,9 @@ class Workers:
       raise errors.ClusterError(f"the chief has ended: {error}")
     return content
 
-  def guarded(self, function, *arguments):
-    """Calls a function with collectives; says what it means if a worker is gone."""
-    try:
-      return function(*arguments)
-    except _LOST as e:
-      others = [a for r, a in enumerate(self.addresses) if r != self.rank]
-      gone = errors.silent(others)
-      who = f"no answer from {', '.join(gone)}" if gone else "a worker has ended or was cut off"
-      raise errors.ClusterError(
-        f"{who}: this run can't go on without it. Start all workers again with the same command: "
-        "it goes on after the last finished Lanczos step of its --workdir"
-      ) from e
+  def guarded(self, function, /, *arguments):
+    """Calls a function with collectives; see `collectives.Guard.call`."""
+    return self._guard.call(function, *arguments)
 
   def _add_tensor(self, value):
     def replica():
@@ -212,15 +221,6 @@ class Workers:
     return list(range(self.rank * count, (self.rank + 1) * count))
 
 
-# What TensorFlow raises when a peer is gone; a model's own fault raises InvalidArgumentError etc.
-_LOST = (
-  tf.errors.UnavailableError,
-  tf.errors.AbortedError,
-  tf.errors.CancelledError,
-  tf.errors.DeadlineExceededError,
-)
-
-
 def _numbers(name):
   """Returns what announces a pass: its first word's letters, how many numbers follow, and those."""
   word, *numbers = name.split()
@@ -234,16 +234,12 @@ class _WorkersPass:
   def __init__(self, engine, work, batches):
     self._engine = engine
     self._work = work
-    self._batches = batches
     self._ids = engine.local_ids()
     self._parts = accumulators.Parts(work, batches, engine.strategy, self._ids)
     self._run = tf.function(functools.partial(self._pass), autograph=False)
     self.feeds = self._parts.feeds
     self.culprits = ()
-
-  @property
-  def changed(self):
-    return None if self._batches.cached else self._parts.first_changed()
+    self.changed = None
 
   @property
   def tracing_count(self):
@@ -269,12 +265,13 @@ class _WorkersPass:
 
   def _participate(self, feeds, arguments):
     total, reports = self._engine.guarded(self._run, feeds, *arguments)
-    received, state, finite = np.reshape(reports, (-1, 3)).T
+    received, state, finite, changed = np.reshape(reports, (-1, _CHECKS)).T
     for what, found in (("vectors", received), ("parameters", state)):
       if len(set(found.tolist())) > 1:
         raise errors.DisagreementError(
           f"{self._work.name}: the workers have different {what}; checksums {found.tolist()}"
         )
+    self.changed = accumulators.first_changed(changed)
     per_worker = len(self._ids)
     self.culprits = sorted({f"worker {r // per_worker}" for r in np.flatnonzero(finite == 0)})
     return total
@@ -289,7 +286,8 @@ class _WorkersPass:
       part = self._parts.add_up(feeds, received)
       finite = tf.cast(tf.math.is_finite(tf.reduce_sum(part)), tf.int64)
       checks = [checksum(received), checksum(self._work.state()), finite[tf.newaxis]]
-      report = tf.reshape(tf.concat(checks, 0), [1, 3])
+      checks.append(self._parts.changed_here()[tf.newaxis])
+      report = tf.reshape(tf.concat(checks, 0), [1, _CHECKS])
       return context.all_reduce(_SUM, part), context.all_gather(report, axis=0)
 
     results = self._engine.strategy.run(replica)

@@ -10,6 +10,7 @@ from tf_hessian import files, plotting
 from tf_hessian.distribute import cluster
 from tf_hessian.experiments import density_run, environment, experiment, plan
 from tf_hessian.training import checkpoints
+from tf_hessian.training import folder as training_folder
 from tf_hessian.training import train as training
 
 
@@ -29,12 +30,12 @@ def train(
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
     workdir: folder for model.keras, checkpoints/, train.csv, train.json and config.json; of all
-      workers the same.
+      workers the same. It has to be new or empty, or hold this training; spectra may be there.
     data_dir: folder with TFDS data sets; None for TFDS's own choice.
     download: fetch a data set that isn't there.
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
     num_devices: number of replicas of "mirrored".
-    patience: seconds that the processes of "parameter_server" wait for each other.
+    patience: seconds that the tasks of a cluster wait for each other.
 
   Returns:
     dict; see `training.train.train`. None in processes other than the chief.
@@ -50,20 +51,17 @@ def train(
   if cluster.serves(strategy):
     serve(config=values, patience=patience, deterministic=False)
     return None
-  strategies = cluster.make_strategy(strategy, num_devices=num_devices)
+  strategies = cluster.make_strategy(strategy, num_devices=num_devices, patience=patience)
   with cluster.released(strategy):
-    workdir = pathlib.Path(workdir)
-    done = workdir / "train.json"
-    finished = done.exists() and (workdir / "model.keras").exists()
-    if finished:  # before the data are read
-      _claim(workdir, values, finished)
-      logging.info("%s: already trained", workdir)
-      return _read_json(done, "delete it to train again")
+    leads = strategies is None or strategies.extended.should_checkpoint
+    identity = training_folder.identity_of(values)
+    result = training_folder.finished(workdir, identity, leads=leads)
+    if result is not None:  # before the data are read
+      logging.info("%s: already trained; delete its model.keras to train again", workdir)
+      return result
     experiment.check_model(values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
     setup.check_training()
-    if strategies is None or strategies.extended.should_checkpoint:
-      _claim(workdir, values, finished)
     return training.train(
       setup.new_model,
       setup.task,
@@ -71,41 +69,10 @@ def train(
       setup.config["train"],
       workdir,
       seed=setup.config["seed"],
+      identity=identity,
       strategy=strategies,
       patience=patience,
     )
-
-
-def _read_json(path, remedy):
-  try:
-    return json.loads(path.read_text())
-  except ValueError as e:
-    raise ValueError(f"{path}: damaged ({e}); {remedy}") from e
-
-
-def _claim(workdir, config, finished):
-  """Records the config that a folder is trained with; refuses a folder with another.
-
-  Before the end of training, the conditions of its end may still be changed.
-  """
-  keys = ("seed", "model", "data", "loss", "train")
-  config = json.loads(json.dumps({k: config[k] for k in keys}))
-  path = workdir / "config.json"
-  begun = any((workdir / name).exists() for name in ("model.keras", "training.keras"))
-  if path.exists():
-    try:
-      found = json.loads(path.read_text())
-      if not finished:
-        found["train"] |= {k: config["train"][k] for k in ("until_accuracy", "max_steps")}
-      different = _differences(found, config, keys)
-    except (ValueError, KeyError, TypeError) as e:
-      raise ValueError(f"{path}: damaged ({e}); use another --workdir, or delete this one") from e
-    if different and begun:
-      raise ValueError(
-        f"{workdir}: a model was trained there with another config ({'; '.join(different)}); use "
-        "another --workdir, or delete this one"
-      )
-  files.write_text(path, json.dumps(config, indent=2))
 
 
 def _check_trained(workdir, config):
@@ -115,7 +82,8 @@ def _check_trained(workdir, config):
     return
   config = json.loads(json.dumps(config))
   try:
-    different = _differences(json.loads(path.read_text()), config, ("model", "train"))
+    found = json.loads(path.read_text())
+    different = training_folder.differences(found, config, ("model", "train"))
   except (ValueError, KeyError, TypeError) as e:
     raise ValueError(f"{path}: damaged ({e}); use --checkpoint and another --workdir") from e
   if different:
@@ -123,26 +91,6 @@ def _check_trained(workdir, config):
       f"{workdir}: its model was trained with another config ({'; '.join(different)}); leave those "
       "fields as they were, or train in another --workdir"
     )
-
-
-def _differences(found, config, keys):
-  """Returns a list of the fields that differ and matter, with both values."""
-  result = []
-  for key in keys:
-    if key not in found and key not in config:
-      continue
-    a, b = found[key], config.get(key)
-    if not isinstance(a, dict) or not isinstance(b, dict):
-      a, b, key = {key: a}, {key: b}, None
-    for field in sorted((a.keys() | b.keys()) - _HARMLESS):
-      if a.get(field) != b.get(field):
-        name = field if key is None else f"{key}.{field}"
-        result.append(f"{name}: {a.get(field)} there, {b.get(field)} now")
-  return result
-
-
-# Fields of config.train that the weights don't depend on.
-_HARMLESS = {"checkpoint_steps", "log_every", "test_every", "test_examples"}
 
 
 def spectrum(
@@ -188,7 +136,7 @@ def spectrum(
     download: fetch a data set that isn't there.
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task this is.
     num_devices: number of replicas of "mirrored".
-    patience: seconds that the processes of "parameter_server" wait for each other.
+    patience: seconds that the tasks of a cluster wait for each other.
     deterministic: make products bitwise repeatable.
     jit_compile: compile the function of a batch by XLA.
     recompute_blocks: see `HessianOperator`.
@@ -217,7 +165,7 @@ def spectrum(
     return "the chief has finished"
   options = {
     # First: some have to be made before any tensor is.
-    "strategy": cluster.make_strategy(strategy, num_devices=num_devices),
+    "strategy": cluster.make_strategy(strategy, num_devices=num_devices, patience=patience),
     "patience": patience,
     "deterministic": deterministic,
     "jit_compile": jit_compile,
@@ -246,12 +194,14 @@ def spectrum(
       return _measure_steps(setup, workdir, saved, step, how, options)
     folder = workdir / ("spectrum_initial" if initial else "spectrum")
     if by_step:
-      model = checkpoints.load_model(saved[step])
+      model = training_folder.load(workdir, saved[step])
       folder = workdir / "spectra" / saved[step].stem
     elif initial or (own_file and checkpoint is None):
       model = setup.new_model()
+    elif checkpoint:
+      model = checkpoints.load_model(checkpoint)
     else:
-      model = checkpoints.load_model(checkpoint or workdir / "model.keras")
+      model = training_folder.load(workdir, workdir / "model.keras")
     if plan_workers is not None:
       return _plan(setup, model, folder, how, options, plan_workers)
     result, picture = _measure(setup, model, folder, how, options)
@@ -307,7 +257,7 @@ def _measure_steps(setup, workdir, saved, step, how, options):
   results, texts = {}, []
   for number in saved if step is None else [step]:
     logging.info("checkpoint of step %d", number)
-    model = checkpoints.load_model(saved[number])
+    model = training_folder.load(workdir, saved[number])
     folder = workdir / "spectra" / saved[number].stem
     result, picture = _measure(setup, model, folder, how, options)
     if result is not None:

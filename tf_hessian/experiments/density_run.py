@@ -1,9 +1,8 @@
 """Algorithm 1 of the paper: k draws of m Lanczos steps on one matrix."""
 
 import dataclasses
+import io
 import json
-import pathlib
-import tempfile
 
 from absl import logging
 import numpy as np
@@ -94,7 +93,8 @@ def spectral_density(
     check: first check that products and data repeat and that H is symmetric (three products).
     workdir: folder for the state after each step; a run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
-      spectrum.npz and spectrum.json. None keeps everything in memory.
+      spectrum.npz and spectrum.json. It has to be new or empty, or hold this run. None keeps
+      everything in memory.
     progress: show a bar, or log lines where there is no terminal.
 
   Returns:
@@ -261,6 +261,8 @@ def make_target(error, sigma_squared, relative, num_draws, /):
 
 def _measure(run, options, workdir, config):
   """Does the draws of a run, in a folder if there is one; returns the `Spectrum`."""
+  if workdir is not None:
+    run_folder.check(workdir)
   operator = run.operator
   about = identity_lib.describe(operator)
   layout = plan_layout(
@@ -335,17 +337,13 @@ def _check_start(start, operator, num_draws):
 
 
 def _to_bytes(result):
-  with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / "spectrum.npz"
-    result.save(path)
-    return path.read_bytes()
+  file = io.BytesIO()
+  result.write(file)
+  return file.getvalue()
 
 
 def _from_bytes(content):
-  with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / "spectrum.npz"
-    path.write_bytes(content)
-    return spectrum.load(path)
+  return spectrum.Spectrum.read(io.BytesIO(content))
 
 
 @dataclasses.dataclass

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 import threading
 import time
@@ -11,7 +10,7 @@ from absl import logging
 import numpy as np
 import threadpoolctl
 
-from tf_hessian.experiments import basis_plan
+from tf_hessian.experiments import basis_plan, run_folder
 from tf_hessian.numerics import basis as basis_lib
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
@@ -104,7 +103,7 @@ def plan_layout(
   if basis == "auto" and (team or recorded.get("basis") != "workers"):
     basis = recorded.get("basis") or "auto"
   precision = getattr(operator, "precision", 0.0)
-  disk = basis_plan.free_disk(folder or tempfile.gettempdir()) + _held(folder)
+  disk = basis_plan.free_disk(folder or tempfile.gettempdir()) + run_folder.held_bytes(folder)
 
   def plan(count, kind):
     passes = _PASS_BYTES * n * (count if count > 1 else 0)
@@ -161,13 +160,6 @@ def _most_draws(operator, num_draws):
   return min(num_draws, _MOST_DRAWS)
 
 
-def _held(folder):
-  """Returns the bytes of the bases that lie in a run's folder already."""
-  if folder is None or not os.path.isdir(folder):
-    return 0
-  return sum(e.stat().st_size for e in os.scandir(folder) if e.name.startswith("basis"))
-
-
 class Bases:
   """The bases of draws in progress; a context manager that gives them back.
 
@@ -183,7 +175,6 @@ class Bases:
     self._spread = spread
     self._open = {}
     self._spare = []
-    self._scratch = None
 
   def open(self, draws, /):
     """Returns the bases of a group of draws, making those that there are not yet.
@@ -214,11 +205,7 @@ class Bases:
     path = self._folder.basis_path(draw) if self._folder else None
     if self._plan.kind == "workers":
       return self._spread(self._plan.steps, path)
-    if self._folder:
-      return self._plan.open(path)
-    if self._scratch is None:
-      self._scratch = tempfile.TemporaryDirectory(prefix="tf_hessian")
-    return self._plan.open(os.path.join(self._scratch.name, f"basis_{draw:03d}"))
+    return self._plan.open(path)
 
   def __enter__(self):
     return self
@@ -226,8 +213,6 @@ class Bases:
   def __exit__(self, *unused):
     for basis in (*self._open.values(), *self._spare):
       basis.close()
-    if self._scratch is not None:
-      self._scratch.cleanup()
 
 
 def without_blas_threads(n, /):

@@ -9,20 +9,25 @@
 
 A row of the basis is written before the coefficients that make it count, and those are renamed into
 place, so that at any moment the files describe some finished step.
+
+Draws and steps carry the digest of run.json, and are believed only beside it. A finished draw of
+another run is renamed, so that it is not lost. Folders of earlier versions have no digests; what is
+in them is believed beside a run.json without one.
 """
 
-import fcntl
 import json
 import os
 import pathlib
+import re
 import time
 
 from absl import logging
 import numpy as np
 
-from tf_hessian import files
+from tf_hessian import files, folders
 from tf_hessian.distribute import errors
 from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.results import LanczosStatus
 
 # 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2
@@ -31,8 +36,18 @@ _IN_PROGRESS_1 = ("step.npz", "basis.f64")
 # to the disk, which is done at most this often.
 SYNC_SECONDS = 5.0
 
+_NUMBER = r"(\d{3}|[1-9]\d{3,})"  # of a draw
+_BASIS = rf"basis_{_NUMBER}(_\d+_of_\d+)?"
+_IN_PROGRESS = re.compile(rf"step_{_NUMBER}\.npz|{_BASIS}")
+_DRAW = re.compile(rf"draw_{_NUMBER}\.npz")
+KIND = folders.Kind(
+  "run folder",
+  "run.json",
+  made=re.compile(rf"{_DRAW.pattern}|{_IN_PROGRESS.pattern}|spectrum\.(npz|json)"),
+)
 
-class RunFolder:
+
+class RunFolder(folders.OwnedFolder):
   """The folder of one density run; a context manager that holds its lock.
 
   Args:
@@ -40,69 +55,44 @@ class RunFolder:
     identity: dict of plain values that say which run it is.
 
   Raises:
-    ValueError: if the folder is another run's, of a newer format, or in use.
+    ValueError: if the folder is another run's, of a newer format, in use, or not one of a run.
     OSError: if it can't be written or has not enough space, before anything is computed.
   """
 
   def __init__(self, path, identity, /):
-    self.path = pathlib.Path(path)
+    path = pathlib.Path(path)
+    identity = {k: v for k, v in identity.items() if k != "digest"}
+    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+    self.digest = folders.digest(identity)
+    self._steps = identity.get("lanczos_steps")
     self._checksums = {}  # draw in progress -> list
     self._synced = {}
+    text = json.dumps(identity | {"digest": self.digest}, indent=2)
+    super().__init__(path, KIND, text, lambda found: _compare(path, found, identity))
     try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = open(self.path / "lock", "w")  # noqa: SIM115 - held until __exit__
-    except OSError as e:
-      raise OSError(e.errno, f"can't write to the run folder {path}: {os.strerror(e.errno)}") from e
-    try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-      self._lock.close()
-      raise ValueError(f"{path}: another process is working in this folder") from e
-    for leftover in self.path.glob(".*.npz.*"):
-      leftover.unlink()  # of a process that was killed while it wrote
-    try:
-      self._claim(identity)
+      found = json.loads(files.read_own(path / KIND.record))
+      self._unmarked = "digest" not in found  # so are its files then, or they were
+      if found["format_version"] < 2:
+        files.write_text(path / KIND.record, json.dumps(identity, indent=2))
+        for name in _IN_PROGRESS_1:  # its draw begins again
+          (path / name).unlink(missing_ok=True)
+      for draw in self.made():
+        if _DRAW.fullmatch(draw.name):
+          self._keep_of_others(draw)
     except BaseException:
-      self._lock.close()
+      self.close()
       raise
 
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused):
-    self._lock.close()
-
-  def _claim(self, identity):
-    path = self.path / "run.json"
-    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
-    if not path.exists():
-      files.write_text(path, json.dumps(identity, indent=2))
-      return
+  def _keep_of_others(self, path):
+    """Renames a good draw that is another run's: it would be written over."""
     try:
-      found = json.loads(path.read_text())
-      version = int(found["format_version"])
-    except (ValueError, KeyError, TypeError) as e:
-      raise ValueError(f"{path}: damaged ({e}); use another folder, or delete this one") from e
-    if version > FORMAT_VERSION:
-      raise ValueError(f"{path}: it has format version {version}: install a newer tf_hessian")
-    found["format_version"] = FORMAT_VERSION
-    if version < 2:
-      one_by_one = identity.get("draws_per_pass") and 1
-      found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
-    differences = [
-      _difference(key, found.get(key), identity.get(key))
-      for key in sorted(found.keys() | identity.keys())
-      if found.get(key) != identity.get(key)
-    ]
-    if differences:
-      raise ValueError(
-        f"{self.path}: it holds a run of something else ({'; '.join(differences)}); use another "
-        "folder, or delete this one"
-      )
-    if version < 2:
-      files.write_text(path, json.dumps(identity, indent=2))
-      for name in _IN_PROGRESS_1:  # its draw begins again
-        (self.path / name).unlink(missing_ok=True)
+      state = files.read_npz(path, follow=False)
+      _check_coefficients(state)
+    except (OSError, ValueError, KeyError):
+      return  # which `load_draw` will say
+    owner = str(state["run"]) if "run" in state else None
+    if owner != self.digest and not (owner is None and self._unmarked):
+      self.set_aside(path, owner)
 
   def basis_path(self, draw, /):
     """Returns the file of the basis of a draw in progress."""
@@ -123,6 +113,7 @@ class RunFolder:
     with files.replacing(self._step_path(draw), sync=sync) as file:
       np.savez(
         file,
+        run=self.digest,
         draw=draw,
         checksums=np.array(checksums, np.uint32),
         wall_time=wall_time,
@@ -140,26 +131,25 @@ class RunFolder:
     if not path.exists():
       return None
     try:
-      state = files.read_npz(path)
-      if int(state["draw"]) != draw:
-        return None
-      checksums = state["checksums"].tolist()
+      state = files.read_npz(path, follow=False)
+      self._check_owner(state, draw)
+      _check_coefficients(state, self._steps)
+      checksums = _checksums(state, basis.steps)
       if checksums != [basis.checksum(j) for j in range(len(checksums))]:
         raise ValueError("part of it is missing, or the basis is damaged")
-      wall_time = float(state["wall_time"])
       Lanczos(basis).restore(state)
     except errors.ClusterError:
       raise
-    except (OSError, ValueError, KeyError, TypeError) as e:
-      logging.warning("%s: %s: draw %d begins again", path, e, draw)
+    except (OSError, ValueError, KeyError) as e:
+      logging.warning("%s: %s: draw %d begins again", path, _reason(path, e), draw)
       return None
     self._checksums[draw] = checksums
-    return state, wall_time
+    return state, float(state["wall_time"])
 
   def save_draw(self, draw, coefficients, wall_time, /):
     """Records the `Lanczos.coefficients` of a finished draw."""
     with files.replacing(self._draw_path(draw)) as file:
-      np.savez(file, wall_time=wall_time, **coefficients)
+      np.savez(file, run=self.digest, draw=draw, wall_time=wall_time, **coefficients)
 
   def load_draw(self, draw, /):
     """Returns (coefficients, wall time) of a finished draw, or None."""
@@ -167,14 +157,24 @@ class RunFolder:
     if not path.exists():
       return None
     try:
-      state = files.read_npz(path)
-      if state["alphas"].shape != state["betas"].shape or not str(state["status"]):
-        raise ValueError("its arrays don't fit each other")
-      return state, float(state["wall_time"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
-      reason = f"no array {e}" if isinstance(e, KeyError) else str(e).removeprefix(f"{path}: ")
+      state = files.read_npz(path, follow=False)
+      self._check_owner(state, draw)
+      _check_coefficients(state, self._steps, finished=True)
+    except (OSError, ValueError, KeyError) as e:
+      reason = _reason(path, e)
       logging.warning("%s is damaged (%s): draw %d is computed again", path, reason, draw)
       return None
+    return state, float(state["wall_time"])
+
+  def _check_owner(self, state, draw):
+    """Refuses the state of another run, or of another draw."""
+    if "run" in state or not self._unmarked:
+      if str(state["run"]) != self.digest:
+        raise ValueError("it is of another run")
+      if state["draw"].shape or state["draw"] != draw:
+        raise ValueError(f"it is draw {state['draw']}")
+    elif "draw" in state and state["draw"].tolist() != draw:
+      raise ValueError(f"it is draw {state['draw']}")
 
   def clear_in_progress(self, draws, /):
     """Removes the bases of draws that are finished, or are to begin again."""
@@ -184,8 +184,8 @@ class RunFolder:
 
   def clear_all_in_progress(self):
     """Removes all bases, once all draws are finished."""
-    for pattern in ("step*.npz", "basis*"):
-      for path in self.path.glob(pattern):
+    for path in self.made():
+      if _IN_PROGRESS.fullmatch(path.name):
         path.unlink()
 
   def _step_path(self, draw):
@@ -195,10 +195,19 @@ class RunFolder:
     return self.path / f"draw_{draw:03d}.npz"
 
 
+def check(path, /):
+  """Refuses a folder that is neither a run's nor empty, before anything is computed.
+
+  Raises:
+    ValueError, OSError: see `folders.look`.
+  """
+  folders.look(path, KIND)
+
+
 def recorded(path, /):
   """Returns what run.json of a folder says: a dict, empty if there is none that can be read."""
   try:
-    found = dict(json.loads((pathlib.Path(path) / "run.json").read_text()))
+    found = dict(json.loads(files.read_own(pathlib.Path(path) / KIND.record)))
     newer = int(found["format_version"]) > FORMAT_VERSION
   except (OSError, ValueError, TypeError, KeyError):
     return {}
@@ -221,6 +230,89 @@ def _difference(key, there, now):
   if key in _DIGESTS and both:
     return f"{key}: {_DIGESTS[key]}"
   return f"{key}: {_short(there)} there, {_short(now)} now"
+
+
+def held_bytes(path, /):
+  """Returns the bytes of the bases that lie in a run's folder already."""
+  if path is None or not os.path.isdir(path):
+    return 0
+  bases = (e for e in os.scandir(path) if re.fullmatch(rf"{_BASIS}|basis\.f64", e.name))
+  return sum(e.stat(follow_symlinks=False).st_size for e in bases)
+
+
+def _compare(path, text, identity):
+  """Refuses the record of another run than that of an identity."""
+  remedy = "use another folder, or delete this folder with all that is in it"
+  try:
+    found = json.loads(text)
+    version = int(found["format_version"])
+    marked = found.pop("digest", None)
+    if version < 1:
+      raise ValueError(f"format version {version}")
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
+    raise ValueError(f"{path / KIND.record}: damaged ({e}); {remedy}") from e
+  if version > FORMAT_VERSION:
+    raise ValueError(
+      f"{path / KIND.record}: it has format version {version}: install a newer tf_hessian"
+    )
+  found["format_version"] = FORMAT_VERSION
+  if version < 2:
+    one_by_one = identity.get("draws_per_pass") and 1
+    found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
+  differences = [
+    _difference(key, found.get(key), identity.get(key))
+    for key in sorted(found.keys() | identity.keys())
+    if found.get(key) != identity.get(key)
+  ]
+  if differences:
+    raise ValueError(
+      f"{path}: it holds a run of something else ({'; '.join(differences)}); {remedy}"
+    )
+  if version == FORMAT_VERSION and marked not in (None, folders.digest(identity)):
+    raise ValueError(f"{path / KIND.record}: damaged (its digest is wrong); {remedy}")
+
+
+def _check_coefficients(state, steps=None, *, finished=False):
+  """Refuses what can't be the `Lanczos.coefficients` and the seconds of a draw.
+
+  Args:
+    state: dict of arrays.
+    steps: the most that there can be, and are if nothing ended them; None if not known.
+    finished: whether the draw has to be.
+  """
+  for name, ndim in (("alphas", 1), ("betas", 1), ("scale", 0), ("wall_time", 0)):
+    array = state[name]
+    if array.dtype != np.float64 or array.ndim != ndim:
+      raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+    if not np.isfinite(array).all() or (name != "alphas" and (array < 0).any()):
+      raise ValueError(f"{name} has numbers that can't be")
+  if state["alphas"].shape != state["betas"].shape:
+    raise ValueError("its arrays don't fit each other")
+  size, status = state["alphas"].size, LanczosStatus.__members__.get(str(state["status"]))
+  if status is None:
+    raise ValueError(f"it has the status {str(state['status'])[:20]!r}")
+  running = status is LanczosStatus.RUNNING
+  if (finished and running) or (not running and not size):
+    raise ValueError(f"it has {size} steps and is not finished")
+  if steps is None:
+    return
+  short = size < steps if status is LanczosStatus.COMPLETE else running and size == steps
+  if short or size > steps:
+    raise ValueError(f"it has {size} steps of {steps}, and the status {status.name}")
+
+
+def _checksums(state, steps):
+  """Returns the checksums of the rows that count, a list of int."""
+  array, expected = state["checksums"], min(state["alphas"].size + 1, steps)
+  if array.dtype != np.uint32 or array.shape != (expected,):
+    raise ValueError(f"checksums are {array.dtype} of shape {array.shape}")
+  return array.tolist()
+
+
+def _reason(path, error):
+  if isinstance(error, KeyError):
+    return f"no array {error}"
+  return str(error).removeprefix(f"{path}: ")
 
 
 def _short(value):

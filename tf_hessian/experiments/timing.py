@@ -1,11 +1,11 @@
 """Seconds of the parts of a density run: its passes, and its Lanczos steps."""
 
 import dataclasses
-import tempfile
 import time
 
 import numpy as np
 
+from tf_hessian import folders
 from tf_hessian.distribute import accumulators
 from tf_hessian.experiments import run_folder
 from tf_hessian.experiments.lock_step import Bases, without_blas_threads
@@ -65,7 +65,7 @@ def time_pass(function, batches=None, /):
 
 def largest_part(sizes, parts, /):
   """Returns the sum of the sizes of batches in the largest of so many equal parts of them."""
-  if parts >= len(sizes):
+  if parts >= len(sizes):  # one batch each, or none
     return int(max(sizes))
   ends = [accumulators.bounds(len(sizes), parts, p) for p in range(parts)]
   return max(int(np.sum(sizes[low:high])) for low, high in ends)
@@ -100,11 +100,10 @@ def time_lanczos(basis, /, *, recorded):
     basis, steps=rows, draws=draws, resident_bytes=basis.resident_bytes * rows // basis.steps
   )
   diagonal = np.linspace(-1.0, 1.0, basis.n)
-  with tempfile.TemporaryDirectory(prefix="tf_hessian") as scratch:
-    if not recorded:
-      return _time_steps(small, None, diagonal, basis.steps)
-    with run_folder.RunFolder(scratch, {}) as folder:
-      return _time_steps(small, folder, diagonal, basis.steps)
+  if not recorded:
+    return _time_steps(small, None, diagonal, basis.steps)
+  with folders.scratch() as scratch, run_folder.RunFolder(scratch, {}) as folder:
+    return _time_steps(small, folder, diagonal, basis.steps)
 
 
 def _time_steps(small, folder, diagonal, steps):

@@ -15,10 +15,13 @@ import abc
 from concurrent import futures
 import contextlib
 import errno
+import fcntl
 import itertools
 import mmap
 import os
 import queue
+import stat
+import tempfile
 import zlib
 
 import numpy as np
@@ -304,7 +307,8 @@ class DiskBasis(_LocalBasis):
   is for the caller to know, such as by checksums of `row`.
 
   Args:
-    path: the file; made, with room for all rows, if needed.
+    path: the file; made, with room for all rows, if needed. None for one in the temporary folder
+      that has no name, so that nothing is left of it when the process ends, however that is.
     steps: number of rows.
     n: length of a row.
     dtype: float64 or float32.
@@ -317,7 +321,7 @@ class DiskBasis(_LocalBasis):
   def __init__(self, path, steps, n, /, *, dtype=np.float64, resident_bytes=0):
     self._columns = _disk_columns(n)
     super().__init__(steps, n, dtype, _disk_spans(n))
-    self.path = os.fspath(path)
+    self.path = None if path is None else os.fspath(path)
     self._row_bytes = self._columns * self.dtype.itemsize
     self._file = _open(self.path, file_bytes(self.steps, self.n, self.dtype))
     count = min(int(resident_bytes) // (self.steps * self._row_bytes), len(self._spans))
@@ -379,9 +383,9 @@ class DiskBasis(_LocalBasis):
       try:
         moved = call(self._file, [view[done:]], place + done)
       except OSError as e:
-        raise OSError(e.errno, f"{self.path}: {os.strerror(e.errno)}") from e
+        raise OSError(e.errno, f"{_name(self.path)}: {os.strerror(e.errno)}") from e
       if not moved:
-        raise OSError(errno.EIO, f"{self.path}: the file has become shorter during the run")
+        raise OSError(errno.EIO, f"{_name(self.path)}: the file has become shorter during the run")
       done += moved
 
 
@@ -391,8 +395,9 @@ def mapped(path, steps, n, dtype, /):
   Raises:
     OSError: if the file can't be written or there is no room for it.
   """
-  make_room(path, steps * n * np.dtype(dtype).itemsize)
-  return MemoryBasis(np.memmap(path, dtype, mode="r+", shape=(steps, n)))
+  file = _open(path, steps * n * np.dtype(dtype).itemsize, direct=False)
+  with os.fdopen(file, "r+b") as opened:
+    return MemoryBasis(np.memmap(opened, dtype, mode="r+", shape=(steps, n)))
 
 
 def as_basis(basis, /):
@@ -531,16 +536,19 @@ def _read_only(q):
   return view
 
 
-def _open(path, size):
-  """Returns the descriptor of a file with room for so many bytes."""
+def _open(path, size, *, direct=True):
+  """Returns the descriptor of a file with room for so many bytes; it is never opened by a link.
+
+  Args:
+    path: the file, made if needed; None for one without a name.
+    size: the bytes.
+    direct: bypass the page cache, where the file system can.
+  """
   try:
+    file = _scratch_file() if path is None else _own_file(path)
     try:
-      file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_DIRECT", 0), 0o666)
-    except OSError as e:
-      if e.errno != errno.EINVAL:
-        raise
-      file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # this file system has no O_DIRECT
-    try:
+      if direct:
+        _bypass_cache(file)
       os.posix_fallocate(file, 0, size)
     except BaseException:
       os.close(file)
@@ -548,7 +556,38 @@ def _open(path, size):
   except OSError as e:
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
       raise OSError(
-        e.errno, f"{path}: no room for the Lanczos basis of {size / 2**30:.3g} GiB"
+        e.errno, f"{_name(path)}: no room for the Lanczos basis of {size / 2**30:.3g} GiB"
       ) from e
-    raise OSError(e.errno, f"can't write {path}: {os.strerror(e.errno)}") from e
+    raise OSError(e.errno, f"can't write {_name(path)}: {e.strerror}") from e
   return file
+
+
+def _own_file(path):
+  """Returns the descriptor of a file that has no other name by which it is somebody else's."""
+  try:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+  except OSError as e:
+    if e.errno == errno.ELOOP:
+      raise OSError(e.errno, "it is a link; remove it") from e
+    raise
+  found = os.fstat(file)
+  if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    os.close(file)
+    raise OSError(errno.EEXIST, "it is not a file, or has other names; remove it")
+  return file
+
+
+def _scratch_file():
+  """Returns the descriptor of a file without a name."""
+  with tempfile.TemporaryFile(prefix="tf_hessian-", buffering=0) as file:
+    return os.dup(file.fileno())
+
+
+def _bypass_cache(file):
+  if hasattr(os, "O_DIRECT"):
+    with contextlib.suppress(OSError):  # this file system can't
+      fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)
+
+
+def _name(path):
+  return f"a file in {tempfile.gettempdir()}" if path is None else path

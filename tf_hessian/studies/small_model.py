@@ -187,7 +187,8 @@ def verify(config, workdir, /, *, num_draws=10, progress=True):
   """
   workdir = pathlib.Path(workdir)
   small = prepare(config, workdir, num_draws=num_draws, progress=progress)
-  np.save(workdir / "exact_eigenvalues.npy", small.eigenvalues)
+  with files.replacing(workdir / "exact_eigenvalues.npy") as file:
+    np.save(file, small.eigenvalues)
   numbers = {"n": small.n, "loss": small.operator.loss()} | small.facts
   numbers |= _extremes(small) | quadrature_error.measure(small)
   numbers["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,33 +1,46 @@
 """Models on disk: whole or not there, checked when they are read, named by their step."""
 
+import contextlib
+import json
 import pathlib
 import re
 import zipfile
+import zlib
 
 import keras
+import numpy as np
+
+from tf_hessian import files
 
 _FOLDER = "checkpoints"
+_NOTE = "tf_hessian.json"
 
 
-def save_model(model, path, /, *, compiled=False):
-  """Writes a `.keras` file, whole or not at all.
+def save_model(model, path, /, *, compiled=False, note=None):
+  """Writes a `.keras` file, whole or not at all; a link is replaced itself.
 
   Args:
     model: a Keras model.
     path: the file; its folder is made if needed.
     compiled: write the optimizer's state too.
+    note: dict of plain values to carry along, for `read_note`.
 
   Raises:
     OSError: if it can't be written.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.partial.keras")
-  try:
-    model.save(temporary, include_optimizer=compiled)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with saved(model, path, compiled=compiled, note=note):
+    pass
+
+
+@contextlib.contextmanager
+def saved(model, path, /, *, compiled=False, note=None):
+  """Does what `save_model` does; in its context, the new file is on disk, but not yet at `path`."""
+  with files.replacing(path, suffix=".keras") as file:
+    model.save(file.name, include_optimizer=compiled)
+    if note is not None:
+      with zipfile.ZipFile(file.name, "a") as archive:
+        archive.writestr(_NOTE, json.dumps(note | {"checksum": _checksum(archive)}))
+    yield
 
 
 def load_model(path, /, *, compiled=False):
@@ -43,14 +56,55 @@ def load_model(path, /, *, compiled=False):
   """
   if not pathlib.Path(path).exists():
     raise FileNotFoundError(f"{path}: there is no such checkpoint; train the model first")
+  check_archive(path)
+  try:
+    return keras.models.load_model(path, compile=compiled)
+  except Exception as e:  # a damaged archive fails in many ways inside zipfile, h5py and Keras
+    raise _damaged(path, e) from e
+
+
+def check_finite(variables, path, /):
+  """Refuses variables that were read from a file if they are not finite.
+
+  Raises:
+    ValueError: if one is not.
+  """
+  for variable in variables:
+    if not np.isfinite(variable.numpy()).all():
+      raise ValueError(f"{path}: {variable.path} is not finite")
+
+
+def check_archive(path, /):
+  """Refuses a `.keras` file that is damaged, by its checksums.
+
+  Raises:
+    ValueError: if it is.
+  """
   try:
     with zipfile.ZipFile(path) as archive:
       damaged = archive.testzip()
     if damaged:
       raise ValueError(f"{damaged} has a wrong checksum")
-    return keras.models.load_model(path, compile=compiled)
-  except Exception as e:  # a damaged archive fails in many ways inside zipfile, h5py and Keras
-    raise ValueError(f"{path}: not a Keras model, or damaged ({e})") from e
+  except Exception as e:  # it fails in many ways
+    raise _damaged(path, e) from e
+
+
+def read_note(path, /):
+  """Returns the note that a `.keras` file carries: a dict, or None.
+
+  Raises:
+    ValueError: if it is damaged, or its weights are not those that the note was written for.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      if _NOTE not in archive.namelist():
+        return None
+      note = json.loads(archive.read(_NOTE))
+      if note.pop("checksum") != _checksum(archive):
+        raise ValueError("its weights were changed")
+      return note
+  except Exception as e:  # it fails in many ways
+    raise _damaged(path, e) from e
 
 
 def step_path(workdir, step, /):
@@ -63,3 +117,13 @@ def saved_steps(workdir, /):
   found = pathlib.Path(workdir, _FOLDER).glob("step_*.keras")
   named = [(re.fullmatch(r"step_(\d+)\.keras", p.name), p) for p in found]
   return dict(sorted((int(m[1]), p) for m, p in named if m))
+
+
+def _damaged(path, error):
+  return ValueError(f"{path}: not a Keras model, or damaged ({error})")
+
+
+def _checksum(archive):
+  """Returns a checksum of a model's parts, by those of the archive."""
+  parts = sorted((i.filename, i.CRC) for i in archive.infolist() if i.filename != _NOTE)
+  return zlib.crc32(json.dumps(parts).encode())

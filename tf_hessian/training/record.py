@@ -6,6 +6,7 @@ import io
 import pathlib
 
 from absl import logging
+import numpy as np
 import tensorflow as tf
 
 from tf_hessian import files
@@ -31,12 +32,24 @@ def read(workdir, /):
     ValueError: if it is damaged.
   """
   path = pathlib.Path(workdir) / "train.csv"
-  table = csv.DictReader(io.StringIO(path.read_text()))
   try:
+    table = csv.DictReader(io.StringIO(path.read_bytes().decode()))
     rows = [{k: float(v) for k, v in row.items() if v} for row in table]
+    if not all(np.isfinite([*row.values()]).all() for row in rows):
+      raise ValueError("a number is not finite")
     return [row | {"step": int(row["step"])} for row in rows]
-  except (KeyError, TypeError, ValueError) as e:
+  except (KeyError, TypeError, ValueError, csv.Error) as e:
     raise ValueError(f"{path}: damaged ({type(e).__name__}: {e})") from e
+
+
+def table(rows, /):
+  """Returns rows, dicts of some of `COLUMNS`, as the text of a table."""
+  columns = [c for c in COLUMNS if any(c in row for row in rows)]
+  text = io.StringIO()
+  writer = csv.DictWriter(text, columns, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()
 
 
 class Record:
@@ -55,13 +68,18 @@ class Record:
     if importlib.util.find_spec("tensorboard"):
       self._writer = tf.summary.create_file_writer(str(self._path.parent / "tensorboard"))
 
-  def restore(self, step, /):
+  def restore(self, step, rows=None, /):
     """Takes over the rows of an interrupted run, up to a step.
+
+    Args:
+      step: the last that counts.
+      rows: what is to be taken over; the table by default.
 
     Raises:
       OSError, ValueError: if there are none, or they are damaged.
     """
-    self.rows = [row for row in read(self._path.parent) if row["step"] <= step]
+    rows = read(self._path.parent) if rows is None else rows
+    self.rows = [row for row in rows if row["step"] <= step]
 
   @property
   def seconds(self):
@@ -81,11 +99,6 @@ class Record:
 
   def save(self):
     """Writes the table, whole or not at all."""
-    columns = [c for c in COLUMNS if any(c in row for row in self.rows)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(self.rows)
-    files.write_text(self._path, text.getvalue())
+    files.write_text(self._path, table(self.rows))
     if self._writer is not None:
       self._writer.flush()

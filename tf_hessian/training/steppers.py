@@ -18,11 +18,15 @@ import time
 
 import tensorflow as tf
 
-from tf_hessian.distribute import errors
+from tf_hessian.distribute import calls, collectives, errors
 
 _UNIT = 10  # steps that a free worker makes at a time
 _POLL_SECONDS = 0.01
 _LOOK_SECONDS = 5.0
+_HOPELESS = 20  # times the longest that steps have taken, or the patience before the first
+_REMEDY = (
+  "start all tasks again with the same commands, and training goes on after the last checkpoint"
+)
 
 
 def make_stepper(strategy, new_model, new_optimizer, task, /, *, patience=600.0):
@@ -33,29 +37,51 @@ def make_stepper(strategy, new_model, new_optimizer, task, /, *, patience=600.0)
     new_model: function () -> Keras model.
     new_optimizer: function () -> Keras optimizer.
     task: a `task.Task`.
-    patience: seconds that a `ParameterServerStrategy` waits while all workers are gone.
+    patience: seconds that a `ParameterServerStrategy` waits while all workers are gone, or a
+      `MultiWorkerMirroredStrategy` for a worker that doesn't answer.
   """
   arguments = strategy or tf.distribute.get_strategy(), new_model, new_optimizer, task
   if isinstance(strategy, tf.distribute.ParameterServerStrategy):
     return Asynchronous(*arguments, patience)
-  return Synchronous(*arguments)
+  return Synchronous(*arguments, patience)
+
+
+def _others(strategy):
+  """Returns the addresses of the other workers of a `MultiWorkerMirroredStrategy`."""
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return []
+  resolver = strategy.cluster_resolver
+  spec = resolver.cluster_spec().as_dict() if resolver.cluster_spec() else {}
+  return [
+    address
+    for job in ("chief", "worker")
+    for index, address in enumerate(spec.get(job, ()))
+    if (job, index) != (resolver.task_type, resolver.task_id)
+  ]
 
 
 class _Stepper:
   """What the two kinds share: variables, and the function of one step."""
 
-  def __init__(self, strategy, new_model, new_optimizer, task):
+  def __init__(self, strategy, new_model, new_optimizer, task, patience):
     self.strategy = strategy
     self.replicas = strategy.num_replicas_in_sync
     self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    self._patience = patience
+    self._guard = collectives.Guard(_others(strategy), patience, "the last checkpoint")
     self.leads = strategy.extended.should_checkpoint
     self._task = task
-    with strategy.scope():
+    self.model = self.optimizer = None
+    self._guard.call(self._build, new_model, new_optimizer)
+    self._iterator = None
+    self._run = tf.function(functools.partial(self._steps), autograph=False)
+
+  def _build(self, new_model, new_optimizer):
+    """Makes the variables; of several workers, all get those of the first."""
+    with self.strategy.scope():
       self.model = new_model()
       self.optimizer = new_optimizer()
       self.optimizer.build(self.model.trainable_variables)
-    self._iterator = None
-    self._run = tf.function(functools.partial(self._steps), autograph=False)
 
   @property
   def variables(self):
@@ -77,7 +103,7 @@ class _Stepper:
       parts = self.strategy.run(lambda: tf.constant(number, tf.float64))
       return self.strategy.reduce("MEAN", parts, axis=None)
 
-    return float(mean())
+    return float(self._guard.call(mean))
 
   def _steps(self, iterator, count):
     """Runs so many steps in a graph; returns (summed losses, right classes, examples): float64."""
@@ -131,7 +157,7 @@ class Synchronous(_Stepper):
     self._iterator = iter(self.strategy.distribute_datasets_from_function(parts))
 
   def run(self, count):
-    return self._run(self._iterator, tf.constant(count)).numpy().tolist()
+    return self._guard.call(self._run, self._iterator, tf.constant(count)).numpy().tolist()
 
 
 class Asynchronous(_Stepper):
@@ -144,11 +170,18 @@ class Asynchronous(_Stepper):
   in_step = False
 
   def __init__(self, strategy, new_model, new_optimizer, task, patience):
-    super().__init__(strategy, new_model, new_optimizer, task)
+    super().__init__(strategy, new_model, new_optimizer, task, patience)
     spec = strategy._cluster_resolver.cluster_spec()  # the public property is None
     self._workers, self._servers = spec.job_tasks("worker"), spec.job_tasks("ps")
-    self._patience = patience
+    self._slowest = 0.0  # seconds of what a worker makes at a time
     self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+
+  def values(self):
+    return calls.attended(super().values, self._servers, self._patience, _REMEDY)
+
+  def set_values(self, values):
+    setting = functools.partial(super().set_values, values)
+    calls.attended(setting, self._servers, self._patience, _REMEDY)
 
   def start(self, batches):
     self._iterator = iter(self._coordinator.create_per_worker_dataset(batches))
@@ -159,30 +192,51 @@ class Asynchronous(_Stepper):
       results = [
         self._coordinator.schedule(self._run, args=(self._iterator, tf.constant(u))) for u in units
       ]
-      self._wait()
+      self._wait(results)
       return sum(r.fetch() for r in results).tolist()
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as e:
       gone = errors.silent(self._servers)
       raise errors.ClusterError(
-        f"no answer from parameter server {', '.join(gone)}, or it was started anew: start all "
-        "tasks again with the same commands, and training goes on after the last checkpoint"
+        f"no answer from parameter server {', '.join(gone)}, or it was started anew: {_REMEDY}"
       ) from e
 
-  def _wait(self):
+  def _wait(self, results):
     """Waits for what is scheduled; raises ClusterError if there is nobody to do it."""
-    looked = seen = time.monotonic()
+    begin = moved = looked = seen = time.monotonic()
+    finished = 0
     while not self._coordinator.done():
       time.sleep(_POLL_SECONDS)
       now = time.monotonic()
       if now - looked < min(_LOOK_SECONDS, self._patience / 2):
         continue
       looked = now
-      gone = errors.silent(self._workers)
-      if len(gone) < len(self._workers):
+      # The public methods of a result wait for it.
+      count = sum(r._status_available_event.is_set() for r in results)
+      if count > finished:
+        self._slowest = max(self._slowest, now - moved)
+        finished, moved = count, now
+      if len(gone := errors.silent(self._workers, served=True)) < len(self._workers):
         seen = now
-      elif now - seen > self._patience:
-        raise errors.ClusterError(
-          f"all workers are gone for {now - seen:.0f} s ({', '.join(gone)}): start all tasks again "
-          "with the same commands, and training goes on after the last checkpoint"
-        )
+      self._look(now - seen, now - moved, gone)
+    self._slowest = max(self._slowest, (time.monotonic() - begin) / max(1, len(results)))
     self._coordinator.join()
+
+  def _look(self, alone, waiting, gone):
+    """Raises ClusterError if it is time to give up.
+
+    Args:
+      alone: seconds without a worker.
+      waiting: seconds in which nothing was finished.
+      gone: addresses of the workers that don't answer.
+    """
+    if alone > self._patience:
+      raise errors.ClusterError(
+        f"all workers are gone for {alone:.0f} s ({', '.join(gone)}): {_REMEDY}"
+      )
+    calls.check_answers(self._servers, waiting, self._patience, _REMEDY)
+    if waiting > max(self._patience, _HOPELESS * (self._slowest or self._patience)):
+      there = [a for a in self._workers if a not in gone]
+      raise errors.ClusterError(
+        f"no step was finished for {waiting:.0f} s, though {', '.join(there)} answer: they hang; "
+        f"{_REMEDY}"
+      )

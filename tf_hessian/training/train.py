@@ -1,9 +1,7 @@
 """Training by SGD for a number of steps, on any strategy, resumable."""
 
 import functools
-import json
 import math
-import pathlib
 import sys
 import time
 
@@ -12,9 +10,9 @@ import keras
 import numpy as np
 import tqdm
 
-from tf_hessian import files
+from tf_hessian.training import folder as folder_lib
 from tf_hessian.training import schedules, steppers
-from tf_hessian.training.checkpoints import load_model, save_model, saved_steps, step_path
+from tf_hessian.training.checkpoints import check_finite, load_model, read_note, saved_steps
 from tf_hessian.training.record import Record
 
 _SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
@@ -31,6 +29,7 @@ def train(
   /,
   *,
   seed=0,
+  identity=None,
   strategy=None,
   patience=600.0,
   verbose=True,
@@ -51,8 +50,10 @@ def train(
       reached, at most to max_steps; 0: none), checkpoint_steps (0 is the initial weights; the last
       step comes by itself), log_every, test_every (0: only at the end), test_examples (how many of
       the training and of the test set to measure on; 0 for all).
-    workdir: folder for model.keras, checkpoints/step_*.keras, train.csv, train.json.
+    workdir: folder for model.keras, checkpoints/step_*.keras, train.csv, train.json; see `folder`.
     seed: seed of the order of the examples and of their augmentation.
+    identity: dict of plain values, among them `config` as "train", that tell this training from
+      others; by default that and the seed.
     strategy: a `tf.distribute.Strategy`; None for one device.
     patience: seconds that a `ParameterServerStrategy` waits while all workers are gone.
     verbose: log, and show a bar on a terminal.
@@ -63,17 +64,25 @@ def train(
     the chief.
 
   Raises:
-    ValueError: if the loss is not finite, or the accuracy is not reached in max_steps.
+    ValueError: if the folder is not one of this training, or in use, the loss is not finite, or the
+      accuracy is not reached in max_steps.
     OSError: if the folder can't be written, or (ClusterError) a parameter server is gone.
   """
-  stepper = steppers.make_stepper(
-    strategy, new_model, functools.partial(_new_optimizer, config), task, patience=patience
-  )
-  copy = None
-  if strategy is not None:
-    copy = new_model(), _new_optimizer(config)
-    copy[1].build(copy[0].trainable_variables)
-  return _Training(stepper, copy, task, source, config, workdir, seed, verbose).run()
+  identity = {"seed": seed, "train": config} if identity is None else identity
+  leads = strategy is None or strategy.extended.should_checkpoint
+  result = folder_lib.finished(workdir, identity, leads=leads)
+  if result is not None:
+    return result
+  kind = folder_lib.TrainingFolder if leads else folder_lib.FollowedFolder
+  with kind(workdir, identity) as folder:
+    stepper = steppers.make_stepper(
+      strategy, new_model, functools.partial(_new_optimizer, config), task, patience=patience
+    )
+    copy = None
+    if strategy is not None:
+      copy = new_model(), _new_optimizer(config)
+      copy[1].build(copy[0].trainable_variables)
+    return _Training(stepper, copy, task, source, config, folder, seed, verbose).run()
 
 
 def _new_optimizer(config):
@@ -83,7 +92,7 @@ def _new_optimizer(config):
 class _Training:
   """One start of a training."""
 
-  def __init__(self, stepper, copy, task, source, config, workdir, seed, verbose):
+  def __init__(self, stepper, copy, task, source, config, folder, seed, verbose):
     self._stepper = stepper
     # What is saved and evaluated: the model itself, or a copy on this process's own device.
     self._copied = copy is not None
@@ -92,7 +101,7 @@ class _Training:
     self._task = task
     self._source = source
     self._config = config
-    self._workdir = pathlib.Path(workdir)
+    self._folder = folder
     self._leads = stepper.leads
     self._verbose = verbose and self._leads
     self._size = config["batch_size"] * (stepper.replicas if config["per_replica"] else 1)
@@ -108,12 +117,13 @@ class _Training:
     self._evaluate_test = None if source.test is None else measured(source.test)
     self._record = self._begin = self._bar = None
     self._part = 1
+    self._damaged = False  # whether the last state on disk is
+    self._written = None  # the last step whose checkpoint was
     self._saved = time.monotonic()
     self._pause = _SAVE_SECONDS
 
   def run(self):
-    self._workdir.mkdir(parents=True, exist_ok=True)
-    self._record = Record(self._workdir, verbose=self._verbose)
+    self._record = Record(self._folder.path, verbose=self._verbose)
     step = self._restore()
     self._stepper.start(self._source.batches(self._seed, step, self._size))
     self._begin = time.monotonic() - self._record.seconds
@@ -191,20 +201,19 @@ class _Training:
     self._pull()
     if not self._leads:
       return None
-    if step not in saved_steps(self._workdir):
+    if step != self._written:
       self._save_step(step)
     result = {"steps": step} | self._evaluate() | self._test()
-    save_model(self._model, self._workdir / "model.keras")
     target = self._config["until_accuracy"]
     if target and result["accuracy"] < target:
       self._save_state()
+      self._folder.save_model(self._model)
       raise ValueError(
         f"training: accuracy {result['accuracy']:.4f} after max_steps = {step}, expected {target}; "
         "the model is saved, raise max_steps to go on, or begin anew with another learning rate"
       )
     self._record.save()
-    files.write_text(self._workdir / "train.json", json.dumps(result, indent=2))
-    (self._workdir / "training.keras").unlink(missing_ok=True)
+    self._folder.finish(self._model, result, self._record.rows)
     return result
 
   def _test(self):
@@ -238,17 +247,17 @@ class _Training:
 
   def _kept(self):
     """Says what is left after a failure."""
-    steps = list(saved_steps(self._workdir).values())
-    for path in [self._workdir / "training.keras", *steps[::-1]]:
-      if path.exists():
-        return f"The last good checkpoint is {path}"
+    steps = list(saved_steps(self._folder.path).values())
+    for path in [*self._folder.states(), *steps[::-1]]:
+      return f"The last good checkpoint is {path}"
     return "No checkpoint was saved yet"
 
   def _save_step(self, step):
     """Writes the named checkpoint of a step."""
     self._check_finite(step)
     if self._leads:
-      save_model(self._model, step_path(self._workdir, step))
+      self._folder.save_step(self._model, step)
+      self._written = step
 
   def _save_state(self):
     """Writes log, weights and optimizer; the optimizer's count says how many rows are valid."""
@@ -257,7 +266,8 @@ class _Training:
       return
     begin = time.monotonic()
     self._record.save()
-    save_model(self._model, self._workdir / "training.keras", compiled=True)
+    self._folder.save_state(self._model, self._record.rows, replace_last=self._damaged)
+    self._damaged = False
     self._saved = time.monotonic()
     self._pause = max(_SAVE_SECONDS, _SAVE_FACTOR * (self._saved - begin))
 
@@ -268,25 +278,46 @@ class _Training:
       mean = self._stepper.mean(step)
       if mean != step:
         raise ValueError(
-          f"{self._workdir}: this worker found step {step} in it, and others found another; all "
-          "workers need the same folder"
+          f"{self._folder.path}: this worker found step {step} in it, and others found another; "
+          "all workers need the same folder"
         )
     if values is not None:
       self._stepper.set_values(values)
-      logging.info("%s: training goes on after step %d", self._workdir, step)
+      logging.info("%s: training goes on after step %d", self._folder.path, step)
     return step
 
   def _saved_state(self):
     """Returns (step, values of all variables) of what was saved; (0, None) if nothing was."""
-    path = self._workdir / "training.keras"
-    if not path.exists():
-      return 0, None
+    states = self._folder.states()
+    for path in states:
+      try:
+        step, values = self._read_state(path)
+        if self._damaged:
+          logging.warning("%s, the state before, is gone on from, of step %d", path, step)
+        return step, values
+      except (OSError, ValueError, KeyError, TypeError) as e:
+        logging.warning("%s is not used: %s", path, str(e).removeprefix(f"{path}: "))
+        self._damaged = True
+    if states or saved_steps(self._folder.path):
+      logging.warning(
+        "%s: training begins again, since no state can be gone on from; %s",
+        self._folder.path,
+        self._folder.kept_steps(),
+      )
+    return 0, None
+
+  def _read_state(self, path):
+    """Returns (step, values of all variables) of a state; takes over its log."""
+    found, note = load_model(path, compiled=True), read_note(path)
+    self._folder.check(note)
+    variables = [*found.variables, *found.optimizer.variables]
+    check_finite(variables, path)
+    expected = self._variables
+    if [v.shape for v in variables] != [v.shape for v in expected]:
+      raise ValueError("it is of another model")
+    step = int(found.optimizer.iterations)
     try:
-      found = load_model(path, compiled=True)
-      step = int(found.optimizer.iterations)
-      self._record.restore(step)
-    except (OSError, ValueError) as e:
-      logging.warning("training begins again: %s", e)
-      self._record.rows = []
-      return 0, None
-    return step, [v.numpy() for v in [*found.variables, *found.optimizer.variables]]
+      self._record.restore(step, None if note is None else note["rows"])
+    except (OSError, ValueError) as e:  # of an earlier version, which kept the log apart
+      logging.warning("the log up to step %d is lost: %s", step, e)
+    return step, [v.numpy() for v in variables]

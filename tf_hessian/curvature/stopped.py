@@ -1,0 +1,34 @@
+"""Places where a model stops the gradient of what depends on its variables.
+
+What is behind `tf.stop_gradient` is held fixed in the gradient that training takes, and in its
+derivative: products are those of the loss with these values frozen. Where they depend on the
+variables, that is not the derivative of the gradient.
+"""
+
+from tf_hessian.curvature import linearize, second_order
+
+_STOPPING = frozenset({"PreventGradient", "StopGradient"})
+# The maximum that is taken out of an exponential, and put back: its derivatives cancel.
+_HARMLESS = ("ReduceLogSumExp", "reduce_logsumexp", "logsumexp")
+
+
+def stopping_places(concretes, num_parameters, layers, /):
+  """Returns a sorted list of phrases such as "layer 'vq'", one for each place that stops.
+
+  Args:
+    concretes: traced functions of the loss, whose first inputs are the parameters.
+    num_parameters: how many of these there are.
+    layers: names of the model's layers.
+  """
+  places = set()
+  for concrete in concretes:
+    changing = linearize.reached(concrete.graph, {x.name for x in concrete.inputs[:num_parameters]})
+    for op in concrete.graph.get_operations():
+      if op.type not in _STOPPING or any(name in op.name for name in _HARMLESS):
+        continue
+      if op.inputs[0].name in changing and linearize.depends(
+        concrete.outputs, {op.outputs[0].name}
+      ):
+        layer = second_order.layer_in(op.name, layers)
+        places.add(f"layer {layer!r}" if layer else "the model or its loss")
+  return sorted(places)

@@ -1,0 +1,77 @@
+"""Blocking calls in threads of their own, so that whoever waits for them can do something else."""
+
+import threading
+import time
+
+from tf_hessian.distribute import errors
+
+_POLL_SECONDS = 1.0
+
+
+class Call:
+  """A blocking call in a thread of its own.
+
+  Args:
+    function: function () -> value.
+    changed: a `threading.Event` that is set at the end, or None.
+
+  Attributes:
+    done: whether it has ended.
+    error: the exception that it ended with, or None.
+  """
+
+  def __init__(self, function, changed=None):
+    self.done = False
+    self.error = None
+    self._value = None
+    self._function = function
+    self._changed = changed or threading.Event()
+    threading.Thread(target=self._run, daemon=True).start()
+
+  def _run(self):
+    try:
+      self._value = self._function()
+    except BaseException as e:
+      self.error = e
+    self.done = True
+    self._changed.set()
+
+  def wait(self, seconds, /):
+    """Waits for its end, so many seconds at most; returns whether it has ended."""
+    deadline = time.monotonic() + seconds
+    while not self.done and time.monotonic() < deadline:
+      self._changed.wait(max(0.0, deadline - time.monotonic()))
+    return self.done
+
+  def result(self):
+    """Returns the value, or raises the error, once it is done."""
+    if self.error is not None:
+      raise self.error
+    return self._value
+
+
+def attended(function, servers, patience, remedy, /):
+  """Returns the value of a blocking call to parameter servers.
+
+  Args:
+    function: function () -> value.
+    servers: their addresses.
+    patience: seconds after which it is given up if one of them doesn't answer.
+    remedy: what to do then, for the message.
+
+  Raises:
+    ClusterError: if it is given up.
+  """
+  call = Call(function)
+  begin = time.monotonic()
+  while not call.wait(min(_POLL_SECONDS, patience)):
+    check_answers(servers, time.monotonic() - begin, patience, remedy)
+  return call.result()
+
+
+def check_answers(servers, waited, patience, remedy, /):
+  """Raises ClusterError if a parameter server is silent that was waited for long enough."""
+  if waited > patience and (gone := errors.silent(servers, served=True)):
+    raise errors.ClusterError(
+      f"no answer for {waited:.0f} s from parameter server {', '.join(gone)}: {remedy}"
+    )

@@ -1,0 +1,248 @@
+"""Folders of one run each, in which nothing of anybody else's is written or removed.
+
+Such a folder was empty, or new, when it was taken, and has carried a record of its run since, which
+is its first file. A folder without that record is left as it is, whatever is in it.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import secrets
+import stat
+import tempfile
+
+from absl import logging
+
+from tf_hessian import files
+
+_LOCK = "lock"
+_SCRATCH = "tf_hessian-scratch-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """What lies in folders of a kind, apart from its lock and temporary files.
+
+  Attributes:
+    name: what messages call the folder.
+    record: name of the file that says which run it is.
+    made: pattern of the other files that are made in it, by their full names, or FOLDER/NAME.
+    below: pattern of the full names of folders that are made in it.
+    beside: pattern of those of other runs, which it may be made around; nothing is done to them.
+  """
+
+  name: str
+  record: str
+  made: re.Pattern
+  below: re.Pattern = re.compile("(?!)")
+  beside: re.Pattern = re.compile("(?!)")
+
+
+def look(path, kind, /):
+  """Returns the text of the record in a folder; None if it is empty, or there is no folder.
+
+  Raises:
+    ValueError: if it is neither empty nor of the kind, or something else is in a file's place.
+    OSError: if there is no such folder and can't be, or it can't be read.
+  """
+  path = pathlib.Path(path)
+  try:
+    entries = {e.name: e for e in os.scandir(path)}
+  except FileNotFoundError:
+    return None
+  except OSError as e:
+    raise _unwritable(path, kind, e) from e
+  if kind.record in entries:
+    _check_places(path, kind, entries.values())
+    try:
+      return files.read_own(path / kind.record)
+    except UnicodeDecodeError as e:
+      raise ValueError(
+        f"{path / kind.record}: damaged ({e}); use another folder, or delete this folder with all "
+        "that is in it"
+      ) from e
+  foreign = sorted(name for name, entry in entries.items() if not _harmless(kind, entry))
+  if foreign:
+    more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+    raise ValueError(
+      f"{path}: it holds {', '.join(foreign[:3])}{more}, but no {kind.record} that says it is a "
+      f"{kind.name} of tf_hessian; choose a new or empty folder. Nothing was written or removed"
+    )
+  return None
+
+
+class OwnedFolder:
+  """A folder of one run; a context manager that holds its lock.
+
+  Args:
+    path: the folder; made if needed.
+    kind: its `Kind`.
+    text: what to write as the record of a new run.
+    check: function (text of the record that is there) that raises if it is another run's.
+
+  Attributes:
+    path: `pathlib.Path`.
+
+  Raises:
+    ValueError: see `look`; or if it is in use, or another run's.
+    OSError: if it can't be written.
+  """
+
+  def __init__(self, path, kind, text, check, /):
+    self.path = pathlib.Path(path)
+    self._kind = kind
+    found = look(path, kind)
+    if found is not None:
+      check(found)
+    try:
+      files.make_folder(self.path)
+      if found is None:
+        with contextlib.suppress(FileExistsError):  # of another process, in the meantime
+          files.create_text(self.path / kind.record, text)
+      self._lock = _open_lock(self.path / _LOCK)
+    except OSError as e:
+      raise _unwritable(path, kind, e) from e
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      check(look(path, kind) or "")
+      for folder in (self.path, *self._below()):
+        files.remove_leftovers(folder)
+    except BlockingIOError as e:
+      self.close()
+      raise ValueError(f"{path}: another process is working in this folder") from e
+    except BaseException:
+      self.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self.close()
+
+  def close(self):
+    """Lets others work here."""
+    os.close(self._lock)
+
+  def made(self):
+    """Returns the paths of the files that were made here, and in folders below, in order."""
+    result = [
+      self.path / e.name for e in os.scandir(self.path) if self._kind.made.fullmatch(e.name)
+    ]
+    for folder in self._below():
+      names = [f"{folder.name}/{e.name}" for e in os.scandir(folder)]
+      result += [self.path / name for name in names if self._kind.made.fullmatch(name)]
+    return sorted(result)
+
+  def set_aside(self, path, owner, /):
+    """Renames a file that is another run's, which is not to be lost.
+
+    Args:
+      path: the file.
+      owner: digest of that run, or None if it does not say.
+    """
+    aside = path.with_name(f"{path.stem}_of_{owner or 'another'}{path.suffix}")
+    os.replace(path, aside)
+    logging.warning("%s: it is of another run: not used, and renamed to %s", path, aside.name)
+
+  def _below(self):
+    return [self.path / n for n in os.listdir(self.path) if self._kind.below.fullmatch(n)]
+
+
+def digest(values, /):
+  """Returns a digest of a dict of plain values; one that is None counts as missing."""
+  values = {k: v for k, v in values.items() if v is not None}
+  text = json.dumps(values, sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def scratch():
+  """Makes an empty folder in the temporary folder, and removes it with the files in it.
+
+  Those that processes left that were killed are removed as well.
+
+  Yields:
+    Its path.
+  """
+  root = pathlib.Path(tempfile.gettempdir())
+  for entry in os.scandir(root):
+    if re.fullmatch(rf"{_SCRATCH}[0-9a-f]{{16}}", entry.name):
+      _remove_scratch(entry.path)
+  path = lock = None
+  while path is None or not path.exists():  # another process may remove it before it is locked
+    if lock is not None:
+      os.close(lock)
+    path = root / f"{_SCRATCH}{secrets.token_hex(8)}"
+    path.mkdir(mode=0o700)
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+  try:
+    yield path
+  finally:
+    os.close(lock)
+    _remove_scratch(path)
+
+
+def _remove_scratch(path):
+  """Removes a scratch folder of this user, unless its process lives or there are folders in it."""
+  with contextlib.suppress(OSError):
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+      if os.fstat(folder).st_uid == os.getuid():
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in os.listdir(folder):
+          os.unlink(name, dir_fd=folder)
+        os.rmdir(path)
+    finally:
+      os.close(folder)
+
+
+def _check_places(path, kind, entries, prefix=""):
+  """Refuses anything but files where files belong, and anything but folders where those do."""
+  for entry in entries:
+    name = prefix + entry.name
+    is_file = name in (kind.record, _LOCK) or kind.made.fullmatch(name)
+    if is_file and not entry.is_file(follow_symlinks=False):
+      expected = "a file"
+    elif kind.below.fullmatch(name) and not entry.is_dir(follow_symlinks=False):
+      expected = "a folder"
+    else:
+      continue
+    found = "a link" if entry.is_symlink() else "something else"
+    raise ValueError(
+      f"{path / name}: expected {expected} of this run, found {found}; remove it, or use another "
+      "folder"
+    )
+  for entry in entries:
+    if kind.below.fullmatch(prefix + entry.name):
+      _check_places(path, kind, list(os.scandir(entry.path)), f"{prefix}{entry.name}/")
+
+
+def _harmless(kind, entry):
+  """Whether an entry of a folder without a record leaves it empty: nobody would miss it."""
+  if kind.beside.fullmatch(entry.name):
+    return entry.is_dir()
+  if not entry.is_file(follow_symlinks=False):
+    return False
+  # An earlier version made the lock first.
+  return files.is_temporary(entry.name) or (entry.name == _LOCK and not entry.stat().st_size)
+
+
+def _open_lock(path):
+  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+  file = os.open(path, flags, 0o666)
+  if not stat.S_ISREG(os.fstat(file).st_mode):
+    os.close(file)
+    raise OSError(errno.EINVAL, "its lock is not a file")
+  return file
+
+
+def _unwritable(path, kind, error):
+  return OSError(error.errno, f"can't write to the {kind.name} {path}: {error.strerror}")
