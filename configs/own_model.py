@@ -21,6 +21,7 @@ def get_config():
   config.data = ml_collections.ConfigDict()
   config.data.name = "function"
   config.data.function = "data.py:examples"
+  config.data.num_examples = 0  # all; of data without an end, the first so many
 
   config.loss = ml_collections.ConfigDict()
   config.loss.name = "CategoricalCrossentropy"  # or another class of keras.losses

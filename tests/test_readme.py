@@ -33,7 +33,7 @@ def test_python_example_runs_and_draws_its_picture(tmp_path):
     env=environment,
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=900,
   )
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "spectrum.png").stat().st_size > 1000

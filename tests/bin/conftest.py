@@ -15,7 +15,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/synthetic_quadratic.py"
-SECONDS = 90
+SECONDS = 900  # of what hangs; nothing takes that long, however busy the machine is
 NUM_KILLS = 5
 # Long enough to be killed in the middle, five times.
 LONG = (
@@ -125,6 +125,24 @@ def start_long(workdir):
   while steps_on_disk(folder) <= before and process.poll() is None and time.monotonic() < deadline:
     time.sleep(0.01)
   return process
+
+
+@pytest.fixture(name="start_long")
+def give_start_long():
+  """Returns `start_long`."""
+  return start_long
+
+
+@pytest.fixture(name="finish")
+def give_finish():
+  """Returns `finish`."""
+  return finish
+
+
+@pytest.fixture
+def long():
+  """Returns a function: workdir -> arguments of the long measurement."""
+  return lambda workdir: (CONFIG, f"--workdir={workdir}", *LONG)
 
 
 def state(folder):

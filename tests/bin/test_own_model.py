@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
       env=environment,
       capture_output=True,
       text=True,
-      timeout=120,
+      timeout=900,
     )
     assert done.returncode == 0, done.stderr
   return folder

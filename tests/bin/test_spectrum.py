@@ -1,6 +1,8 @@
 """The command that measures, also when it is interrupted and killed."""
 
 import json
+import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -81,6 +83,28 @@ def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):
 
 def test_killed_run_goes_on_after_its_last_step(killed):
   assert killed[2] == sorted(set(killed[2]))
+
+
+@pytest.mark.slow
+def test_run_that_memory_has_ended_goes_on_to_bitwise_the_same_result(
+  killed, start_long, finish, run, long, tmp_path
+):
+  process = start_long(tmp_path)
+  folder = tmp_path / "spectrum_initial"
+  size = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[0])
+  # Less than it has: the next file that is mapped, or the next thread, fails.
+  limit = size * resource.getpagesize() - 10**9
+  resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+  ended = finish(process)
+  assert ended.returncode not in (0, None)
+  assert not (folder / "spectrum.npz").exists() and list(folder.glob("*_000.npz"))
+  if ended.returncode == 1:  # TensorFlow's own threads abort instead
+    assert "error: out of memory" in ended.stderr and "--draws_per_pass=1" in ended.stderr
+  last = run("spectrum", *long(tmp_path))
+  assert last.returncode == 0, last.stderr
+  whole, found = (Spectrum.load(f / "spectrum.npz") for f in (killed[1], folder))
+  for a, b in zip(whole.tridiagonals, found.tridiagonals, strict=True):
+    assert a.tobytes() == b.tobytes()
 
 
 def test_interrupted_run_says_how_to_go_on(killed):

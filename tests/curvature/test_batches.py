@@ -1,6 +1,7 @@
 """A data set is a fixed sequence of batches, or it is refused with the cause."""
 
 import collections
+import logging
 
 import numpy as np
 import pytest
@@ -388,3 +389,48 @@ def test_integers_strings_and_tensors_without_entries_are_finite():
     "e": np.ones((2, 0), np.float16),
   }
   assert load_batches([batch]).num_examples == 2
+
+
+# How far the first reading is.
+
+
+class Clock:
+  """A clock that has gone on by some seconds each time it is asked."""
+
+  def __init__(self, step):
+    self.now, self._step = 0.0, step
+
+  def __call__(self):
+    self.now += self._step
+    return self.now
+
+
+def test_reading_of_unknown_length_is_logged_with_the_remedy(caplog):
+  spec = tf.TensorSpec((None, 1), tf.float32)
+  dataset = tf.data.Dataset.from_generator(
+    lambda: (np.full((4, 1), i, np.float32) for i in range(100)), output_signature=spec
+  )
+  with caplog.at_level(logging.INFO, logger="absl"):
+    assert load_batches(dataset, clock=Clock(1.0)).num_examples == 400
+  lines = [r.getMessage() for r in caplog.records]
+  assert 3 <= len(lines) <= 6  # at intervals that double
+  assert all("batches, " in x and "interrupt (Ctrl-C) and give num_batches=" in x for x in lines)
+
+
+@pytest.mark.parametrize("kind", [list, lambda x: x])
+def test_reading_of_known_length_is_logged_with_its_end(caplog, kind):
+  dataset = kind(tf.data.Dataset.range(100).batch(2))
+  with caplog.at_level(logging.INFO, logger="absl"):
+    load_batches(dataset, clock=Clock(1.0))
+  assert caplog.records and all(r.getMessage().endswith(" of 50") for r in caplog.records)
+
+
+def test_short_reading_is_not_logged(caplog):
+  with caplog.at_level(logging.INFO, logger="absl"):
+    load_batches(numbers(*[2] * 50))
+  assert not caplog.records
+
+
+def test_more_batches_than_an_int64_can_count_are_refused():
+  with pytest.raises(ValueError, match=f"expected num_batches = {10**20}, it has 3"):
+    load_batches(tf.data.Dataset.range(6).batch(2), num_batches=10**20)

@@ -210,3 +210,10 @@ def test_function_is_refused():
     HessianOperator(
       [tf.ones(2)], lambda p, b: tf.reduce_sum(b * p[0], 1), [tf.ones((1, 2))], recompute_blocks=2
     )
+
+
+@pytest.mark.parametrize("count", [100, 10**20])
+def test_more_blocks_than_calls_of_layers_are_refused_with_their_number(count):
+  calls = len(residual().layers) - 1  # each is called once, but for the input
+  with pytest.raises(ValueError, match=f"recompute_blocks: expected at most {calls}, .* {count}$"):
+    operators("residual", count)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_hessian.curvature.failures import NonFiniteError
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.products import MODES
+from tf_hessian.distribute import engines
 
 layers = keras.layers
 N, INPUTS, CLASSES = 11, 4, 3
@@ -659,3 +660,41 @@ def test_products_of_idle_batches_are_zero():
   assert not np.any(operator @ v)
   operator.batches.idle = False
   np.testing.assert_array_equal(operator @ v, product)
+
+
+# Operators like another one.
+
+
+@pytest.fixture
+def engines_made(monkeypatch):
+  """The arguments that engines were made with: a list of (strategy, options)."""
+  made, make = [], engines.make_engine
+
+  def noting(strategy, /, **options):
+    made.append((strategy, options))
+    return make(strategy, **options)
+
+  monkeypatch.setattr(engines, "make_engine", noting)
+  return made
+
+
+def test_an_operator_like_another_has_its_strategy(engines_made):
+  strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+  model, loss = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), "mse"
+  batch = (np.ones((3, 2), np.float32), np.ones((3, 1), np.float32))
+  machine = {"strategy": strategy, "num_shards": 3, "patience": 7.0}
+  operator = HessianOperator(model, loss, [batch], **machine)
+  for other in (operator.like(dataset=[batch, batch]), operator.sample(1)):
+    np.testing.assert_allclose(other @ np.ones(3), operator @ np.ones(3), rtol=1e-6)
+  options = {"num_shards": 3, "patience": 7.0, "deterministic": True}
+  assert engines_made == [(strategy, options)] * 3
+
+
+def test_an_operator_like_another_may_have_other_options(engines_made):
+  operator = softmax_operator((2, 5))
+  strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+  other = operator.like(dataset=list(operator.batches), strategy=strategy, num_shards=2)
+  assert [s for s, _ in engines_made] == [None, strategy]
+  assert engines_made[1][1]["num_shards"] == 2
+  v = np.ones(operator.shape[0])
+  np.testing.assert_array_equal(other @ v, operator @ v)

@@ -256,7 +256,7 @@ def test_ten_products_of_resnet_32_are_bitwise_equal_in_one_process_and_in_anoth
     for _ in range(2)
   ]
   try:
-    outputs = [p.communicate(timeout=300)[0] for p in processes]
+    outputs = [p.communicate(timeout=900)[0] for p in processes]
   finally:
     for p in processes:
       p.kill()

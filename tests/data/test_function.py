@@ -7,6 +7,8 @@ import textwrap
 import numpy as np
 import pytest
 
+from tf_hessian import reading
+from tf_hessian.data import function as function_lib
 from tf_hessian.data.function import function
 
 HEAD = "import numpy as np\nimport tensorflow as tf\n\n"
@@ -228,3 +230,58 @@ def test_what_the_file_raises_is_not_hidden(write, error):
 def test_examples_that_are_no_pairs_are_refused(write, body):
   with pytest.raises(ValueError, match=r"expected examples \(input, target\)"):
     function(function=write(body))
+
+
+# Data without an end.
+
+ENDLESS = {
+  "generator": "while True:\n  yield from zip(X, Y)",
+  "data set of unknown size": """
+    def forever():
+      while True:
+        yield from zip(X, Y)
+    spec = tf.TensorSpec((2,), tf.float32), tf.TensorSpec((), tf.int32)
+    return tf.data.Dataset.from_generator(forever, output_signature=spec)
+  """,
+  "data set": "return tf.data.Dataset.from_tensor_slices((X, Y)).repeat()",
+}
+
+
+@pytest.mark.parametrize("form", ENDLESS)
+def test_first_examples_of_what_has_no_end_are_taken(write, form):
+  source = function(function=write(ENDLESS[form]), num_examples=17)
+  assert source.num_examples == 17
+  again = np.arange(17) % 12
+  assert_same(read(source.examples), (X[again], Y[again]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_first_examples_of_what_has_an_end_are_taken(write, form):
+  source = function(function=write(FORMS[form]), num_examples=5)
+  assert source.num_examples == 5
+  assert_same(read(source.examples), (X[:5], Y[:5]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_more_examples_than_there_are_are_refused(write, form):
+  with pytest.raises(ValueError, match="config.data.num_examples: expected at most 12, got 13"):
+    function(function=write(FORMS[form]), num_examples=13)
+
+
+def test_what_is_yielded_for_ever_is_refused_once_it_has_no_room(write):
+  name = write(ENDLESS["generator"])
+  with pytest.raises(ValueError, match=f"{name}: yields more than fits .* give config.data.num_ex"):
+    function(function=name, memory=10**6)
+
+
+@pytest.mark.parametrize("form", ["generator", "data set of unknown size"])
+def test_reading_that_takes_long_is_logged_with_the_remedy(write, form, caplog, monkeypatch):
+  class Slow(reading.Reading):
+    def __init__(self, remedy):
+      super().__init__(remedy, clock=itertools.count(0, 20).__next__)
+
+  monkeypatch.setattr(function_lib, "Reading", Slow)
+  name = write(FORMS[form])
+  function(function=name)
+  line = caplog.records[0].getMessage()
+  assert "examples" in line and f"give config.data.num_examples ({name})" in line

@@ -1,7 +1,6 @@
 """Data sets of TFDS are found, fetched, or it is said what to do."""
 
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -45,10 +44,8 @@ def test_missing_set_is_named_with_its_folder_and_the_remedies(tmp_path, name):
 
 
 @pytest.mark.usefixtures("no_network")
-def test_missing_set_is_noticed_soon_and_without_the_network(tmp_path):
-  begin = time.monotonic()
-  missing("cifar10", tmp_path)
-  assert time.monotonic() - begin < 20  # the network would be tried for minutes
+def test_missing_set_is_noticed_without_the_network(tmp_path):
+  assert "network was used" not in missing("cifar10", tmp_path)
 
 
 def test_looking_for_a_missing_set_leaves_the_folder_empty(tmp_path):

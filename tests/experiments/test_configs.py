@@ -40,7 +40,7 @@ def test_missing_file_is_named_with_the_remedy(tmp_path):
 
 def test_file_without_a_config_is_named(tmp_path):
   (tmp_path / "empty.py").write_text("x = 1\n")
-  with pytest.raises(ValueError, match=r"empty\.py: expected a function get_config"):
+  with pytest.raises(ValueError, match=r"empty\.py: expected a Python file with a function get"):
     load_config(tmp_path / "empty.py")
 
 

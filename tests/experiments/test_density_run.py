@@ -617,3 +617,11 @@ def test_bad_target_is_refused_before_any_product(counting, options, message):
 def test_spectral_density_refuses_a_bad_target_before_it_reads_data():
   with pytest.raises(ValueError, match="target_error"):
     tf_hessian.spectral_density(None, None, None, target_error=-1.0)
+
+
+@pytest.mark.parametrize("num_draws", [10**9, 10**20])
+def test_draws_whose_results_have_no_room_are_refused_before_a_product(counting, num_draws):
+  operator = counting()
+  with pytest.raises(ValueError, match="num_draws: expected at most .* draws of 6 steps"):
+    estimate_spectrum(operator, num_draws=num_draws, lanczos_steps=6, progress=False)
+  assert operator.count == 0

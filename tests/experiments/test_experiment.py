@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tf_hessian
-from tf_hessian.experiments import experiment
+from tf_hessian.experiments import experiment, fields
 
 CONFIGS = sorted(p.stem for p in (pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
 BUNDLED = ["mnist_mlp", "synthetic_quadratic"]
@@ -172,18 +172,13 @@ def test_unknown_section_suggests_the_nearest(config):
     experiment.build(config)
 
 
-REQUIRED = [
-  (section, field)
-  for section, fields in experiment._SECTIONS.items()
-  for field, value in fields.items()
-  if value is experiment._REQUIRED
-]
-OPTIONAL = [
+FIELDS = [
   (section, field, value)
-  for section, fields in experiment._SECTIONS.items()
-  for field, value in fields.items()
-  if value is not experiment._REQUIRED
+  for section, known in fields.SECTIONS.items()
+  for field, (value, _) in known.items()
 ]
+REQUIRED = [(s, f) for s, f, value in FIELDS if value is fields.REQUIRED]
+OPTIONAL = [(s, f, value) for s, f, value in FIELDS if value is not fields.REQUIRED]
 
 
 @pytest.mark.parametrize("section, field", REQUIRED)

@@ -90,3 +90,52 @@ def test_limits_that_are_no_two_numbers_are_refused(spectra, tmp_path, limits, m
 def test_file_that_is_not_there_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"none\.npz"):
     pictures.draw_spectra([str(tmp_path / "none.npz")], tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+  "limits, message",
+  [
+    (["nan", "1"], "finite numbers"),
+    (["1", "-1"], "in this order"),
+    (["1", "1"], "in this order"),
+    (["0", "inf"], "finite numbers"),
+    (["a", "b"], "two numbers"),
+    (["1"], "two numbers"),
+  ],
+)
+def test_limits_that_are_none_are_refused(limits, message):
+  with pytest.raises(ValueError, match=f"^limits: .*{message}"):
+    pictures.draw_spectra(["none.npz"], "none.png", limits=limits)
+
+
+# Exact eigenvalues.
+
+
+def test_exact_eigenvalues_are_read(tmp_path):
+  np.save(tmp_path / "exact.npy", np.array([1, 2, 3]))
+  found = pictures.read_eigenvalues(tmp_path / "exact.npy")
+  assert found.tolist() == [1.0, 2.0, 3.0] and found.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["none.npy", "folder"])
+def test_exact_eigenvalues_that_can_not_be_read_are_named(tmp_path, name):
+  (tmp_path / "folder").mkdir()
+  with pytest.raises(OSError, match=f"exact: {tmp_path / name}: it can't be read"):
+    pictures.read_eigenvalues(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+  "values",
+  [np.eye(3), np.array(3.0), np.array([1j]), np.array(["a"]), np.array([1, np.nan]), np.empty(0)],
+)
+def test_what_is_no_row_of_eigenvalues_is_refused(tmp_path, values):
+  np.save(tmp_path / "exact.npy", values)
+  with pytest.raises(ValueError, match="exact.npy: expected .*eigenvalues"):
+    pictures.read_eigenvalues(tmp_path / "exact.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY", bytes(range(256))])
+def test_other_files_than_eigenvalues_are_refused(tmp_path, content):
+  (tmp_path / "exact.npy").write_bytes(content)
+  with pytest.raises(ValueError, match="exact.npy: expected an array of np.save"):
+    pictures.read_eigenvalues(tmp_path / "exact.npy")

@@ -1,8 +1,10 @@
 """A plan counts what the run does, refuses what can't fit, and changes nothing."""
 
 import collections
+import itertools
 import json
 import tempfile
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import tensorflow as tf
 import tf_hessian
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.passes import DataPass
-from tf_hessian.experiments import basis_plan, commands
+from tf_hessian.experiments import basis_plan, commands, pilot
 from tf_hessian.experiments.density_run import estimate_spectrum
 from tf_hessian.experiments.plan import _Planner, plan_operator
 
@@ -21,6 +23,15 @@ STEPS = 4
 def make(operator, **options):
   options = {"num_draws": 3, "lanczos_steps": STEPS, "pilot_seconds": 0} | options
   return plan_operator(operator, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def idle_machine():
+  """Lets the pilot see a clock that goes on by a microsecond each time, however busy it is here."""
+  with pytest.MonkeyPatch.context() as patch:
+    clock = types.SimpleNamespace(monotonic=itertools.count(0.0, 1e-6).__next__)
+    patch.setattr(pilot, "time", clock)
+    yield
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +294,15 @@ def test_command_plans_a_step_of_training(config, tmp_path):
 def test_command_refuses_what_is_no_single_run_of_this_process(config, tmp_path, options, remedy):
   with pytest.raises(ValueError, match=f"^plan: .*{remedy}"):
     commands.spectrum(config, tmp_path, plan_workers=1, **options)
+
+
+@pytest.mark.parametrize("num_draws", [10**9, 10**20])
+def test_draws_whose_results_have_no_room_are_refused(new_operator, num_draws):
+  message = f"num_draws: expected at most .* draws of {STEPS} steps, .* got {num_draws}"
+  with pytest.raises(ValueError, match=message):
+    make(new_operator(), num_draws=num_draws)
+
+
+def test_machines_beyond_the_number_of_batches_have_nothing_to_do(new_operator):
+  few, many = (make(new_operator(), workers=w) for w in (3, 10**12))
+  assert few.workers == 3 and many.workers == 10**12

@@ -549,3 +549,11 @@ def test_folder_of_another_function_with_the_same_variables_is_refused(tmp_path)
   run(HessianOperator(activation_model("relu"), "mse", data), tmp_path)
   with pytest.raises(ValueError, match="a run of something else .*product"):
     run(HessianOperator(activation_model("tanh"), "mse", data), tmp_path)
+
+
+def test_run_of_other_kernels_is_refused_with_what_may_differ(matrix, half):
+  """Which rounding tells, by the product of a fixed vector alone."""
+  with pytest.raises(ValueError, match="product: .*kernels differ .*instruction set") as error:
+    run(np.nextafter(matrix, np.inf), half)
+  digest = json.loads((half / "run.json").read_text())["product"]
+  assert digest not in str(error.value)

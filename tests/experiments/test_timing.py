@@ -86,3 +86,8 @@ def test_lanczos_steps_are_timed_on_bases_of_each_kind(kind, recorded):
   timed = time_lanczos(basis, recorded=recorded)
   assert timed.steps > 0
   assert (timed.sync > 0) is recorded
+
+
+@pytest.mark.parametrize("parts", [5, 6, 10**20])
+def test_largest_of_more_parts_than_batches_is_the_largest_batch(parts):
+  assert largest_part(np.array([4, 2, 7, 4, 4]), parts) == 7

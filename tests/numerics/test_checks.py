@@ -90,3 +90,49 @@ def test_check_choice_suggests_nothing_when_nothing_is_near():
 def test_check_choice_names_a_value_that_is_not_a_string():
   with pytest.raises(ValueError, match=r"^order: expected one of \['1', '2'\], got 3$"):
     checks.check_choice("order", 3, (1, 2))
+
+
+@pytest.mark.parametrize("value", [0, 5, np.int64(3)])
+def test_check_integer_accepts_its_range(value):
+  checks.check_integer("n", value, 0, 5)
+
+
+@pytest.mark.parametrize("value", [-1, 6, 10**400])
+def test_check_integer_refuses_others(value):
+  with pytest.raises(ValueError, match="^n: expected an integer from 0 to 5, got -?[0-9]+$"):
+    checks.check_integer("n", value, 0, 5)
+
+
+@pytest.mark.parametrize("value", [1.0, True, "1", None])
+def test_check_integer_refuses_other_types(value):
+  with pytest.raises(TypeError, match="^n: expected an integer from 0 to 5, got "):
+    checks.check_integer("n", value, 0, 5)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.25)])
+def test_check_number_accepts_its_range(value):
+  checks.check_number("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [-1e-300, 1.1, np.nan, np.inf, 10**400])
+@pytest.mark.parametrize(
+  "low, high, expected",
+  [
+    (0, 1, "a finite number from 0 to 1"),
+    (2, np.inf, "a finite number of at least 2"),
+  ],
+)
+def test_check_number_refuses_others(value, low, high, expected):
+  with pytest.raises(ValueError, match=f"^x: expected {expected}, got "):
+    checks.check_number("x", value, low, high)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1.0]])
+def test_check_number_refuses_other_types(value):
+  with pytest.raises(TypeError, match="^x: expected a finite number, got "):
+    checks.check_number("x", value, -np.inf, np.inf)
+
+
+def test_check_positive_refuses_what_float64_can_not_hold():
+  with pytest.raises(ValueError, match="^x: expected a finite number above 0"):
+    checks.check_positive("x", 10**400)

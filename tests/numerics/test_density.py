@@ -398,3 +398,9 @@ def test_predicted_stderr_of_weighted_nodes_is_that_of_repeated_eigenvalues():
     predicted_l1(nodes, grid, 0.05, 3, weights=counts / 36, n=36),
   )
   assert distances[0] == pytest.approx(distances[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma_squared", [1e-300, 1e-320])
+def test_grid_of_nodes_too_far_apart_for_the_kernel_is_refused(sigma_squared):
+  with pytest.raises(ValueError, match="grid: eigenvalues from .* give a larger"):
+    density_grid([np.array([-1.0, 0.0, 5.0])], sigma_squared)

@@ -134,7 +134,7 @@ def test_result_records_command_time_versions_and_device(make, tmp_path, new_stu
   make("14", {"14": slow}, options=("--tf32",))
   found = study.load(study.path(tmp_path / "out", "14"))
   assert found.command == f"{COMMAND} --figure=14 --out=runs/figures --tf32"
-  assert 0.1 <= found.seconds < 60
+  assert found.seconds >= 0.1
   assert {"tf_hessian", "tensorflow", "numpy"} <= set(found.versions)
   assert found.device
 

@@ -8,7 +8,7 @@ STRATEGY = flags.DEFINE_enum(
   "strategy", "one_device", STRATEGIES, "Who computes. The last two read TF_CONFIG."
 )
 DEVICES = flags.DEFINE_integer(
-  "num_devices", 0, "Replicas of mirrored; 0: all accelerators.", lower_bound=0
+  "num_devices", 0, "Replicas of mirrored; 0: all accelerators.", 0, 1024
 )
 PATIENCE = flags.DEFINE_float(
   "patience", 600.0, "Seconds that the tasks of a cluster wait for each other.", lower_bound=1.0

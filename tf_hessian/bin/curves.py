@@ -6,9 +6,9 @@ smallest values.
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import flags
+from tf_hessian.bin import flags, kinds
 
-PICTURE = absl_flags.DEFINE_string("picture", None, "Picture to write; the suffix is the format.")
+PICTURE = kinds.define_path("picture", None, "Picture to write; the suffix is the format.")
 COLUMN = absl_flags.DEFINE_string("column", "loss", "Column of train.csv, such as test_accuracy.")
 LOG = absl_flags.DEFINE_bool("log", False, "Logarithmic axis of the values.")
 
@@ -16,6 +16,7 @@ LOG = absl_flags.DEFINE_bool("log", False, "Logarithmic axis of the values.")
 def main(arguments):
   from tf_hessian.experiments import pictures
 
+  arguments = [kinds.expanded(a) for a in arguments]
   print(pictures.draw_curves(arguments, PICTURE.value, column=COLUMN.value, log=LOG.value))
 
 

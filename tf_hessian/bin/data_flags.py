@@ -2,7 +2,9 @@
 
 from absl import flags
 
-DATA_DIR = flags.DEFINE_string(
+from tf_hessian.bin import kinds
+
+DATA_DIR = kinds.define_path(
   "data_dir", None, "Folder with TFDS data sets; default: TFDS's own, ~/tensorflow_datasets."
 )
 DOWNLOAD = flags.DEFINE_bool("download", False, "Fetch a data set that isn't there, through TFDS.")

@@ -7,10 +7,10 @@ Its numbers are those of the JSON files that tf_hessian.bin.reproduce has left i
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import flags
+from tf_hessian.bin import flags, kinds
 
-RESULTS = absl_flags.DEFINE_string("results", None, "Folder of the results of bin.reproduce.")
-PAGE = absl_flags.DEFINE_string("page", None, "Page to write, such as docs/reproduction.md.")
+RESULTS = kinds.define_path("results", None, "Folder of the results of bin.reproduce.")
+PAGE = kinds.define_path("page", None, "Page to write, such as docs/reproduction.md.")
 
 
 def main():

@@ -4,15 +4,17 @@ import os
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from tf_hessian.bin import logs
-from tf_hessian.experiments import configs
+from tf_hessian.bin import config_flag, kinds, logs, parsing
 
-CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Experiment, such as configs/mnist_mlp.py.", lock_config=True
+CONFIG = config_flag.define_config("config", "Experiment, such as configs/mnist_mlp.py.")
+WORKDIR = kinds.define_path("workdir", None, "Folder of the run: checkpoint, state, results.")
+
+_SMALLER = (
+  "give it more, or make it smaller: config.hessian.batch_size or config.train.batch_size, "
+  "--recompute_blocks=4, --draws_per_pass=1, --basis=disk; what is on disk is kept, and the same "
+  "command goes on from there"
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoint, state, results.")
 
 
 def run(main, /):
@@ -24,36 +26,26 @@ def run(main, /):
 def run_plain(main, /, *, arguments=False):
   """Runs a command that has no config; with `arguments`, main is given what is no flag."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  logs.make_printable()
 
   def guarded(argv):
     if len(argv) > 1 and not arguments:
-      raise app.UsageError(f"unknown argument {argv[1]!r}")
+      parsing.fail(f"unknown argument {argv[1]!r} (--helpshort lists the flags)")
     logs.set_up()
     try:
       main(argv[1:]) if arguments else main()
     except KeyboardInterrupt:
       sys.exit("interrupted; the same command goes on from here")
-    except (TypeError, ValueError, OSError) as e:
-      if logging.level_debug():
+    except Exception as e:
+      if parsing.is_of_memory(e):
+        parsing.fail(f"out of memory ({str(e)[:200]}): {_SMALLER}")
+      if not isinstance(e, (TypeError, ValueError, OSError)) or logging.level_debug():
         raise
-      sys.exit(f"error: {e}")
-
-  def parse(argv):
-    try:
-      return flags.FLAGS(argv)
-    except flags.UnrecognizedFlagError as e:
-      fields = configs.fields_named(flags.FLAGS["config"].value or {}, e.flagname)
-      sys.exit(f"error: {e}" + "".join(f"; there is --config.{f}" for f in fields))
-    except flags.Error as e:
-      sys.exit(f"error: {e} (--helpshort lists the flags)")
-    except AttributeError as e:  # an override of a field that the config doesn't have
-      sys.exit(f"error: {e.args[0]}")
-    except KeyError as e:
-      sys.exit(f"error: an override names a field that the config doesn't have: {e.args[0]}")
+      parsing.fail(e)
 
   # So that --help shows the flags that commands share, too.
   for module, known in flags.FLAGS.flags_by_module_dict().items():
     if module.startswith("tf_hessian.bin."):
       for flag in known:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  app.run(guarded, flags_parser=parse)
+  app.run(guarded, flags_parser=parsing.parse)

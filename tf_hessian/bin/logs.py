@@ -1,8 +1,28 @@
 """What the commands log."""
 
+import codecs
 import logging as python_logging
+import sys
 
 from absl import logging
+
+_SPELLED = {"±": "+-", "²": "^2", "σ": "sigma", "–": "-", "×": "x"}
+
+
+def make_printable():
+  """Lets a terminal or pipe without UTF-8 show what it can't in other letters, not fail."""
+
+  def spell(error):
+    if not isinstance(error, UnicodeEncodeError):
+      raise error
+    found = error.object[error.start : error.end]
+    text = (_SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in found)
+    return "".join(text), error.end
+
+  codecs.register_error("tf_hessian.spell", spell)
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+      stream.reconfigure(errors="tf_hessian.spell")
 
 
 def set_up():

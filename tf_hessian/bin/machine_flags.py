@@ -1,20 +1,24 @@
 """Flags of the machine: threads, memory, Grappler, TF32."""
 
-from absl import flags
+import resource
+
+from absl import flags, logging
 
 from tf_hessian.distribute import grappler
 
+_ROOMY = 8e9  # bytes of address space
+
 INTRA_THREADS = flags.DEFINE_integer(
-  "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", lower_bound=0
+  "intra_op_threads", 0, "Threads inside one operation; 0: TensorFlow's choice.", 0, 1024
 )
 INTER_THREADS = flags.DEFINE_integer(
-  "inter_op_threads", 0, "Operations at the same time; 0: TensorFlow's choice.", lower_bound=0
+  "inter_op_threads", 0, "Operations at the same time; 0: TensorFlow's choice.", 0, 1024
 )
 MEMORY_GROWTH = flags.DEFINE_bool(
   "memory_growth", None, "Take an accelerator's memory as it is needed; default: leave alone."
 )
 MEMORY_LIMIT = flags.DEFINE_integer(
-  "memory_limit", None, "MiB of each accelerator for this process.", lower_bound=1
+  "memory_limit", None, "MiB of each accelerator for this process.", 1, 10**9
 )
 TF32 = flags.DEFINE_bool("tf32", False, "Allow TF32 (10 bits of mantissa) on accelerators.")
 GRAPPLER = {
@@ -31,6 +35,13 @@ def given():
 
 def apply(deterministic=False, /):
   """Applies the flags; before TensorFlow has initialised its devices."""
+  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  if limit != resource.RLIM_INFINITY and limit < _ROOMY:
+    logging.warning(
+      "the address space is limited to %.2g GB (ulimit -v), of which TensorFlow takes about 3; "
+      "where it meets the limit it aborts without a word; what is on disk is kept then, too",
+      limit / 1e9,
+    )
   from tf_hessian.distribute import machine
 
   machine.set_threads(INTRA_THREADS.value, INTER_THREADS.value)

@@ -5,11 +5,15 @@ from absl import flags
 DETERMINISTIC = flags.DEFINE_bool("deterministic", True, "Bitwise the same product every time.")
 JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Compile a batch's function by XLA.")
 BLOCKS = flags.DEFINE_integer(
-  "recompute_blocks", None, "Blocks whose activations are computed again, to save memory.", 1
+  "recompute_blocks", None, "Blocks whose activations are computed again, to save memory.", 1, 10**6
 )
 
 DRAWS = flags.DEFINE_integer(
-  "draws_per_pass", None, "Draws whose products share a pass; default: as many as have room.", 1
+  "draws_per_pass",
+  None,
+  "Draws whose products share a pass; default: as many as have room.",
+  1,
+  10**6,
 )
 BASIS = flags.DEFINE_enum(
   "basis",
@@ -21,7 +25,7 @@ MEMORY = flags.DEFINE_float(
   "memory_budget", None, "GB that vectors may take; default: 70 % of what there is."
 )
 flags.register_validator(
-  "memory_budget", lambda gb: gb is None or gb > 0, "a number of GB above 0 is expected"
+  "memory_budget", lambda gb: gb is None or 0 < gb <= 1e9, "a number of GB above 0 is expected"
 )
 
 

@@ -5,26 +5,26 @@ the original code's tridiag_<k> files too.
 """
 
 from absl import flags as absl_flags
-import numpy as np
 
-from tf_hessian.bin import flags
+from tf_hessian.bin import flags, kinds
 
-INPUT = absl_flags.DEFINE_list(
+INPUT = kinds.define_paths(
   "input", None, "spectrum.npz, or tridiag_<k> of the original code; or several, name=path each."
 )
-OUTPUT = absl_flags.DEFINE_string("output", None, "Picture to write; the suffix is the format.")
+OUTPUT = kinds.define_path("output", None, "Picture to write; the suffix is the format.")
 SIGMA_SQUARED = absl_flags.DEFINE_float("sigma_squared", 1e-5, "Variance of the Gaussian kernel.")
+absl_flags.register_validator("sigma_squared", lambda x: x > 0, "a number above 0 is expected")
 RELATIVE = absl_flags.DEFINE_bool(
   "relative", False, "Multiply sigma_squared by max(1, range of the nodes), as the original code."
 )
 DEFLATE = absl_flags.DEFINE_bool(
   "deflate", False, "Isolated eigenvalues get the weight 1/n instead of the draws' random weights."
 )
-EXACT = absl_flags.DEFINE_string("exact", None, "Exact eigenvalues to overlay, a .npy file.")
+EXACT = kinds.define_path("exact", None, "Exact eigenvalues to overlay, a .npy file.")
 LIMITS = absl_flags.DEFINE_list("limits", None, "Ends of the eigenvalue axis: low,high.")
 LINEAR = absl_flags.DEFINE_bool("linear", False, "Linear density axis instead of logarithmic.")
 NUM_PARAMETERS = absl_flags.DEFINE_integer(
-  "num_parameters", None, "Number of parameters, which the original layout does not record."
+  "num_parameters", None, "Number of parameters, which the original layout does not record.", 1
 )
 
 
@@ -34,7 +34,7 @@ def main():
   pictures.draw_spectra(
     INPUT.value,
     OUTPUT.value,
-    exact=None if EXACT.value is None else np.load(EXACT.value, allow_pickle=False),
+    exact=EXACT.value and pictures.read_eigenvalues(EXACT.value),
     num_parameters=NUM_PARAMETERS.value,
     sigma_squared=SIGMA_SQUARED.value,
     relative=RELATIVE.value,

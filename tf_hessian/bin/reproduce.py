@@ -6,15 +6,15 @@ came out, whether they agree. --figure=all makes all that can be made here.
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import data_flags, flags, machine_flags
+from tf_hessian.bin import data_flags, flags, kinds, machine_flags
 
 FIGURE = absl_flags.DEFINE_string(
   "figure",
   None,
   "1, 14, 15, 16, 17, 18, 19, theorem, gradient, networks, batch_norm, deflation, or all.",
 )
-OUT = absl_flags.DEFINE_string("out", None, "Folder of the results.")
-CONFIGS = absl_flags.DEFINE_string("configs", "configs", "Folder of the configs.")
+OUT = kinds.define_path("out", None, "Folder of the results.")
+CONFIGS = kinds.define_path("configs", "configs", "Folder of the configs.")
 
 
 def main():

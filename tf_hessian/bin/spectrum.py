@@ -7,16 +7,18 @@ a task of a cluster (TF_CONFIG, --strategy) it does that task's part; see docs/c
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags, pass_flags, plan_flags
+from tf_hessian.bin import cluster_flags as cluster
+from tf_hessian.bin import data_flags, flags, kinds, machine_flags, pass_flags, plan_flags
+from tf_hessian.experiments import first_look
 
-CHECKPOINT = absl_flags.DEFINE_string(
+CHECKPOINT = kinds.define_path(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
 )
 INITIAL = absl_flags.DEFINE_bool(
   "initial", False, "Measure the model with its initial weights, before any training."
 )
 STEP = absl_flags.DEFINE_integer(
-  "step", None, "Measure the checkpoint of that step of training, into <workdir>/spectra."
+  "step", None, "Measure the checkpoint of that step of training, into <workdir>/spectra.", 0
 )
 ALL_STEPS = absl_flags.DEFINE_bool(
   "all_steps", False, "Measure the checkpoints of all steps, and draw them together."
@@ -30,24 +32,20 @@ CHECK = absl_flags.DEFINE_bool(
 
 
 def main():
+  run = (flags.CONFIG.value, flags.WORKDIR.value)
+  of = {
+    "checkpoint": CHECKPOINT.value,
+    "initial": INITIAL.value,
+    "step": STEP.value,
+    "all_steps": ALL_STEPS.value,
+  }
+  first_look.look_at_measurement(*run, **of, strategy=cluster.STRATEGY.value)
   machine_flags.apply(pass_flags.DETERMINISTIC.value)
   from tf_hessian.experiments import commands
 
-  report = commands.spectrum(
-    flags.CONFIG.value,
-    flags.WORKDIR.value,
-    checkpoint=CHECKPOINT.value,
-    initial=INITIAL.value,
-    step=STEP.value,
-    all_steps=ALL_STEPS.value,
-    gradient=GRADIENT.value,
-    check=CHECK.value,
-    **cluster_flags.options(),
-    **data_flags.options(),
-    **pass_flags.options(),
-    **plan_flags.options(),
-  )
-  print(report)
+  options = {"gradient": GRADIENT.value, "check": CHECK.value, **cluster.options()}
+  options |= data_flags.options() | pass_flags.options() | plan_flags.options()
+  print(commands.spectrum(*run, **of, **options))
 
 
 if __name__ == "__main__":

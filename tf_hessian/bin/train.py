@@ -6,9 +6,11 @@ that task's part; see docs/cluster.md.
 """
 
 from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags
+from tf_hessian.experiments import first_look
 
 
 def main():
+  first_look.look_at_training(flags.CONFIG.value, flags.WORKDIR.value)
   machine_flags.apply()
   from tf_hessian.experiments import commands
 

@@ -6,9 +6,11 @@ python -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/ver
 import sys
 
 from tf_hessian.bin import flags, machine_flags
+from tf_hessian.experiments import first_look
 
 
 def main():
+  first_look.look_at_training(flags.CONFIG.value, flags.WORKDIR.value)
   machine_flags.apply(True)
   from tf_hessian.studies import small_model
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tf_hessian.curvature import failures, pipeline
 from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
+from tf_hessian.reading import Reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,14 +245,15 @@ class Batches:
     return "order" if _examples(first) == _examples(self._dataset) else "examples"
 
 
-def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
-  """Reads a data set once and returns it as `Batches`.
+def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30, clock=time.monotonic):
+  """Reads a data set once and returns it as `Batches`; logs how far that is, if it takes long.
 
   Args:
     dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
       tensors whose first dimension counts examples.
     num_batches: use only the first so many; required for an infinite data set.
     cache_bytes: data up to this size is kept in memory; a list always is.
+    clock: function () -> seconds, by which is told what takes long.
 
   Raises:
     TypeError: for another kind of data set, or tensors that are not dense.
@@ -266,10 +268,13 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
   cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
   digests, shapes, signatures, sums = [], [], {}, []
-  num_examples = size = 0
   cache = []
   structure = None
-  begin = time.monotonic()
+  reading = Reading(
+    "num_batches=, or in a config config.hessian.num_examples",
+    total=_num_batches(dataset),
+    clock=clock,
+  )
   for b, batch in enumerate(dataset):
     tensors = _check_batch(b, batch)
     this = [t.dtype for t in tensors]
@@ -282,9 +287,8 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
     key = tuple(tuple(t.shape) for t in tensors)
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
-    num_examples += _count(tensors)
-    size += sum(_nbytes(t) for t in tensors)
-    if cache is not None and size > cache_bytes:
+    reading.add(_count(tensors), sum(_nbytes(t) for t in tensors), batches=1)
+    if cache is not None and reading.bytes > cache_bytes:
       sums = [_checksum(earlier) for earlier in cache]
       cache = None
     if cache is None:
@@ -296,8 +300,15 @@ def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30):
   if num_batches is not None and len(digests) < num_batches:
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
-  seconds = time.monotonic() - begin
-  return Batches(dataset, digests, shapes, specs, num_examples, cache, seconds, cut, sums)
+  return Batches(
+    dataset, digests, shapes, specs, reading.examples, cache, reading.seconds, cut, sums
+  )
+
+
+def _num_batches(dataset):
+  """Returns the number of batches; None if it is not known."""
+  count = len(dataset) if isinstance(dataset, list) else int(dataset.cardinality())
+  return None if count < 0 else count
 
 
 def _checksum(batch):
@@ -327,7 +338,7 @@ def _prepare(dataset, num_batches):
       "makes one from arrays"
     )
   if _is_cut(dataset, num_batches):
-    dataset = dataset.take(num_batches)
+    dataset = dataset.take(min(num_batches, 2**62))
   if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
     raise ValueError("data set: it is infinite; say how much of it to use with num_batches")
   options = tf.data.Options()
@@ -339,7 +350,7 @@ def _is_cut(dataset, num_batches):
   """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
   if num_batches is None or not isinstance(dataset, tf.data.Dataset):
     return False
-  return dataset.cardinality() != num_batches
+  return int(dataset.cardinality()) != num_batches
 
 
 def _without_none(batch):

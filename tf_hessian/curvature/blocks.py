@@ -135,6 +135,22 @@ def split(model, count, /):
   return blocks
 
 
+def check_count(model, count, /):
+  """Raises ValueError for more blocks than the model has calls of layers.
+
+  Args:
+    model: a Keras model; those that can't be cut are left to `split`.
+    count: number of blocks.
+  """
+  if isinstance(model, (keras.Sequential, keras.Function)):
+    most = len(_nodes(model))
+    if count > most:
+      raise ValueError(
+        f"recompute_blocks: expected at most {most}, the number of calls of layers that "
+        f"{model.name!r} consists of, got {count}"
+      )
+
+
 def _nodes(model):
   """Returns the calls that make up a model, in the order in which they are run."""
   by_depth = keras.Function(model.inputs, model.outputs)._nodes_by_depth

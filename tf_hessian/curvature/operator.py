@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature import (
   arithmetic,
+  blocks,
   failures,
   processes,
   products,
@@ -130,8 +131,10 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "cache_bytes": cache_bytes,
       "jit_compile": jit_compile,
       "recompute_blocks": recompute_blocks,
+      "strategy": strategy,
+      "num_shards": num_shards,
+      "patience": patience,
     }
-    self._strategy = strategy
     self.engine = engines.make_engine(
       strategy, num_shards=num_shards, patience=patience, deterministic=deterministic
     )
@@ -345,9 +348,16 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       self.engine.agree(self.description() | {"names": list(self.parameter_names)} | about)
       self._agreed = True
 
-  def like(self, *, dataset, model=None, variables=None):
-    """Returns an operator that is like this one but for the data set, the model or the block."""
-    options = self._options | ({} if variables is None else {"variables": variables})
+  def like(self, *, dataset, model=None, variables=None, **changes):
+    """Returns an operator that is like this one but for the data set, the model or the block.
+
+    Args:
+      dataset: see `HessianOperator`, also for the others.
+      model: None for this one's.
+      variables: None for this one's.
+      **changes: further arguments that differ, such as strategy=None for this process alone.
+    """
+    options = self._options | ({} if variables is None else {"variables": variables}) | changes
     return HessianOperator(
       self.model if model is None else model, options.pop("loss"), dataset, **options
     )
@@ -363,7 +373,6 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       self.model,
       options.pop("loss"),
       self.batches.largest(count),
-      strategy=self._strategy,
       **options,
     )
     result.stacked = self.stacked
@@ -535,6 +544,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         "recompute_blocks: is for Keras models with losses of their outputs; a function can "
         "recompute by itself"
       )
+    blocks.check_count(self.model, count)
     return count
 
   def _choose_mode(self, mode):

@@ -332,7 +332,7 @@ def _rounding(operator, v, product):
   length = np.linalg.norm(product)
   if not length:
     return None
-  single = operator.like(dataset=[next(iter(operator.batches))])
+  single = operator.like(dataset=[next(iter(operator.batches))], strategy=None)
   return float(np.linalg.norm(single @ v - product) / length)
 
 

@@ -2,6 +2,7 @@
 
 import collections.abc
 import importlib.util
+import itertools
 import pathlib
 import sys
 
@@ -9,29 +10,44 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian.data import source
+from tf_hessian.reading import Reading
+
+_COUNTED_AT_ONCE = 32
+_COPIES = 3  # examples that are yielded, stacked, and as a tensor
 
 
-def function(*, function, shuffle_buffer=10_000):
+def function(*, function, num_examples=0, shuffle_buffer=10_000, memory=None):
   """Returns what a user's function gives, as a `Source`.
 
   The function takes no arguments and returns single examples (input, target) or (input, target,
-  sample weight), always the same in the same order: as a finite `tf.data.Dataset`; as a tuple of
-  arrays, one entry an example; or by yielding them, in which case they are kept in memory.
+  sample weight), always the same in the same order: as a `tf.data.Dataset`; as a tuple of arrays,
+  one entry an example; or by yielding them, in which case they are kept in memory. What has no end
+  needs `num_examples`; how far the first reading has come is logged.
 
   Args:
     function: "path/to/file.py:name".
+    num_examples: take the first so many; 0 for all.
     shuffle_buffer: for training: number of examples that a random one is taken from.
+    memory: bytes that yielded examples may take; None for no limit.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file has no such function, or what it returns is none of these.
+    ValueError: if the file has no such function, what it returns is none of these, has no end,
+      has fewer examples than `num_examples`, or does not fit into memory.
   """
-  examples = _as_dataset(_load(function)(), function)
+  result = _load(function)()
+  reading = Reading(f"config.data.num_examples ({function})")
+  examples = _as_dataset(result, function, num_examples, memory, reading)
+  if num_examples:
+    examples = examples.take(num_examples)
   count = int(examples.cardinality())
   if count == tf.data.INFINITE_CARDINALITY:
-    raise ValueError(f"config.data.function: {function}: the data set is infinite; take() a part")
+    raise ValueError(
+      f"config.data.function: {function}: the data set is infinite; give config.data.num_examples, "
+      "or take() a part"
+    )
   if count < 0:
-    count = int(examples.reduce(np.int64(0), lambda n, *_: n + 1))
+    count = _count(examples, reading)
   if not isinstance(examples.element_spec, tuple) or len(examples.element_spec) not in (2, 3):
     raise ValueError(
       f"config.data.function: {function}: expected examples (input, target) or (input, target, "
@@ -39,6 +55,8 @@ def function(*, function, shuffle_buffer=10_000):
     )
   if not count:
     raise ValueError(f"config.data.function: {function} gives no examples")
+  if num_examples > count:
+    raise ValueError(f"config.data.num_examples: expected at most {count}, got {num_examples}")
 
   def batches(seed, first, size):
     source.check_batch_size(size, count)
@@ -67,12 +85,22 @@ def _load(name):
     raise ValueError(f"config.data.function: {path} has no {attribute!r}") from None
 
 
-def _as_dataset(result, name):
+def _count(examples, reading):
+  """Returns the number of examples, by reading them.
+
+  In Python, which Ctrl-C reaches, while it does not reach TensorFlow's own loops.
+  """
+  for ones in examples.map(lambda *_: np.int8(1)).batch(_COUNTED_AT_ONCE):
+    reading.add(len(ones))
+  return reading.examples
+
+
+def _as_dataset(result, name, num_examples, memory, reading):
   if isinstance(result, tf.data.Dataset):
     return result
   kind = type(result).__name__
   if not isinstance(result, tuple) and isinstance(result, collections.abc.Iterable):
-    result = list(result)  # what a generator raises is the user's
+    result = _kept(result, name, num_examples, memory, reading)
     if not result:
       raise ValueError(f"config.data.function: {name} gives no examples")
   try:
@@ -84,3 +112,18 @@ def _as_dataset(result, name):
       f"config.data.function: {name}: expected a data set, a tuple of arrays or examples (input, "
       f"target), got {kind} ({e})"
     ) from e
+
+
+def _kept(examples, name, num_examples, memory, reading):
+  """Returns a list of what a function yields, as long as there is room for it."""
+  kept = []
+  for example in itertools.islice(examples, num_examples or None):  # what it raises is the user's
+    kept.append(example)
+    reading.add(1, sum(getattr(t, "nbytes", 8) for t in tf.nest.flatten(example)))
+    if memory is not None and _COPIES * reading.bytes > memory:
+      raise ValueError(
+        f"config.data.function: {name}: yields more than fits into memory: {reading} so far, and "
+        f"{_COPIES} times as much is needed of {memory / 1e9:.3g} GB; give "
+        "config.data.num_examples, or return a tf.data.Dataset, which is not kept"
+      )
+  return kept

@@ -4,6 +4,8 @@ import numpy as np
 
 from tf_hessian.data import source
 
+_LARGEST = 10**8  # entries of the matrix of inputs, of which there are a few for a moment
+
 
 def eigenvalues(*, num_parameters=100, outliers=(1.0, 2.0, 5.0), bulk=0.1):
   """Returns the spectrum: a bulk spread evenly over [0, bulk], and outliers.
@@ -51,11 +53,16 @@ def synthetic(
     dtype: "float32" or "float64".
 
   Raises:
-    ValueError: if num_examples is less than num_parameters.
+    ValueError: if num_examples is less than num_parameters, or both are large.
   """
   if num_examples < num_parameters:
     raise ValueError(
       f"num_examples: expected at least num_parameters = {num_parameters}, got {num_examples}"
+    )
+  if num_examples * num_parameters > _LARGEST:
+    raise ValueError(
+      f"num_examples, num_parameters: expected a product of at most {_LARGEST:,}, got "
+      f"{num_examples * num_parameters:,}"
     )
   values = eigenvalues(num_parameters=num_parameters, outliers=outliers, bulk=bulk)
   rng = np.random.Generator(np.random.PCG64(seed))

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from absl import logging
+import numpy as np
 
 from tf_hessian import files, plotting
 from tf_hessian.distribute import cluster
@@ -58,7 +59,9 @@ def train(
     if result is not None:  # before the data are read
       logging.info("%s: already trained; delete its model.keras to train again", workdir)
       return result
+    experiment.check_model(values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
+    setup.check_training()
     return training.train(
       setup.new_model,
       setup.task,
@@ -176,6 +179,8 @@ def spectrum(
     saved = _saved_steps(workdir, step) if by_step else {}
     if by_step or not (initial or checkpoint or own_file):
       _check_trained(workdir, values)
+    if initial:
+      experiment.check_model(values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
     how = {
       "gradient": gradient,
@@ -357,8 +362,13 @@ def report(result, picture, /):
 
 def _target_text(result):
   target = result.config["target"]
+  # Of steps that are too few to tell, there is no change.
+  change = np.inf if target["change"] is None else target["change"]
+  errors = {"draws": target["stderr"], "steps": change}
+  missing = [what for what, error in errors.items() if error > target["error"]]
   return (
-    f"{target['error']:g} {'reached' if target['reached'] else 'NOT reached: allow more draws'}: "
+    f"{target['error']:g} "
+    f"{'reached' if target['reached'] else 'NOT reached: allow more ' + ' and '.join(missing)}: "
     f"L1 standard error {target['stderr']:.3g} of {result.num_draws} draws, {target['products']} "
     f"products ({target['saved']} saved)"
   )

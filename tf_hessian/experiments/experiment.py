@@ -1,13 +1,18 @@
 """From a config to model, data, loss and operator."""
 
+import concurrent.futures
 import dataclasses
 import inspect
+import math
+import re
 
 import keras
 import tensorflow as tf
 
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
+from tf_hessian.experiments import fields
+from tf_hessian.experiments.basis_plan import available_memory
 from tf_hessian.models import cifar_resnet, filters, imagenet_resnet, inception_v3, mlp, vgg
 from tf_hessian.numerics import checks
 from tf_hessian.training import checkpoints, schedules
@@ -29,41 +34,8 @@ DATA = {
   "synthetic": synthetic.synthetic,
 }
 
-# What each section has, and the values of what may be left out.
-_REQUIRED = object()
-_SECTIONS = {
-  "train": {
-    "batch_size": _REQUIRED,
-    "learning_rate": _REQUIRED,
-    "momentum": _REQUIRED,
-    "steps": _REQUIRED,
-    "per_replica": False,
-    "schedule": "constant",
-    "decay_steps": (),
-    "decay_factor": 0.1,
-    "zero_steps": 0,
-    "until_accuracy": 0.0,
-    "max_steps": 0,
-    "checkpoint_steps": (),
-    "log_every": 100,
-    "test_every": 0,
-    "test_examples": 0,
-  },
-  "hessian": {
-    "batch_size": _REQUIRED,
-    "training": _REQUIRED,
-    "mode": "",
-    "variables": "",
-    "num_shards": 16,
-    "num_examples": 0,
-    "augment": False,
-    "filter_normalization": False,
-  },
-  "lanczos": {"draws": _REQUIRED, "steps": _REQUIRED, "target_error": 0.0},
-  "density": {"sigma_squared": _REQUIRED, "relative": False},
-}
-_NAMED = ("model", "data", "loss")  # sections whose fields are those of what they name
-_MACHINE = {"data_dir", "download"}  # arguments of data sets that are no fields
+_COPIES = 4  # of the parameters, at least: values, gradient, vector and product
+_MACHINE = {"data_dir", "download", "memory"}  # arguments of data sets that are no fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +71,34 @@ class Experiment:
         )
       examples = examples.take(section["num_examples"])
     _check_single(examples.element_spec, model)
+    self._check_batch("hessian", examples)
     outputs = len(self.task.weights)
     if outputs > 1:
       examples = examples.map(lambda x, y, *rest: (x, (y,) * outputs, *rest))
     return examples
+
+  def check_training(self):
+    """Raises ValueError if there are not enough examples for a batch, or no room for one."""
+    size = self.config["train"]["batch_size"]
+    if size > self.source.num_examples:
+      raise ValueError(
+        f"config.train.batch_size: expected at most the number of examples, "
+        f"{self.source.num_examples}, got {size}"
+      )
+    self._check_batch("train", self.source.examples)
+
+  def _check_batch(self, section, examples):
+    """Raises ValueError if there is no room for a batch of a section's size."""
+    size = min(self.config[section]["batch_size"], self.source.num_examples)
+    each = sum(
+      s.dtype.size * (s.shape.num_elements() or 1) for s in tf.nest.flatten(examples.element_spec)
+    )
+    there = available_memory()
+    if size * each > there:
+      raise ValueError(
+        f"config.{section}.batch_size: {size} examples of {each:,} bytes take "
+        f"{size * each / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB: at most {there // each}"
+      )
 
   def operator(self, model, *, dtype=None, **options):
     """Returns the `HessianOperator` that `config.hessian` asks for.
@@ -146,23 +142,20 @@ def check(config, /):
     config: an `ml_collections.ConfigDict`; see configs/cifar10_resnet32.py.
 
   Raises:
-    ValueError: for a missing or unknown field, naming the nearest known one.
+    TypeError, ValueError: for a missing or unknown field, naming the nearest known one, or a value
+      that can't be right.
   """
-  config = {"schedule_scale": 1.0} | config.to_dict()
-  needed = {"seed", "schedule_scale", *_NAMED, *_SECTIONS} - {"train"}
-  _check_fields("config", config, needed | {"train"}, needed)
-  for name, fields in _SECTIONS.items():
-    if name in config:
-      required = {f for f, value in fields.items() if value is _REQUIRED}
-      _check_fields(f"config.{name}", config[name], set(fields), required)
-      config[name] = {f: config[name].get(f, value) for f, value in fields.items()}
-  _check_values(config)
+  config = fields.check(config)
+  _loss(config)
   _arguments("model", MODELS, config["model"])
   _arguments("data", DATA, config["data"])
   scale = config.pop("schedule_scale")
   if "train" in config:
     config["train"] = schedules.scaled(config["train"], scale)
-    schedules.learning_rate(config["train"])
+    try:
+      schedules.learning_rate(config["train"])
+    except OverflowError as e:
+      raise ValueError("config.train.decay_factor: the learning rate overflows by it") from e
     if config["train"]["zero_steps"] >= config["train"]["steps"]:
       raise ValueError(
         f"config.train.zero_steps: {config['train']['zero_steps']} of {config['train']['steps']} "
@@ -170,6 +163,48 @@ def check(config, /):
         "config.schedule_scale"
       )
   return config
+
+
+def check_model(config, /):
+  """Builds the model of a config without values, and compares it with the memory there is.
+
+  Args:
+    config: what `check` has returned.
+
+  Raises:
+    ValueError: if it can't be built, or has no room.
+  """
+  if config["model"]["name"] == "keras_file":
+    return
+
+  def build_without_values():
+    with keras.StatelessScope(initialize_variables=False):
+      model = _call("model", MODELS, config["model"])
+      return [(math.prod(w.shape), tf.as_dtype(w.dtype).size) for w in model.weights]
+
+  # What Keras notes of it, such as which names are taken, it notes for the thread.
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    try:
+      sizes = pool.submit(build_without_values).result()
+    except Exception as e:  # in as many ways as there are layers
+      reason = " ".join(re.sub("\x1b\\[[0-9]*m", "", str(e)).split())
+      raise ValueError(f"config.model: it can't be built: {reason[:300]}") from e
+  needed, there = _COPIES * sum(n * size for n, size in sizes), available_memory()
+  if needed > there:
+    raise ValueError(
+      f"config.model: its {sum(n for n, _ in sizes):,} parameters, with a gradient and a product, "
+      f"take {needed / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB; lower {_sizes_of(config)}"
+    )
+
+
+def _sizes_of(config):
+  """Returns the fields of the model whose numbers are large, the largest first: text."""
+  largest = {}
+  for field, value in config["model"].items():
+    numbers = value if isinstance(value, (tuple, list)) else [value]
+    largest[field] = max((x for x in numbers if isinstance(x, (int, float))), default=0)
+  names = sorted((f for f, x in largest.items() if x > 1), key=lambda f: -largest[f])
+  return " or ".join(f"config.model.{name}" for name in names[:2]) or "its fields"
 
 
 def build(config, /, *, data_dir=None, download=False):
@@ -181,10 +216,9 @@ def build(config, /, *, data_dir=None, download=False):
     download: fetch a data set that isn't there.
   """
   config = check(config)
-  fields = dict(config["loss"])
-  weights = fields.pop("weights", ())
-  loss = _loss(fields)
-  machine = {"data_dir": data_dir, "download": download}
+  loss = _loss(config)
+  weights = config["loss"].get("weights", ())
+  machine = {"data_dir": data_dir, "download": download, "memory": available_memory()}
   examples = _call("data", DATA, config["data"], machine)
   task = Task(loss, weights=weights, classes=_classes(examples.examples.element_spec))
   return Experiment(config, task, examples)
@@ -209,60 +243,28 @@ def _classes(spec):
   return target.shape[0]
 
 
-def _check_values(config):
-  """Checks the fields whose values would fail late, or without naming the field."""
-  checks.check_seed(config["seed"])
-  counts = ["hessian.batch_size", "hessian.num_shards", "lanczos.draws", "lanczos.steps"]
-  positive = ["density.sigma_squared", "schedule_scale"]
-  numbers = ["hessian.num_examples"]
-  if config["lanczos"]["target_error"]:
-    positive.append("lanczos.target_error")
-  if "train" in config:
-    counts += ["train.batch_size", "train.steps", "train.log_every"]
-    positive += ["train.learning_rate", "train.decay_factor"]
-    numbers += ["train.zero_steps", "train.max_steps", "train.test_every", "train.test_examples"]
-  for field in counts:
-    checks.check_count(f"config.{field}", _value(config, field))
-  for field in positive:
-    checks.check_positive(f"config.{field}", _value(config, field))
-  for field in numbers:
-    if _value(config, field):
-      checks.check_count(f"config.{field}", _value(config, field))
-
-
-def _value(config, field):
-  for name in field.split("."):
-    config = config[name]
-  return config
-
-
-def _call(section, registry, fields, machine=()):
+def _call(section, registry, found, machine=()):
   """Calls the function that a section names with the section's other fields."""
-  arguments = _arguments(section, registry, fields)
-  function = registry[fields["name"]]
+  arguments = _arguments(section, registry, found)
+  function = registry[found["name"]]
   known = inspect.signature(function).parameters
   return function(**arguments, **{k: v for k, v in dict(machine).items() if k in known})
 
 
-def _arguments(section, registry, fields):
+def _arguments(section, registry, found):
   """Returns a section's fields without its name, after checking both."""
-  name = fields.get("name")
+  name = found.get("name")
   checks.check_choice(f"config.{section}.name", name, registry)
-  arguments = {k: v for k, v in fields.items() if k != "name"}
+  arguments = {k: v for k, v in found.items() if k != "name"}
   known = set(inspect.signature(registry[name]).parameters) - _MACHINE
-  _check_fields(f"config.{section}", arguments, known)
+  fields.check_names(f"config.{section}", arguments, known)
   return arguments
 
 
-def _loss(fields):
+def _loss(config):
+  """Returns the loss of a config."""
   losses = {n: c for n, c in vars(keras.losses).items() if inspect.isclass(c) and n != "Loss"}
-  return _call("loss", losses, fields)
-
-
-def _check_fields(where, found, known, required=()):
-  for name in found:
-    if name not in known:
-      raise ValueError(f"{where}: unknown field {name!r}{checks.nearest(name, known)}")
-  for name in sorted(required):
-    if name not in found:
-      raise ValueError(f"{where}: missing field {name!r}")
+  try:
+    return _call("loss", losses, {k: v for k, v in config["loss"].items() if k != "weights"})
+  except TypeError as e:  # by a class of Keras
+    raise ValueError(f"config.loss: {e}") from e

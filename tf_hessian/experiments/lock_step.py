@@ -20,6 +20,7 @@ _MOST_DRAWS = 32
 # Passes that draws share before those products are made alone once, and the times compared: the
 # first, in which functions are built, and two more.
 SHARED_FIRST = 3
+_RESULTS_BYTES = 2**32  # that the results of all draws may take
 # Of a draw in a pass, bytes a parameter: its vector and its sums, on their way through TensorFlow.
 _PASS_BYTES = 36
 
@@ -87,6 +88,7 @@ def plan_layout(
     TypeError, ValueError: for bad arguments, or if there is no room; says what would help.
   """
   n = operator.shape[0]
+  _check_results(num_draws, steps)
   # Of what `matmat` does nothing is known.
   stacked = bool(getattr(operator, "stacked", not hasattr(operator, "products")))
   if memory is None:
@@ -137,6 +139,16 @@ def plan_layout(
       except basis_plan.NoRoomError:
         continue
   return Layout(1, one, stacked, chosen)
+
+
+def _check_results(num_draws, steps):
+  """Refuses draws whose results alone, of 1 kB and a few numbers a step, are too much."""
+  each = 1000 + 64 * steps
+  if num_draws * each > _RESULTS_BYTES:
+    raise ValueError(
+      f"num_draws: expected at most {_RESULTS_BYTES // each:,} draws of {steps} steps, whose "
+      f"results take {_RESULTS_BYTES / 1e9:.2g} GB, got {num_draws}"
+    )
 
 
 def _most_draws(operator, num_draws):

@@ -29,6 +29,8 @@ def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=Non
     raise ValueError(f"limits: expected two numbers low,high: {e}") from e
   if limits is not None and len(limits) != 2:
     raise ValueError(f"limits: expected two numbers low,high, got {len(limits)}")
+  if limits is not None and not -np.inf < limits[0] < limits[1] < np.inf:
+    raise ValueError(f"limits: expected finite numbers low,high in this order, got {limits}")
   options["limits"] = limits
   if len(inputs) == 1:
     found = spectrum.load(inputs[0], num_parameters=num_parameters)
@@ -41,6 +43,27 @@ def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=Non
     raise ValueError(f"input: expected name=path for each of several, got {', '.join(inputs)}")
   spectra = {n: spectrum.load(f, num_parameters=num_parameters) for n, _, f in named}
   plotting.plot_spectra(spectra, path, **options)
+
+
+def read_eigenvalues(path, /):
+  """Returns the exact eigenvalues in a file that `np.save` wrote: (n,) float64.
+
+  Raises:
+    ValueError: if it is another file, or damaged.
+    OSError: if there is no such file.
+  """
+  try:
+    with open(path, "rb") as file:
+      values = np.load(file, allow_pickle=False)
+  except OSError as e:
+    raise OSError(e.errno, f"exact: {path}: it can't be read ({e.strerror})") from e
+  except Exception as e:  # damaged files fail in many ways inside zipfile and NumPy
+    raise ValueError(f"exact: {path}: expected an array of np.save, or it is damaged ({e})") from e
+  if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or values.ndim != 1:
+    raise ValueError(f"exact: {path}: expected one row of real eigenvalues (n,)")
+  if not values.size or not np.isfinite(values).all():
+    raise ValueError(f"exact: {path}: expected finite eigenvalues, at least one")
+  return values.astype(np.float64)
 
 
 def draw_curves(runs, path, /, *, column="loss", log=False):

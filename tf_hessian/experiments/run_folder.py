@@ -216,6 +216,22 @@ def recorded(path, /):
   return found | {"draws_per_pass": 1} if found.get("format_version") == 1 else found
 
 
+_DIGESTS = {
+  "product": "that of a fixed vector is another one than there: the kernels differ (other machine, "
+  "instruction set, TF_ENABLE_ONEDNN_OPTS or version of TensorFlow), or the matrix does",
+  "point": "the weights are others than there",
+  "data_fingerprint": "the data are others than there",
+}
+
+
+def _difference(key, there, now):
+  """Returns how two records differ; of digests, what that means."""
+  both = isinstance(there, str) and isinstance(now, str)
+  if key in _DIGESTS and both:
+    return f"{key}: {_DIGESTS[key]}"
+  return f"{key}: {_short(there)} there, {_short(now)} now"
+
+
 def held_bytes(path, /):
   """Returns the bytes of the bases that lie in a run's folder already."""
   if path is None or not os.path.isdir(path):
@@ -244,7 +260,7 @@ def _compare(path, text, identity):
     one_by_one = identity.get("draws_per_pass") and 1
     found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
   differences = [
-    f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} now"
+    _difference(key, found.get(key), identity.get(key))
     for key in sorted(found.keys() | identity.keys())
     if found.get(key) != identity.get(key)
   ]

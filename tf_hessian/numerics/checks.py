@@ -1,6 +1,7 @@
 """The vocabulary of argument errors: each names the argument, what was expected, what came."""
 
 import difflib
+import math
 import numbers
 
 import numpy as np
@@ -14,11 +15,38 @@ def check_count(name, value):
     raise ValueError(f"{name}: expected an integer of at least 1, got {value}")
 
 
+def check_integer(name, value, low, high):
+  """Raises TypeError or ValueError unless `value` is an integer from `low` to `high`."""
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    raise TypeError(f"{name}: expected an integer from {low} to {high}, got {value!r}")
+  if not low <= value <= high:
+    raise ValueError(f"{name}: expected an integer from {low} to {high}, got {value}")
+
+
+def check_number(name, value, low, high):
+  """Raises TypeError or ValueError unless `value` is a finite number from `low` to `high`."""
+  expected = f"a finite number from {low:g} to {high:g}"
+  if high == np.inf:
+    expected = "a finite number" if low == -np.inf else f"a finite number of at least {low:g}"
+  if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    raise TypeError(f"{name}: expected {expected}, got {value!r}")
+  if not low <= value <= high or not _is_finite(value):
+    raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
 def check_positive(name, value):
   """Raises ValueError unless `value` is a finite number above 0."""
   real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if not real or not np.isfinite(value) or value <= 0:
+  if not real or not _is_finite(value) or value <= 0:
     raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+
+
+def _is_finite(value):
+  """Whether a number is finite, also as float64: integers may be too large for that."""
+  try:
+    return math.isfinite(value)
+  except OverflowError:
+    return False
 
 
 def check_vector(name, value, size):

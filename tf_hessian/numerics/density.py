@@ -20,6 +20,7 @@ _CUTOFF_SIGMAS = 39.0
 _MARGIN_SIGMAS = 9.0
 _POINTS_PER_SIGMA = 12
 _MAX_POINTS = 2_000_000
+_FARTHEST = 2.0**52  # points of the lattice, whose numbers are exact up to there
 
 
 def kernel_variance(nodes, sigma_squared, /, *, relative=False):
@@ -61,6 +62,11 @@ def density_grid(nodes, sigma_squared, /):
   origin = places[0]
   # Windows of lattice numbers around the nodes, merged where they overlap.
   center = (places - origin) / step
+  if not center[-1] < _FARTHEST:
+    raise ValueError(
+      f"grid: eigenvalues from {origin:.3g} to {places[-1]:.3g} are too far apart for "
+      f"sigma_squared = {sigma_squared:.3g}; give a larger one"
+    )
   first, last = (
     np.floor(center).astype(np.int64) - margin,
     np.ceil(center).astype(np.int64) + margin,

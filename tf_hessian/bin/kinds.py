@@ -1,0 +1,46 @@
+"""Kinds of flags: paths, which are not empty and in which `~` is the home folder."""
+
+import os
+
+from absl import flags
+
+flags.disclaim_key_flags()  # flags belong to the modules that define them by these functions
+
+
+def expanded(text, /):
+  """Returns a path, or name=path, in which `~` is the home folder; refuses an empty one."""
+  if not text.strip() or "\0" in text:
+    raise ValueError("a path is expected, and it is empty")
+  name, equals, path = text.partition("=")
+  if equals and path.startswith("~"):
+    return name + equals + os.path.expanduser(path)
+  return os.path.expanduser(text)
+
+
+class _PathParser(flags.ArgumentParser):
+  """Parser of a path."""
+
+  syntactic_help = "a path"
+
+  def parse(self, argument):
+    return expanded(argument)
+
+
+class _PathsParser(flags.ListParser):
+  """Parser of paths, each of which may have a name."""
+
+  def parse(self, argument):
+    found = super().parse(argument)
+    if not found:
+      raise ValueError("a path is expected, and it is empty")
+    return [expanded(item) for item in found]
+
+
+def define_path(name, default, text, /):
+  """Defines a flag whose value is a path; returns its holder."""
+  return flags.DEFINE(_PathParser(), name, default, text, serializer=flags.ArgumentSerializer())
+
+
+def define_paths(name, default, text, /):
+  """Defines a flag whose value is a list of paths; returns its holder."""
+  return flags.DEFINE(_PathsParser(), name, default, text, serializer=flags.ListSerializer(","))

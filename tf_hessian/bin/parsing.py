@@ -1,0 +1,58 @@
+"""Reading flags: whatever is wrong with them ends the command with one line and exit code 1."""
+
+import errno
+import math
+import sys
+
+from absl import flags
+
+from tf_hessian.bin import config_flag  # noqa: F401 - registers the parsers of its fields
+from tf_hessian.experiments import configs
+
+_LARGEST = 10**12
+
+
+def parse(argv, /):
+  """Returns what is no flag, after parsing the flags; the `flags_parser` of `app.run`."""
+  try:
+    rest = flags.FLAGS(argv)
+    _check_numbers()
+  except SystemExit:  # by --help and the like, with 1, though nothing has failed
+    sys.exit(0)
+  except flags.UnrecognizedFlagError as e:
+    found = configs.fields_named(flags.FLAGS["config"].value or {}, e.flagname)
+    fail(f"{e}" + "".join(f"; there is --config.{f}" for f in found))
+  except flags.Error as e:
+    fail(f"{e} (--helpshort lists the flags)")
+  except (AttributeError, KeyError, ValueError, TypeError, IndexError) as e:
+    fail(f"an override of a config's field can't be read: {e}")  # by ml_collections
+  return rest
+
+
+def fail(what, /):
+  """Ends the process with a line about an error, and exit code 1."""
+  text = " ".join(str(what).split())
+  sys.exit(f"error: {text or type(what).__name__}")
+
+
+def is_of_memory(error, /):
+  """Whether an error is one of memory; TensorFlow's by its name, as it may not be imported."""
+  names = {k.__name__ for k in type(error).__mro__}
+  return (
+    bool(names & {"MemoryError", "ResourceExhaustedError"})
+    or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    or (isinstance(error, ImportError) and "failed to map segment" in str(error))
+  )
+
+
+def _check_numbers():
+  """Refuses numbers that no flag can mean: NaN, infinity, and those beyond all sizes."""
+  for module, known in flags.FLAGS.flags_by_module_dict().items():
+    for flag in known if module.startswith("tf_hessian.bin.") else ():
+      value = flag.value
+      if isinstance(value, float) and not math.isfinite(value):
+        raise flags.IllegalFlagValueError(f"flag --{flag.name}={value}: expected a finite number")
+      if isinstance(value, (int, float)) and abs(value) > _LARGEST:
+        raise flags.IllegalFlagValueError(
+          f"flag --{flag.name}={value}: expected a number up to {_LARGEST:,}"
+        )
