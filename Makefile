@@ -37,8 +37,10 @@ demo: $(VENV)/installed
 	$(RUN) -m tf_hessian.bin.train --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
 	$(RUN) -m tf_hessian.bin.spectrum --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp
 
+# Two processes, as most of a test is tracing, which one core does; a file's tests stay together,
+# since they share what is expensive.
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
