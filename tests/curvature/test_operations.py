@@ -1089,7 +1089,7 @@ EXAMPLES = {
     lambda x: tf.TensorArray(tf.float64, 2).unstack(x).gather([1, 0]) ** 2, outcome="other"
   ),
   "PartitionedCall": Example(tf.function(lambda x: tf.sin(x) * x), group="accumulated"),
-  "StatefulPartitionedCall": Example(
+  "PartitionedCall, compiled": Example(
     tf.function(lambda x: tf.sin(x) * x, jit_compile=True), group="accumulated"
   ),
   "IdentityN, recompute_grad": Example(lambda x: tf.recompute_grad(tf.sin)(x)),

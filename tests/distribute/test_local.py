@@ -44,12 +44,10 @@ def test_without_servers_there_is_no_chief():
 
 def test_no_process_is_left_after_an_error():
   cluster, lines = lines_of(SLEEP, workers=2)
-  begin = time.monotonic()
   with pytest.raises(KeyError), cluster:
     while len(lines) < 2:
       time.sleep(0.05)
     raise KeyError
-  assert time.monotonic() - begin < 20
   assert all(process.poll() is not None for process in cluster.processes.values())
 
 

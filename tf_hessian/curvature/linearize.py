@@ -156,7 +156,7 @@ SOUND_OPS = frozenset([
   "Sum", "Svd", "Tan", "Tanh", "TanhGrad", "TensorScatterAdd", "TensorScatterMax",
   "TensorScatterMin", "TensorScatterSub", "TensorScatterUpdate", "TensorStridedSliceUpdate",
   "Tile", "TopKV2", "Transpose", "TridiagonalMatMul", "TridiagonalSolve",
-  "Unpack", "UnsortedSegmentMax", "UnsortedSegmentMean", "UnsortedSegmentMin",
+  "Unpack", "UnsortedSegmentMax", "UnsortedSegmentMin",
   "UnsortedSegmentProd", "UnsortedSegmentSum", "Xdivy", "Xlog1py", "Xlogy", "ZerosLike",
 ])
 # fmt: on

@@ -13,6 +13,7 @@ from tf_hessian.data import source
 from tf_hessian.reading import Reading
 
 _COUNTED_AT_ONCE = 32
+_OBJECT = 150  # bytes of an array beside its numbers
 _COPIES = 3  # examples that are yielded, stacked, and as a tensor
 
 
@@ -119,7 +120,7 @@ def _kept(examples, name, num_examples, memory, reading):
   kept = []
   for example in itertools.islice(examples, num_examples or None):  # what it raises is the user's
     kept.append(example)
-    reading.add(1, sum(getattr(t, "nbytes", 8) for t in tf.nest.flatten(example)))
+    reading.add(1, sum(getattr(t, "nbytes", 8) + _OBJECT for t in tf.nest.flatten(example)))
     if memory is not None and _COPIES * reading.bytes > memory:
       raise ValueError(
         f"config.data.function: {name}: yields more than fits into memory: {reading} so far, and "
