@@ -221,3 +221,9 @@ def test_model_without_a_note_is_not_believed_beside_a_newer_record(finished, mo
   assert folder.finished(finished, IDENTITY) is None
   folder.TrainingFolder(finished, IDENTITY).close()
   assert (finished / "model_of_another.keras").exists()
+
+
+@pytest.mark.parametrize("value, same", [(0, True), (None, True), ("", True), (5, False)])
+def test_a_field_that_is_new_since_the_record_is_the_same_at_its_off_value(value, same):
+  before, now = {"data": {"name": "x"}}, {"data": {"name": "x", "new": value}}
+  assert (folder.differences(before, now, ["data"]) == []) is same

@@ -247,6 +247,8 @@ def load(path, model, /):
 def differences(found, config, keys, /):
   """Returns a list of the fields that differ and matter, with both values.
 
+  A field that is new since the record was made is the same at its off value: 0, None or empty.
+
   Raises:
     KeyError, TypeError: if what was found is not what is recorded.
   """
@@ -258,7 +260,7 @@ def differences(found, config, keys, /):
     if not isinstance(a, dict) or not isinstance(b, dict):
       a, b, key = {key: a}, {key: b}, None
     for field in sorted((a.keys() | b.keys()) - _HARMLESS):
-      if a.get(field) != b.get(field):
+      if a.get(field) != b.get(field) and (field in a or b.get(field)):
         name = field if key is None else f"{key}.{field}"
         result.append(f"{name}: {a.get(field)} there, {b.get(field)} now")
   return result
