@@ -258,10 +258,28 @@ def test_the_loss_is_the_compiled_one_when_it_is_left_out():
   w = np.abs(RNG.standard_normal(N))
   operator = HessianOperator(model, dataset=[(X, (Y, Y), (w, w))])
   a, b = (np.array(p)[:, 0] - Y[:, 0] for p in model(X))
-  expected = (2 * np.sum(w * a**2) + 0.25 * np.sum(w * np.abs(b))) / np.sum(w)
+  expected = (2 * np.sum(w * a**2) + 0.25 * np.sum(w * np.abs(b))) / N  # not by the sum of weights
   assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
   given = HessianOperator(model, ["mse", "mae"], [(X, (Y, Y))], loss_weights=[2.0, 0.25])
   assert operator.objective.description == given.objective.description
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight"])
+def test_weights_masks_and_penalties_are_those_of_fit_when_the_loss_is_left_out(
+  reduction, difference_error
+):
+  inputs = keras.Input((5,))
+  hidden = layers.Embedding(7, 3, mask_zero=True)(inputs)
+  hidden = layers.Dense(2, "tanh", kernel_regularizer=keras.regularizers.L2(0.25))(hidden)
+  model = keras.Model(inputs, layers.Dense(1)(hidden))
+  model.compile("sgd", keras.losses.MeanSquaredError(reduction))
+  tokens, y, w = RNG.integers(0, 7, (N, 5)), RNG.standard_normal((N, 5, 1)), np.linspace(0, 5, N)
+  operator = HessianOperator(model, None, [(tokens, y, w)])
+  # Keras adds losses up in float32.
+  assert operator.loss() == pytest.approx(
+    float(model.compute_loss(y=y, y_pred=model(tokens), sample_weight=w[:, None])), rel=1e-6
+  )
+  assert agree_with_differences(operator, difference_error)
 
 
 def test_loss_weights_given_go_before_compiled_ones():

@@ -342,6 +342,19 @@ def test_rounding_that_spoils_products_is_a_problem_of_its_own():
   assert not any("wrong second derivative" in p for p in report.problems)
 
 
+@tf.custom_gradient
+def reversed_gradient(x):
+  return tf.identity(x), lambda g: -g
+
+
+def test_the_gradient_of_no_loss_is_not_symmetric_though_products_are_its_derivative():
+  parts = layers.Dense(5, "tanh"), layers.Lambda(reversed_gradient)
+  report = check_operator(HessianOperator(model_of(*parts), "mse", DATA))
+  assert report.passed is False
+  assert report.difference_error < 1e-6
+  assert "that is the gradient of no loss" in report.problems[0]
+
+
 def test_what_was_not_compared_has_neither_passed_nor_failed():
   report = check_operator(HessianOperator(model_of(), "mse", DATA), differences=False)
   assert report.passed is None

@@ -86,6 +86,36 @@ def test_replicas_watch_their_parts():
     operator @ v
 
 
+@pytest.mark.parametrize("sizes", [(4, 4, 3), (4, 4), (5, 4, 4), (4, 4, 4, 4)])
+def test_batches_of_other_shapes_or_numbers_are_told(sizes):
+  source = Source()
+  operator = operator_of(source)
+  v = np.ones(operator.shape[0])
+  operator @ v
+  source.sizes = sizes
+  if sizes == (4, 4, 4, 4):  # more than were counted: those that count are the same
+    operator @ v
+    return
+  with pytest.raises(ValueError, match="the data set ended before|number of batches|not what it"):
+    operator @ v
+
+
+def test_a_data_set_that_fails_later_is_told_with_its_own_reason():
+  source = Source()
+  operator = operator_of(source)
+  v = np.ones(operator.shape[0])
+  operator @ v
+
+  def fail(b, x, y):
+    if b == 1:
+      raise OSError("the disk is gone")
+    return x, y
+
+  source.change = fail
+  with pytest.raises(ValueError, match="product: the data set can't be read again: .*disk is gone"):
+    operator @ v
+
+
 def test_what_was_computed_before_the_change_is_kept(tmp_path):
   def run(source, change_at=None):
     operator = operator_of(source)

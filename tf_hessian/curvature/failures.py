@@ -16,6 +16,16 @@ class DataChangedError(ValueError):
   """A batch of the data set has other values than when it was first read."""
 
 
+# Of memory and of other processes; who runs the pass knows more of them.
+_NOT_OF_DATA = (
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.ResourceExhaustedError,
+  tf.errors.UnavailableError,
+)
+
+
 @contextlib.contextmanager
 def explained(what, data_pass, arguments, batches, /):
   """Explains TensorFlow's errors in a pass that is run inside.
@@ -33,14 +43,36 @@ def explained(what, data_pass, arguments, batches, /):
     yield
   except tf.errors.OutOfRangeError as e:
     raise ValueError(f"{what}: the data set ended before its {batches.num_batches} batches") from e
+  except _NOT_OF_DATA:
+    raise
   except tf.errors.OpError as e:
+    raise _explanation(what, data_pass, arguments, batches, e) from e
+
+
+def _explanation(what, data_pass, arguments, batches, error):
+  """Returns the error that says why a pass failed: the data, a batch, or TensorFlow's graph."""
+  b = 0
+  try:
+    change = None if batches.cached else batches.changes()
+    if change:
+      return DataChangedError(f"{what}: {change}; nothing of this pass counts")
     for b, batch in enumerate(batches):
       try:
         data_pass.single(b, batch, *arguments)
-      except tf.errors.OpError as single:
-        reason = single.message.split(" [Op:")[0].replace("{{function_node __wrapped__", "{")
-        raise ValueError(f"{what}: batch {b} of the data set fails: {reason}") from e
-    raise
+      except tf.errors.OpError as e:
+        return ValueError(f"{what}: batch {b} of the data set fails: {_reason(e)}")
+  except tf.errors.OpError as e:
+    return ValueError(f"{what}: the data set can't be read again: {_reason(e)}")
+  return ValueError(
+    f"{what}: TensorFlow fails to run its own graph, though each batch passes without one: "
+    f"{_reason(error)}"
+  )
+
+
+def _reason(error):
+  text = error.message.split(" [Op:")[0].replace("{{function_node __wrapped__", "{")
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  return " ".join(lines)[-600:]
 
 
 def raise_not_finite(what, data_pass, arguments, batches, objective, /):

@@ -56,7 +56,7 @@ def of_model(model, loss, loss_weights, /):
       )
     return AddedLosses()
   weights = weights if loss_weights is None else loss_weights
-  return GivenLosses(OutputLosses(model, compiled, weights))
+  return GivenLosses(OutputLosses(model, compiled, weights, as_fit=True))
 
 
 def _is_own_method(model, loss):

@@ -479,8 +479,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     if places:
       logging.warning(
         "%s: tf.stop_gradient holds values fixed that depend on the variables. Products are those "
-        "of the loss with these values frozen, which is not the derivative of the gradient; "
-        "check_operator() tells how far it is off",
+        "of the loss with these values frozen, which may not be the derivative of the gradient: "
+        "check_operator() tells",
         ", ".join(places),
       )
 

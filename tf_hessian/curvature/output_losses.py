@@ -4,6 +4,7 @@ Keras's own loss objects cast to their dtype and divide by the number of example
 the losses are taken before both, and targets are refused that Keras would silently broadcast.
 """
 
+from absl import logging
 import keras
 import tensorflow as tf
 
@@ -11,13 +12,21 @@ import tensorflow as tf
 class OutputLosses:
   """One loss for each of a model's outputs.
 
+  Args:
+    model: the `keras.Model`.
+    loss: one or several losses.
+    loss_weights: their coefficients.
+    as_fit: divide by the number of losses, as `fit` does, instead of by the sum of their sample
+      weights. That makes a difference if there are several outputs, or penalties.
+
   Attributes:
     names: of the outputs that have a loss.
     coefficients: their loss weights.
     description: name of each loss, by output.
   """
 
-  def __init__(self, model, loss, loss_weights):
+  def __init__(self, model, loss, loss_weights, *, as_fit=False):
+    self._as_fit = as_fit
     self._outputs = _output_keys(model)
     self._weigh = {}  # by output: whether its loss returns a pair
     self._losses = _by_key("loss", loss, self._outputs)
@@ -56,7 +65,7 @@ class OutputLosses:
       if not tf.is_tensor(weights):
         weights = _pick("sample weights", weights, key, self._outputs)
       name = "loss" if key is None else f"loss of output {key!r}"
-      term, self._weigh[key] = _keras_term(name, loss, y, outputs, weights)
+      term, self._weigh[key] = _keras_term(name, loss, y, outputs, weights, self._as_fit)
       result.append(term)
     return result
 
@@ -136,7 +145,9 @@ def _pick(what, nest, key, outputs):
     if k in nest if isinstance(nest, dict) else isinstance(k, int) and k < len(nest):
       return nest[k]
   have = list(nest) if isinstance(nest, dict) else f"{len(nest)} entries"
-  raise ValueError(f"{what}: nothing for output {key!r}; there are {have}")
+  raise ValueError(
+    f"{what}: nothing for output {key!r}; there are {have}; give a dict, by the outputs' names"
+  )
 
 
 def _as_loss(loss):
@@ -164,7 +175,7 @@ def _loss_name(loss):
   return getattr(loss, "__name__", type(loss).__name__)
 
 
-def _keras_term(name, loss, targets, outputs, sample_weight):
+def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
   """Returns the (sum, weight) of one output's losses over a batch, and whether the loss said it.
 
   Keras's own call would cast to the loss's dtype, float32 whatever the model's, and divide by the
@@ -189,7 +200,8 @@ def _keras_term(name, loss, targets, outputs, sample_weight):
   values = tf.convert_to_tensor(values)
   check_loss_dtype(name, values)
   masks = [m for m in (mask, ignored) if m is not None]
-  return _weighted_sum(name, values, masks, sample_weight, targets), False
+  count = as_fit and getattr(loss, "reduction", "") != "mean_with_sample_weight"
+  return _weighted_sum(name, values, masks, sample_weight, targets, count), False
 
 
 def _losses(name, loss, targets, outputs):
@@ -235,7 +247,7 @@ def _pair(name, values, sample_weight, mask):
   return total, weight
 
 
-def _weighted_sum(name, values, masks, sample_weight, targets):
+def _weighted_sum(name, values, masks, sample_weight, targets, count):
   if values.shape.rank == 0:
     if sample_weight is not None or masks:
       raise ValueError(
@@ -244,11 +256,12 @@ def _weighted_sum(name, values, masks, sample_weight, targets):
       )
     weight = tf.cast(batch_size(targets), values.dtype)
     return values * weight, weight
-  weights = tf.ones_like(values)
-  for factor, what in [(sample_weight, "sample weights"), *((m, "mask") for m in masks)]:
+  kept = weights = tf.ones_like(values)
+  for factor, what in [*((m, "mask") for m in masks), (sample_weight, "sample weights")]:
     if factor is not None:
       weights *= _expand(name, what, tf.cast(factor, values.dtype), values)
-  return tf.reduce_sum(values * weights), tf.reduce_sum(weights)
+      kept = weights if what == "mask" else kept
+  return tf.reduce_sum(values * weights), tf.reduce_sum(kept if count else weights)
 
 
 def _expand(name, what, factor, values):
@@ -314,7 +327,18 @@ def _class_numbers(name, known, targets, outputs):
       f"{name}: expected class numbers of shape {outputs.shape[:-1]} for {outputs.shape[-1]} "
       f"classes, got {_show(targets)}; one-hot targets go with categorical_crossentropy"
     )
-  return aligned if known in _OF_ONE_NUMBER else targets
+  if known not in _OF_ONE_NUMBER:
+    return targets
+  if aligned is not targets:
+    logging.log_first_n(
+      logging.WARNING,
+      "%s: class numbers of shape %s are taken as one for each example; fit() broadcasts them "
+      "against all examples",
+      1,
+      name,
+      targets.shape,
+    )
+  return aligned
 
 
 def _check_targets(name, loss, known, targets, outputs):
