@@ -159,7 +159,12 @@ EXAMPLES = {
   **{
     f"MaxPooling{d}": [
       Example({"pool_size": 2}, label=""),
-      Example({"pool_size": 2, "strides": 1, "padding": "same"}, label="strides=1, same"),
+      Example(
+        {"pool_size": 2, "strides": 1, "padding": "same"},
+        # In three dimensions there is only float32, whose steps cross the kinks of many maxima.
+        inputs=((2, 2, 2, 1),) if d == "3D" else (),
+        label="strides=1, same",
+      ),
     ]
     for d in ("1D", "2D", "3D")
   },
