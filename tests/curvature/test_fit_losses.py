@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_hessian.curvature import second_order
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.second_order import DifferentiationError
 
@@ -476,6 +477,26 @@ def test_losses_of_class_numbers_take_them(loss, targets, difference_error):
   assert agree_with_differences(operator, difference_error)
   expected = np.mean(loss.call(tf.constant(CLASS), model(X)))
   assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2, 3, 3], [0, 1, 2, 0, 1, 2, 0, 3]])
+def test_circle_loss_has_products_for_classes_of_one_example_too(labels, difference_error):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(3, "tanh")])
+  operator = HessianOperator(model, keras.losses.Circle(gamma=2.0), [(X, np.array(labels))])
+  assert agree_with_differences(operator, difference_error)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, [0, 1]])
+def test_sums_of_exponentials_have_the_values_of_tensorflow_while_they_are_traced(axis, keepdims):
+  x = RNG.standard_normal((3, 4))
+  x[1] = -np.inf
+  x[0, 0] = -np.inf
+  expected = tf.reduce_logsumexp(x, axis, keepdims)
+  with second_order.differentiable_operations():
+    found = tf.reduce_logsumexp(x, axis, keepdims)
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_integer_targets_are_numbers_for_a_function_as_in_fit():

@@ -4,14 +4,15 @@
 the mean inside the variance, because that path contributes nothing to the *first* derivative. It
 does contribute to the second: d^2 var / dx_i dx_j = 2 (delta_ij - 1/N) / N, and the -1/N is lost.
 Products stay symmetric and repeatable, and are wrong (by 1% to 13% in small nets). So models are
-traced with moments that are differentiable, and so are two registered gradients that divide by
-what comes in, or take its logarithm.
+traced with moments that are differentiable, and so are sums of exponentials that are all zero, and
+two registered gradients that divide by what comes in, or take its logarithm.
 """
 
 import contextlib
 import re
 import threading
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops as _ops  # the registry of gradients is not public
 
@@ -53,6 +54,22 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
   return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
+def _reduce_logsumexp(input_tensor, axis=None, keepdims=False, name=None):
+  """`tf.reduce_logsumexp` with derivatives of zero where all entries are minus infinity.
+
+  The same values. There, the second derivative of TensorFlow's is 0 times infinity.
+  """
+  with tf.name_scope(name or "ReduceLogSumExp"):
+    x = tf.convert_to_tensor(input_tensor)
+    largest = tf.stop_gradient(tf.reduce_max(x, axis, keepdims=True))
+    largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
+    total = tf.reduce_sum(tf.exp(x - largest), axis, keepdims=True)
+    empty = total == 0
+    result = tf.math.log(tf.where(empty, tf.ones_like(total), total)) + largest
+    result = tf.where(empty, tf.fill(tf.shape(total), tf.cast(-np.inf, x.dtype)), result)
+    return result if keepdims else tf.squeeze(result, axis)
+
+
 def _cumulative_logsumexp_gradient(op, gradient):
   """The registered gradient for positive entries, to which all are raised before.
 
@@ -88,19 +105,29 @@ _GRADIENTS = {
 }
 
 
+_REPLACED = (
+  (tf.nn, "moments", _moments),
+  (tf, "reduce_logsumexp", _reduce_logsumexp),
+  (tf.math, "reduce_logsumexp", _reduce_logsumexp),
+)
+
+
 @contextlib.contextmanager
 def differentiable_operations():
   """Functions traced inside have moments and gradients that can be differentiated again."""
   registry = _ops.gradient_registry._registry
   with _lock:
-    moments, gradients = tf.nn.moments, {name: registry[name] for name in _GRADIENTS}
-    tf.nn.moments = _moments
+    gradients = {name: registry[name] for name in _GRADIENTS}
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACED]
+    for owner, name, function in _REPLACED:
+      setattr(owner, name, function)
     for name, function in _GRADIENTS.items():
       registry[name] = gradients[name] | {"type": function}
     try:
       yield
     finally:
-      tf.nn.moments = moments
+      for owner, name, function in before:
+        setattr(owner, name, function)
       registry.update(gradients)
 
 
