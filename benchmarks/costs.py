@@ -82,12 +82,17 @@ def seconds(function):
   return time.perf_counter() - begin
 
 
-def run(op, draws, steps, per_pass=None):
+def run(op, draws, steps, vectors_per_pass=None):
   """A density run without checks, which don't grow with it."""
   import tf_hessian
 
   return tf_hessian.estimate_spectrum(
-    op, num_draws=draws, lanczos_steps=steps, draws_per_pass=per_pass, check=False, progress=False
+    op,
+    num_draws=draws,
+    lanczos_steps=steps,
+    vectors_per_pass=vectors_per_pass,
+    check=False,
+    progress=False,
   )
 
 
@@ -98,7 +103,7 @@ def times(case):
   functions = {
     "gradient": op.gradient,
     "product": lambda: op @ v[0],
-    "shared": lambda: op.products(v, per_pass=DRAWS),
+    "shared": lambda: op.products(v, vectors_per_pass=DRAWS),
   }
   first = {name: seconds(f) for name, f in functions.items()}
   rows = np.array([[seconds(f) for f in functions.values()] for _ in range(case.rounds)])
@@ -145,7 +150,7 @@ def memory(case, what):
   function = {
     "gradient": op.gradient,
     "product": lambda: op @ v[0],
-    "shared": lambda: op.products(v, per_pass=DRAWS),
+    "shared": lambda: op.products(v, vectors_per_pass=DRAWS),
   }[what]
   function()
   ctypes.CDLL(None).malloc_trim(0)

@@ -121,7 +121,7 @@ def main():
     functions = {
       "gradient": op.gradient,
       "product": lambda v=v, op=op: op @ v[0],
-      "ten products": lambda v=v, op=op: op.products(v, per_pass=10),
+      "ten products": lambda v=v, op=op: op.products(v, vectors_per_pass=10),
     }
     for what, function in functions.items():
       wall, spent, runs = profile(function)

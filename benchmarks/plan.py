@@ -30,7 +30,7 @@ def resnet():
   """ResNet-14 on six batches of 128 images of 32 x 32, two draws of 6 steps that share passes."""
   from tf_hessian.models.cifar_resnet import cifar_resnet
 
-  options = {"training": True, "num_draws": 2, "lanczos_steps": 6, "draws_per_pass": 2}
+  options = {"training": True, "num_draws": 2, "lanczos_steps": 6, "vectors_per_pass": 2}
   return cifar_resnet(depth=14), *_images((32, 32, 3), 6, 128), options
 
 
@@ -55,7 +55,7 @@ def wide():
 def wide_on_disk():
   """The same on disk, with 0.6 GB of memory for vectors."""
   model, loss, data, options = wide()
-  limits = {"basis": "disk", "draws_per_pass": 2, "memory_budget": 0.6e9}
+  limits = {"basis": "disk", "vectors_per_pass": 2, "memory_budget": 0.6e9}
   return model, loss, data, options | limits
 
 

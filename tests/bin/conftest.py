@@ -19,7 +19,7 @@ SECONDS = 900  # of what hangs; nothing takes that long, however busy the machin
 NUM_KILLS = 5
 # Long enough to be killed in the middle, five times.
 LONG = (
-  *("--initial", "--nocheck", "--draws_per_pass=3"),
+  *("--initial", "--nocheck", "--vectors_per_pass=3"),
   *("--config.lanczos.draws=30", "--config.lanczos.steps=100"),
 )
 

@@ -99,7 +99,7 @@ def test_run_that_memory_has_ended_goes_on_to_bitwise_the_same_result(
   assert ended.returncode not in (0, None)
   assert not (folder / "spectrum.npz").exists() and list(folder.glob("*_000.npz"))
   if ended.returncode == 1:  # TensorFlow's own threads abort instead
-    assert "error: out of memory" in ended.stderr and "--draws_per_pass=1" in ended.stderr
+    assert "error: out of memory" in ended.stderr and "--vectors_per_pass=1" in ended.stderr
   last = run("spectrum", *long(tmp_path))
   assert last.returncode == 0, last.stderr
   whole, found = (Spectrum.load(f / "spectrum.npz") for f in (killed[1], folder))

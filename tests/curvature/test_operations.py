@@ -1207,8 +1207,8 @@ def measure(names, h, several=True):
   v = rng.standard_normal(operator.shape[0])
   product = operator @ v
   rows = []
-  for stacked in {operator.stacked, False} if several else ():
-    operator.stacked = stacked
+  for stacked in {operator.vectorized, False} if several else ():
+    operator.vectorized = stacked
     operator._columns_passes.clear()
     rows.extend(operator.products(np.stack([v, -2 * v])))
   variables = operator.objective.parameters

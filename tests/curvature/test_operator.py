@@ -345,7 +345,7 @@ def test_matmat_equals_columns_of_matvec(operator, matrix, count):
 
 def test_matmat_does_not_depend_on_columns_per_pass(matrix):
   x = np.random.default_rng(0).standard_normal((len(matrix), 5))
-  operator = softmax_operator(columns_per_pass=2)
+  operator = softmax_operator(vectors_per_pass=2)
   np.testing.assert_allclose(operator @ x, matrix @ x, rtol=0, atol=1e-13)
 
 
@@ -528,8 +528,8 @@ def test_weights_that_are_all_zero_are_refused():
 
 @pytest.mark.parametrize("value, error", [(0, ValueError), (1.5, TypeError)])
 def test_columns_per_pass_must_be_a_count(value, error):
-  with pytest.raises(error, match="columns_per_pass: expected an integer of at least 1"):
-    softmax_operator(columns_per_pass=value)
+  with pytest.raises(error, match="vectors_per_pass: expected an integer of at least 1"):
+    softmax_operator(vectors_per_pass=value)
 
 
 def test_a_vector_that_is_not_finite_is_refused():
@@ -550,21 +550,21 @@ def test_a_large_model_takes_fewer_columns_at_once():
   # 4.2 million parameters, of which a column takes 151 MB.
   model = keras.Sequential([keras.Input((2048,)), layers.Dense(2048)])
   x = np.ones((8, 2048), np.float32)
-  assert HessianOperator(model, "mse", [(x, x)]).columns_per_pass == 7
-  assert softmax_operator().columns_per_pass == 32
+  assert HessianOperator(model, "mse", [(x, x)]).vectors_per_pass == 7
+  assert softmax_operator().vectors_per_pass == 32
 
 
 @pytest.mark.parametrize("elements, stacked", [(1_000, True), (1_000_000, False)])
 def test_only_small_tensors_are_stacked(elements, stacked):
   model = keras.Sequential([keras.Input((elements,)), layers.Rescaling(2), layers.Dense(1)])
   x = np.ones((8, elements), np.float32)
-  assert HessianOperator(model, "mse", [(x, np.ones((8, 1)))]).stacked == stacked
+  assert HessianOperator(model, "mse", [(x, np.ones((8, 1)))]).vectorized == stacked
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
 def test_products_one_by_one_are_bitwise_those_of_single_vectors(count):
-  operator = softmax_operator(columns_per_pass=4)
-  operator.stacked = False
+  operator = softmax_operator(vectors_per_pass=4)
+  operator.vectorized = False
   vectors = np.random.default_rng(count).standard_normal((count, operator.shape[0]))
   expected = [operator @ v for v in vectors]
   np.testing.assert_array_equal(operator.products(vectors), expected)
@@ -573,16 +573,18 @@ def test_products_one_by_one_are_bitwise_those_of_single_vectors(count):
 def test_a_stacked_product_does_not_depend_on_the_others_in_its_pass():
   operator = softmax_operator()
   vectors = np.random.default_rng(0).standard_normal((6, operator.shape[0]))
-  together = operator.products(vectors, per_pass=6)
+  together = operator.products(vectors, vectors_per_pass=6)
   vectors[[0, 1, 3, 5]] = 0.0
-  np.testing.assert_array_equal(operator.products(vectors, per_pass=6)[[2, 4]], together[[2, 4]])
+  np.testing.assert_array_equal(
+    operator.products(vectors, vectors_per_pass=6)[[2, 4]], together[[2, 4]]
+  )
 
 
 def test_several_vectors_are_traced_once():
   operator = softmax_operator()
-  operator.stacked = False
+  operator.vectorized = False
   for count in (4, 2, 1):
-    operator.products(np.ones((count, operator.shape[0])), per_pass=4)
+    operator.products(np.ones((count, operator.shape[0])), vectors_per_pass=4)
   assert operator._columns_pass(4).tracing_count == 1
 
 
@@ -648,8 +650,8 @@ def test_a_sample_is_the_operator_of_the_largest_batches_in_a_row():
   alone = operator.like(dataset=list(operator.batches)[1:])
   v = np.random.default_rng(0).standard_normal(operator.shape[0])
   np.testing.assert_array_equal(sample @ v, alone @ v)
-  assert (sample.mode, sample.stacked) == (operator.mode, operator.stacked)
-  assert sample.columns_per_pass == operator.columns_per_pass
+  assert (sample.mode, sample.vectorized) == (operator.mode, operator.vectorized)
+  assert sample.vectors_per_pass == operator.vectors_per_pass
 
 
 def test_products_of_idle_batches_are_zero():

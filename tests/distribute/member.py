@@ -99,12 +99,17 @@ def compute_spectrum(op, **options):
     mock.patch.object(basis.MemoryBasis, "__init__", noted),
     mock.patch.object(workers.Workers, "add", counted),
   ):
-    for per_pass in (1, 2):
+    for vectors_per_pass in (1, 2):
       run = estimate_spectrum(
-        op, num_draws=2, lanczos_steps=12, draws_per_pass=per_pass, progress=False, **options
+        op,
+        num_draws=2,
+        lanczos_steps=12,
+        vectors_per_pass=vectors_per_pass,
+        progress=False,
+        **options,
       )
       diagonals = (*run.diagonals, *run.off_diagonals, run.residuals)
-      result[f"{per_pass} in a pass"] = np.concatenate(diagonals)
+      result[f"{vectors_per_pass} in a pass"] = np.concatenate(diagonals)
       result["scale"] = np.abs(run.diagonals).max()
   return result | {"held": max(held), "vectors": len(vectors)}
 

@@ -17,7 +17,7 @@ QUANTITIES = ("loss", "gradient", "products")
 STREAMED = [("parameter_server", 3)]
 REPEATED = [("one_device", 1)]
 # Two batches, and four replicas or sixteen shards.
-FEW = {"num_batches": 2, "columns": "true", "columns_per_pass": 2}
+FEW = {"num_batches": 2, "columns": "true", "vectors_per_pass": 2}
 FEW_RUN = [("parameter_server", 3)]
 TOP = {"top": "true"}
 TOP_RUN = [("mirrored", 2), ("multi_worker", 2), ("parameter_server", 2)]

@@ -29,7 +29,7 @@ class Cluster(local.LocalCluster):
       *(sys.executable, "-m", "tf_hessian.bin.spectrum", "--config=configs/synthetic_quadratic.py"),
       *("--initial", "--nocheck", f"--workdir={workdir}", f"--strategy={strategy}"),
       *("--config.hessian.batch_size=50", f"--config.lanczos.draws={draws}"),
-      *(f"--config.lanczos.steps={steps}", f"--patience={patience}", "--draws_per_pass=2"),
+      *(f"--config.lanczos.steps={steps}", f"--patience={patience}", "--vectors_per_pass=2"),
       *flags,
     ]
     ps = 1 if strategy == "parameter_server" else 0

@@ -62,7 +62,7 @@ def test_tridiagonals_are_those_of_the_numerics(matrix, tmp_path, kind, seed, on
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_tridiagonals_of_a_model_are_those_of_the_numerics(hessian, tmp_path, on_disk):
-  result = run(hessian, workdir=tmp_path / "run" if on_disk else None, draws_per_pass=1)
+  result = run(hessian, workdir=tmp_path / "run" if on_disk else None, vectors_per_pass=1)
   tolerance = lanczos.breakdown_tolerance(hessian.shape[0], hessian.precision)
   assert_is_lanczos(result, hessian, 1, tolerance=tolerance)
 
@@ -202,11 +202,11 @@ def test_interrupted_run_of_a_model_gives_the_same(hessian, new_operator, tmp_pa
 
   monkeypatch.setattr(HessianOperator, "_matvec", matvec)
   with pytest.raises(KeyboardInterrupt):
-    run(operator, workdir=tmp_path, check=False, draws_per_pass=1)
-  result = run(new_operator(), workdir=tmp_path, check=False, draws_per_pass=1)
+    run(operator, workdir=tmp_path, check=False, vectors_per_pass=1)
+  result = run(new_operator(), workdir=tmp_path, check=False, vectors_per_pass=1)
   # One of the steps twice, and for each start one that tells the matrix from others.
   assert len(products) == 3 * STEPS + 1 + 2
-  assert_same(result, run(hessian, draws_per_pass=1))
+  assert_same(result, run(hessian, vectors_per_pass=1))
 
 
 def test_finished_run_started_again_computes_nothing(counting, tmp_path):
@@ -301,14 +301,14 @@ def test_model_that_changes_during_a_run_is_an_error(new_operator, monkeypatch):
   operator = new_operator()
   train_during_product(operator, monkeypatch, STEPS + 2)
   with pytest.raises(ValueError, match="variables changed during the run"):
-    run(operator, check=False, draws_per_pass=1)
+    run(operator, check=False, vectors_per_pass=1)
 
 
 def test_draw_of_a_model_that_changed_is_not_kept(new_operator, tmp_path, monkeypatch):
   operator = new_operator()
   train_during_product(operator, monkeypatch, STEPS + 2)
   with pytest.raises(ValueError, match="variables changed"):
-    run(operator, check=False, workdir=tmp_path, draws_per_pass=1)
+    run(operator, check=False, workdir=tmp_path, vectors_per_pass=1)
   assert (tmp_path / "draw_000.npz").exists()
   assert not (tmp_path / "draw_001.npz").exists()
 
@@ -320,9 +320,9 @@ def test_run_goes_on_rightly_once_the_model_is_restored(
   operator = new_operator()
   restore = train_during_product(operator, monkeypatch, product)
   with pytest.raises(ValueError, match="variables changed"):
-    run(operator, check=False, workdir=tmp_path, draws_per_pass=1)
+    run(operator, check=False, workdir=tmp_path, vectors_per_pass=1)
   restore()
-  options = {"check": False, "draws_per_pass": 1}
+  options = {"check": False, "vectors_per_pass": 1}
   assert_same(run(new_operator(), workdir=tmp_path, **options), run(hessian, **options))
 
 
@@ -557,12 +557,12 @@ def test_target_of_a_model_shares_passes_of_the_first_draws(hessian):
   assert result.num_draws == result.config["draws_per_pass"] == 4
 
 
-@pytest.mark.parametrize("draws_per_pass", [1, 3])
+@pytest.mark.parametrize("vectors_per_pass", [1, 3])
 @pytest.mark.parametrize("fail_at", [1, 20, 61, 81, 262])
 def test_interrupted_run_with_a_target_goes_on_bitwise(
-  uniform, enough, counting_of, tmp_path, fail_at, draws_per_pass
+  uniform, enough, counting_of, tmp_path, fail_at, vectors_per_pass
 ):
-  options = {"draws": 30, "steps": 60, "workdir": tmp_path, "draws_per_pass": draws_per_pass}
+  options = {"draws": 30, "steps": 60, "workdir": tmp_path, "vectors_per_pass": vectors_per_pass}
   with pytest.raises(RuntimeError, match="on purpose"):
     run(counting_of(uniform, fail_at), **options, **TARGET)
   result = run(counting_of(uniform), **options, **TARGET)

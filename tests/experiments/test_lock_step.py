@@ -36,7 +36,7 @@ def make(stacked, loss=function_loss, size=N, batches=2):
   data = [rng.standard_normal((8, size)) for _ in range(batches)]
   operator = HessianOperator([w], loss, data)
   if not stacked:
-    operator.stacked = False
+    operator.vectorized = False
   return operator
 
 
@@ -131,26 +131,26 @@ def passes(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("draws_per_pass", [None, 1, 2, 3, 4, 7])
-def test_lock_step_gives_the_draws_alone(operators, mode, draws_per_pass):
-  result = run(operators[mode], draws_per_pass=draws_per_pass)
+@pytest.mark.parametrize("vectors_per_pass", [None, 1, 2, 3, 4, 7])
+def test_lock_step_gives_the_draws_alone(operators, mode, vectors_per_pass):
+  result = run(operators[mode], vectors_per_pass=vectors_per_pass)
   assert_close(result, operators[mode], 1e-12)
 
 
-@pytest.mark.parametrize("draws_per_pass", [None, 1, 2, 3, 4, 7])
-def test_products_one_by_one_give_bitwise_the_draws_alone(plain, draws_per_pass):
-  assert_close(run(plain, draws_per_pass=draws_per_pass), plain, 0.0)
+@pytest.mark.parametrize("vectors_per_pass", [None, 1, 2, 3, 4, 7])
+def test_products_one_by_one_give_bitwise_the_draws_alone(plain, vectors_per_pass):
+  assert_close(run(plain, vectors_per_pass=vectors_per_pass), plain, 0.0)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_one_draw_per_pass_is_bitwise_the_draw_alone(stacked, tmp_path, on_disk):
   folder = tmp_path if on_disk else None
-  assert_close(run(stacked, draws_per_pass=1, workdir=folder), stacked, 0.0)
+  assert_close(run(stacked, vectors_per_pass=1, workdir=folder), stacked, 0.0)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_folder_makes_no_difference(operators, mode, tmp_path):
-  options = {"draws_per_pass": 3}
+  options = {"vectors_per_pass": 3}
   assert_same(
     run(operators[mode], workdir=tmp_path, **options), undisturbed(operators[mode], **options)
   )
@@ -163,7 +163,7 @@ def test_folder_makes_no_difference(operators, mode, tmp_path):
 )
 def test_a_step_of_all_draws_is_one_pass_over_the_data(operators, passes, mode, expected):
   counts = passes(operators[mode])
-  run(operators[mode], draws_per_pass=3)
+  run(operators[mode], vectors_per_pass=3)
   assert counts == expected
 
 
@@ -171,7 +171,7 @@ def test_product_that_tells_the_matrix_from_others_is_made_for_folders_alone(
   stacked, passes, tmp_path
 ):
   counts = passes(stacked)
-  run(stacked, draws_per_pass=3, workdir=tmp_path)
+  run(stacked, vectors_per_pass=3, workdir=tmp_path)
   assert counts == [1] + [3] * 2 * STEPS
 
 
@@ -194,14 +194,14 @@ def test_threads_of_blas_leave_the_processor_to_passes_of_small_models(n, alone,
     operator, "products", lambda *a, **k: seen.append(blas_threads()) or original(*a, **k)
   )
   with threadpoolctl.threadpool_limits(2, user_api="blas"):
-    run(operator, draws_per_pass=DRAWS)
+    run(operator, vectors_per_pass=DRAWS)
     assert set(blas_threads()) == {2}
   assert seen and all(set(threads) == ({1} if alone else {2}) for threads in seen)
 
 
 def test_wall_times_of_a_pass_are_shared(monkeypatch):
   clock = Clock(monkeypatch)
-  result = run(Timed(clock, each=2.0), draws=3, draws_per_pass=3)
+  result = run(Timed(clock, each=2.0), draws=3, vectors_per_pass=3)
   np.testing.assert_allclose(result.wall_times, [2.0 * STEPS] * 3)
 
 
@@ -221,7 +221,7 @@ def diagonal_operators():
 
 def in_lock_step(operator, starts, folder=None):
   """Returns (`Lanczos.coefficients`, seconds) of draws that begin at these vectors."""
-  layout = plan_layout(operator, len(starts), STEPS, draws_per_pass=len(starts))
+  layout = plan_layout(operator, len(starts), STEPS, vectors_per_pass=len(starts))
   draws = list(range(len(starts)))
   with Progress(1, enabled=False) as progress, Bases(layout.basis, folder) as bases:
     machine = LockStep(
@@ -263,7 +263,7 @@ def test_pass_is_made_for_the_draws_that_go_on(diagonal_operators, passes):
 
 
 def test_draws_that_all_end_early_end_the_run():
-  result = run(np.diag([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), draws_per_pass=2, draws=3)
+  result = run(np.diag([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), vectors_per_pass=2, draws=3)
   assert result.statuses == ("INVARIANT",) * 3
   assert [len(d) for d in result.diagonals] == [3] * 3
 
@@ -300,41 +300,41 @@ SAVES = [1, 4, 5, 6, 7, 3 + 3 * STEPS, 3 + 3 * STEPS + 3]
 @pytest.mark.parametrize("save", SAVES)
 def test_interrupted_run_goes_on_bitwise(operators, tmp_path, monkeypatch, mode, save):
   operator = operators[mode]
-  interrupt(monkeypatch, operator, tmp_path, save, draws_per_pass=3)
-  result = run(operator, workdir=tmp_path, draws_per_pass=3)
-  assert_same(result, undisturbed(operator, draws_per_pass=3))
+  interrupt(monkeypatch, operator, tmp_path, save, vectors_per_pass=3)
+  result = run(operator, workdir=tmp_path, vectors_per_pass=3)
+  assert_same(result, undisturbed(operator, vectors_per_pass=3))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_finished_steps_are_not_computed_again(operators, tmp_path, monkeypatch, passes, mode):
   operator = operators[mode]
-  interrupt(monkeypatch, operator, tmp_path, 3 + 3 * 4 + 1, draws_per_pass=3, draws=3)
+  interrupt(monkeypatch, operator, tmp_path, 3 + 3 * 4 + 1, vectors_per_pass=3, draws=3)
   counts = passes(operator)
-  run(operator, workdir=tmp_path, draws_per_pass=3, draws=3)
+  run(operator, workdir=tmp_path, vectors_per_pass=3, draws=3)
   assert len(counts) == 1 + STEPS - 4
 
 
 @pytest.mark.parametrize("save", [1, 6, 8, 3 + 3 * STEPS + 3])
 @pytest.mark.parametrize("later", [None, 1, 2, 4])
 def test_number_of_draws_in_a_pass_may_change_one_by_one(plain, tmp_path, monkeypatch, save, later):
-  interrupt(monkeypatch, plain, tmp_path, save, draws_per_pass=3)
-  result = run(plain, workdir=tmp_path, draws_per_pass=later)
+  interrupt(monkeypatch, plain, tmp_path, save, vectors_per_pass=3)
+  result = run(plain, workdir=tmp_path, vectors_per_pass=later)
   assert_close(result, plain, 0.0)
   assert not list(tmp_path.glob("step*")) and not list(tmp_path.glob("basis*"))
 
 
 @pytest.mark.parametrize("draws", [2, DRAWS, 7])
 def test_number_of_draws_in_a_stacked_pass_is_kept(stacked, tmp_path, monkeypatch, draws):
-  interrupt(monkeypatch, stacked, tmp_path, 8, draws_per_pass=3)
+  interrupt(monkeypatch, stacked, tmp_path, 8, vectors_per_pass=3)
   result = run(stacked, workdir=tmp_path, draws=draws)
   assert result.config["draws_per_pass"] == 3
-  assert_same(result, undisturbed(stacked, draws_per_pass=3, draws=draws))
+  assert_same(result, undisturbed(stacked, vectors_per_pass=3, draws=draws))
 
 
 def test_other_number_of_draws_in_a_stacked_pass_is_refused(stacked, tmp_path, monkeypatch):
-  interrupt(monkeypatch, stacked, tmp_path, 8, draws_per_pass=3)
-  with pytest.raises(ValueError, match="draws_per_pass: 3 there, 2 now.*use another folder"):
-    run(stacked, workdir=tmp_path, draws_per_pass=2)
+  interrupt(monkeypatch, stacked, tmp_path, 8, vectors_per_pass=3)
+  with pytest.raises(ValueError, match="vectors_per_pass: 3 there, 2 now.*use another folder"):
+    run(stacked, workdir=tmp_path, vectors_per_pass=2)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -342,24 +342,24 @@ def test_draw_with_a_damaged_basis_begins_again_among_others(
   operators, tmp_path, monkeypatch, caplog, mode
 ):
   operator = operators[mode]
-  interrupt(monkeypatch, operator, tmp_path, 12, draws_per_pass=3)
+  interrupt(monkeypatch, operator, tmp_path, 12, vectors_per_pass=3)
   path = tmp_path / "basis_001"
   content = bytearray(path.read_bytes())
   content[8 * N + 3] ^= 1
   path.write_bytes(content)
-  result = run(operator, workdir=tmp_path, draws_per_pass=3)
+  result = run(operator, workdir=tmp_path, vectors_per_pass=3)
   assert "draw 1 begins again" in caplog.text
-  assert_same(result, undisturbed(operator, draws_per_pass=3))
+  assert_same(result, undisturbed(operator, vectors_per_pass=3))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_wall_times_go_on(operators, tmp_path, monkeypatch, mode):
-  interrupt(monkeypatch, operators[mode], tmp_path, 12, draws_per_pass=3)
+  interrupt(monkeypatch, operators[mode], tmp_path, 12, vectors_per_pass=3)
   before = []
   for draw in range(3):
     with np.load(tmp_path / f"step_00{draw}.npz") as step:
       before.append(float(step["wall_time"]))
-  result = run(operators[mode], workdir=tmp_path, draws_per_pass=3)
+  result = run(operators[mode], workdir=tmp_path, vectors_per_pass=3)
   assert all(result.wall_times[:3] > before) and min(before) > 0
 
 
@@ -376,11 +376,11 @@ def test_draws_of_a_model_that_changes_are_not_kept(stacked, tmp_path, monkeypat
 
   monkeypatch.setattr(operator, "products", products)
   with pytest.raises(ValueError, match="variables changed during the run"):
-    run(operator, workdir=tmp_path, draws_per_pass=2)
+    run(operator, workdir=tmp_path, vectors_per_pass=2)
   assert sorted(p.name for p in tmp_path.glob("*_0*")) == ["draw_000.npz", "draw_001.npz"]
   variable.assign(weights)
-  result = run(operator, workdir=tmp_path, draws_per_pass=2)
-  assert_same(result, undisturbed(stacked, draws_per_pass=2))
+  result = run(operator, workdir=tmp_path, vectors_per_pass=2)
+  assert_same(result, undisturbed(stacked, vectors_per_pass=2))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -393,7 +393,7 @@ def test_bases_of_finished_draws_are_removed(operators, tmp_path, monkeypatch, m
     return original(vectors, **options)
 
   monkeypatch.setattr(operator, "products", products)
-  run(operator, workdir=tmp_path, draws_per_pass=2)
+  run(operator, workdir=tmp_path, vectors_per_pass=2)
   progress = [f"{name}_00{d}{end}" for d in (0, 1) for name, end in PROGRESS_FILES]
   assert all(names == set(progress) for names in seen[:STEPS])
   progress = [f"{name}_00{d}{end}" for d in (2, 3) for name, end in PROGRESS_FILES]
@@ -429,7 +429,7 @@ def make_old(folder):
 @pytest.mark.parametrize("mode", MODES)
 def test_folder_of_version_1_is_taken_on(operators, tmp_path, passes, mode):
   operator = operators[mode]
-  run(operator, workdir=tmp_path, draws_per_pass=1)
+  run(operator, workdir=tmp_path, vectors_per_pass=1)
   make_old(tmp_path)
   finished = (tmp_path / "draw_000.npz").read_bytes()
   counts = passes(operator)
@@ -442,7 +442,7 @@ def test_folder_of_version_1_is_taken_on(operators, tmp_path, passes, mode):
 
 
 def test_draw_in_progress_of_version_1_gives_its_room_back_before_others_begin(plain, tmp_path):
-  run(plain, workdir=tmp_path, draws_per_pass=1)
+  run(plain, workdir=tmp_path, vectors_per_pass=1)
   make_old(tmp_path)
   about = json.loads((tmp_path / "run.json").read_text())
   del about["format_version"]
@@ -452,7 +452,7 @@ def test_draw_in_progress_of_version_1_gives_its_room_back_before_others_begin(p
 
 
 def test_folder_of_version_1_is_refused_to_a_run_with_a_target(plain, tmp_path):
-  run(plain, workdir=tmp_path, draws_per_pass=1)
+  run(plain, workdir=tmp_path, vectors_per_pass=1)
   make_old(tmp_path)
   before = {p.name for p in tmp_path.iterdir()}
   with pytest.raises(ValueError, match="target: null there"):
@@ -466,7 +466,7 @@ def test_folder_of_version_1_is_refused_to_a_run_with_a_target(plain, tmp_path):
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_basis_gives_the_result_of_memory(plain, tmp_path, kind, on_disk):
-  result = run(plain, draws_per_pass=3, basis=kind, workdir=tmp_path if on_disk else None)
+  result = run(plain, vectors_per_pass=3, basis=kind, workdir=tmp_path if on_disk else None)
   # Rows of float32 are off by 2^-24 of their length, which the recurrence magnifies.
   assert_close(result, plain, 100 * 2.0**-24 if "float32" in kind else 0.0)
   assert result.config["basis"] == kind
@@ -477,14 +477,14 @@ def test_every_kind_of_basis_gives_the_result_of_memory(plain, tmp_path, kind, o
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("save", [1, 8, 3 + 3 * STEPS + 3])
 def test_every_kind_of_basis_goes_on_bitwise_by_itself(plain, tmp_path, monkeypatch, kind, save):
-  interrupt(monkeypatch, plain, tmp_path, save, draws_per_pass=3, basis=kind)
-  result = run(plain, workdir=tmp_path, draws_per_pass=3)
+  interrupt(monkeypatch, plain, tmp_path, save, vectors_per_pass=3, basis=kind)
+  result = run(plain, workdir=tmp_path, vectors_per_pass=3)
   assert result.config["basis"] == kind
   assert_same(result, undisturbed(plain, basis=kind))
 
 
 def test_other_kind_of_basis_is_refused(plain, tmp_path, monkeypatch):
-  interrupt(monkeypatch, plain, tmp_path, 8, draws_per_pass=3, basis="disk")
+  interrupt(monkeypatch, plain, tmp_path, 8, vectors_per_pass=3, basis="disk")
   with pytest.raises(ValueError, match='basis: "disk" there, "memory" now'):
     run(plain, workdir=tmp_path, basis="memory")
 
@@ -500,7 +500,7 @@ def test_bases_on_disk_without_a_folder_have_no_names_that_could_stay(plain, tmp
     return original(vectors, **options)
 
   monkeypatch.setattr(plain, "products", products)
-  run(plain, draws_per_pass=2, basis="disk")
+  run(plain, vectors_per_pass=2, basis="disk")
   assert len(seen[0]) == 2 and all(name.endswith("(deleted)") for name in seen[0])
   assert seen[-1] == seen[0]  # used again by the draws after them
 
@@ -513,7 +513,7 @@ def open_files():
 class Timed(scipy.sparse.linalg.LinearOperator):
   """diag(1, ..., n), whose products take time by a fake clock; a pass shares nothing."""
 
-  stacked = False
+  vectorized = False
 
   def __init__(self, clock=None, *, each=1.0, n=24, precision=0.0):
     super().__init__(np.dtype(np.float64), (n, n))
@@ -527,8 +527,8 @@ class Timed(scipy.sparse.linalg.LinearOperator):
       self._clock.now += 1.0
     return np.arange(1, self.shape[0] + 1) * np.ravel(x)
 
-  def products(self, vectors, *, per_pass):
-    assert len(vectors) <= per_pass
+  def products(self, vectors, *, vectors_per_pass):
+    assert len(vectors) <= vectors_per_pass
     self.calls.append(len(vectors))
     self._clock.now += self._each * len(vectors)
     return vectors * np.arange(1, self.shape[0] + 1)
@@ -559,36 +559,36 @@ def needed(count, kind="memory"):
 def test_budget_lowers_the_number_of_draws_in_a_pass(draws, sizes):
   for size, fewer in zip(sizes, [*sizes[1:], None], strict=True):
     layout = plan_layout(BIG, draws, 20, memory=needed(size))
-    assert (layout.per_pass, layout.basis.kind) == (size, "memory")
+    assert (layout.vectors_per_pass, layout.basis.kind) == (size, "memory")
     if fewer:
       layout = plan_layout(BIG, draws, 20, memory=needed(size) - 1)
-      assert (layout.per_pass, layout.basis.kind) == (fewer, "memory")
+      assert (layout.vectors_per_pass, layout.basis.kind) == (fewer, "memory")
 
 
 def test_no_more_than_32_draws_share_a_pass():
-  assert plan_layout(BIG, 100, 20, memory=2**50).per_pass == 26
-  assert plan_layout(BIG, 100, 20, memory=2**50, draws_per_pass=50).per_pass == 50
+  assert plan_layout(BIG, 100, 20, memory=2**50).vectors_per_pass == 26
+  assert plan_layout(BIG, 100, 20, memory=2**50, vectors_per_pass=50).vectors_per_pass == 50
 
 
 @pytest.mark.parametrize("precision, kind", [(0.0, "disk"), (2.0**-24, "float32")])
 def test_budget_too_small_for_one_draw_in_float64_changes_the_kind(tmp_path, precision, kind):
   operator = Timed(n=BIG.shape[0], precision=precision)
   layout = plan_layout(operator, 10, 20, memory=needed(1) - 1, folder=tmp_path)
-  assert (layout.per_pass, layout.basis.kind) == (1, kind)
+  assert (layout.vectors_per_pass, layout.basis.kind) == (1, kind)
   layout = plan_layout(operator, 10, 20, memory=needed(1, "float32") - 1, folder=tmp_path)
-  assert (layout.per_pass, layout.basis.on_disk) == (1, True)
+  assert (layout.vectors_per_pass, layout.basis.on_disk) == (1, True)
 
 
 @pytest.mark.parametrize("size, draws", [(2, 2), (4, 4)])
 def test_more_draws_share_a_pass_where_vectors_are_spread(size, draws):
   team = basis_plan.Team(size, 2**50)
   one = plan_layout(BIG, 10, 20, memory=needed(1) - 1, team=team)
-  assert (one.per_pass, one.basis.kind) == (1, "workers")
+  assert (one.vectors_per_pass, one.basis.kind) == (1, "workers")
   rows, vectors = 8 * 20 * BIG.shape[0], needed(draws) - draws * 8 * 20 * BIG.shape[0]
   several = plan_layout(
     BIG, 10, 20, basis="workers", memory=rows + vectors + 8 * 4 * BIG.shape[0], team=team
   )
-  assert (several.per_pass, several.basis.kind) == (draws, "workers")
+  assert (several.vectors_per_pass, several.basis.kind) == (draws, "workers")
 
 
 def test_run_with_spread_vectors_stays_so_if_it_can():
@@ -607,9 +607,9 @@ def test_spread_vectors_need_other_workers(operator):
 def test_disk_of_the_folder_lowers_the_number_of_draws_too(tmp_path, monkeypatch):
   rows = 8 * 20 * BIG.shape[0]
   monkeypatch.setattr(basis_plan, "free_disk", lambda _: 4 * rows)
-  assert plan_layout(BIG, 10, 20, memory=2**50).per_pass == 10
+  assert plan_layout(BIG, 10, 20, memory=2**50).vectors_per_pass == 10
   layout = plan_layout(BIG, 10, 20, memory=2**50, folder=tmp_path)
-  assert (layout.per_pass, layout.basis.kind) == (4, "memory")
+  assert (layout.vectors_per_pass, layout.basis.kind) == (4, "memory")
 
 
 def test_bases_that_lie_in_the_folder_already_count_as_room(tmp_path, monkeypatch):
@@ -617,10 +617,10 @@ def test_bases_that_lie_in_the_folder_already_count_as_room(tmp_path, monkeypatc
   monkeypatch.setattr(basis_plan, "free_disk", lambda _: rows)
   with open(tmp_path / "basis_000", "wb") as file:
     file.truncate(rows)  # no real room
-  assert plan_layout(BIG, 10, 20, memory=2**50, folder=tmp_path).per_pass == 2
+  assert plan_layout(BIG, 10, 20, memory=2**50, folder=tmp_path).vectors_per_pass == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"draws_per_pass": 3}, {"basis": "float32"}])
+@pytest.mark.parametrize("options", [{}, {"vectors_per_pass": 3}, {"basis": "float32"}])
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_budget_too_small_is_an_error_with_a_remedy_before_any_product(
   counting, tmp_path, options, on_disk
@@ -637,7 +637,7 @@ def test_budget_too_small_is_an_error_with_a_remedy_before_any_product(
   [
     ({"memory_budget": 0}, "memory_budget: expected a finite number above 0, got 0"),
     ({"memory_budget": -1.0}, "memory_budget: expected a finite number above 0"),
-    ({"draws_per_pass": 0}, "draws_per_pass: expected an integer of at least 1, got 0"),
+    ({"vectors_per_pass": 0}, "vectors_per_pass: expected an integer of at least 1, got 0"),
     ({"basis": "disc"}, "basis: expected one of .*did you mean 'disk'"),
   ],
 )
@@ -687,9 +687,9 @@ def test_building_of_functions_does_not_count_in_the_comparison(monkeypatch):
       clock.now += 100.0 * (1 not in self.calls[1:])  # not the one that tells it from others
       return super()._matvec(x)
 
-    def products(self, vectors, *, per_pass):
+    def products(self, vectors, *, vectors_per_pass):
       clock.now += 1000.0 * (3 not in self.calls)
-      return super().products(vectors, per_pass=per_pass)
+      return super().products(vectors, vectors_per_pass=vectors_per_pass)
 
   operator = Building(clock, each=1.5)
   run(operator, draws=3)
@@ -713,7 +713,7 @@ def test_passes_that_are_given_up_stay_so(monkeypatch):
 
 def test_number_that_was_asked_for_is_kept_however_slow(monkeypatch):
   operator = Timed(Clock(monkeypatch), each=100.0)
-  run(operator, draws=3, draws_per_pass=3)
+  run(operator, draws=3, vectors_per_pass=3)
   assert operator.calls[1 : 1 + STEPS] == [3] * STEPS  # and nothing is timed
 
 
@@ -739,7 +739,7 @@ class Matrix(scipy.sparse.linalg.LinearOperator):
 
 def test_columns_of_a_matrix_are_multiplied_at_once_if_asked_for(matrix):
   operator = Matrix(matrix)
-  result = run(operator, draws=3, draws_per_pass=3)
+  result = run(operator, draws=3, vectors_per_pass=3)
   assert [c for c in operator.columns if c > 1] == [3] * STEPS
   assert_close(result, operator, 1e-12, draws=3)
 
@@ -752,20 +752,20 @@ def test_columns_of_a_matrix_are_multiplied_one_by_one_by_default(matrix):
 
 def test_operator_with_products_of_single_vectors_alone_has_columns_too(counting):
   operator = counting()
-  result = run(operator, draws=3, draws_per_pass=3)
+  result = run(operator, draws=3, vectors_per_pass=3)
   assert operator.count == 3 * STEPS
   assert_close(result, counting(), 0.0, draws=3)
 
 
 @pytest.mark.parametrize("save", SAVES)
 def test_interrupted_run_of_a_matrix_goes_on_bitwise(matrix, tmp_path, monkeypatch, save):
-  interrupt(monkeypatch, matrix, tmp_path, save, draws_per_pass=3)
+  interrupt(monkeypatch, matrix, tmp_path, save, vectors_per_pass=3)
   result = run(matrix, workdir=tmp_path)
   assert result.config["draws_per_pass"] == 3
-  assert_same(result, run(matrix, draws_per_pass=3))
+  assert_same(result, run(matrix, vectors_per_pass=3))
 
 
 def test_other_number_of_columns_of_a_matrix_is_refused(matrix, tmp_path, monkeypatch):
-  interrupt(monkeypatch, matrix, tmp_path, 8, draws_per_pass=3)
-  with pytest.raises(ValueError, match="draws_per_pass: 3 there, 1 now"):
-    run(matrix, workdir=tmp_path, draws_per_pass=1)
+  interrupt(monkeypatch, matrix, tmp_path, 8, vectors_per_pass=3)
+  with pytest.raises(ValueError, match="vectors_per_pass: 3 there, 1 now"):
+    run(matrix, workdir=tmp_path, vectors_per_pass=1)

@@ -47,10 +47,10 @@ def planned(new_operator):
   "operator_options, options",
   [
     ({}, {}),
-    ({}, {"draws_per_pass": 2, "check": False}),
+    ({}, {"vectors_per_pass": 2, "check": False}),
     ({}, {"num_draws": 1, "start": "gradient"}),
-    ({"deterministic": False}, {"draws_per_pass": 1}),
-    ({"recompute_blocks": 2}, {"draws_per_pass": 2}),
+    ({"deterministic": False}, {"vectors_per_pass": 1}),
+    ({"recompute_blocks": 2}, {"vectors_per_pass": 2}),
     ({"recompute_blocks": 2}, {}),
     ({"recompute_blocks": 2}, {"check": False, "workdir": "run"}),
     ({"recompute_blocks": 2}, {"lanczos_steps": 3}),
@@ -121,7 +121,7 @@ def test_more_steps_than_parameters_are_lowered(new_operator):
 
 
 def test_network_bytes_are_those_of_each_design(planned):
-  n, width = planned.num_parameters, planned.draws_per_pass
+  n, width = planned.num_parameters, planned.vectors_per_pass
   vectors = 8 * width * n
   (each,) = (p for p in planned.passes if p.for_draws)
   assert each.network_bytes["equal workers"] == pytest.approx(4 * (2 / 3) * 2 * vectors)
@@ -196,7 +196,7 @@ def test_target_that_the_steps_are_too_few_for_is_planned_with_all_draws(new_ope
 
 
 def test_budget_that_holds_no_vector_is_refused_with_the_arguments_to_change(new_operator):
-  with pytest.raises(ValueError, match="no room .* draws_per_pass, lanczos_steps, memory_budget"):
+  with pytest.raises(ValueError, match="no room .* vectors_per_pass, lanczos_steps, memory_budget"):
     make(new_operator(), memory_budget=1000)
 
 
@@ -204,7 +204,7 @@ def test_run_that_exceeds_the_memory_is_refused_with_what_to_change(new_operator
   monkeypatch.setattr(basis_plan, "available_memory", lambda: -(2**50))
   with pytest.raises(ValueError, match="the run does not fit") as error:
     make(new_operator(), memory_budget=10**9)
-  for remedy in ("hessian.batch_size", "recompute_blocks", "draws_per_pass", "float32", "disk"):
+  for remedy in ("hessian.batch_size", "recompute_blocks", "vectors_per_pass", "float32", "disk"):
     assert remedy in str(error.value)
 
 

@@ -117,7 +117,7 @@ def test_draw_that_ended_early_before_an_interruption_reaches_the_total(
 ):
   screen(False)
   matrix = np.diag([1.0, 1.0, 2.0, 2.0, 3.0, 3.0])  # each draw ends after 3 steps
-  options = {"num_draws": 2, "lanczos_steps": 6, "draws_per_pass": 2, "workdir": tmp_path}
+  options = {"num_draws": 2, "lanczos_steps": 6, "vectors_per_pass": 2, "workdir": tmp_path}
   original, count = RunFolder.save_step, []
 
   def save_step(self, *arguments):

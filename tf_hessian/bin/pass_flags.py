@@ -9,7 +9,7 @@ BLOCKS = flags.DEFINE_integer(
 )
 
 DRAWS = flags.DEFINE_integer(
-  "draws_per_pass",
+  "vectors_per_pass",
   None,
   "Draws whose products share a pass; default: as many as have room.",
   1,
@@ -35,7 +35,7 @@ def options():
     "deterministic": DETERMINISTIC.value,
     "jit_compile": JIT_COMPILE.value,
     "recompute_blocks": BLOCKS.value,
-    "draws_per_pass": DRAWS.value,
+    "vectors_per_pass": DRAWS.value,
     "basis": BASIS.value,
     "memory_budget": MEMORY.value and 1e9 * MEMORY.value,
   }

@@ -23,7 +23,7 @@ def dense_hessian(operator, /, *, rows=None, progress=None):
   """
   n = operator.shape[0]
   rows = np.arange(n) if rows is None else np.asarray(rows)
-  count = getattr(operator, "columns_per_pass", 64)
+  count = getattr(operator, "vectors_per_pass", 64)
   matrix = np.empty((rows.size, rows.size))
   for start in range(0, rows.size, count):
     chosen = rows[start : start + count]

@@ -58,8 +58,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     deterministic: whether products with the same vector are made bitwise equal.
     precision: relative rounding error of the products' arithmetic, such as 1.2e-7 for float32.
     mode: how the product is differentiated.
-    columns_per_pass: how many columns `matmat` takes through the data at once.
-    stacked: whether it computes them by the same operations, on stacked tensors.
+    vectors_per_pass: how many columns `matmat` takes through the data at once.
+    vectorized: whether it computes them by the same operations, on stacked tensors.
     engine: what runs its passes; see distribute.engines.
   """
 
@@ -76,7 +76,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     num_batches=None,
     mode=None,
     deterministic=True,
-    columns_per_pass=None,
+    vectors_per_pass=None,
     cache_bytes=2**30,
     strategy=None,
     num_shards=16,
@@ -98,7 +98,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       mode: "forward_over_backward" or "backward_over_backward"; by default the first, unless the
         model has operations that only the second can pass, such as the loops of recurrent layers.
       deterministic: make products with the same vector bitwise equal.
-      columns_per_pass: how many columns `matmat` takes through the data at once, which costs less a
+      vectors_per_pass: how many columns `matmat` takes through the data at once, which costs less a
         column, and memory for so many vectors (36 bytes a parameter); by default at most 32, fewer
         for large models.
       cache_bytes: keep data sets up to this size in memory.
@@ -162,7 +162,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       logging.warning("products are right to about %.1g: %s", self.precision, self.precision_note)
     self._tell_stops()
     self.mode = self._choose_mode(mode)
-    self.columns_per_pass = self._choose_columns(columns_per_pass)
+    self.vectors_per_pass = self._choose_columns(vectors_per_pass)
 
   @property
   def parameter_names(self):
@@ -278,7 +278,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return spread.SpreadBasis(self._slices, steps, self.shape[0], path)
 
   @processes.one_at_a_time
-  def spread_products(self, rows, /, *, places=(0,), per_pass=1):
+  def spread_products(self, rows, /, *, places=(0,), vectors_per_pass=1):
     """Returns the products with rows of bases that are spread over the workers, by one pass.
 
     Each worker makes its part of the vectors from its part of the bases, and keeps its part of the
@@ -288,7 +288,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     Args:
       rows: list of (basis, number of a row), of different bases by `spread_basis`.
       places: for each, its place in the pass.
-      per_pass: how many places there are; rounding depends on them as in `products`.
+      vectors_per_pass: how many places there are; rounding depends on them as in `products`.
 
     Returns:
       list of the products, (n,) float64 each.
@@ -298,34 +298,34 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     """
     self.agree()
     rows = [(basis.number, j, place) for (basis, j), place in zip(rows, places, strict=True)]
-    used = per_pass if self.stacked else len(rows)
+    used = vectors_per_pass if self.vectorized else len(rows)
     weight, ratios = self._weights[0], self._ratios  # which may take a pass of their own
-    self.engine.announce(f"spread {per_pass} {len(rows)} {used} {spread.to_bits(weight)}")
+    self.engine.announce(f"spread {vectors_per_pass} {len(rows)} {used} {spread.to_bits(weight)}")
     with self.engine.committed():
       self.engine.broadcast(tf.constant(rows, tf.int64))
-      products = self._spread_products(rows, per_pass, used, weight, ratios)
+      products = self._spread_products(rows, vectors_per_pass, used, weight, ratios)
     if not np.isfinite(products.sum()):
       for number, j, _ in rows:
         self._matvec(self._slices.lead("row", number, j))  # names the batch and the variable
     return [products[place] for *_, place in rows]
 
-  def _join_spread(self, per_pass, count, used, weight):
+  def _join_spread(self, vectors_per_pass, count, used, weight):
     rows = self.engine.broadcast(tf.zeros((count, 3), tf.int64)).numpy().tolist()
     ratios = tf.zeros(self._ratios_spec.shape, tf.float64)  # the chief's are added to these
-    self._spread_products(rows, per_pass, used, spread.from_bits(weight), ratios)
+    self._spread_products(rows, vectors_per_pass, used, spread.from_bits(weight), ratios)
 
-  def _spread_products(self, rows, per_pass, used, weight, ratios):
-    """Returns (per_pass, n), where each worker has its parts of the vectors."""
-    v = np.zeros((per_pass, self.shape[0]))
+  def _spread_products(self, rows, vectors_per_pass, used, weight, ratios):
+    """Returns (vectors_per_pass, n), where each worker has its parts of the vectors."""
+    v = np.zeros((vectors_per_pass, self.shape[0]))
     for number, j, place in rows:
       self._slices.place(number, j, v[place])
-    if per_pass == 1:
+    if vectors_per_pass == 1:
       arguments = self._product_pass, ratios, tf.convert_to_tensor(v[0])
     else:
       used = tf.constant(used if self.engine.leads else 0)  # the chief's is added to zeros
-      arguments = self._columns_pass(per_pass), ratios, tf.convert_to_tensor(v), used
+      arguments = self._columns_pass(vectors_per_pass), ratios, tf.convert_to_tensor(v), used
     flat = self._run("product", *arguments, together=True)
-    products = self._unpacked(flat, per_pass, weight, v)
+    products = self._unpacked(flat, vectors_per_pass, weight, v)
     for number, _, place in rows:
       self._slices.keep(number, products[place])
     return products
@@ -365,17 +365,17 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
   def sample(self, count):
     """Returns an operator like this one, on the same devices, on `count` of its batches.
 
-    They are kept in memory: those in a row with the most data. Its `stacked`, `mode` and
-    `columns_per_pass` are this one's.
+    They are kept in memory: those in a row with the most data. Its `vectorized`, `mode` and
+    `vectors_per_pass` are this one's.
     """
-    options = self._options | {"mode": self.mode, "columns_per_pass": self.columns_per_pass}
+    options = self._options | {"mode": self.mode, "vectors_per_pass": self.vectors_per_pass}
     result = HessianOperator(
       self.model,
       options.pop("loss"),
       self.batches.largest(count),
       **options,
     )
-    result.stacked = self.stacked
+    result.vectorized = self.vectorized
     return result
 
   def graphs(self):
@@ -390,13 +390,14 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return self._checked(self._run("product", *arguments), "product", *arguments)
 
   @processes.one_at_a_time
-  def products(self, vectors, *, per_pass=None):
+  def products(self, vectors, *, vectors_per_pass=None):
     """Returns the products with several vectors, in passes over the data that they share.
 
     Args:
       vectors: (k, n).
-      per_pass: how many share a pass; by default `columns_per_pass`. Where `stacked`, rounding
-        depends on it and on nothing else; otherwise products are bitwise those of single vectors.
+      vectors_per_pass: how many share a pass; by default the operator's own number. Where
+        `vectorized`, rounding depends on it and on nothing else; otherwise products are bitwise
+        those of single vectors.
 
     Returns:
       (k, n) float64.
@@ -404,20 +405,24 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     Raises:
       TypeError, ValueError: for bad vectors, or products that are not finite.
     """
-    per_pass = self.columns_per_pass if per_pass is None else per_pass
-    checks.check_count("per_pass", per_pass)
+    vectors_per_pass = self.vectors_per_pass if vectors_per_pass is None else vectors_per_pass
+    checks.check_count("vectors_per_pass", vectors_per_pass)
     vectors = np.asarray(vectors)
     _check_operand(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != self.shape[0]:
       raise ValueError(f"vectors: expected shape (k, {self.shape[0]}), got {vectors.shape}")
     result = np.empty(vectors.shape)
-    for start in range(0, len(vectors), per_pass):
-      self._products(vectors[start : start + per_pass], per_pass, result[start : start + per_pass])
+    for start in range(0, len(vectors), vectors_per_pass):
+      self._products(
+        vectors[start : start + vectors_per_pass],
+        vectors_per_pass,
+        result[start : start + vectors_per_pass],
+      )
     return result
 
   def _matmat(self, x):
     # A few columns cost less one by one than filled up.
-    if self.stacked and 2 * x.shape[1] <= self.columns_per_pass or self.columns_per_pass == 1:
+    if self.vectorized and 2 * x.shape[1] <= self.vectors_per_pass or self.vectors_per_pass == 1:
       return np.stack([self._matvec(column) for column in x.T], axis=1)
     return self.products(x.T).T
 
@@ -595,9 +600,9 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     if count is None:
       # Of several vectors there are: themselves and the products in float64, three times each on
       # the way, and both in the model's type.
-      size = 36 * self.shape[0] + (self.stacked and self._activation_bytes)
+      size = 36 * self.shape[0] + (self.vectorized and self._activation_bytes)
       count = max(1, min(32, 2**30 // size))
-    checks.check_count("columns_per_pass", count)
+    checks.check_count("vectors_per_pass", count)
     return count
 
   @property
@@ -606,11 +611,11 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     return 4 * max(self._loss_pass.bytes)
 
   @functools.cached_property
-  def stacked(self):
+  def vectorized(self):
     # Where tensors are larger than caches, operations on stacked ones are slower: 1.5 times for a
     # small residual network, while they are 1.5 times faster for a small dense one. The rule is
     # fixed, not timed, since rounding depends on it.
-    fit = all(second_order.can_be_stacked(g) for g in self._loss_pass.graphs)
+    fit = all(second_order.can_be_vectorized(g) for g in self._loss_pass.graphs)
     return not self._blocks and fit and self._activation_bytes <= 2**26
 
   # Passes -----------------------------------------------------------------------------------
@@ -663,7 +668,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         self.objective,
         self.mode,
         blocks=self._blocks,
-        stacked=self.stacked,
+        vectorized=self.vectorized,
         connected=self._note_connected,
       )
       self._columns_passes[count] = self._second_order_pass(

@@ -67,7 +67,7 @@ def batch_product(objective, mode, *, blocks=None, connected=None):
   return function
 
 
-def batch_products(objective, mode, *, blocks=None, stacked=False, connected=None):
+def batch_products(objective, mode, *, blocks=None, vectorized=False, connected=None):
   """Returns (parameters, context, batch, seed, ratios, V, used) -> H_b V.
 
   The columns are the first dimension of each tensor of V and of the result. What does not depend on
@@ -75,16 +75,16 @@ def batch_products(objective, mode, *, blocks=None, stacked=False, connected=Non
 
   Args:
     objective, mode, blocks, connected: see `batch_product`.
-    stacked: compute all columns by one set of operations on stacked tensors: faster where tensors
-      are small. Otherwise the first `used` are computed by a loop around what depends on them, two
-      in each turn if their number is even, and the others are zero. Each is bitwise the single
+    vectorized: compute all columns by one set of operations on stacked tensors: faster where
+      tensors are small. Otherwise the first `used` are computed by a loop around what depends on
+      them, two in each turn if their number is even, and the others are zero. Each is bitwise the single
       product.
   """
   prepare = _preparation(objective, mode, blocks, connected)
 
   def function(params, context, batch, seed, ratios, columns, used):
     product = prepare(params, context, batch, seed, ratios)
-    if stacked:
+    if vectorized:
       return list(tf.vectorized_map(lambda v: tuple(product(list(v))), tuple(columns)))
     # Two share what they read of tensors that don't depend on them, while it is in the cache. Where
     # memory is short, it is that of one.

@@ -163,7 +163,7 @@ _WRONG_STACKED_OPS = frozenset(
 )
 
 
-def can_be_stacked(graph_def, /):
+def can_be_vectorized(graph_def, /):
   """Returns whether a function of the operations of a `GraphDef` can be vectorized."""
   unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
   kinds = {node.op for node in graph_nodes(graph_def)}

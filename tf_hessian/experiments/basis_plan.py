@@ -174,7 +174,7 @@ def plan_basis(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
     + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
     + f"; there are {_gb(memory)} of memory{least} for them (memory_budget, or what there is) and "
-    f"{_gb(disk)} of disk: let fewer draws advance at a time (draws_per_pass), take fewer "
+    f"{_gb(disk)} of disk: let fewer draws advance at a time (vectors_per_pass), take fewer "
     "steps, or give more memory or a folder on a larger disk"
   )
 

@@ -113,7 +113,7 @@ def spectrum(
   deterministic=True,
   jit_compile=False,
   recompute_blocks=None,
-  draws_per_pass=None,
+  vectors_per_pass=None,
   basis="auto",
   memory_budget=None,
   plan_workers=None,
@@ -140,7 +140,7 @@ def spectrum(
     deterministic: make products bitwise repeatable.
     jit_compile: compile the function of a batch by XLA.
     recompute_blocks: see `HessianOperator`.
-    draws_per_pass: see `density_run.spectral_density`, also for the next two.
+    vectors_per_pass: see `density_run.spectral_density`, also for the next two.
     basis: kind.
     memory_budget: bytes.
     plan_workers: instead of measuring, say what it would take on so many equal machines; nothing is
@@ -186,7 +186,7 @@ def spectrum(
       "gradient": gradient,
       "check": check,
       "progress": progress,
-      "draws_per_pass": draws_per_pass,
+      "vectors_per_pass": vectors_per_pass,
       "basis": basis,
       "memory_budget": memory_budget,
     }

@@ -43,7 +43,7 @@ def spectral_density(
   patience=600.0,
   jit_compile=False,
   recompute_blocks=None,
-  draws_per_pass=None,
+  vectors_per_pass=None,
   target_error=None,
   sigma_squared=1e-5,
   relative=False,
@@ -79,8 +79,8 @@ def spectral_density(
     patience: seconds.
     jit_compile: compile by XLA.
     recompute_blocks: for models that hardly fit into memory.
-    draws_per_pass: how many draws advance together, with one pass over the data for the products of
-      all. By default as many as fit into memory, if that is faster.
+    vectors_per_pass: how many draws advance together, with one pass over the data for the products
+      of all. By default as many as fit into memory, if that is faster.
     target_error: stop when the density is good enough. Draws are added, up to `num_draws`, until
       the integral of the density's standard error is at most this; a draw's steps end, at
       `lanczos_steps` at the latest, once the last ten have changed its density by less in L1.
@@ -106,7 +106,7 @@ def spectral_density(
   """
   checks.check_count("num_draws", num_draws)
   checks.check_count("lanczos_steps", lanczos_steps)
-  _check_machine(draws_per_pass, basis, memory_budget)
+  _check_machine(vectors_per_pass, basis, memory_budget)
   make_target(target_error, sigma_squared, relative, num_draws)
   operator = HessianOperator(
     model,
@@ -131,7 +131,7 @@ def spectral_density(
     num_draws=num_draws,
     lanczos_steps=lanczos_steps,
     seed=seed,
-    draws_per_pass=draws_per_pass,
+    vectors_per_pass=vectors_per_pass,
     target_error=target_error,
     sigma_squared=sigma_squared,
     relative=relative,
@@ -151,7 +151,7 @@ def estimate_spectrum(
   lanczos_steps=90,
   seed=0,
   start=None,
-  draws_per_pass=None,
+  vectors_per_pass=None,
   target_error=None,
   sigma_squared=1e-5,
   relative=False,
@@ -175,7 +175,7 @@ def estimate_spectrum(
     seed: seed of the start vectors.
     start: "gradient" begins at the gradient of a `HessianOperator`'s mean loss, a vector (n,) at
       that; num_draws has to be 1. None for random vectors.
-    draws_per_pass: see `spectral_density`, also for the next five. Of operators that are no
+    vectors_per_pass: see `spectral_density`, also for the next five. Of operators that are no
       `HessianOperator`, one by default.
     target_error: L1 error.
     sigma_squared: variance.
@@ -206,7 +206,7 @@ def estimate_spectrum(
     logging.warning("lanczos_steps lowered from %d to n = %d", lanczos_steps, n)
     lanczos_steps = n
   start = _check_start(start, operator, num_draws)
-  _check_machine(draws_per_pass, basis, memory_budget)
+  _check_machine(vectors_per_pass, basis, memory_budget)
   run = _Run(
     operator=operator,
     num_draws=int(num_draws),
@@ -217,7 +217,7 @@ def estimate_spectrum(
     check=check and isinstance(operator, HessianOperator),
     show=progress,
   )
-  options = {"draws_per_pass": draws_per_pass, "basis": basis, "memory": memory_budget}
+  options = {"vectors_per_pass": vectors_per_pass, "basis": basis, "memory": memory_budget}
   if not isinstance(operator, HessianOperator):
     return _measure(run, options, workdir, config)
   operator.agree(
@@ -234,9 +234,9 @@ def estimate_spectrum(
   return lead(operator, lambda: _measure(run, options, workdir, config), _to_bytes, _from_bytes)
 
 
-def _check_machine(draws_per_pass, basis, memory_budget):
-  if draws_per_pass is not None:
-    checks.check_count("draws_per_pass", draws_per_pass)
+def _check_machine(vectors_per_pass, basis, memory_budget):
+  if vectors_per_pass is not None:
+    checks.check_count("vectors_per_pass", vectors_per_pass)
   checks.check_choice("basis", basis, KINDS)
   if memory_budget is not None:
     checks.check_positive("memory_budget", memory_budget)

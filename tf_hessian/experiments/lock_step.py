@@ -29,25 +29,30 @@ _PASS_BYTES = 36
 class Layout:
   """How many draws share a pass, and where their bases live."""
 
-  per_pass: int
+  vectors_per_pass: int
   basis: basis_plan.BasisPlan
-  stacked: bool  # products of a pass are computed together, so rounding depends on per_pass
+  vectorized: (
+    bool  # products of a pass are computed together, so rounding depends on vectors_per_pass
+  )
   chosen: bool  # by `plan_layout`, not by the user
 
   @property
   def unsure(self):
     """Whether products might take less time alone, and may be made so: the user didn't choose."""
-    return self.chosen and not self.stacked and self.per_pass > 1
+    return self.chosen and not self.vectorized and self.vectors_per_pass > 1
 
   @property
   def description(self):
     """What the bits of a result depend on, and what lies in a run's folder: for records."""
-    return {"basis": self.basis.kind, "draws_per_pass": self.per_pass if self.stacked else None}
+    return {
+      "basis": self.basis.kind,
+      "draws_per_pass": self.vectors_per_pass if self.vectorized else None,
+    }
 
   def groups(self, draws, /):
     """Returns lists of the draws that are in lock step; each draw has its place in a pass."""
-    numbers = sorted({d // self.per_pass for d in draws})
-    return [[d for d in draws if d // self.per_pass == g] for g in numbers]
+    numbers = sorted({d // self.vectors_per_pass for d in draws})
+    return [[d for d in draws if d // self.vectors_per_pass == g] for g in numbers]
 
 
 def plan_layout(
@@ -56,7 +61,7 @@ def plan_layout(
   steps,
   /,
   *,
-  draws_per_pass=None,
+  vectors_per_pass=None,
   basis="auto",
   memory=None,
   folder=None,
@@ -73,7 +78,7 @@ def plan_layout(
     operator: a linear operator of shape (n, n).
     num_draws: number of draws of the run.
     steps: Lanczos steps of a draw.
-    draws_per_pass: the number, if it is not to be chosen.
+    vectors_per_pass: the number, if it is not to be chosen.
     basis: one of `basis_plan.KINDS`.
     memory: bytes that bases and vectors may take; by default 70 % of what the process can have.
     folder: the run's folder, or None.
@@ -90,16 +95,16 @@ def plan_layout(
   n = operator.shape[0]
   _check_results(num_draws, steps)
   # Of what `matmat` does nothing is known.
-  stacked = bool(getattr(operator, "stacked", not hasattr(operator, "products")))
+  vectorized = bool(getattr(operator, "vectorized", not hasattr(operator, "products")))
   if memory is None:
     memory = basis_plan.default_memory()
   else:
     checks.check_positive("memory_budget", memory)
   checks.check_choice("basis", basis, basis_plan.KINDS)
   recorded = recorded or {}
-  chosen = draws_per_pass is None
-  if chosen and stacked:
-    draws_per_pass = recorded.get("draws_per_pass")
+  chosen = vectors_per_pass is None
+  if chosen and vectorized:
+    vectors_per_pass = recorded.get("draws_per_pass")
   if basis == "auto" and (team or recorded.get("basis") != "workers"):
     basis = recorded.get("basis") or "auto"
   precision = getattr(operator, "precision", 0.0)
@@ -119,26 +124,26 @@ def plan_layout(
       team=team and dataclasses.replace(team, memory=max(0, team.memory - passes)),
     )
 
-  if draws_per_pass is not None:
-    checks.check_count("draws_per_pass", draws_per_pass)
-    count = int(draws_per_pass) if stacked else min(int(draws_per_pass), num_draws)
-    return Layout(count, plan(count, basis), stacked, chosen)
-  if stacked and first is not None:
+  if vectors_per_pass is not None:
+    checks.check_count("vectors_per_pass", vectors_per_pass)
+    count = int(vectors_per_pass) if vectorized else min(int(vectors_per_pass), num_draws)
+    return Layout(count, plan(count, basis), vectorized, chosen)
+  if vectorized and first is not None:
     num_draws = min(num_draws, first)  # places that are not used cost as much as others
   most = _most_draws(operator, num_draws)
   sizes = {-(-num_draws // groups) for groups in range(1, num_draws + 1)}
-  if not stacked:
+  if not vectorized:
     sizes |= {size + size % 2 for size in sizes if size > 1}  # loops take two in each turn
   one = plan(1, basis)
   if one.on_disk:
-    return Layout(1, one, stacked, chosen)
+    return Layout(1, one, vectorized, chosen)
   for count in sorted(sizes, reverse=True):
     if count <= most:
       try:
-        return Layout(count, plan(count, one.kind), stacked, chosen)
+        return Layout(count, plan(count, one.kind), vectorized, chosen)
       except basis_plan.NoRoomError:
         continue
-  return Layout(1, one, stacked, chosen)
+  return Layout(1, one, vectorized, chosen)
 
 
 def _check_results(num_draws, steps):
@@ -155,8 +160,8 @@ def _most_draws(operator, num_draws):
   """Returns how many draws may share a pass of an operator, apart from memory for them."""
   if not hasattr(operator, "products"):
     return 1  # of a matrix or another operator it is not known whether that is any use
-  if operator.stacked:
-    return min(num_draws, operator.columns_per_pass)
+  if operator.vectorized:
+    return min(num_draws, operator.vectors_per_pass)
   return min(num_draws, _MOST_DRAWS)
 
 
@@ -270,7 +275,7 @@ class LockStep:
     self._target = target
     self._progress = progress
     self._choose = choose and layout.unsure
-    self._together = layout.per_pass > 1
+    self._together = layout.vectors_per_pass > 1
     self._seconds = []  # of a product, in each pass that was shared to find out
     self._scratch = None
 
@@ -351,8 +356,8 @@ class LockStep:
     Args:
       vectors: draw -> (n,), or (basis, number of a row) of all if they are spread over workers.
     """
-    if self._layout.stacked and self._layout.per_pass > 1:
-      return self._shared(vectors, [draw % self._layout.per_pass for draw in vectors])
+    if self._layout.vectorized and self._layout.vectors_per_pass > 1:
+      return self._shared(vectors, [draw % self._layout.vectors_per_pass for draw in vectors])
     if not self._together or len(vectors) == 1:
       return [self._alone_product(v) for v in vectors.values()]
     if self._choose and len(self._seconds) == SHARED_FIRST:
@@ -383,12 +388,16 @@ class LockStep:
 
   def _shared(self, vectors, places):
     """Returns the products by one pass, in which each vector has its place."""
-    per_pass, vectors = self._layout.per_pass, list(vectors.values())
+    vectors_per_pass, vectors = self._layout.vectors_per_pass, list(vectors.values())
     if isinstance(vectors[0], tuple):
-      return self._operator.spread_products(vectors, places=places, per_pass=per_pass)
-    columns = self._filled(places, vectors, per_pass if self._layout.stacked else len(vectors))
+      return self._operator.spread_products(
+        vectors, places=places, vectors_per_pass=vectors_per_pass
+      )
+    columns = self._filled(
+      places, vectors, vectors_per_pass if self._layout.vectorized else len(vectors)
+    )
     if hasattr(self._operator, "products"):
-      result = self._operator.products(columns, per_pass=per_pass)
+      result = self._operator.products(columns, vectors_per_pass=vectors_per_pass)
     else:
       result = self._operator.matmat(columns.T).T
     return [result[place] for place in places]

@@ -57,7 +57,7 @@ class Plan:
   num_examples: int
   num_draws: int  # of the run; with a target_error, those that it suggests
   lanczos_steps: int
-  draws_per_pass: int
+  vectors_per_pass: int
   workers: int
   passes: tuple  # of `Passes`
   startup_seconds: float  # reading the data, and building the functions of a batch
@@ -121,7 +121,7 @@ class Plan:
     yield "data", f"{self.num_examples:,} examples in {self.num_batches:,} batches"
     yield (
       "draws",
-      f"{self.num_draws} of {self.lanczos_steps} steps, {self.draws_per_pass} to a pass",
+      f"{self.num_draws} of {self.lanczos_steps} steps, {self.vectors_per_pass} to a pass",
     )
     yield (
       "passes",
@@ -217,7 +217,7 @@ def plan(
   num_shards=16,
   jit_compile=False,
   recompute_blocks=None,
-  draws_per_pass=None,
+  vectors_per_pass=None,
   target_error=None,
   sigma_squared=1e-5,
   relative=False,
@@ -241,7 +241,7 @@ def plan(
     deterministic, cache_bytes, jit_compile, recompute_blocks: how products are computed.
     strategy: None, or one whose replicas are in this process.
     num_shards: what a `ParameterServerStrategy` would hand out.
-    draws_per_pass, basis, memory_budget: where vectors live, and how many share a pass.
+    vectors_per_pass, basis, memory_budget: where vectors live, and how many share a pass.
     target_error: if given, the draws are those that the pilot says are needed for it, `num_draws`
       at most; steps are counted as if no draw ended early.
     sigma_squared, relative: kernel of the density whose error is told.
@@ -287,7 +287,7 @@ def plan(
     num_draws=num_draws,
     lanczos_steps=lanczos_steps,
     seed=seed,
-    draws_per_pass=draws_per_pass,
+    vectors_per_pass=vectors_per_pass,
     target_error=target_error,
     sigma_squared=sigma_squared,
     relative=relative,
@@ -310,7 +310,7 @@ def plan_operator(
   lanczos_steps=90,
   seed=0,
   start=None,
-  draws_per_pass=None,
+  vectors_per_pass=None,
   target_error=None,
   sigma_squared=1e-5,
   relative=False,
@@ -331,7 +331,8 @@ def plan_operator(
     lanczos_steps: steps.
     seed: seed.
     start: None or "gradient".
-    draws_per_pass, target_error, sigma_squared, relative, basis, memory_budget, check: see `plan`.
+    vectors_per_pass, target_error, sigma_squared, relative: see `plan`.
+    basis, memory_budget, check: see `plan`.
     workdir, workers, num_shards, pilot_seconds: see `plan`.
     beginning: what `begin` has returned before the operator was made, so that this counts too.
 
@@ -359,7 +360,7 @@ def plan_operator(
     operator,
     num_draws,
     steps,
-    draws_per_pass=draws_per_pass,
+    vectors_per_pass=vectors_per_pass,
     basis=basis,
     memory=memory_budget,
     folder=workdir,
@@ -422,7 +423,7 @@ class _Planner:
     if self._start is not None:
       self._time("gradient", sample.gradient)
     self._refuse_too_large(memory.peak())
-    if layout.per_pass > 1:
+    if layout.vectors_per_pass > 1:
       self._time("together", lambda: self._advance(layout.basis.draws))
     before = memory.peak()
     memory.reset_peak()
@@ -446,15 +447,15 @@ class _Planner:
       startup += operator.batches.seconds  # read again, and compared
     passes = tuple(self._passes(num_draws))
     # Draws in lock step last as long as all their passes.
-    lasting = sum(p.count * p.seconds for p in passes) * layout.per_pass / num_draws
-    lasting += layout.per_pass * self._lanczos.steps
+    lasting = sum(p.count * p.seconds for p in passes) * layout.vectors_per_pass / num_draws
+    lasting += layout.vectors_per_pass * self._lanczos.steps
     return Plan(
       num_parameters=operator.shape[0],
       num_batches=operator.batches.num_batches,
       num_examples=operator.batches.num_examples,
       num_draws=int(num_draws),
       lanczos_steps=self._steps,
-      draws_per_pass=layout.per_pass,
+      vectors_per_pass=layout.vectors_per_pass,
       workers=int(self._workers),
       passes=passes,
       startup_seconds=startup,
@@ -506,16 +507,16 @@ class _Planner:
     """Returns (dict: vectors that share a pass -> number of such passes, passes of one vector)."""
     layout = self._layout
     sizes = collections.Counter(len(group) for group in layout.groups(range(num_draws)))
-    if layout.per_pass == 1:
+    if layout.vectors_per_pass == 1:
       return {}, num_draws * self._steps
-    alone = 0 if layout.stacked else sizes.pop(1, 0)
+    alone = 0 if layout.vectorized else sizes.pop(1, 0)
     return {size: count * self._steps for size, count in sizes.items()}, alone * self._steps
 
   def _row(self, name, what, count, vectors, before=False):
     """Returns the `Passes` of one kind; they are moved whole, also if places are not used."""
     layout, n = self._layout, self._operator.shape[0]
     together = name == "together"
-    moved = 8 * n * (layout.per_pass if together else vectors)
+    moved = 8 * n * (layout.vectors_per_pass if together else vectors)
     sums = moved or 8 * n * (name == "gradient")
     network = {}
     if self._workers > 1:
@@ -529,7 +530,7 @@ class _Planner:
   def _seconds(self, name, vectors=1):
     """Returns the seconds of a pass over all data."""
     timed = self._times[name]
-    if name == "together" and vectors < self._layout.basis.draws and not self._layout.stacked:
+    if name == "together" and vectors < self._layout.basis.draws and not self._layout.vectorized:
       if vectors not in self._fewer:
         self._fewer[vectors] = time_pass(lambda: self._advance(vectors), self.sample.batches)
       timed = self._fewer[vectors]
@@ -576,8 +577,8 @@ _SMALLER = (
   "(recompute_blocks=4)"
 )
 _FEWER_VECTORS = (
-  'let fewer draws share a pass (draws_per_pass), take fewer lanczos_steps, or basis="float32" or '
-  '"disk"'
+  'let fewer draws share a pass (vectors_per_pass), take fewer lanczos_steps, or basis="float32" '
+  'or "disk"'
 )
 
 
@@ -586,7 +587,9 @@ def _layout(operator, num_draws, steps, **options):
   try:
     return plan_layout(operator, num_draws, steps, **options)
   except basis_plan.NoRoomError as e:
-    raise ValueError(f"{e}. These are draws_per_pass, lanczos_steps, memory_budget, workdir") from e
+    raise ValueError(
+      f"{e}. These are vectors_per_pass, lanczos_steps, memory_budget, workdir"
+    ) from e
 
 
 def _team(workers, basis, memory_budget):

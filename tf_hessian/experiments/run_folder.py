@@ -224,12 +224,15 @@ _DIGESTS = {
 }
 
 
+_ARGUMENTS = {"draws_per_pass": "vectors_per_pass"}  # where a record has another name
+
+
 def _difference(key, there, now):
   """Returns how two records differ; of digests, what that means."""
   both = isinstance(there, str) and isinstance(now, str)
   if key in _DIGESTS and both:
     return f"{key}: {_DIGESTS[key]}"
-  return f"{key}: {_short(there)} there, {_short(now)} now"
+  return f"{_ARGUMENTS.get(key, key)}: {_short(there)} there, {_short(now)} now"
 
 
 def held_bytes(path, /):
