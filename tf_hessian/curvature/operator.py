@@ -23,7 +23,8 @@ from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.distribute import copies, engines
-from tf_hessian.numerics import checks, spread
+from tf_hessian.numerics import checks
+from tf_hessian.numerics import distributed_basis as distributed
 
 # What TensorFlow raises while it differentiates what it can't.
 _UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
@@ -250,15 +251,15 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       "gradient": lambda: self._gradient_pass.join(),
       "product": lambda: self._product_pass.join(),
       "columns": lambda count: self._columns_pass(count).join(),
-      "basis": self._slices.join,
-      "spread": self._join_spread,
+      "basis": self._shards.join,
+      "distributed": self._join_distributed,
     }
     try:
       return self.engine.follow(passes)
     finally:
-      self._slices.clear()
+      self._shards.clear()
 
-  def spread_basis(self, steps, path=None, /):
+  def distributed_basis(self, steps, path=None, /):
     """On the chief: returns a Lanczos basis that is spread over the workers, which `follow`.
 
     Args:
@@ -267,18 +268,20 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
         memory.
 
     Returns:
-      A `spread.SpreadBasis` of rows (n,).
+      A `distributed.DistributedBasis` of rows (n,).
 
     Raises:
       ValueError: if no workers follow, or there are more of them than parameters.
       ClusterError: if a worker has no room for its part, or is gone.
     """
     if not self.engine.followers:
-      raise ValueError("spread_basis: expected a MultiWorkerMirroredStrategy of several workers")
-    return spread.SpreadBasis(self._slices, steps, self.shape[0], path)
+      raise ValueError(
+        "distributed_basis: expected a MultiWorkerMirroredStrategy of several workers"
+      )
+    return distributed.DistributedBasis(self._shards, steps, self.shape[0], path)
 
   @processes.one_at_a_time
-  def spread_products(self, rows, /, *, places=(0,), vectors_per_pass=1):
+  def distributed_products(self, rows, /, *, places=(0,), vectors_per_pass=1):
     """Returns the products with rows of bases that are spread over the workers, by one pass.
 
     Each worker makes its part of the vectors from its part of the bases, and keeps its part of the
@@ -286,7 +289,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     more.
 
     Args:
-      rows: list of (basis, number of a row), of different bases by `spread_basis`.
+      rows: list of (basis, number of a row), of different bases by `distributed_basis`.
       places: for each, its place in the pass.
       vectors_per_pass: how many places there are; rounding depends on them as in `products`.
 
@@ -300,25 +303,27 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     rows = [(basis.number, j, place) for (basis, j), place in zip(rows, places, strict=True)]
     used = vectors_per_pass if self.vectorized else len(rows)
     weight, ratios = self._weights[0], self._ratios  # which may take a pass of their own
-    self.engine.announce(f"spread {vectors_per_pass} {len(rows)} {used} {spread.to_bits(weight)}")
+    self.engine.announce(
+      f"distributed {vectors_per_pass} {len(rows)} {used} {distributed.to_bits(weight)}"
+    )
     with self.engine.committed():
       self.engine.broadcast(tf.constant(rows, tf.int64))
-      products = self._spread_products(rows, vectors_per_pass, used, weight, ratios)
+      products = self._distributed_products(rows, vectors_per_pass, used, weight, ratios)
     if not np.isfinite(products.sum()):
       for number, j, _ in rows:
-        self._matvec(self._slices.lead("row", number, j))  # names the batch and the variable
+        self._matvec(self._shards.lead("row", number, j))  # names the batch and the variable
     return [products[place] for *_, place in rows]
 
-  def _join_spread(self, vectors_per_pass, count, used, weight):
+  def _join_distributed(self, vectors_per_pass, count, used, weight):
     rows = self.engine.broadcast(tf.zeros((count, 3), tf.int64)).numpy().tolist()
     ratios = tf.zeros(self._ratios_spec.shape, tf.float64)  # the chief's are added to these
-    self._spread_products(rows, vectors_per_pass, used, spread.from_bits(weight), ratios)
+    self._distributed_products(rows, vectors_per_pass, used, distributed.from_bits(weight), ratios)
 
-  def _spread_products(self, rows, vectors_per_pass, used, weight, ratios):
+  def _distributed_products(self, rows, vectors_per_pass, used, weight, ratios):
     """Returns (vectors_per_pass, n), where each worker has its parts of the vectors."""
     v = np.zeros((vectors_per_pass, self.shape[0]))
     for number, j, place in rows:
-      self._slices.place(number, j, v[place])
+      self._shards.place(number, j, v[place])
     if vectors_per_pass == 1:
       arguments = self._product_pass, ratios, tf.convert_to_tensor(v[0])
     else:
@@ -327,13 +332,13 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     flat = self._run("product", *arguments, together=True)
     products = self._unpacked(flat, vectors_per_pass, weight, v)
     for number, _, place in rows:
-      self._slices.keep(number, products[place])
+      self._shards.keep(number, products[place])
     return products
 
   @functools.cached_property
-  def _slices(self):
+  def _shards(self):
     """What this worker has of spread bases."""
-    return spread.Slices(self.engine)
+    return distributed.Shards(self.engine)
 
   def agree(self, **about):
     """Makes sure that all processes measure the same matrix; called before the first pass.

@@ -77,8 +77,8 @@ def batch_products(objective, mode, *, blocks=None, vectorized=False, connected=
     objective, mode, blocks, connected: see `batch_product`.
     vectorized: compute all columns by one set of operations on stacked tensors: faster where
       tensors are small. Otherwise the first `used` are computed by a loop around what depends on
-      them, two in each turn if their number is even, and the others are zero. Each is bitwise the single
-      product.
+      them, two in each turn if their number is even, and the others are zero. Each is bitwise the
+      single product.
   """
   prepare = _preparation(objective, mode, blocks, connected)
 

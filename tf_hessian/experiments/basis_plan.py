@@ -92,7 +92,7 @@ class BasisPlan:
   def open(self, path=None, /) -> Basis:
     """Returns the basis of one draw, in a file if the plan has files or a path is given.
 
-    One that is spread over workers is for `HessianOperator.spread_basis` to make.
+    One that is spread over workers is for `HessianOperator.distributed_basis` to make.
 
     Raises:
       OSError: if the file can't be written or there is no room for it.

@@ -368,8 +368,8 @@ class _Run:
       if state:
         finished[draw] = state
     groups = layout.groups(self._missing(finished))
-    spread = getattr(self.operator, "spread_basis", None)
-    with Bases(layout.basis, folder, spread=spread) as bases:
+    distributed = getattr(self.operator, "distributed_basis", None)
+    with Bases(layout.basis, folder, distributed=distributed) as bases:
       if groups:  # first, since there may be no room
         bases.open(groups[0])
       self._prepare(groups)

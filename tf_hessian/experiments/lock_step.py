@@ -171,13 +171,13 @@ class Bases:
   Args:
     plan: a `BasisPlan`.
     folder: a `RunFolder` that holds them; None for memory, or files for the time being.
-    spread: function (steps, path or None) -> `Basis` that is spread over workers, if they are.
+    distributed: function (steps, path or None) -> `Basis` that is spread over workers, if they are.
   """
 
-  def __init__(self, plan, folder, /, *, spread=None):
+  def __init__(self, plan, folder, /, *, distributed=None):
     self._plan = plan
     self._folder = folder
-    self._spread = spread
+    self._distributed = distributed
     self._open = {}
     self._spare = []
 
@@ -209,7 +209,7 @@ class Bases:
   def _new(self, draw):
     path = self._folder.basis_path(draw) if self._folder else None
     if self._plan.kind == "workers":
-      return self._spread(self._plan.steps, path)
+      return self._distributed(self._plan.steps, path)
     return self._plan.open(path)
 
   def __enter__(self):
@@ -383,14 +383,14 @@ class LockStep:
 
   def _alone_product(self, vector):
     if isinstance(vector, tuple):
-      return self._operator.spread_products([vector])[0]
+      return self._operator.distributed_products([vector])[0]
     return self._operator.matvec(vector)
 
   def _shared(self, vectors, places):
     """Returns the products by one pass, in which each vector has its place."""
     vectors_per_pass, vectors = self._layout.vectors_per_pass, list(vectors.values())
     if isinstance(vectors[0], tuple):
-      return self._operator.spread_products(
+      return self._operator.distributed_products(
         vectors, places=places, vectors_per_pass=vectors_per_pass
       )
     columns = self._filled(

@@ -5,8 +5,8 @@ orthogonal to them. Overlaps and squared lengths are sums over columns: each wor
 and the workers' sums are added in the workers' order, by all of them alike. So all go through the
 same passes of Gram-Schmidt, whose number depends on those sums, without being told.
 
-The chief calls the methods of a `SpreadBasis`; each is announced, and the others join it by
-`Slices.join`. What they need of each other goes through a group, an object with
+The chief calls the methods of a `DistributedBasis`; each is announced, and the others join it by
+`Shards.join`. What they need of each other goes through a group, an object with
 
   rank, size             number of this worker, from 0, the chief's; and of all
   announce(text)         on the chief: lets the others call `join` with the numbers in the text
@@ -44,13 +44,13 @@ _OPERATIONS = (
 )
 
 
-class SpreadBasis(Basis):
+class DistributedBasis(Basis):
   """A basis in float64 that is spread over workers; the chief's view of it.
 
   The chief holds its own columns, as each worker does, and at times a single vector of length n.
 
   Args:
-    slices: the chief's `Slices`; the others must `join` what is announced.
+    shards: the chief's `Shards`; the others must `join` what is announced.
     steps: number of rows.
     n: length of a row.
     path: files of the workers' parts, to which `_RANK_of_SIZE` is added; opened with what they
@@ -64,13 +64,13 @@ class SpreadBasis(Basis):
     Exception: `group.failure`, on all workers, if one has no room for its part.
   """
 
-  def __init__(self, slices, steps, n, path=None, /):
+  def __init__(self, shards, steps, n, path=None, /):
     super().__init__(steps, n, np.float64)
-    size = slices.group.size
+    size = shards.group.size
     if self.n < size:
       raise ValueError(f"basis: {self.n} columns can't be spread over {size} workers")
-    self._slices = slices
-    self.number = slices.lead_open(self.steps, self.n, path)
+    self._shards = shards
+    self.number = shards.lead_open(self.steps, self.n, path)
 
   def row(self, j, /):
     row = self._lead("row", j)
@@ -89,7 +89,7 @@ class SpreadBasis(Basis):
     If it is the product that the workers kept their parts of, it does not travel.
     """
     recent = count if recent is None else recent
-    if self._slices.has(self.number, w):
+    if self._shards.has(self.number, w):
       return self._lead("orthogonalize", count, recent, to_bits(smallest), 1)
     return self._lead("orthogonalize", count, recent, to_bits(smallest), 0, data=w)
 
@@ -104,16 +104,16 @@ class SpreadBasis(Basis):
 
   def close(self):
     """Gives back the chief's part; the others keep theirs until they no longer follow."""
-    self._slices.close(self.number)
+    self._shards.close(self.number)
 
   def discard(self):
     self._lead("discard")
 
   def _lead(self, operation, *numbers, data=None):
-    return self._slices.lead(operation, self.number, *numbers, data=data)
+    return self._shards.lead(operation, self.number, *numbers, data=data)
 
 
-class Slices:
+class Shards:
   """What one worker has of spread bases, and what it does with it together with the others.
 
   Attributes:
@@ -122,7 +122,7 @@ class Slices:
 
   def __init__(self, group, /):
     self.group = group
-    self._slices = {}  # number of a basis -> _Slice
+    self._shards = {}  # number of a basis -> _Shard
     self._next = 0
 
   def lead_open(self, steps, n, path):
@@ -145,28 +145,28 @@ class Slices:
 
   def place(self, number, j, out, /):
     """Copies this worker's columns of row j of a basis into a vector (n,)."""
-    held = self._slices[number]
+    held = self._shards[number]
     out[held.columns] = held.row(j)
 
   def keep(self, number, product, /):
     """Keeps this worker's columns of a vector (n,) for the next `orthogonalize`."""
-    held = self._slices[number]
+    held = self._shards[number]
     held.kept = product[held.columns].copy()
 
   def has(self, number, w, /):
     """Returns whether this worker kept its columns of a vector (n,)."""
-    held = self._slices[number]
+    held = self._shards[number]
     return held.kept is not None and np.array_equal(held.kept, w[held.columns])
 
   def close(self, number, /):
     """Gives back this worker's part of a basis, if it is there."""
-    held = self._slices.pop(number, None)
+    held = self._shards.pop(number, None)
     if held is not None:
       held.close()
 
   def clear(self):
     """Gives back all parts."""
-    for number in list(self._slices):
+    for number in list(self._shards):
       self.close(number)
 
   # Operations, which all workers go through together. The others have no data. --------------
@@ -175,46 +175,46 @@ class Slices:
     path = os.fsdecode(self.group.broadcast_bytes(data, 0))
 
     def make():
-      self._slices[number] = _Slice(self, steps, n, path)
+      self._shards[number] = _Shard(self, steps, n, path)
       return ()
 
     self.gather(make, 1)
 
   def _store(self, number, j, data=None):
-    held = self._slices[number]
+    held = self._shards[number]
     held.store(j, self._received(held, data))
 
   def _row(self, number, j, data=None):  # noqa: ARG002
-    held = self._slices[number]
+    held = self._shards[number]
     return self._assembled(held, lambda: held.row(j))
 
   def _combine(self, number, k, j, data=None):
     coefficients = np.zeros((k, j)) if data is None else np.asarray(data, np.float64)
     coefficients = np.asarray(self.group.broadcast(coefficients))
-    held = self._slices[number]
+    held = self._shards[number]
     rows = [self._assembled(held, lambda c=c: held.combine(c[None])[0]) for c in coefficients]
     return np.stack(rows)
 
   def _orthogonalize(self, number, count, recent, smallest, kept, data=None):
-    held = self._slices[number]
+    held = self._shards[number]
     held.left = held.kept if kept else self._received(held, data)
     held.kept = None
     return held.orthogonalize(held.left, count, from_bits(smallest), recent=recent)
 
   def _extend(self, number, j, length, data=None):  # noqa: ARG002
-    held = self._slices[number]
+    held = self._shards[number]
     held.extend(j, held.left, from_bits(length))
 
   def _checksum(self, number, j, data=None):  # noqa: ARG002
-    held = self._slices[number]
+    held = self._shards[number]
     return zlib.crc32(self.gather(lambda: [held.checksum(j)], 1).astype(np.uint32))
 
   def _flush(self, number, data=None):  # noqa: ARG002
-    self.gather(lambda: self._slices[number].flush() or (), 1)
+    self.gather(lambda: self._shards[number].flush() or (), 1)
 
   def _discard(self, number, data=None):  # noqa: ARG002
     def remove():
-      path = self._slices[number].path
+      path = self._shards[number].path
       self.close(number)
       if path:
         path.unlink(missing_ok=True)
@@ -264,7 +264,7 @@ class Slices:
     return flat[workers:]
 
 
-class _Slice(SummedBasis):
+class _Shard(SummedBasis):
   """One worker's columns of a basis; sums over columns are those of all workers.
 
   Attributes:
@@ -275,8 +275,8 @@ class _Slice(SummedBasis):
     left: that of the one that was made orthogonal last.
   """
 
-  def __init__(self, slices, steps, whole, path):
-    group = slices.group
+  def __init__(self, shards, steps, whole, path):
+    group = shards.group
     self.whole = whole
     self.columns = slice(*(whole * r // group.size for r in (group.rank, group.rank + 1)))
     n = self.columns.stop - self.columns.start
@@ -288,7 +288,7 @@ class _Slice(SummedBasis):
     else:
       self._rows = MemoryBasis(np.empty((steps, n)))
     self.kept = self.left = None
-    self._slices = slices
+    self._shards = shards
 
   def row(self, j, /):
     return self._rows.row(j)
@@ -306,11 +306,11 @@ class _Slice(SummedBasis):
     self._rows.close()
 
   def _overlaps(self, w, first, count):
-    sums = self._slices.gather(lambda: self._rows._overlaps(w, first, count), self.steps)
+    sums = self._shards.gather(lambda: self._rows._overlaps(w, first, count), self.steps)
     return sums[:, : count - first].sum(axis=0)
 
   def _subtract(self, w, part, first):
-    return self._slices.gather(lambda: [self._rows._subtract(w, part, first)], 1).sum()
+    return self._shards.gather(lambda: [self._rows._subtract(w, part, first)], 1).sum()
 
 
 def to_bits(x, /):

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from tf_hessian.numerics import spread
+from tf_hessian.numerics import distributed_basis
 from tf_hessian.numerics.basis import MemoryBasis
 from tf_hessian.numerics.lanczos import Lanczos, ritz_pairs
 from tf_hessian.numerics.probes import probe
@@ -14,7 +14,7 @@ from tf_hessian.numerics.probes import probe
 EPS = np.finfo(np.float64).eps
 SECONDS = 600  # of what hangs
 STEPS = 7
-# One column each; slices that differ; several pieces of arithmetic in each.
+# One column each; shards that differ; several pieces of arithmetic in each.
 SIZES = [4, 103, 70_001]
 
 
@@ -81,13 +81,13 @@ class Group:
 
 
 class Team:
-  """The chief's `Slices`, while threads join for the others; a context manager."""
+  """The chief's `Shards`, while threads join for the others; a context manager."""
 
   def __init__(self, size):
     self._board = Board(size)
     groups = [Group(self._board, rank) for rank in range(size)]
     self.counts = self._board.counts
-    self.members = [spread.Slices(group) for group in groups]
+    self.members = [distributed_basis.Shards(group) for group in groups]
     self.errors = [None] * size
     self._threads = [threading.Thread(target=self._follow, args=(r,)) for r in range(1, size)]
 
@@ -96,15 +96,15 @@ class Team:
     return self.members[0]
 
   def new(self, steps, n, path=None):
-    return spread.SpreadBasis(self.chief, steps, n, path)
+    return distributed_basis.DistributedBasis(self.chief, steps, n, path)
 
   def _follow(self, rank):
-    slices = self.members[rank]
+    shards = self.members[rank]
     try:
-      while text := slices.group.announced():
+      while text := shards.group.announced():
         name, *numbers = text.split()
         assert name == "basis"
-        slices.join(*map(int, numbers))
+        shards.join(*map(int, numbers))
     except Failure as e:
       self.errors[rank] = str(e)
     except BaseException:
@@ -260,7 +260,7 @@ def test_invariant_space_ends_the_recurrence(team):
 def test_no_worker_holds_more_than_its_share(team, monkeypatch, n):
   held = []
   monkeypatch.setattr(
-    spread, "MemoryBasis", lambda array: held.append(array.nbytes) or MemoryBasis(array)
+    distributed_basis, "MemoryBasis", lambda array: held.append(array.nbytes) or MemoryBasis(array)
   )
   team.new(STEPS, n)
   assert len(held) == len(team.members)
@@ -315,7 +315,7 @@ def test_discarded_basis_is_gone_from_all_workers(team):
   first, second = (team.new(STEPS, 103) for _ in range(2))
   second.store(0, np.arange(103.0))
   first.discard()
-  assert [len(member._slices) for member in team.members] == [1] * len(team.members)
+  assert [len(member._shards) for member in team.members] == [1] * len(team.members)
   np.testing.assert_array_equal(second.row(0), np.arange(103.0))
 
 
@@ -361,14 +361,14 @@ def test_discarded_basis_has_no_files(team, tmp_path):
 
 def test_worker_without_room_is_named_by_all(monkeypatch, tmp_path):
   with Team(3) as team:
-    original = spread.mapped
+    original = distributed_basis.mapped
 
     def refused(path, *arguments):
       if "1_of_3" in path.name:
         raise MemoryError("no room")
       return original(path, *arguments)
 
-    monkeypatch.setattr(spread, "mapped", refused)
+    monkeypatch.setattr(distributed_basis, "mapped", refused)
     with pytest.raises(Failure) as error:
       team.new(STEPS, 103, tmp_path / "basis_000")
     team.errors[0] = str(error.value)
@@ -379,7 +379,7 @@ def test_worker_without_room_is_named_by_all(monkeypatch, tmp_path):
 def test_failure_in_the_middle_of_a_step_reaches_all(monkeypatch):
   with Team(2) as team:
     basis = fill(team.new(STEPS, 103), random_rows(STEPS, 103))
-    part = team.members[1]._slices[0]
+    part = team.members[1]._shards[0]
     monkeypatch.setattr(part._rows, "_subtract", None)  # calling it fails
     with pytest.raises(Failure) as error:
       basis.orthogonalize(np.ones(103), STEPS, 0.0)

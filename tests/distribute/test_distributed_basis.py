@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import spread
+from benchmarks import distributed_basis
 
 STEPS = 12
 
@@ -59,7 +59,7 @@ def test_spectrum_is_bitwise_the_same_in_another_run(runs):
 @pytest.mark.slow
 def test_memory_of_the_chief_is_that_of_its_share():
   n, steps = 1_000_000, 40
-  alone, shared = (spread.measure(kind, n, steps) for kind in ("memory", "workers"))
+  alone, shared = (distributed_basis.measure(kind, n, steps) for kind in ("memory", "workers"))
   rows = 8 * n * steps
   assert alone[0]["peak"] >= rows
   for worker in shared:

@@ -1,4 +1,4 @@
-"""Lanczos vectors in the chief's memory, and spread over two workers: python -m benchmarks.spread
+"""Lanczos vectors of the chief alone, and of two workers: python -m benchmarks.distributed_basis
 
 A draw with a diagonal Hessian of n parameters in float64, by two workers with one thread each, on
 this machine. Passes over so simple a data set are short, so what vectors cost beside them shows.
@@ -69,7 +69,7 @@ def measure(kind, n, steps):
   """Returns what the chief and the other worker have measured."""
   with tempfile.TemporaryDirectory() as folder:
     arguments = ["--member", kind, str(n), str(steps), folder]
-    command = [sys.executable, "-m", "benchmarks.spread", *arguments]
+    command = [sys.executable, "-m", "benchmarks.distributed_basis", *arguments]
     lines = []
     with LocalCluster(command, workers=WORKERS, output=lambda *line: lines.append(line)) as cluster:
       for process in cluster.processes.values():
