@@ -86,11 +86,11 @@ def run(op, draws, steps, vectors_per_pass=None):
   """A density run without checks, which don't grow with it."""
   import tf_hessian
 
-  return tf_hessian.estimate_spectrum(
+  return tf_hessian.spectral_density(
     op,
     num_draws=draws,
     lanczos_steps=steps,
-    vectors_per_pass=vectors_per_pass,
+    storage=tf_hessian.Storage(vectors_per_pass=vectors_per_pass),
     check=False,
     progress=False,
   )

@@ -29,7 +29,7 @@ def member(kind, n, steps, folder):
   import numpy as np
   import tensorflow as tf
 
-  from tf_hessian import HessianOperator, estimate_spectrum
+  from tf_hessian import HessianOperator, Storage, spectral_density
   from tf_hessian.distribute import cluster, machine, memory
 
   machine.set_threads(1, 1)
@@ -52,8 +52,13 @@ def member(kind, n, steps, folder):
   before = memory.resident()
   memory.reset_peak()
   begin = time.monotonic()
-  spectrum = estimate_spectrum(
-    operator, num_draws=1, lanczos_steps=steps, basis=kind, check=False, progress=False
+  spectrum = spectral_density(
+    operator,
+    num_draws=1,
+    lanczos_steps=steps,
+    storage=Storage(kind),
+    check=False,
+    progress=False,
   )
   result = {
     "peak": memory.peak() - before,

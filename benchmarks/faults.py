@@ -211,9 +211,9 @@ class Runs:
   names = ("half", "finished")
 
   def __init__(self, root, /):
-    from tf_hessian.experiments import density_run
+    from tf_hessian.slq.density import spectral_density
 
-    self._estimate = density_run.estimate_spectrum
+    self._estimate = spectral_density
     a = np.random.default_rng(0).standard_normal((_N, _N))
     self._matrix = (a + a.T) / 2
     self.root = pathlib.Path(root)

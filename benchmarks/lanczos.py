@@ -22,13 +22,13 @@ from absl import app, flags
 import numpy as np
 import scipy.fft
 
-from tf_hessian.experiments import basis_plan
 from tf_hessian.numerics import basis as basis_module
 from tf_hessian.numerics.basis import DiskBasis, MemoryBasis
 from tf_hessian.numerics.density import density_grid, l1_distance, smooth
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 from tf_hessian.numerics.quadrature import gauss_quadrature
+from tf_hessian.slq import storage
 
 N = flags.DEFINE_integer("n", 27_200_000, "Parameters of the large draw.", lower_bound=1000)
 STEPS = flags.DEFINE_integer("steps", 90, "Its Lanczos steps.", lower_bound=2)
@@ -258,8 +258,8 @@ def _most_readings():
 def _limited_draw(kind, n, steps, memory, folder):
   """Returns the figures of a draw; runs in a process of its own, whose memory it limits."""
   resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-  disk = basis_plan.free_disk(folder)
-  plan = basis_plan.plan_basis(n, steps, kind=kind, disk=disk)
+  disk = storage.free_disk(folder)
+  plan = storage.plan_basis(n, steps, kind=kind, disk=disk)
   basis = plan.open(pathlib.Path(folder) / "basis")
   begin = time.perf_counter()
   diagonal = _spectrum(n)

@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 
+from tf_hessian.slq.storage import Storage
+
 BOUNDS = (0.8, 1.25)
 
 
@@ -30,7 +32,12 @@ def resnet():
   """ResNet-14 on six batches of 128 images of 32 x 32, two draws of 6 steps that share passes."""
   from tf_hessian.models.cifar_resnet import cifar_resnet
 
-  options = {"training": True, "num_draws": 2, "lanczos_steps": 6, "vectors_per_pass": 2}
+  options = {
+    "training": True,
+    "num_draws": 2,
+    "lanczos_steps": 6,
+    "storage": Storage(vectors_per_pass=2),
+  }
   return cifar_resnet(depth=14), *_images((32, 32, 3), 6, 128), options
 
 
@@ -48,15 +55,15 @@ def wide():
   sizes = (2000, 1000)
   layers = [keras.layers.Dense(size, "tanh") for size in sizes] + [keras.layers.Dense(10)]
   model = keras.Sequential([keras.Input((784,)), *layers])
-  options = {"num_draws": 2, "lanczos_steps": 40, "basis": "memory"}
+  options = {"num_draws": 2, "lanczos_steps": 40, "storage": Storage("memory")}
   return model, *_images((784,), 4, 64), options
 
 
 def wide_on_disk():
   """The same on disk, with 0.6 GB of memory for vectors."""
   model, loss, data, options = wide()
-  limits = {"basis": "disk", "vectors_per_pass": 2, "memory_budget": 0.6e9}
-  return model, loss, data, options | limits
+  storage = Storage("disk", memory=0.6e9, vectors_per_pass=2)
+  return model, loss, data, options | {"storage": storage}
 
 
 def wide_recorded():
@@ -98,11 +105,13 @@ def case(name, what):
   keras.utils.set_random_seed(0)
   model, loss, data, options = CASES[name]()
   begin = time.monotonic()
+  training = options.pop("training", False)
+  operator = tf_hessian.HessianOperator(model, loss, data, training=training)
   if what == "plan":
-    plan = tf_hessian.plan(model, loss, data, **options)
+    plan = tf_hessian.plan(operator, **options)
     print(plan, file=sys.stderr)
     return plan.total_seconds, plan.host_bytes, time.monotonic() - begin
-  tf_hessian.spectral_density(model, loss, data, progress=False, **options)
+  tf_hessian.spectral_density(operator, progress=False, **options)
   seconds = time.monotonic() - begin
   return seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, seconds
 

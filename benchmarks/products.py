@@ -121,7 +121,7 @@ def _lanczos_seconds(n):
   operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=lambda v: diagonal * v)
   with tempfile.TemporaryDirectory() as folder:
     begin = time.perf_counter()
-    spectrum = tf_hessian.estimate_spectrum(
+    spectrum = tf_hessian.spectral_density(
       operator, num_draws=1, lanczos_steps=STEPS, workdir=folder, progress=False
     )
     lanczos = time.perf_counter() - begin

@@ -32,8 +32,17 @@ MAY_IMPORT = {
   "training": {"distribute", "files", "folders"},
   "plotting": {"files", "numerics"},
   "spectrum": {"files", "numerics", "plotting"},
-  "experiments": {
+  "slq": {
     "",
+    "curvature",
+    "distribute",
+    "files",
+    "folders",
+    "numerics",
+    "spectrum",
+  },
+  "planning": {"curvature", "distribute", "folders", "numerics", "slq"},
+  "experiments": {
     "curvature",
     "data",
     "distribute",
@@ -41,7 +50,9 @@ MAY_IMPORT = {
     "folders",
     "models",
     "numerics",
+    "planning",
     "plotting",
+    "slq",
     "spectrum",
     "training",
   },
@@ -51,10 +62,11 @@ MAY_IMPORT = {
     "files",
     "numerics",
     "plotting",
+    "slq",
     "spectrum",
     "training",
   },
-  "bin": {"distribute", "experiments", "plotting", "spectrum", "studies"},
+  "bin": {"distribute", "experiments", "plotting", "slq", "spectrum", "studies"},
 }
 
 
@@ -143,8 +155,10 @@ def test_module_has_a_docstring(path):
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "bin").glob("*.py")), ids=name)
-def test_command_is_under_sixty_lines(path):
-  assert len(path.read_text().splitlines()) < 60
+def test_command_is_under_sixty_lines_and_its_flags_under_a_hundred(path):
+  text = path.read_text()
+  limit = 60 if "__main__" in text else 100
+  assert len(text.splitlines()) < limit
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

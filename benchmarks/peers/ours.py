@@ -14,7 +14,7 @@ from tf_hessian.distribute import machine
 
 
 class TfHessian:
-  """`estimate_spectrum` of a `HessianOperator` with its defaults."""
+  """`spectral_density` of a `HessianOperator` with its defaults."""
 
   runs_density = True
 
@@ -43,7 +43,7 @@ class TfHessian:
 
   def set_up(self, draws):
     """Checks the operator, and builds what so many draws need, by a run of a single step."""
-    tf_hessian.estimate_spectrum(self._operator, num_draws=draws, lanczos_steps=1, progress=False)
+    tf_hessian.spectral_density(self._operator, num_draws=draws, lanczos_steps=1, progress=False)
 
   def mean_loss(self):
     return self._operator.loss()
@@ -62,7 +62,7 @@ class TfHessian:
 
   def density(self, *, draws, steps, sigma, seed, low, high):  # noqa: ARG002
     """Returns (grid, values) and the `Spectrum`."""
-    spectrum = tf_hessian.estimate_spectrum(
+    spectrum = tf_hessian.spectral_density(
       self._operator,
       num_draws=draws,
       lanczos_steps=steps,

@@ -73,7 +73,7 @@ def test_there_are_all_commands_and_flags():
   assert COMMANDS == [
     "curves", "document", "local_cluster", "plot", "reproduce", "spectrum", "train", "verify"
   ]  # fmt: skip
-  assert {"config", "workdir", "recompute_blocks", "memory_budget", "patience"} <= OURS.keys()
+  assert {"config", "workdir", "recompute_blocks", "storage_memory", "patience"} <= OURS.keys()
   assert OURS.keys() >= PATHS and len(OURS) > 40
 
 
@@ -271,11 +271,11 @@ def help_flags():
   [
     (["--inital"], "Did you mean: initial"),
     ([CONFIG, "--target_error=0.1"], "there is --config.lanczos.target_error"),
-    (["--memory_budget=0"], "--memory_budget=0.0: a number of GB above 0 is expected"),
+    (["--storage_memory=0"], "--storage_memory=0: "),
     (["--recompute_blocks=99999999999999999999"], "--recompute_blocks=99999999999999999999: "),
     (["--plan_workers=99999999999999999999"], "--plan_workers=99999999999999999999: "),
     (["--patience=nan"], "--patience=nan: "),
-    (["--basis=tape"], "--basis=tape: "),
+    (["--storage=tape"], "--storage=tape: "),
     (["--flagfile=none"], "none"),
     (["--workdir"], "workdir"),
   ],

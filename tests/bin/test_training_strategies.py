@@ -8,6 +8,7 @@ import pytest
 
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints
+from tf_hessian.training.steps import saved_steps
 
 CONFIG = "--config=configs/synthetic_quadratic.py"
 COMMANDS = {
@@ -49,7 +50,7 @@ def test_training_ends_well_and_once(done, name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_checkpoints_of_the_named_steps_are_kept(done, folders, name):
   assert done[name].returncode == 0
-  assert list(checkpoints.saved_steps(folders[name])) == [0, 8, 80]
+  assert list(saved_steps(folders[name])) == [0, 8, 80]
 
 
 @pytest.mark.parametrize("name", ["mirrored", "equal workers"])

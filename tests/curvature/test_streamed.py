@@ -127,7 +127,7 @@ def test_what_was_computed_before_the_change_is_kept(tmp_path):
       return product(x)
 
     operator._matvec = counted
-    return tf_hessian.estimate_spectrum(
+    return tf_hessian.spectral_density(
       operator,
       num_draws=1,
       lanczos_steps=8,

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian import HessianOperator, estimate_spectrum, top_eigenpairs
+from tf_hessian import HessianOperator, Storage, spectral_density, top_eigenpairs
 from tf_hessian.distribute import cluster, machine, workers
-from tf_hessian.experiments import environment
 from tf_hessian.numerics import basis
+from tf_hessian.slq import provenance
 
 
 def model():
@@ -68,7 +68,7 @@ def compute(op, columns):
 
 def compute_top(op):
   """Returns eigenpairs, and the energy of the gradient by eigenvalue."""
-  run = estimate_spectrum(op, num_draws=1, lanczos_steps=8, start="gradient", progress=False)
+  run = spectral_density(op, num_draws=1, lanczos_steps=8, start="gradient", progress=False)
   pairs = top_eigenpairs(op, 2, 1, progress=False)
   return {
     "eigenvalues": pairs.values,
@@ -100,13 +100,12 @@ def compute_spectrum(op, **options):
     mock.patch.object(workers.Workers, "add", counted),
   ):
     for vectors_per_pass in (1, 2):
-      run = estimate_spectrum(
+      run = spectral_density(
         op,
         num_draws=2,
         lanczos_steps=12,
-        vectors_per_pass=vectors_per_pass,
+        storage=Storage(vectors_per_pass=vectors_per_pass, **options),
         progress=False,
-        **options,
       )
       diagonals = (*run.diagonals, *run.off_diagonals, run.residuals)
       result[f"{vectors_per_pass} in a pass"] = np.concatenate(diagonals)
@@ -120,7 +119,7 @@ def main(strategy, devices, output, *options):
   spectrum = options.pop("spectrum", None)
   machine.set_threads(1, 1)
   if cluster.serves(strategy):
-    cluster.serve(environment.identity())
+    cluster.serve(provenance.identity())
     return
   # The servers are not told to end: the next chief goes on with them.
   op = operator(cluster.make_strategy(strategy, num_devices=int(devices)), **options)

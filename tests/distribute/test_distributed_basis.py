@@ -14,8 +14,8 @@ def spectrum(**options):
   return {"spectrum": json.dumps(options)}
 
 
-ALONE = spectrum(basis="memory")
-SPREAD = spectrum(basis="workers")
+ALONE = spectrum(place="memory")
+SPREAD = spectrum(place="workers")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -236,7 +236,7 @@ def tridiagonals(folder):
 @pytest.mark.parametrize("missing", [None, 1])
 def test_spread_vectors_outlast_their_workers(start, tmp_path, missing):
   size = {"draws": 3, "steps": 30}
-  cluster = start("multi_worker", 2, "--basis=workers", size=size)
+  cluster = start("multi_worker", 2, "--storage=workers", size=size)
   cluster.until_step(5)
   cluster.kill("worker", 1)
   assert cluster.code(cluster.leader) == 1
@@ -245,19 +245,21 @@ def test_spread_vectors_outlast_their_workers(start, tmp_path, missing):
   assert before[0] and len(before[0]) == len(before[1])
   for path in before[missing] if missing else ():
     path.unlink()
-  again = start("multi_worker", 2, "--basis=workers", size=size)
+  again = start("multi_worker", 2, "--storage=workers", size=size)
   assert again.code(again.leader) == 0
   assert ("begins again" in again.said(again.leader)) == (missing is not None)
   assert parts(again.folder) == {0: [], 1: []}
   found = tridiagonals(again.folder)
-  whole = start("multi_worker", 2, f"--workdir={tmp_path / 'whole'}", "--basis=workers", size=size)
+  whole = start(
+    "multi_worker", 2, f"--workdir={tmp_path / 'whole'}", "--storage=workers", size=size
+  )
   assert whole.code(whole.leader) == 0
   assert found == tridiagonals(tmp_path / "whole" / "spectrum_initial")
 
 
 @pytest.mark.slow
 def test_worker_without_room_for_its_vectors_ends_all_workers(start):
-  cluster = start("multi_worker", 2, "--basis=workers")
+  cluster = start("multi_worker", 2, "--storage=workers")
   cluster.kill("worker", 1)
   # Files of 4 KiB at most: its part of one draw has 24,000 bytes.
   limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "limited", *cluster.commandline]

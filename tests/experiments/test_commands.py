@@ -5,9 +5,16 @@ import types
 
 import pytest
 
-from tf_hessian.experiments import commands, experiment, lock_step
+from tf_hessian.experiments import experiment
+from tf_hessian.experiments import train as train_lib
+from tf_hessian.experiments.measure import measure
+from tf_hessian.experiments.report import _target_text
+from tf_hessian.experiments.train import train
+from tf_hessian.experiments.weights import Weights
+from tf_hessian.slq import lock_step
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints
+from tf_hessian.training.steps import saved_steps
 
 
 @pytest.fixture
@@ -24,15 +31,15 @@ def failing(read_config):
 def test_training_that_failed_does_not_pass_when_started_again(failing, tmp_path):
   for _ in range(2):
     with pytest.raises(ValueError, match="max_steps"):
-      commands.train(failing, tmp_path)
+      train(failing, tmp_path)
 
 
 def test_max_steps_can_be_raised_as_the_error_says(failing, tmp_path):
   with pytest.raises(ValueError, match="raise max_steps to go on"):
-    commands.train(failing, tmp_path)
+    train(failing, tmp_path)
   failing.train.max_steps = 60
   failing.train.until_accuracy = 0.01
-  commands.train(failing, tmp_path)
+  train(failing, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,20 +49,20 @@ def test_max_steps_can_be_raised_as_the_error_says(failing, tmp_path):
 def test_bad_value_is_refused_before_anything_is_computed(config, tmp_path, section, field, value):
   config[section][field] = value
   with pytest.raises(ValueError, match=f"config.{section}.{field}"):
-    commands.spectrum(config, tmp_path)
+    measure(config, tmp_path)
   assert not list(tmp_path.iterdir())
 
 
 def test_initial_weights_are_measured_without_a_checkpoint(config, tmp_path):
-  text = commands.spectrum(config, tmp_path, initial=True, progress=False)
+  text = measure(config, tmp_path, Weights(initial=True), progress=False)
   assert "largest Ritz values   5 2 1" in text
   assert (tmp_path / "spectrum_initial" / "spectrum.png").exists()
 
 
 def test_energy_of_the_gradient_is_measured_beside_the_spectrum(config, tmp_path):
-  commands.train(config, tmp_path)
+  train(config, tmp_path)
   for gradient in (False, True):
-    text = commands.spectrum(config, tmp_path, gradient=gradient, progress=False)
+    text = measure(config, tmp_path, gradient=gradient, progress=False)
     assert ("energy of the gradient" in text) is gradient
     assert ("trace" in text) is not gradient
   found = Spectrum.load(tmp_path / "spectrum_gradient" / "spectrum.npz")
@@ -65,16 +72,16 @@ def test_energy_of_the_gradient_is_measured_beside_the_spectrum(config, tmp_path
 
 def test_energies_of_the_gradients_of_all_steps_are_measured(config, tmp_path):
   config.train.checkpoint_steps = (1, 2)
-  commands.train(config, tmp_path)
-  commands.spectrum(config, tmp_path, all_steps=True, gradient=True, progress=False)
+  train(config, tmp_path)
+  measure(config, tmp_path, Weights(all_steps=True), gradient=True, progress=False)
   assert (tmp_path / "spectra" / "spectra_gradient.png").exists()
   assert (tmp_path / "spectra" / "step_00000001_gradient" / "spectrum.npz").exists()
 
 
 def test_checkpoint_of_another_run_is_measured(config, tmp_path):
-  commands.train(config, tmp_path / "a")
+  train(config, tmp_path / "a")
   checkpoint = tmp_path / "a" / "model.keras"
-  text = commands.spectrum(config, tmp_path / "b", checkpoint=checkpoint, progress=False)
+  text = measure(config, tmp_path / "b", Weights(checkpoint=checkpoint), progress=False)
   assert str(tmp_path / "b" / "spectrum" / "spectrum.png") in text
 
 
@@ -82,22 +89,22 @@ def test_checkpoint_of_another_run_is_measured(config, tmp_path):
 def test_damaged_record_of_the_config_is_refused(config, tmp_path, content):
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(ValueError, match=f"{tmp_path}/config.json: damaged"):
-    commands.train(config, tmp_path)
+    train(config, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
 def test_checkpoint_beside_a_damaged_record_is_not_measured(config, tmp_path, content):
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(ValueError, match=f"{tmp_path}/config.json: damaged"):
-    commands.spectrum(config, tmp_path)
+    measure(config, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{"])
 def test_damaged_result_of_training_is_named_or_made_again(config, tmp_path, content):
-  commands.train(config, tmp_path)
+  train(config, tmp_path)
   (tmp_path / "train.json").write_text(content)
   try:
-    assert commands.train(config, tmp_path)["steps"] == 24
+    assert train(config, tmp_path)["steps"] == 24
   except ValueError as e:
     assert str(tmp_path / "train.json") in str(e)
 
@@ -105,17 +112,17 @@ def test_damaged_result_of_training_is_named_or_made_again(config, tmp_path, con
 def test_config_with_a_mistake_does_not_claim_the_folder(config, tmp_path):
   config.model.hiden_units = (3,)
   with pytest.raises(ValueError, match="hiden_units"):
-    commands.train(config, tmp_path)
+    train(config, tmp_path)
   del config.model.hiden_units
-  assert commands.train(config, tmp_path)["steps"] == 24
+  assert train(config, tmp_path)["steps"] == 24
 
 
 @pytest.mark.parametrize("section, value", [("seed", 1), ("train", {"steps": 2})])
 def test_folder_of_another_config_is_refused(config, tmp_path, section, value):
-  commands.train(config, tmp_path)
+  train(config, tmp_path)
   config.update({section: value})
   with pytest.raises(ValueError, match=f"another config \\({section}"):
-    commands.train(config, tmp_path)
+    train(config, tmp_path)
 
 
 def test_folder_is_free_after_training_that_did_not_begin(read_config, tmp_path, monkeypatch):
@@ -124,10 +131,10 @@ def test_folder_is_free_after_training_that_did_not_begin(read_config, tmp_path,
 
   config = read_config("synthetic_quadratic")
   with monkeypatch.context() as patch, pytest.raises(ValueError, match="stopped"):
-    patch.setattr(commands.training, "train", fail)
-    commands.train(config, tmp_path)
+    patch.setattr(train_lib.training, "train", fail)
+    train(config, tmp_path)
   config.train.learning_rate = 0.01
-  assert commands.train(config, tmp_path)["steps"] > 0
+  assert train(config, tmp_path)["steps"] > 0
 
 
 @pytest.mark.parametrize(
@@ -136,18 +143,18 @@ def test_folder_is_free_after_training_that_did_not_begin(read_config, tmp_path,
 def test_config_that_the_checkpoint_was_not_trained_with_is_refused(
   config, tmp_path, section, field, value
 ):
-  commands.train(config, tmp_path)
+  train(config, tmp_path)
   config[section][field] = value
   with pytest.raises(
     ValueError, match=f"was trained with another config \\({section}.{field}: .* there, {value} now"
   ):
-    commands.spectrum(config, tmp_path, progress=False)
+    measure(config, tmp_path, progress=False)
 
 
 def test_config_that_does_not_say_how_to_train_is_refused(config, tmp_path):
   del config.train
   with pytest.raises(ValueError, match="missing field 'train'"):
-    commands.train(config, tmp_path)
+    train(config, tmp_path)
 
 
 # Checkpoints of steps.
@@ -158,12 +165,12 @@ def stepwise(config, tmp_path):
   """A config whose model was trained in tmp_path, with checkpoints of three steps."""
   config.lanczos.draws, config.lanczos.steps = 2, 4
   config.train.steps, config.train.checkpoint_steps = 4, (0, 2)
-  commands.train(config, tmp_path)
+  train(config, tmp_path)
   return config
 
 
 def test_all_steps_are_measured_and_drawn(stepwise, tmp_path):
-  text = commands.spectrum(stepwise, tmp_path, all_steps=True, progress=False)
+  text = measure(stepwise, tmp_path, Weights(all_steps=True), progress=False)
   folders = sorted(p.name for p in (tmp_path / "spectra").iterdir() if p.is_dir())
   assert folders == ["step_00000000", "step_00000002", "step_00000004"]
   assert (tmp_path / "spectra" / "spectra.png").stat().st_size > 0
@@ -176,17 +183,17 @@ def test_all_steps_are_measured_and_drawn(stepwise, tmp_path):
 
 
 def test_one_step_is_measured(stepwise, tmp_path):
-  commands.spectrum(stepwise, tmp_path, step=2, progress=False)
+  measure(stepwise, tmp_path, Weights(step=2), progress=False)
   found = Spectrum.load(tmp_path / "spectra" / "step_00000002" / "spectrum.npz")
-  model = checkpoints.load_model(checkpoints.saved_steps(tmp_path)[2])
+  model = checkpoints.load_model(saved_steps(tmp_path)[2])
   expected = experiment.build(stepwise).operator(model)
   assert found.loss == pytest.approx(expected.loss(), rel=1e-6)
   assert not (tmp_path / "spectra" / "step_00000000").exists()
 
 
 def test_steps_that_were_measured_before_are_not_measured_again(stepwise, tmp_path, monkeypatch):
-  commands.spectrum(stepwise, tmp_path, step=0, progress=False)
-  commands.spectrum(stepwise, tmp_path, step=2, progress=False)
+  measure(stepwise, tmp_path, Weights(step=0), progress=False)
+  measure(stepwise, tmp_path, Weights(step=2), progress=False)
   measured = []
   original = lock_step.LockStep.run
 
@@ -195,44 +202,44 @@ def test_steps_that_were_measured_before_are_not_measured_again(stepwise, tmp_pa
     return original(self, draws, bases)
 
   monkeypatch.setattr(lock_step.LockStep, "run", run)
-  commands.spectrum(stepwise, tmp_path, all_steps=True, progress=False)
+  measure(stepwise, tmp_path, Weights(all_steps=True), progress=False)
   assert measured == [0, 1]  # of the last step alone
 
 
 def test_step_without_a_checkpoint_is_refused_with_those_there_are(stepwise, tmp_path):
   with pytest.raises(FileNotFoundError, match="no checkpoint of step 3; there are 0, 2, 4"):
-    commands.spectrum(stepwise, tmp_path, step=3)
+    measure(stepwise, tmp_path, Weights(step=3))
 
 
 def test_folder_without_checkpoints_of_steps_is_refused(config, tmp_path):
   with pytest.raises(FileNotFoundError, match="no checkpoints of steps; .*checkpoint_steps"):
-    commands.spectrum(config, tmp_path, all_steps=True)
+    measure(config, tmp_path, Weights(all_steps=True))
 
 
 @pytest.mark.parametrize(
   "options", [{"initial": True, "step": 0}, {"all_steps": True, "checkpoint": "a.keras"}]
 )
-def test_contradictory_choices_of_a_checkpoint_are_refused(config, tmp_path, options):
+def test_contradictory_choices_of_a_checkpoint_are_refused(options):
   with pytest.raises(ValueError, match="exclude each other"):
-    commands.spectrum(config, tmp_path, **options)
+    Weights(**options)
 
 
 @pytest.mark.parametrize("field, value", [("log_every", 3), ("checkpoint_steps", (1,))])
 def test_fields_that_the_weights_do_not_depend_on_may_differ(config, tmp_path, field, value):
-  commands.train(config, tmp_path)
+  train(config, tmp_path)
   config.train[field] = value
-  assert commands.train(config, tmp_path)["steps"] == 24
-  commands.spectrum(config, tmp_path, progress=False)
+  assert train(config, tmp_path)["steps"] == 24
+  measure(config, tmp_path, progress=False)
 
 
 def test_mistakes_are_found_before_the_data_are_read(stepwise, tmp_path, monkeypatch):
   monkeypatch.setattr(experiment, "build", lambda *_, **__: pytest.fail("read"))
-  assert commands.train(stepwise, tmp_path)["steps"] == 4
+  assert train(stepwise, tmp_path)["steps"] == 4
   with pytest.raises(FileNotFoundError, match="no checkpoint of step 3"):
-    commands.spectrum(stepwise, tmp_path, step=3)
+    measure(stepwise, tmp_path, Weights(step=3))
   stepwise.train.learning_rate = 0.5
   with pytest.raises(ValueError, match="train.learning_rate: 0.05 there, 0.5 now"):
-    commands.spectrum(stepwise, tmp_path)
+    measure(stepwise, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,4 +255,4 @@ def test_target_that_is_not_reached_says_what_is_missing(stderr, change, remedy)
   target = {"error": 0.1, "stderr": stderr, "change": change, "reached": False}
   target |= {"products": 40, "saved": 860}
   result = types.SimpleNamespace(config={"target": target}, num_draws=4)
-  assert f"0.1 NOT reached: {remedy} L1" in commands._target_text(result)
+  assert f"0.1 NOT reached: {remedy} L1" in _target_text(result)

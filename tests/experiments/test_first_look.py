@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tf_hessian.experiments import configs, first_look
+from tf_hessian.experiments.weights import Weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,8 +33,8 @@ def training(config, workdir):
   first_look.look_at_training(config, workdir)
 
 
-def measurement(config, workdir, **options):
-  first_look.look_at_measurement(config, workdir, **options)
+def measurement(config, workdir, strategy="one_device", **choices):
+  first_look.look_at_measurement(config, workdir, Weights(**choices), strategy=strategy)
 
 
 @pytest.mark.parametrize("look", [training, measurement])

@@ -11,7 +11,7 @@ import pytest
 
 from tf_hessian.data import tfds
 from tf_hessian.experiments import experiment
-from tf_hessian.experiments.density_run import estimate_spectrum
+from tf_hessian.slq.density import spectral_density
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import batch_norm
 from tf_hessian.studies.batch_norm import BATCH, POPULATION, SLOW_BATCH, WITHOUT, Variant, judge
@@ -185,7 +185,7 @@ def measured(rng):
 def run_from_a_gradient(rng, largest, folder):
   """Writes a run whose nodes are these eigenvalues and 0; returns the shares of the first."""
   weights = rng.dirichlet(np.ones(len(largest) + 1))
-  estimate_spectrum(
+  spectral_density(
     np.diag([*largest, 0.0]),
     num_draws=1,
     lanczos_steps=len(weights),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_hessian.experiments import density_run
+from tf_hessian.slq.density import spectral_density
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import gradient_energy
 from tf_hessian.studies.gradient_energy import energies_by_size, energies_near, share_of_batches
@@ -18,7 +18,7 @@ VALUES = np.array([5.0, 3.0, 2.5, 1.0, 0.25, 0.0])  # of a diagonal matrix
 
 def run_from(start, steps):
   """Returns the one-draw `Spectrum` of the diagonal matrix, from a vector (6,)."""
-  return density_run.estimate_spectrum(
+  return spectral_density(
     np.diag(VALUES), num_draws=1, lanczos_steps=steps, start=start, progress=False
   )
 
@@ -58,7 +58,7 @@ def test_eigenvector_without_a_component_has_no_energy():
 def run_of_nodes(nodes, weights):
   """Returns a one-draw `Spectrum` with these nodes and weights."""
   start = np.sqrt(weights / np.sum(weights))
-  return density_run.estimate_spectrum(
+  return spectral_density(
     np.diag(nodes), num_draws=1, lanczos_steps=len(nodes), start=start, progress=False
   )
 

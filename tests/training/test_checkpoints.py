@@ -8,6 +8,7 @@ import pytest
 
 from tf_hessian.models.mlp import mlp
 from tf_hessian.training import checkpoints
+from tf_hessian.training.steps import saved_steps
 
 
 def new_model():
@@ -111,10 +112,10 @@ def test_checkpoints_of_steps_are_listed_in_their_order(tmp_path):
   for step in (200, 0, 30_000_000, 9):
     checkpoints.save_model(new_model(), checkpoints.step_path(tmp_path, step))
   (tmp_path / "checkpoints" / "step_x.keras").write_text("")
-  found = checkpoints.saved_steps(tmp_path)
+  found = saved_steps(tmp_path)
   assert list(found) == [0, 9, 200, 30_000_000]
   assert checkpoints.load_model(found[9]).count_params() == 59
 
 
 def test_folder_without_checkpoints_has_none(tmp_path):
-  assert checkpoints.saved_steps(tmp_path / "nowhere") == {}
+  assert saved_steps(tmp_path / "nowhere") == {}

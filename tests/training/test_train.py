@@ -13,6 +13,7 @@ from tf_hessian.data import source
 from tf_hessian.models.mlp import mlp
 from tf_hessian.training import checkpoints, task
 from tf_hessian.training import train as training
+from tf_hessian.training.steps import saved_steps
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
 CONFIG = {
@@ -221,7 +222,7 @@ def test_how_often_is_logged_changes_nothing(tmp_path):
 
 def test_named_steps_and_the_last_are_kept(tmp_path):
   run(tmp_path, checkpoint_steps=(0, 6), steps=10)
-  found = checkpoints.saved_steps(tmp_path)
+  found = saved_steps(tmp_path)
   assert list(found) == [0, 6, 10]
   assert_same(checkpoints.load_model(found[0]).get_weights(), new_model().get_weights())
   assert_same(checkpoints.load_model(found[10]).get_weights(), weights(tmp_path))
@@ -230,7 +231,7 @@ def test_named_steps_and_the_last_are_kept(tmp_path):
 def test_checkpoint_is_what_a_shorter_training_ends_with(tmp_path):
   run(tmp_path / "long", checkpoint_steps=(6,), steps=10)
   run(tmp_path / "short", steps=6)
-  found = checkpoints.saved_steps(tmp_path / "long")[6]
+  found = saved_steps(tmp_path / "long")[6]
   assert_same(checkpoints.load_model(found).get_weights(), weights(tmp_path / "short"))
 
 
@@ -370,7 +371,7 @@ def test_training_goes_on_until_the_accuracy_is_reached(tmp_path):
   result = run(tmp_path, steps=1, until_accuracy=1.0, max_steps=500)
   assert result["accuracy"] == 1
   assert 1 < result["steps"] < 500
-  assert list(checkpoints.saved_steps(tmp_path))[-1] == result["steps"]
+  assert list(saved_steps(tmp_path))[-1] == result["steps"]
 
 
 def test_accuracy_that_is_not_reached_is_an_error_and_keeps_the_model(tmp_path):
@@ -397,7 +398,7 @@ def test_last_good_checkpoint_outlives_a_loss_that_is_not_finite(tmp_path):
   options = {"learning_rate": 1e30, "zero_steps": 8, "checkpoint_steps": (0, 8)}
   with pytest.raises(ValueError, match="The last good checkpoint is .*training.keras"):
     run(tmp_path, **options)
-  for path in [tmp_path / "training.keras", *checkpoints.saved_steps(tmp_path).values()]:
+  for path in [tmp_path / "training.keras", *saved_steps(tmp_path).values()]:
     assert_same(checkpoints.load_model(path).get_weights(), new_model().get_weights())
 
 

@@ -12,8 +12,8 @@ WORKDIR = kinds.define_path("workdir", None, "Folder of the run: checkpoint, sta
 
 _SMALLER = (
   "give it more, or make it smaller: config.hessian.batch_size or config.train.batch_size, "
-  "--recompute_blocks=4, --vectors_per_pass=1, --basis=disk; what is on disk is kept, and the same "
-  "command goes on from there"
+  "--recompute_blocks=4, --vectors_per_pass=1, --storage=disk; what is on disk is kept, and the "
+  "same command goes on from there"
 )
 
 

@@ -6,7 +6,7 @@ came out, whether they agree. --figure=all makes all that can be made here.
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import data_flags, flags, kinds, machine_flags
+from tf_hessian.bin import flags, kinds, machine_flags, run_flags
 
 FIGURE = absl_flags.DEFINE_string(
   "figure",
@@ -15,6 +15,8 @@ FIGURE = absl_flags.DEFINE_string(
 )
 OUT = kinds.define_path("out", None, "Folder of the results.")
 CONFIGS = kinds.define_path("configs", "configs", "Folder of the configs.")
+
+DATA = run_flags.define_data()
 
 
 def main():
@@ -27,7 +29,7 @@ def main():
       OUT.value,
       configs=CONFIGS.value,
       options=machine_flags.given(),
-      **data_flags.options(),
+      **DATA(),
     )
   )
 

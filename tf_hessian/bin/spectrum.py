@@ -7,9 +7,10 @@ a task of a cluster (TF_CONFIG, --strategy) it does that task's part; see docs/c
 
 from absl import flags as absl_flags
 
-from tf_hessian.bin import cluster_flags as cluster
-from tf_hessian.bin import data_flags, flags, kinds, machine_flags, pass_flags, plan_flags
+from tf_hessian.bin import flags, kinds, machine_flags, run_flags
 from tf_hessian.experiments import first_look
+from tf_hessian.experiments.computation import Computation
+from tf_hessian.experiments.weights import Weights
 
 CHECKPOINT = kinds.define_path(
   "checkpoint", None, "Model to measure (.keras); default: <workdir>/model.keras."
@@ -29,23 +30,28 @@ GRADIENT = absl_flags.DEFINE_bool(
 CHECK = absl_flags.DEFINE_bool(
   "check", True, "First check that products repeat and that H is symmetric."
 )
+PLAN = absl_flags.DEFINE_bool(
+  "plan", False, "Say what the run will take, by timing two batches, and write nothing."
+)
+PLAN_WORKERS = absl_flags.DEFINE_integer(
+  "plan_workers", None, "The same for so many equal machines that share the batches.", 1, 10**6
+)
+DATA, CLUSTER = run_flags.define_data(), run_flags.define_cluster()
+PASSES, STORAGE = run_flags.define_passes(), run_flags.define_storage()
 
 
 def main():
   run = (flags.CONFIG.value, flags.WORKDIR.value)
-  of = {
-    "checkpoint": CHECKPOINT.value,
-    "initial": INITIAL.value,
-    "step": STEP.value,
-    "all_steps": ALL_STEPS.value,
-  }
-  first_look.look_at_measurement(*run, **of, strategy=cluster.STRATEGY.value)
-  machine_flags.apply(pass_flags.DETERMINISTIC.value)
-  from tf_hessian.experiments import commands
+  weights = Weights(CHECKPOINT.value, INITIAL.value, STEP.value, ALL_STEPS.value)
+  computation = Computation(**CLUSTER(), **PASSES())
+  storage = STORAGE()
+  first_look.look_at_measurement(*run, weights, strategy=computation.strategy)
+  machine_flags.apply(computation.deterministic)
+  from tf_hessian.experiments.measure import measure
 
-  options = {"gradient": GRADIENT.value, "check": CHECK.value, **cluster.options()}
-  options |= data_flags.options() | pass_flags.options() | plan_flags.options()
-  print(commands.spectrum(*run, **of, **options))
+  how = {"gradient": GRADIENT.value, "check": CHECK.value, **DATA()}
+  how["plan_workers"] = PLAN_WORKERS.value or (1 if PLAN.value else None)
+  print(measure(*run, weights, computation=computation, storage=storage, **how))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ again, it goes on where it was interrupted. As a task of a cluster (TF_CONFIG, -
 that task's part; see docs/cluster.md.
 """
 
-from tf_hessian.bin import cluster_flags, data_flags, flags, machine_flags
+from tf_hessian.bin import flags, machine_flags, run_flags
 from tf_hessian.experiments import first_look
+
+DATA, CLUSTER = run_flags.define_data(), run_flags.define_cluster()
 
 
 def main():
   first_look.look_at_training(flags.CONFIG.value, flags.WORKDIR.value)
   machine_flags.apply()
-  from tf_hessian.experiments import commands
+  from tf_hessian.experiments.train import train
 
-  options = cluster_flags.options() | data_flags.options()
-  result = commands.train(flags.CONFIG.value, flags.WORKDIR.value, **options)
+  result = train(flags.CONFIG.value, flags.WORKDIR.value, **CLUSTER(), **DATA())
   if result is None:
     print("the chief has finished, and has the model")
     return

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 
 from absl import logging
 import keras
@@ -62,6 +63,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     vectors_per_pass: how many columns `matmat` takes through the data at once.
     vectorized: whether it computes them by the same operations, on stacked tensors.
     engine: what runs its passes; see distribute.engines.
+    startup_seconds: that reading the data and tracing the loss have taken.
   """
 
   def __init__(
@@ -116,6 +118,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
       TypeError, ValueError: for what can't be measured, saying what was expected.
     """
     processes.check_process()
+    begin = time.monotonic()
     checks.check_count("num_shards", num_shards)
     checks.check_positive("patience", patience)
     if mode is not None:
@@ -164,6 +167,8 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self._tell_stops()
     self.mode = self._choose_mode(mode)
     self.vectors_per_pass = self._choose_columns(vectors_per_pass)
+    self.num_shards = num_shards
+    self.startup_seconds = time.monotonic() - begin
 
   @property
   def parameter_names(self):

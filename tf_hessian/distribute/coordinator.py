@@ -49,11 +49,12 @@ class Coordinator:
     deterministic: passes are to be bitwise repeatable.
 
   Attributes:
-    leads, followers, description: see `engines.Engine`.
+    leads, followers, is_cluster, description: see `engines.Engine`.
   """
 
   leads = True
   followers = False
+  is_cluster = True
 
   def __init__(self, strategy, /, *, num_shards, patience, deterministic):
     if deterministic:

@@ -66,11 +66,13 @@ class Engine:
   Attributes:
     leads: whether this process calls the passes; of several workers, only the chief does.
     followers: whether there are processes that `follow`.
+    is_cluster: whether batches go to other processes.
     description: what the order of additions depends on, for records.
   """
 
   leads = True
   followers = False
+  is_cluster = False
   description = {"strategy": "one_device"}
 
   def agree(self, identity, /):

@@ -36,8 +36,10 @@ class Workers:
     rank: number of this worker, from 0, the chief's.
     size: number of workers.
     neighbours: how many of them are on this one's host, with itself.
-    description: see `engines.Engine`.
+    is_cluster, description: see `engines.Engine`.
   """
+
+  is_cluster = True
 
   def __init__(self, strategy, /, *, patience=600.0, deterministic=True):
     resolver = strategy.cluster_resolver

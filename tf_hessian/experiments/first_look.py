@@ -1,15 +1,18 @@
 """A look at a command's config and files before TensorFlow is imported, which takes seconds."""
 
-import difflib
+from __future__ import annotations
+
 import os
 import pathlib
+from typing import Any
 
 from tf_hessian.experiments import fields
+from tf_hessian.experiments.weights import Weights, check_model_file, nearest_file
 
 _CLUSTERS = ("multi_worker", "parameter_server")
 
 
-def look_at_training(config, workdir, /):
+def look_at_training(config: Any, workdir: str | os.PathLike, /) -> None:
   """Looks at the config, the folder and the files of a training.
 
   Args:
@@ -30,42 +33,31 @@ def look_at_training(config, workdir, /):
 
 
 def look_at_measurement(
-  config,
-  workdir,
+  config: Any,
+  workdir: str | os.PathLike,
+  weights: Weights,
   /,
   *,
-  checkpoint=None,
-  initial=False,
-  step=None,
-  all_steps=False,
-  strategy="one_device",
-):
+  strategy: str = "one_device",
+) -> None:
   """Looks at the config, the folder and the files of a measurement.
 
   Args:
-    config, workdir: see `look_at_training`.
-    checkpoint, initial, step, all_steps: see `commands.spectrum`.
+    config: `ml_collections.ConfigDict`.
+    workdir: path of the folder.
+    weights: the weights that are measured.
     strategy: its name; of a cluster, the model is the chief's to find.
 
   Raises:
-    TypeError, ValueError, OSError: see `look_at_training`.
+    TypeError, ValueError: for a bad field.
+    OSError: if the folder is a file, or a file that the config names is not there.
   """
   config, workdir = fields.check(config), pathlib.Path(workdir)
   _check_folder(workdir)
   if strategy in _CLUSTERS:
     return
   _check_data(config)
-  own_file = config["model"].get("name") == "keras_file"
-  if checkpoint is not None:
-    check_model_file("checkpoint", checkpoint)
-  elif all_steps or step is not None:
-    check_steps(workdir, step)
-  elif own_file and (initial or "train" not in config):
-    check_model_file("config.model.path", config["model"].get("path", ""))
-  elif not initial and not os.path.exists(workdir / "model.keras"):
-    raise FileNotFoundError(
-      f"{workdir / 'model.keras'}: there is no such checkpoint; train the model first"
-    )
+  weights.look(config, workdir)
 
 
 def _check_data(config):
@@ -74,34 +66,7 @@ def _check_data(config):
     return
   path = str(config["data"].get("function", "")).rpartition(":")[0]
   if path and not os.path.exists(path):
-    raise FileNotFoundError(f"config.data.function: there is no file {path}{_nearest(path)}")
-
-
-def check_model_file(name, path, /):
-  """Raises FileNotFoundError or ValueError, naming the argument, unless a model can be there."""
-  if not os.path.exists(path):
-    raise FileNotFoundError(
-      f"{name}: there is no such checkpoint: {path}{_nearest(path)}; it is what model.save or "
-      "training has written"
-    )
-  if os.path.isdir(path):
-    raise ValueError(f"{name}: expected a .keras file, got a folder: {path}")
-
-
-def check_steps(workdir, step, /):
-  """Raises FileNotFoundError if there are no checkpoints of steps, or none of the given one."""
-  folder = pathlib.Path(workdir) / "checkpoints"
-  there = sorted(folder.glob("step_*.keras"))
-  if not there:
-    raise FileNotFoundError(
-      f"{workdir}: there are no checkpoints of steps; name them in config.train.checkpoint_steps, "
-      "and train"
-    )
-  if step is not None and not (folder / f"step_{step:08d}.keras").exists():
-    numbers = ", ".join(str(int(p.stem[5:])) for p in there if p.stem[5:].isdigit())
-    raise FileNotFoundError(
-      f"{workdir}: there is no checkpoint of step {step}; there are {numbers}"
-    )
+    raise FileNotFoundError(f"config.data.function: there is no file {path}{nearest_file(path)}")
 
 
 def _check_folder(path):
@@ -111,14 +76,3 @@ def _check_folder(path):
       raise NotADirectoryError(f"workdir: expected a folder, got a file: {there}")
     if there.is_dir():
       return
-
-
-def _nearest(path):
-  """Returns "; did you mean x?" for the file of the same folder whose name is nearest, or ""."""
-  path = pathlib.Path(path)
-  try:
-    names = [p.name for p in path.parent.iterdir()]
-  except OSError:
-    return ""
-  near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
-  return f"; did you mean {path.with_name(near[0])}?" if near else ""

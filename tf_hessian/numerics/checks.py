@@ -34,6 +34,12 @@ def check_number(name, value, low, high):
     raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
+def check_type(name, value, expected):
+  """Raises TypeError unless `value` is an instance of a class."""
+  if not isinstance(value, expected):
+    raise TypeError(f"{name}: expected a {expected.__name__}, got {type(value).__name__}")
+
+
 def check_positive(name, value):
   """Raises ValueError unless `value` is a finite number above 0."""
   real = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -12,8 +12,11 @@ from absl import logging
 import numpy as np
 
 from tf_hessian import files, plotting, spectrum
-from tf_hessian.experiments import commands, density_run, eigenpairs, experiment
+from tf_hessian.experiments import experiment
+from tf_hessian.experiments.train import train
 from tf_hessian.numerics import quadrature
+from tf_hessian.slq import eigenpairs
+from tf_hessian.slq.density import spectral_density
 from tf_hessian.studies.gradient_energy import energies_near, radius, share_of_batches
 from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
 from tf_hessian.training import checkpoints, record
@@ -136,7 +139,7 @@ def _measure_run(context, variant, seed):
   """Trains, if needed, and returns a dict: steps that have learned -> numbers of the checkpoint."""
   config = variant.config(context, seed)
   folder = variant.folder(context, seed)
-  commands.train(config, folder, data_dir=context.data_dir, download=context.download)
+  train(config, folder, data_dir=context.data_dir, download=context.download)
   loss = {row["step"]: row["loss"] for row in record.read(folder)}
   measure = _Measurement(context, config, folder, seed)
   result = {}
@@ -240,7 +243,7 @@ class _Measurement:
     return self._folder / "spectra" / (name if start is None else f"{name}_{start}")
 
   def _run(self, step, *, draws, start=None):
-    return density_run.estimate_spectrum(
+    return spectral_density(
       self._operator,
       num_draws=draws,
       lanczos_steps=self._values["lanczos"]["steps"],
@@ -382,7 +385,7 @@ def figure_19(context):
   for variant in (BATCH, SLOW_BATCH, POPULATION):
     config = variant.config(context, SEEDS[0])
     folder = variant.folder(context, SEEDS[0])
-    commands.train(config, folder, data_dir=context.data_dir, download=context.download)
+    train(config, folder, data_dir=context.data_dir, download=context.download)
     rows = record.read(folder)
     steps = np.array([row["step"] for row in rows]) - variant.zero_steps
     losses = np.array([row["loss"] for row in rows])

@@ -6,8 +6,8 @@ import time
 
 from absl import logging
 
-from tf_hessian.experiments import environment
 from tf_hessian.numerics import checks
+from tf_hessian.slq import provenance
 from tf_hessian.studies import (
   batch_norm,
   concentration,
@@ -97,8 +97,8 @@ def _make(name, context, options):
     FIGURES[name](context),
     command=" ".join([*command, *options]),
     seconds=round(time.monotonic() - begin, 1),
-    versions=environment.versions(),
-    device=environment.device(),
+    versions=provenance.versions(),
+    device=provenance.device(),
   )
   made.save(context.out)
   return made

@@ -3,8 +3,9 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.experiments import density_run, eigenpairs
 from tf_hessian.numerics import deflation, density, quadrature
+from tf_hessian.slq import eigenpairs
+from tf_hessian.slq.density import spectral_density
 from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
 
 SEEDS = 20
@@ -29,7 +30,7 @@ def figure_deflation(context):
   rows = {name: {"l1": [], "l1_outliers": [], "mass": []} for name in METHODS}
   known = []
   for seed in range(SEEDS):
-    run = density_run.estimate_spectrum(
+    run = spectral_density(
       small.operator,
       num_draws=DRAWS,
       lanczos_steps=STEPS,

@@ -3,8 +3,9 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.experiments import density_run, eigenpairs
 from tf_hessian.numerics import quadrature
+from tf_hessian.slq import eigenpairs
+from tf_hessian.slq.density import spectral_density
 from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
 
 STEPS = 90
@@ -18,7 +19,7 @@ def figure_gradient(context):
   direction = small.operator.gradient()
   direction /= np.linalg.norm(direction)
   exact = (small.top_vectors[:COUNT] @ direction) ** 2
-  run = density_run.estimate_spectrum(
+  run = spectral_density(
     small.operator, num_draws=1, lanczos_steps=STEPS, start="gradient", check=False, progress=False
   )
   pairs = eigenpairs.top_eigenpairs(small.operator, COUNT, progress=context.progress)

@@ -13,8 +13,10 @@ from tf_hessian import files
 from tf_hessian.curvature import exact
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.precision import float64_model
-from tf_hessian.experiments import commands, density_run, experiment
+from tf_hessian.experiments import experiment
+from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
+from tf_hessian.slq.density import spectral_density
 from tf_hessian.studies import quadrature_error
 from tf_hessian.training import checkpoints
 
@@ -86,16 +88,16 @@ def prepare(config, workdir, /, *, num_draws=10, progress=True):
     A `SmallModel`.
 
   Raises:
-    ValueError, OSError: see `commands.train`.
+    ValueError, OSError: as `experiments.train.train`.
   """
   workdir = pathlib.Path(workdir)
-  commands.train(config, workdir)
+  train(config, workdir)
   setup = experiment.build(config)
   model = float64_model(checkpoints.load_model(workdir / "model.keras"))
   operator = setup.operator(model, dtype="float64")
   seed = setup.config["seed"]
   known = _exact_side(operator, seed, num_draws, workdir / "exact.npz", progress)
-  spectrum = density_run.estimate_spectrum(
+  spectrum = spectral_density(
     operator,
     num_draws=num_draws,
     lanczos_steps=min(MAX_STEPS, operator.shape[0]),
@@ -183,7 +185,7 @@ def verify(config, workdir, /, *, num_draws=10, progress=True):
     dict: the numbers, as in verify.json; "failed" lists the bounds of `EXPECTED` that don't hold.
 
   Raises:
-    ValueError, OSError: see `commands.train`.
+    ValueError, OSError: as `experiments.train.train`.
   """
   workdir = pathlib.Path(workdir)
   small = prepare(config, workdir, num_draws=num_draws, progress=progress)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pathlib
-import re
 import zipfile
 import zlib
 
@@ -11,8 +10,8 @@ import keras
 import numpy as np
 
 from tf_hessian import files
+from tf_hessian.training import steps
 
-_FOLDER = "checkpoints"
 _NOTE = "tf_hessian.json"
 
 
@@ -109,14 +108,7 @@ def read_note(path, /):
 
 def step_path(workdir, step, /):
   """Returns the path of the checkpoint of a step."""
-  return pathlib.Path(workdir) / _FOLDER / f"step_{step:08d}.keras"
-
-
-def saved_steps(workdir, /):
-  """Returns a dict: step -> path, of the checkpoints in a folder of training, ascending."""
-  found = pathlib.Path(workdir, _FOLDER).glob("step_*.keras")
-  named = [(re.fullmatch(r"step_(\d+)\.keras", p.name), p) for p in found]
-  return dict(sorted((int(m[1]), p) for m, p in named if m))
+  return pathlib.Path(workdir) / steps.FOLDER / f"{steps.name(step)}.keras"
 
 
 def _damaged(path, error):

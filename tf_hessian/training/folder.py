@@ -22,6 +22,7 @@ import re
 
 from tf_hessian import files, folders
 from tf_hessian.training import checkpoints, record
+from tf_hessian.training.steps import saved_steps
 
 KIND = folders.Kind(
   "training folder",
@@ -71,10 +72,10 @@ class FollowedFolder:
 
   def kept_steps(self):
     """Returns words about the checkpoints of steps that there are."""
-    steps = list(checkpoints.saved_steps(self.path))
-    if not steps:
+    numbers = list(saved_steps(self.path))
+    if not numbers:
       return "there are no checkpoints of steps"
-    return f"there are checkpoints of the steps {', '.join(map(str, steps))}"
+    return f"there are checkpoints of the steps {', '.join(map(str, numbers))}"
 
 
 class TrainingFolder(folders.OwnedFolder, FollowedFolder):
@@ -318,7 +319,7 @@ def _check_note(note, digest, unmarked):
 def _begun(path):
   """Whether there is anything that was trained in a folder."""
   paths = (path / "model.keras", *_state_paths(path))
-  return any(map(os.path.lexists, paths)) or bool(checkpoints.saved_steps(path))
+  return any(map(os.path.lexists, paths)) or bool(saved_steps(path))
 
 
 def _unmarked(path):

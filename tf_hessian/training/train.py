@@ -12,8 +12,9 @@ import tqdm
 
 from tf_hessian.training import folder as folder_lib
 from tf_hessian.training import schedules, steppers
-from tf_hessian.training.checkpoints import check_finite, load_model, read_note, saved_steps
+from tf_hessian.training.checkpoints import check_finite, load_model, read_note
 from tf_hessian.training.record import Record
+from tf_hessian.training.steps import saved_steps
 
 _SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
 _SAVE_FACTOR = 20

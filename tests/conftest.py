@@ -1,0 +1,102 @@
+"""Operators that count, fail and belong to tiny models."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.experiments.configs import load_config
+from tf_hessian.models.mlp import mlp
+from tf_hessian.numerics import probes
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+N = 24
+
+
+class Counting(scipy.sparse.linalg.LinearOperator):
+  """A symmetric matrix that counts products and fails at one of them.
+
+  The product that a run tells matrices apart by, with `probe(0, 2^31 + 2, n)`, is not counted.
+  """
+
+  def __init__(self, matrix, fail_at=None, error=RuntimeError):
+    super().__init__(np.dtype(np.float64), matrix.shape)
+    self.matrix = matrix
+    self.count = 0
+    self._fail_at = fail_at
+    self._error = error
+    self._mark = probes.probe(0, 2**31 + 2, len(matrix))
+
+  def _matvec(self, x):
+    if not np.array_equal(np.ravel(x), self._mark):
+      self.count += 1
+      if self.count == self._fail_at:
+        raise self._error("failed on purpose")
+    return self.matrix @ x
+
+
+@pytest.fixture(scope="session")
+def matrix():
+  """A symmetric matrix (24, 24)."""
+  a = np.random.default_rng(0).standard_normal((N, N))
+  return (a + a.T) / 2
+
+
+@pytest.fixture
+def counting_of():
+  """Returns a function that makes a new `Counting` of a matrix."""
+  return Counting
+
+
+@pytest.fixture
+def counting(matrix):
+  """Returns a function that makes a new `Counting` of the matrix."""
+  return lambda *args, **kwargs: Counting(matrix, *args, **kwargs)
+
+
+def make_operator(seed=0, **options):
+  keras.utils.set_random_seed(0)
+  model = mlp(input_shape=(3,), hidden_units=(4,), num_classes=2, activation="tanh")
+  rng = np.random.default_rng(seed)
+  x = rng.standard_normal((10, 3)).astype(np.float32)
+  y = np.eye(2, dtype=np.float32)[rng.integers(2, size=10)]
+  data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+  loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+  return HessianOperator(model, loss, data, **options)
+
+
+@pytest.fixture(scope="session")
+def new_operator():
+  """Returns a function: (seed of the data, options) -> `HessianOperator`, n = 26."""
+  return make_operator
+
+
+@pytest.fixture(scope="session")
+def hessian():
+  """A `HessianOperator` that no test changes."""
+  return make_operator()
+
+
+@pytest.fixture(scope="session")
+def read_config():
+  """Returns a function: name -> a new config of configs/."""
+
+  def read(name):
+    return load_config(CONFIGS / f"{name}.py").unlock()
+
+  return read
+
+
+@pytest.fixture
+def config(read_config):
+  """A small config that a test may change."""
+  config = read_config("synthetic_quadratic")
+  config.model.input_shape = (6,)
+  config.data.num_examples = 20
+  config.data.num_parameters = 6
+  config.train.batch_size = 10
+  return config.unlock()

@@ -1,0 +1,36 @@
+"""Choices of who computes a config's operator, and how its passes are compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+  """Who computes the passes over the data, and how.
+
+  Attributes:
+    strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task of it this is.
+    num_devices: number of replicas of "mirrored"; 0 for all accelerators.
+    patience: seconds that the tasks of a cluster wait for each other.
+    deterministic: make products bitwise repeatable.
+    jit_compile: compile the function of a batch by XLA.
+    recompute_blocks: number of blocks whose activations are computed again, to save memory; None
+      for none.
+  """
+
+  strategy: str = "one_device"
+  num_devices: int = 0
+  patience: float = 600.0
+  deterministic: bool = True
+  jit_compile: bool = False
+  recompute_blocks: int | None = None
+
+  def passes(self) -> dict[str, Any]:
+    """Returns what concerns the passes, as arguments of `HessianOperator`."""
+    return {
+      "deterministic": self.deterministic,
+      "jit_compile": self.jit_compile,
+      "recompute_blocks": self.recompute_blocks,
+    }

@@ -1,0 +1,276 @@
+"""Measurement of the spectrum of a config's model, as a command does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+import tensorflow as tf
+
+from tf_hessian import files, plotting
+from tf_hessian.distribute import cluster
+from tf_hessian.experiments import experiment
+from tf_hessian.experiments.computation import Computation
+from tf_hessian.experiments.report import report
+from tf_hessian.experiments.serve import serve
+from tf_hessian.experiments.weights import Weights, step_folder
+from tf_hessian.planning import planner
+from tf_hessian.slq.density import spectral_density
+from tf_hessian.slq.method import SLQ
+from tf_hessian.slq.storage import Storage
+from tf_hessian.training import checkpoints
+from tf_hessian.training import folder as training_folder
+
+if TYPE_CHECKING:
+  import keras
+
+  from tf_hessian.curvature.operator import HessianOperator
+  from tf_hessian.spectrum import Spectrum
+
+_FOLLOWED = "the chief has finished, and has the result"
+
+
+def measure(
+  config: Any,
+  workdir: str | os.PathLike,
+  /,
+  weights: Weights = Weights(),  # noqa: B008 - it is frozen
+  *,
+  gradient: bool = False,
+  check: bool = True,
+  progress: bool = True,
+  data_dir: str | None = None,
+  download: bool = False,
+  computation: Computation = Computation(),  # noqa: B008
+  storage: Storage = Storage(),  # noqa: B008
+  plan_workers: int | None = None,
+) -> str:
+  """Measures the spectrum of a config's model, or takes part in that as a task of a cluster.
+
+  Args:
+    config: `ml_collections.ConfigDict`; see configs/.
+    workdir: the results go to its folder `spectrum` (`spectrum_initial` of the initial weights,
+      `spectra/step_<n>` of steps), with `_gradient` added with `gradient`.
+    weights: the weights that are measured.
+    gradient: one draw that begins at the gradient of the loss: its weights are the shares of the
+      gradient's energy in the eigenvectors.
+    check: check the operator first.
+    progress: show progress.
+    data_dir: folder with TFDS data sets; None for TFDS's own choice.
+    download: fetch a data set that isn't there.
+    computation: who computes, and how.
+    storage: where Lanczos vectors live.
+    plan_workers: instead of measuring, say what it would take on so many equal machines; nothing is
+      written.
+
+  Returns:
+    A report: text of a few lines.
+
+  Raises:
+    ValueError: for a bad config or checkpoint, another run's folder, or a plan of a run that does
+      not fit.
+    OSError: if the checkpoint or the data are missing, the folder can't be written, or
+      (ClusterError) other processes of the cluster are gone.
+  """
+  if plan_workers is not None:
+    _check_plan(computation.strategy, weights.all_steps)
+  values = experiment.check(config)
+  if cluster.serves(computation.strategy):
+    serve(config=values, patience=computation.patience, deterministic=computation.deterministic)
+    return "the chief has finished"
+  # First: some have to be made before any tensor is.
+  strategy = cluster.make_strategy(
+    computation.strategy, num_devices=computation.num_devices, patience=computation.patience
+  )
+  workdir = pathlib.Path(workdir)
+  with cluster.released(computation.strategy):
+    # What can be found out before the data are read.
+    if weights.by_step:
+      weights.saved(workdir)
+    if weights.of_workdir(values):
+      _check_trained(workdir, values)
+    if weights.initial:
+      experiment.check_model(values)
+    setup = experiment.build(config, data_dir=data_dir, download=download)
+    measurement = _Measurement(
+      setup, workdir, gradient, check, progress, computation, strategy, storage
+    )
+    if plan_workers is not None:
+      return measurement.plan(weights, plan_workers)
+    return measurement.of_steps(weights) if weights.by_step else measurement.of(weights)
+
+
+def _check_plan(strategy, all_steps):
+  """Refuses a plan that can't be made, before anything is read."""
+  if all_steps:
+    raise ValueError("plan: it is of one spectrum: give step instead of all_steps")
+  if strategy in ("multi_worker", "parameter_server"):
+    raise ValueError(
+      f"plan: it is made in one process, not by a cluster: leave strategy {strategy!r} out, and "
+      "give the number of its workers as plan_workers"
+    )
+
+
+def _check_trained(workdir, config):
+  """Refuses a config that says of the checkpoint what it is not: it would go on record."""
+  path = workdir / "config.json"
+  if not path.exists():
+    return
+  config = json.loads(json.dumps(config))
+  try:
+    found = json.loads(path.read_text())
+    different = training_folder.differences(found, config, ("model", "train"))
+  except (ValueError, KeyError, TypeError) as e:
+    raise ValueError(f"{path}: damaged ({e}); use --checkpoint and another --workdir") from e
+  if different:
+    raise ValueError(
+      f"{workdir}: its model was trained with another config ({'; '.join(different)}); leave those "
+      "fields as they were, or train in another --workdir"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measurement:
+  """What measurements of the same experiment have in common."""
+
+  setup: experiment.Experiment
+  workdir: pathlib.Path
+  gradient: bool
+  check: bool
+  progress: bool
+  computation: Computation
+  strategy: tf.distribute.Strategy | None
+  storage: Storage
+
+  def of(self, weights: Weights) -> str:
+    """Measures one model; returns the report."""
+    result, picture = self._measure(self._model(weights), weights.folder(self.workdir))
+    return _FOLLOWED if result is None else report(result, picture)
+
+  def of_steps(self, weights: Weights) -> str:
+    """Measures the checkpoints of steps, and draws all of them together; returns the report."""
+    results, texts = {}, []
+    for step, path in weights.saved(self.workdir).items():
+      logging.info("checkpoint of step %d", step)
+      model = training_folder.load(self.workdir, path)
+      result, picture = self._measure(model, step_folder(self.workdir, step))
+      if result is not None:
+        results[step] = result
+        texts.append(f"step {step}\n{report(result, picture)}")
+    if not results:
+      return _FOLLOWED
+    if weights.all_steps:
+      texts.append(f"all steps             {self._draw_together(results)}")
+    return "\n".join(texts)
+
+  def plan(self, weights: Weights, workers: int) -> str:
+    """Returns the report of a `Plan` of what `of` would do."""
+    model = self._model(weights)
+    beginning = planner.begin()
+    operator = self._operator(model)
+    return (
+      planner.Planner(
+        operator,
+        SLQ(**self._method(), target=planner.make_target(*self._target())),
+        self.storage,
+        check=self.check,
+        workdir=self._folder(weights.folder(self.workdir)),
+        workers=workers,
+        beginning=dataclasses.replace(
+          beginning, seconds=beginning.seconds + operator.startup_seconds
+        ),
+      )
+      .plan_with_error(pilot_seconds=60.0, **self.setup.config["density"])
+      .report()
+    )
+
+  def _model(self, weights):
+    """Returns the Keras model with the weights."""
+    values = self.setup.config
+    if weights.step is not None:
+      return training_folder.load(self.workdir, weights.saved(self.workdir)[weights.step])
+    if weights.checkpoint:
+      return checkpoints.load_model(weights.checkpoint)
+    if weights.initial or not weights.of_workdir(values):
+      return self.setup.new_model()
+    return training_folder.load(self.workdir, self.workdir / "model.keras")
+
+  def _measure(
+    self, model: keras.Model, folder: pathlib.Path
+  ) -> tuple[Spectrum, pathlib.Path | str] | tuple[None, None]:
+    """Returns a model's spectrum and the path of its picture; None of both on followers."""
+    operator, folder = self._operator(model), self._folder(folder)
+    error, sigma_squared, relative = self._target()
+    result = spectral_density(
+      operator,
+      **self._method(),
+      target_error=error,
+      sigma_squared=sigma_squared,
+      relative=relative,
+      storage=self.storage,
+      check=self.check,
+      workdir=folder,
+      progress=self.progress,
+      config=self.setup.config,
+    )
+    if not operator.engine.leads:
+      return None, None
+    picture = folder / "spectrum.png"
+    problem = _draw(lambda: result.plot(picture, **self.setup.config["density"]))
+    return result, f"none ({problem})" if problem else picture
+
+  def _operator(self, model: keras.Model) -> HessianOperator:
+    return self.setup.operator(
+      model,
+      strategy=self.strategy,
+      patience=self.computation.patience,
+      **self.computation.passes(),
+    )
+
+  def _method(self):
+    """Returns draws, steps, seed and start, as arguments of `spectral_density`."""
+    lanczos = self.setup.config["lanczos"]
+    return {
+      "num_draws": 1 if self.gradient else lanczos["draws"],
+      "lanczos_steps": lanczos["steps"],
+      "seed": self.setup.config["seed"],
+      "start": "gradient" if self.gradient else None,
+    }
+
+  def _target(self):
+    """Returns (target error, sigma squared, whether it is relative)."""
+    config = self.setup.config
+    error = None if self.gradient else config["lanczos"]["target_error"] or None
+    return error, config["density"]["sigma_squared"], config["density"]["relative"]
+
+  def _folder(self, folder):
+    return folder.with_name(folder.name + self._suffix)
+
+  @property
+  def _suffix(self):
+    return "_gradient" if self.gradient else ""
+
+  def _draw_together(self, results):
+    """Draws the spectra of steps, and writes their summaries; returns the picture's path."""
+    name = f"spectra{self._suffix}"
+    picture = self.workdir / "spectra" / f"{name}.png"
+    named = {f"step {n:,}": r for n, r in results.items()}
+    _draw(lambda: plotting.plot_spectra(named, picture, **self.setup.config["density"]))
+    summaries = {n: r.summary() for n, r in results.items()}
+    files.write_text(self.workdir / "spectra" / f"{name}.json", json.dumps(summaries, indent=2))
+    return picture
+
+
+def _draw(function: Callable[[], Any]) -> Exception | None:
+  """Draws a picture; the numbers are worth having without it, so an error is returned."""
+  try:
+    function()
+  except (ValueError, OSError) as e:
+    logging.error("no picture: %s", e)
+    return e
+  return None

@@ -1,0 +1,46 @@
+"""The main numbers of a measurement, as text."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from tf_hessian.spectrum import Spectrum
+
+
+def report(result: Spectrum, picture: str | os.PathLike, /) -> str:
+  """Returns the main numbers of a `Spectrum` as text."""
+  lines = {
+    "largest Ritz values": " ".join(f"{x:.6g}" for x in result.largest(10)),
+    "smallest Ritz values": " ".join(f"{x:.6g}" for x in result.smallest(5)),
+  }
+  if result.start is None:
+    trace, stderr = result.trace()
+    error = f" ± {stderr:.2g} (standard error over draws)" if result.num_draws > 1 else ""
+    lines["trace"] = f"{trace:.6g}{error}"
+  else:
+    shares = result.summary()["energy_in_largest"]
+    shown = ", ".join(f"{share:.4g} in {count}" for count, share in shares.items() if count <= 10)
+    bound = result.residual_bounds()[0][-10:].max()
+    lines["energy of the gradient"] = (
+      f"{shown} of the largest Ritz values (10 largest are eigenvalues to within {bound:.2g})"
+    )
+  if result.config.get("target"):
+    lines["target error"] = _target_text(result)
+  lines |= {"loss": f"{result.loss:.8g}", "picture": picture}
+  return "\n".join(f"{name:21s} {text}" for name, text in lines.items())
+
+
+def _target_text(result):
+  target = result.config["target"]
+  # Of steps that are too few to tell, there is no change.
+  change = np.inf if target["change"] is None else target["change"]
+  errors = {"draws": target["stderr"], "steps": change}
+  missing = [what for what, error in errors.items() if error > target["error"]]
+  return (
+    f"{target['error']:g} "
+    f"{'reached' if target['reached'] else 'NOT reached: allow more ' + ' and '.join(missing)}: "
+    f"L1 standard error {target['stderr']:.3g} of {result.num_draws} draws, {target['products']} "
+    f"products ({target['saved']} saved)"
+  )

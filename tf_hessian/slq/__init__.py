@@ -1,0 +1,1 @@
+"""Stochastic Lanczos quadrature of any symmetric matrix, resumable."""

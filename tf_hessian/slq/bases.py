@@ -1,0 +1,59 @@
+"""Bases of the draws in progress."""
+
+from __future__ import annotations
+
+
+class Bases:
+  """The bases of draws in progress; a context manager that gives them back.
+
+  Args:
+    plan: a `BasisPlan`.
+    folder: a `RunFolder` that holds them; None for memory, or files for the time being.
+    distributed: function (steps, path or None) -> `Basis` that is distributed over workers; None
+      where there are none.
+  """
+
+  def __init__(self, plan, folder, /, *, distributed=None):
+    self._plan = plan
+    self._folder = folder
+    self._distributed = distributed
+    self._open = {}
+    self._spare = []
+
+  def open(self, draws, /):
+    """Returns the bases of a group of draws, making those that there are not yet.
+
+    Raises:
+      OSError: if there is no room for one.
+    """
+    missing = [draw for draw in draws if draw not in self._open]
+    if not (self._folder or self._plan.on_disk or self._plan.distributed):
+      more = max(0, len(missing) - len(self._spare))
+      self._spare += self._plan.open_in_memory(more)
+    for draw in missing:
+      self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
+    return [self._open[draw] for draw in draws]
+
+  def release(self, draws, /):
+    """Says that draws are finished."""
+    for draw in draws:
+      basis = self._open.pop(draw)
+      if self._folder:
+        basis.discard()
+      else:
+        self._spare.append(basis)
+    if self._folder:
+      self._folder.clear_in_progress(draws)
+
+  def _new(self, draw):
+    path = self._folder.basis_path(draw) if self._folder else None
+    if self._plan.distributed:
+      return self._distributed(self._plan.steps, path)
+    return self._plan.open(path)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    for basis in (*self._open.values(), *self._spare):
+      basis.close()

@@ -1,0 +1,151 @@
+"""Algorithm 1 of the paper: k draws of m Lanczos steps on one matrix."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from typing import Any
+
+from tf_hessian import files
+from tf_hessian.distribute import machine
+from tf_hessian.numerics import checks
+from tf_hessian.slq import provenance, run_folder
+from tf_hessian.slq.draws import Draws
+from tf_hessian.slq.layout import plan_layout
+from tf_hessian.slq.matrix import Matrix, as_matrix
+from tf_hessian.slq.method import SLQ, make_target
+from tf_hessian.slq.run_folder import RunFolder
+from tf_hessian.slq.storage import Storage, Workers
+from tf_hessian.spectrum import Spectrum
+
+
+def spectral_density(
+  operator: Any,
+  /,
+  *,
+  num_draws: int = 10,
+  lanczos_steps: int = 90,
+  seed: int = 0,
+  start: Any = None,
+  target_error: float | None = None,
+  sigma_squared: float = 1e-5,
+  relative: bool = False,
+  storage: Storage | None = None,
+  check: bool = True,
+  workdir: str | os.PathLike | None = None,
+  progress: bool = True,
+  config: Any = None,
+) -> Spectrum:
+  """Estimates the whole eigenvalue density of a symmetric matrix.
+
+  With a start vector g of its own, the weights of the single draw are the shares of its energy in
+  the eigenvectors q_i, (g' q_i)^2 / |g|^2: the spectral density as g sees it. A Ritz value that has
+  converged has its eigenvector's share; see `Spectrum.mass`.
+
+  Args:
+    operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or array, of
+      order n. Of several workers each calls this function, and all get the result, while the chief
+      alone does the Lanczos steps and writes `workdir`. docs/cluster.md tells more.
+    num_draws: number k of start vectors (default: the paper's).
+    lanczos_steps: number m of Lanczos steps for each (default: the paper's); more than n are
+      lowered to n, which is logged.
+    seed: seed of the start vectors.
+    start: "gradient" begins at the gradient of a `HessianOperator`'s mean loss, a vector (n,) at
+      that; num_draws has to be 1. None for random vectors.
+    target_error: stop when the density is good enough. Draws are added, up to `num_draws`, until
+      the integral of the density's standard error is at most this; a draw's steps end, at
+      `lanczos_steps` at the latest, once the last ten have changed its density by less in L1.
+      `config["target"]` of the result has both errors, `stderr` and `change`, and `reached`.
+    sigma_squared: variance of the kernel of that density (default: the paper's).
+    relative: multiply it by max(1, range of the nodes), as the original code did.
+    storage: a `Storage`: where Lanczos vectors live, and how many share a pass over the data. None
+      chooses by what there is room for.
+    check: first check that products and data of a `HessianOperator` repeat and that it is symmetric
+      (three products).
+    workdir: folder for the state after each step; a run that was interrupted goes on from there and
+      ends with bitwise the same tridiagonal matrices. The result is written there too, as
+      spectrum.npz and spectrum.json. It has to be new or empty, or hold this run. None keeps
+      everything in memory.
+    progress: show a bar, or log lines where there is no terminal.
+    config: plain values to record in the result, such as an experiment's config.
+
+  Returns:
+    A `Spectrum`.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, data, or a matrix that can't be relied on.
+    OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
+  """
+  target = make_target(target_error, sigma_squared, relative)
+  method = SLQ(num_draws, lanczos_steps, seed, start, target)
+  storage = Storage() if storage is None else storage
+  checks.check_type("storage", storage, Storage)
+  _check_config(config)
+  matrix = as_matrix(operator)
+  method = method.of_order(matrix.n)
+  matrix.check_start(method.start)
+  matrix.agree(
+    **provenance.identity(),
+    **method.description(),
+    config=config,
+    draws=method.num_draws,
+    seed=method.seed,
+    point=matrix.point(),
+  )
+  draws = Draws(matrix, method, check=check, show=progress)
+  workers = matrix.workers(storage.memory)
+  return matrix.lead(
+    lambda: _measure(draws, storage, workers, workdir, config), _to_bytes, _from_bytes
+  )
+
+
+def _check_config(config):
+  try:
+    json.dumps(config)
+  except TypeError as e:
+    raise TypeError(f"config: expected plain values that JSON can hold: {e}") from e
+
+
+def _measure(
+  draws: Draws,
+  storage: Storage,
+  workers: Workers | None,
+  workdir: str | os.PathLike | None,
+  config: Any,
+) -> Spectrum:
+  """Takes the draws of a run, in a folder if there is one."""
+  if workdir is not None:
+    run_folder.check(workdir)
+  matrix, method = draws.matrix, draws.method
+  layout = plan_layout(matrix, method, storage, folder=workdir, workers=workers)
+  about = matrix.description() | method.description() | layout.description
+  record = about | {"config": config, "machine": machine.settings()}
+  if workdir is None:
+    return draws.result(draws.take(layout, None), record)
+  with RunFolder(workdir, _identity(matrix, method) | about) as folder:
+    result = draws.result(draws.take(layout, folder), record)
+    result.save(folder.path / "spectrum.npz")
+    files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
+    folder.clear_all_in_progress()
+  return result
+
+
+def _identity(matrix: Matrix, method: SLQ) -> dict[str, Any]:
+  """Returns what tells a run's matrix and draws from others, besides their descriptions."""
+  return {
+    "n": matrix.n,
+    "seed": method.seed,
+    "point": matrix.point(),
+    "product": matrix.product_digest(),
+  }
+
+
+def _to_bytes(result):
+  file = io.BytesIO()
+  result.write(file)
+  return file.getvalue()
+
+
+def _from_bytes(content):
+  return Spectrum.read(io.BytesIO(content))

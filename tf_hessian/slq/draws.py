@@ -1,0 +1,195 @@
+"""Draws of a run: those that a folder has, and those that are still to be computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+import numpy as np
+
+from tf_hessian.numerics import probes, quadrature, stopping
+from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.slq import provenance
+from tf_hessian.slq.bases import Bases
+from tf_hessian.slq.lock_step import LockStep
+from tf_hessian.slq.progress import Progress
+from tf_hessian.spectrum import Spectrum
+
+if TYPE_CHECKING:
+  from tf_hessian.slq.layout import Layout
+  from tf_hessian.slq.matrix import Matrix
+  from tf_hessian.slq.method import SLQ
+  from tf_hessian.slq.run_folder import RunFolder
+
+
+@dataclasses.dataclass
+class Draws:
+  """The draws of one run.
+
+  Attributes:
+    matrix: the matrix.
+    method: the draws and steps.
+    check: whether to check the matrix first.
+    show: whether to show progress.
+    loss: mean loss at the point, once they are taken; None if there is none.
+  """
+
+  matrix: Matrix
+  method: SLQ
+  check: bool
+  show: bool
+  loss: float | None = None
+
+  def take(
+    self, layout: Layout, folder: RunFolder | None
+  ) -> list[tuple[dict[str, np.ndarray], float]]:
+    """Returns a list of (coefficients, wall time), computing what the folder does not have."""
+    finished = {}
+    for draw in range(self.method.num_draws) if folder else ():
+      state = folder.load_draw(draw)
+      if state:
+        finished[draw] = state
+    groups = layout.groups(self._missing(finished))
+    distributed = self.matrix.distributed_basis
+    with Bases(layout.basis, folder, distributed=distributed) as bases:
+      if groups:  # first, since there may be no room
+        bases.open(groups[0])
+      self._prepare(groups)
+      if groups:
+        self._take(groups, finished, layout, folder, bases)
+      else:
+        logging.info("all %d draws were finished before", self._wanted(finished))
+    return [finished[draw] for draw in range(self._wanted(finished))]
+
+  def _prepare(self, groups):
+    """Looks at the matrix before anything is computed with it."""
+    if self.show and self.matrix.traced:
+      logging.info("building the functions of a batch; a minute or more for deep networks")
+    self.loss = self.matrix.loss()
+    if groups and self.check:
+      self.matrix.check()
+
+  def _take(self, groups, finished, layout, folder, bases):
+    """Takes the steps of groups of draws, and of those that turn out to be needed after them."""
+    state = self.matrix.state()
+    steps = self.method.lanczos_steps
+    total, done = self.method.num_draws * steps, len(finished) * steps
+    with Progress(total, done=done, enabled=self.show) as progress:
+      lock_step = LockStep(
+        self.matrix,
+        layout,
+        folder=folder,
+        first=self._first,
+        target=self.method.target,
+        progress=progress,
+        choose=True,
+      )
+      while groups:
+        for group in groups:
+          results = lock_step.run(group, bases.open(group))
+          if self.matrix.state() != state:
+            if folder:
+              folder.clear_in_progress(group)
+            raise ValueError("the model's variables changed during the run; the draw is not kept")
+          for draw, (coefficients, seconds) in zip(group, results, strict=True):
+            if folder:
+              folder.save_draw(draw, coefficients, seconds)
+            finished[draw] = coefficients, seconds
+          bases.release(group)
+        groups = layout.groups(self._missing(finished))
+
+  def _wanted(self, finished):
+    """Returns how many draws there should be, by what the finished ones among the first tell."""
+    if self.method.target is None:
+      return self.method.num_draws
+    count = 0
+    while all(draw in finished for draw in range(count)):
+      rules = [_rule(finished[draw][0]) for draw in range(count)]
+      wanted = self.method.target.next_draws(rules, self.method.num_draws)
+      if wanted == count:
+        break
+      count = wanted
+    return count
+
+  def _missing(self, finished):
+    return [draw for draw in range(self._wanted(finished)) if draw not in finished]
+
+  def _first(self, draw):
+    """Returns the start vector of a draw, of length 1."""
+    if self.method.start is None:
+      return probes.probe(self.method.seed, draw, self.matrix.n)
+    v = self.matrix.gradient() if isinstance(self.method.start, str) else self.method.start
+    length = np.linalg.norm(v)
+    if not length:
+      raise ValueError("start: the gradient is exactly zero, so no direction is given")
+    return v / length
+
+  def result(
+    self, draws: list[tuple[dict[str, np.ndarray], float]], about: dict[str, Any]
+  ) -> Spectrum:
+    """Returns the `Spectrum` of finished draws."""
+    matrix = self.matrix
+    if self.method.target is not None:
+      about = about | {"target": about["target"] | self._reached(draws)}
+    return Spectrum(
+      diagonals=tuple(c["alphas"] for c, _ in draws),
+      off_diagonals=tuple(c["betas"][:-1] for c, _ in draws),
+      residuals=np.array([c["betas"][-1] for c, _ in draws]),
+      statuses=tuple(str(c["status"]) for c, _ in draws),
+      num_parameters=matrix.n,
+      seed=self.method.seed if self.method.start is None else None,
+      parameter_names=matrix.parameter_names,
+      parameter_shapes=matrix.parameter_shapes,
+      loss=self.loss,
+      config=about,
+      versions=provenance.versions(),
+      device=provenance.device(),
+      wall_times=np.array([seconds for _, seconds in draws]),
+    )
+
+  def _reached(self, draws):
+    """Returns what became of the target, for records, and logs it."""
+    target, usual = self.method.target, stopping.PAPER_DRAWS * stopping.PAPER_STEPS
+    stderr = target.stderr([_rule(c) for c, _ in draws])
+    n = self.matrix.n
+    change = target.change(
+      (
+        c["alphas"],
+        c["betas"][:-1],
+        str(c["status"]) == LanczosStatus.INVARIANT.name or len(c["alphas"]) == n,
+      )
+      for c, _ in draws
+    )
+    products = sum(len(c["alphas"]) for c, _ in draws)
+    missing = [
+      what for what, error in (("draws", stderr), ("steps", change)) if error > target.error
+    ]
+    logging.log(
+      logging.WARNING if missing else logging.INFO,
+      "target_error %g: %s; L1 standard error of the draws %.3g, change by the last %d steps %.3g; "
+      "%d draws, %d products, %d (%.0f %%) %s than %d draws of %d steps",
+      target.error,
+      f"not reached, allow more {' and '.join(missing)}" if missing else "reached",
+      stderr,
+      stopping.WINDOW,
+      change,
+      len(draws),
+      products,
+      abs(usual - products),
+      100 * abs(usual - products) / usual,
+      "fewer" if products <= usual else "more",
+      stopping.PAPER_DRAWS,
+      stopping.PAPER_STEPS,
+    )
+    return {
+      "stderr": stderr,
+      "change": change if np.isfinite(change) else None,
+      "reached": not missing,
+      "products": products,
+      "saved": usual - products,
+    }
+
+
+def _rule(coefficients):
+  return quadrature.gauss_quadrature(coefficients["alphas"], coefficients["betas"][:-1])

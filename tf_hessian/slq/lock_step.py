@@ -1,0 +1,139 @@
+"""Draws that advance in lock step, so that one pass over the data gives the products of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import time
+from typing import TYPE_CHECKING
+
+from absl import logging
+import numpy as np
+
+from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
+from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.slq.shared_products import SharedProducts
+
+if TYPE_CHECKING:
+  from tf_hessian.numerics.basis import Basis
+  from tf_hessian.numerics.stopping import Target
+  from tf_hessian.slq.layout import Layout
+  from tf_hessian.slq.matrix import Matrix
+  from tf_hessian.slq.progress import Progress
+  from tf_hessian.slq.run_folder import RunFolder
+
+
+class LockStep:
+  """Takes the Lanczos steps of some draws at a time.
+
+  Args:
+    matrix: the matrix.
+    layout: where their bases are, and how many share a pass.
+    folder: keeps the state after each step; None keeps none.
+    first: function (draw) -> start vector (n,) float64 of length 1.
+    target: ends a draw's steps; None never does.
+    progress: shows them.
+    choose: see `SharedProducts`.
+  """
+
+  def __init__(
+    self,
+    matrix: Matrix,
+    layout: Layout,
+    /,
+    *,
+    folder: RunFolder | None,
+    first: Callable[[int], np.ndarray],
+    target: Target | None,
+    progress: Progress,
+    choose: bool = False,
+  ):
+    self._matrix = matrix
+    self._layout = layout
+    self._folder = folder
+    self._first = first
+    self._target = target
+    self._progress = progress
+    self._products = SharedProducts(
+      matrix, layout, distributed=layout.basis.distributed, choose=choose
+    )
+
+  def run(
+    self, draws: Sequence[int], bases: Sequence[Basis], /
+  ) -> list[tuple[dict[str, np.ndarray], float]]:
+    """Takes all steps of a group of draws.
+
+    Args:
+      draws: list of numbers.
+      bases: for each, the `Basis` that it may use.
+
+    Returns:
+      list of (`Lanczos.coefficients`, seconds).
+    """
+    with self._matrix.passes():
+      return self._run(draws, bases)
+
+  def _run(self, draws, bases):
+    states, seconds = {}, {}
+    for draw, basis in zip(draws, bases, strict=True):
+      states[draw], seconds[draw] = self._begin(draw, basis)
+    while True:
+      running = [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]
+      if not running:
+        break
+      begin = time.monotonic()
+      self._step({d: states[d] for d in running})
+      spent = (time.monotonic() - begin) / len(running)
+      for draw in running:
+        seconds[draw] += spent
+        if self._folder:
+          self._folder.save_step(draw, states[draw], seconds[draw])
+      self._show(running, states)
+    for draw, state in states.items():
+      if state.status is LanczosStatus.INVARIANT:
+        logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
+    return [(states[d].coefficients(), seconds[d]) for d in draws]
+
+  def _step(self, states):
+    """Takes one step of each draw in draw -> `Lanczos`."""
+    products = self._products({d: self._vector(state) for d, state in states.items()})
+    for state, product in zip(states.values(), products, strict=True):
+      status = state.update(product)
+      if (
+        self._target
+        and status is LanczosStatus.RUNNING
+        and self._target.enough_steps(*state.tridiagonal())
+      ):
+        state.end()
+
+  def _begin(self, draw, basis):
+    """Returns a draw's `Lanczos`, perhaps that of an earlier start of the run, and its seconds."""
+    resumed = self._folder and self._folder.load_step(draw, basis)
+    if not resumed:
+      basis.store(0, self._first(draw))
+    # With rounded rows, a residual of rounding error is as large as that.
+    precision = float(np.finfo(basis.dtype).eps)
+    state = Lanczos(basis, tolerance=breakdown_tolerance(basis.n, precision))
+    if resumed:
+      coefficients, seconds = resumed
+      state.restore(coefficients)
+      self._progress.resume(basis.steps if state.status in _EARLY else state.num_steps)
+      return state, seconds
+    if self._folder:
+      self._folder.save_step(draw, state, 0.0)
+    return state, 0.0
+
+  def _vector(self, state):
+    """Returns the vector (n,) of a `Lanczos` to multiply by, or its place if distributed."""
+    if self._layout.basis.distributed:
+      return state.vectors, state.num_steps
+    return state.vector
+
+  def _show(self, running, states):
+    ended = [d for d in running if states[d].status in _EARLY]
+    skipped = sum(self._layout.basis.steps - states[d].num_steps for d in ended)
+    steps = sorted({states[d].num_steps for d in running})
+    draws = f"draw {running[0]}" if len(running) == 1 else f"draws {running[0]}-{running[-1]}"
+    self._progress.advance(f"{draws}, step {steps[-1]}", products=len(running), skipped=skipped)
+
+
+_EARLY = (LanczosStatus.INVARIANT, LanczosStatus.CONVERGED)

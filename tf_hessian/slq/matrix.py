@@ -1,0 +1,241 @@
+"""A matrix as a run sees it, whatever it was given as.
+
+`as_matrix` is asked once, at the door. Nobody behind it asks again what an operator is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import scipy.sparse.linalg
+
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.selfcheck import check_operator
+from tf_hessian.numerics import probes
+from tf_hessian.slq import blas, digests
+from tf_hessian.slq.leading import lead
+from tf_hessian.slq.storage import Workers, default_memory
+
+if TYPE_CHECKING:
+  from tf_hessian.numerics.basis import Basis
+
+T = TypeVar("T")
+
+_STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
+_MOST_VECTORS = 32  # that share a pass
+
+
+class Matrix:
+  """A symmetric linear operator or array, whose products are made one by one.
+
+  Attributes:
+    n: its order.
+    precision: relative rounding error of its products.
+    deterministic: whether products with the same vector are bitwise equal.
+    vectorized: whether the rounding of products that share a pass depends on how many do.
+    shares_passes: whether products of several vectors may cost less than by themselves.
+    traced: whether functions are built before the first product, which takes a while.
+    parameter_names, parameter_shapes: of the variables that its vectors consist of, if known.
+    leads: whether this process makes the run; of several workers, only the chief does.
+  """
+
+  vectorized = True  # of what `matmat` does nothing is known
+  shares_passes = False
+  traced = False
+  leads = True
+  distributed_basis = None  # function (steps, path or None) -> `Basis`, if there are workers
+
+  def __init__(self, operator: scipy.sparse.linalg.LinearOperator, /):
+    self.n = operator.shape[0]
+    self.precision = getattr(operator, "precision", float(np.finfo(np.float64).eps))
+    self.deterministic = getattr(operator, "deterministic", True)
+    self.parameter_names = tuple(getattr(operator, "parameter_names", ()))
+    self.parameter_shapes = tuple(getattr(operator, "parameter_shapes", ()))
+    self._operator = operator
+
+  def product(self, vector: np.ndarray, /) -> np.ndarray:
+    """Returns the product with a vector, both (n,)."""
+    return self._operator.matvec(vector)
+
+  def products(self, vectors: np.ndarray, /, *, vectors_per_pass: int) -> np.ndarray:  # noqa: ARG002
+    """Returns the products with the rows of (k, n), in passes of so many: (k, n)."""
+    return self._operator.matmat(vectors.T).T
+
+  def most_vectors(self, num_draws: int, /) -> int:  # noqa: ARG002
+    """Returns how many draws may share a pass, apart from memory for them."""
+    return 1  # it is not known whether that is any use
+
+  def passes(self) -> contextlib.AbstractContextManager:
+    """Returns a context for a run's products, which a caller's matrix may need BLAS for."""
+    return contextlib.nullcontext()
+
+  def gradient(self) -> np.ndarray:
+    """Returns the gradient that a run begins at, (n,); raises ValueError if there is none."""
+    raise ValueError('start: "gradient" is for a HessianOperator; give the vector')
+
+  def check_start(self, start: Any, /) -> None:
+    """Raises ValueError for a start that this matrix does not have."""
+    if isinstance(start, str):
+      self.gradient()
+
+  def loss(self) -> float | None:
+    """Returns the mean loss, or None if there is none."""
+    return None
+
+  def check(self) -> None:
+    """Checks that it repeats and is symmetric, as far as that is known how."""
+
+  def description(self) -> dict[str, Any]:
+    """Returns what defines it apart from its point: plain values."""
+    return {"operator": type(self._operator).__name__}
+
+  def point(self) -> str | None:
+    """Returns a digest of the point at which it is taken; None if it has none."""
+    return None
+
+  def state(self) -> str | None:
+    """Returns a digest that changes if the matrix does; None if that can't be told."""
+    return self.product_digest()
+
+  def product_digest(self) -> str | None:
+    """Returns a digest of a product, by which another matrix is noticed.
+
+    None for products that don't repeat bitwise.
+    """
+    if not self.deterministic:
+      return None
+    return digests.of_array(self._operator @ known_vector(self.n))
+
+  def agree(self, **about: Any) -> None:
+    """Makes sure that all workers have the same matrix, and these plain values, in common."""
+
+  def workers(self, memory: float | None, /) -> Workers | None:  # noqa: ARG002
+    """Returns the `Workers` over which bases can be distributed, or None; all have to ask."""
+    return None
+
+  def lead(
+    self,
+    compute: Callable[[], T],
+    encode: Callable[[T], bytes],  # noqa: ARG002
+    decode: Callable[[bytes], T],  # noqa: ARG002
+    /,
+  ) -> T:
+    """Returns the result of a computation, of which all workers get a copy.
+
+    Args:
+      compute: runs on the chief alone.
+      encode: makes bytes of its result.
+      decode: makes the result of bytes.
+    """
+    return compute()
+
+
+class _Shared(Matrix):
+  """An operator with a method `products`, whose vectors share passes over data."""
+
+  shares_passes = True
+
+  @property
+  def vectorized(self):
+    return self._operator.vectorized
+
+  def products(self, vectors, /, *, vectors_per_pass):
+    return self._operator.products(vectors, vectors_per_pass=vectors_per_pass)
+
+  def most_vectors(self, num_draws, /):
+    most = self._operator.vectors_per_pass if self.vectorized else _MOST_VECTORS
+    return min(num_draws, most)
+
+  def passes(self):
+    return blas.without_threads(self.n)
+
+
+class _Curvature(_Shared):
+  """A `HessianOperator`."""
+
+  traced = True
+
+  def distributed_basis(self, steps: int, path: str | None = None, /) -> Basis:
+    return self._operator.distributed_basis(steps, path)
+
+  def distributed_products(
+    self, rows: Sequence, /, *, places: Sequence[int] = (0,), vectors_per_pass: int = 1
+  ) -> list[np.ndarray]:
+    """Returns the products with rows of distributed bases; see `HessianOperator`."""
+    return self._operator.distributed_products(
+      rows, places=places, vectors_per_pass=vectors_per_pass
+    )
+
+  @property
+  def leads(self):
+    return self._operator.engine.leads
+
+  def gradient(self):
+    return self._operator.gradient()
+
+  def check_start(self, start, /):
+    """Accepts any: there is a gradient."""
+
+  def loss(self):
+    return self._operator.loss()
+
+  def check(self):
+    check_operator(self._operator, differences=False).raise_for_problems()
+
+  def description(self):
+    operator = self._operator
+    names = [list(operator.parameter_names), [list(s) for s in operator.parameter_shapes]]
+    return operator.description() | {"variables": hashlib.sha256(repr(names).encode()).hexdigest()}
+
+  def point(self):
+    objective = self._operator.objective
+    return digests.of_arrays(p.numpy() for p in objective.parameters + objective.context)
+
+  def state(self):
+    return self.point()
+
+  def workers(self, memory, /):
+    engine = self._operator.engine
+    if not engine.followers:
+      return None
+    memory = default_memory() // engine.neighbours if memory is None else int(memory)
+    return Workers(engine.size, min(engine.gather([memory])))
+
+  def agree(self, **about):
+    self._operator.agree(**about)
+
+  def lead(self, compute, encode, decode, /):
+    return lead(self._operator, compute, encode, decode)
+
+
+def as_matrix(operator: Any, /) -> Matrix:
+  """Returns what is given as a `Matrix`.
+
+  Args:
+    operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or array.
+
+  Raises:
+    TypeError: if it is none, such as a model.
+    ValueError: if it is not square.
+  """
+  try:
+    result = scipy.sparse.linalg.aslinearoperator(operator)
+  except TypeError as e:
+    raise TypeError(
+      "operator: expected a HessianOperator, a linear operator or a matrix, got "
+      f"{type(operator).__name__}; of a model, tf_hessian.HessianOperator(model, loss, dataset)"
+    ) from e
+  if result.shape != (result.shape[0],) * 2:
+    raise ValueError(f"operator: expected a square matrix, got shape {result.shape}")
+  if isinstance(result, HessianOperator):
+    return _Curvature(result)
+  return _Shared(result) if hasattr(result, "products") else Matrix(result)
+
+
+def known_vector(n: int, /) -> np.ndarray:
+  """Returns the vector (n,) whose product a matrix is known by."""
+  return probes.probe(0, _STREAM, n)

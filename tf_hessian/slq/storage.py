@@ -1,0 +1,390 @@
+"""Room for the Lanczos bases of a run: in memory or on disk, in float64 or float32.
+
+Those of a run with several workers may also be distributed over their memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import resource
+import shutil
+
+import numpy as np
+
+from tf_hessian.numerics import checks
+from tf_hessian.numerics.basis import (
+  Basis,
+  DiskBasis,
+  MemoryBasis,
+  buffer_bytes,
+  file_bytes,
+  mapped,
+)
+
+# Of the memory that is left; the rest is for the data and the model, which come later.
+_FRACTION = 0.7
+_FLOAT32 = 2.0**-24  # relative rounding error of products in float32
+# Of a draw in a pass that is shared, bytes a parameter: its vector and its sums, on their way
+# through TensorFlow.
+_PASS_BYTES = 36
+_SHARED = 4  # vectors (n,) at a time on their way between workers
+
+# Kind -> (dtype, whether it is on disk), exact ones first.
+_KINDS = {
+  "memory": (np.float64, False),
+  "workers": (np.float64, False),
+  "disk": (np.float64, True),
+  "float32": (np.float32, False),
+  "float32_disk": (np.float32, True),
+}
+KINDS = ("auto", *_KINDS)
+PLACES = ("auto", "memory", "workers", "disk")
+DTYPES = ("auto", "float64", "float32")
+
+
+class NoRoomError(ValueError):
+  """Bases fit neither into memory nor on the disk."""
+
+
+def _option(default, flag, text, **more):
+  """Returns a field of `Storage`, with what its flag is made of."""
+  return dataclasses.field(default=default, metadata={"flag": flag, "text": text, **more})
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+  """Choices of where Lanczos vectors live, and how many share a pass over the data.
+
+  A result depends on them in rounding only.
+
+  Attributes:
+    place: "memory" of this process, memory of all "workers", "disk", or "auto", which takes the
+      first of these that has room.
+    dtype: "float64", "float32", or "auto": float64, but where the place is chosen too and products
+      are in float32 anyway, float32 before the disk.
+    memory: bytes that vectors may take; None for 70 % of what the process can have.
+    vectors_per_pass: number of draws that advance together, with one pass over the data for the
+      products of all; None for as many as have room, if that is faster.
+
+  Raises:
+    TypeError, ValueError: for choices that can't be right.
+  """
+
+  place: str = _option(
+    "auto", "storage", "Where Lanczos vectors live; auto: the first that has room.", choices=PLACES
+  )
+  dtype: str = _option(
+    "auto", "storage_dtype", "Type that they are stored in; docs/design/basis.md.", choices=DTYPES
+  )
+  memory: float | None = _option(
+    None,
+    "storage_memory",
+    "Bytes that they may take, such as 12e9; default: 70 % of what there is.",
+  )
+  vectors_per_pass: int | None = _option(
+    None, "vectors_per_pass", "Draws whose products share a pass; default: as many as have room."
+  )
+
+  def __post_init__(self):
+    checks.check_choice("storage.place", self.place, PLACES)
+    checks.check_choice("storage.dtype", self.dtype, DTYPES)
+    if (self.place, self.dtype) == ("workers", "float32"):
+      raise ValueError("storage.dtype: vectors that are distributed over workers are in float64")
+    if self.memory is not None:
+      checks.check_positive("storage.memory", self.memory)
+    if self.vectors_per_pass is not None:
+      checks.check_count("storage.vectors_per_pass", self.vectors_per_pass)
+
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """Kinds of bases that it allows, exact ones first."""
+    if (self.place, self.dtype) == ("auto", "auto"):
+      return tuple(_KINDS)
+    dtype = "float32" if self.dtype == "float32" else "float64"
+    places = {"memory": False, "disk": True}
+    return tuple(
+      kind
+      for kind, (of_kind, on_disk) in _KINDS.items()
+      if np.dtype(of_kind).name == dtype
+      and (
+        self.place == "auto"
+        or (kind == "workers") == (self.place == "workers")
+        and on_disk == places.get(self.place, False)
+      )
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+  """Workers over which bases can be distributed."""
+
+  size: int  # with the chief
+  memory: int  # bytes that may be used on the one that has least
+
+
+@dataclasses.dataclass(frozen=True)
+class BasisPlan:
+  """Where the bases of draws in lock step live, and what they take."""
+
+  kind: str  # of KINDS, not "auto"
+  n: int
+  steps: int
+  draws: int  # bases at a time
+  memory_bytes: int  # of all of them with their buffers and vectors, in this process
+  disk_bytes: int  # of its files; 0 if there are none
+  resident_bytes: int  # of each file, kept in memory too
+  reason: str
+  workers: int = 1  # over which they are spread
+
+  @property
+  def on_disk(self):
+    """Whether rows are read from files, not from memory that may be mapped to files."""
+    return _KINDS[self.kind][1]
+
+  @property
+  def distributed(self) -> bool:
+    """Whether each worker has some columns of the rows."""
+    return self.kind == "workers"
+
+  @property
+  def rows_bytes(self):
+    """Bytes of the rows of all bases, in this process."""
+    columns = -(-self.n // self.workers)
+    return self.draws * self.steps * columns * np.dtype(_KINDS[self.kind][0]).itemsize
+
+  @property
+  def held_bytes(self):
+    """Bytes of memory for rows and buffers alone, without the vectors of a step."""
+    return self.memory_bytes - _vector_bytes(self.n, self.draws)
+
+  def part(self):
+    """Returns the plan of what this process has of bases that are spread: its columns, in memory.
+
+    Of others it is the plan itself.
+    """
+    if not self.distributed:
+      return self
+    columns = -(-self.n // self.workers)
+    return dataclasses.replace(self, kind="memory", n=columns, workers=1)
+
+  def open(self, path=None, /) -> Basis:
+    """Returns the basis of one draw, in a file if the plan has files or a path is given.
+
+    One that is spread over workers is for `HessianOperator.distributed_basis` to make.
+
+    Raises:
+      OSError: if the file can't be written or there is no room for it.
+    """
+    dtype, on_disk = _KINDS[self.kind]
+    shape = (self.steps, self.n)
+    if path is None and not on_disk:
+      return self.open_in_memory(1)[0]
+    if not on_disk:
+      return mapped(path, *shape, dtype)
+    return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
+
+  def open_in_memory(self, count, /) -> list:
+    """Returns the bases of so many draws, in one piece: systems give that in larger pages."""
+    dtype, _ = _KINDS[self.kind]
+    return [MemoryBasis(a) for a in np.empty((count, self.steps, self.n), dtype)]
+
+
+def plan_basis(
+  n,
+  steps,
+  /,
+  draws=1,
+  *,
+  kinds=tuple(_KINDS),
+  memory=None,
+  disk=0,
+  precision=0.0,
+  in_files=False,
+  workers=None,
+):
+  """Chooses where the Lanczos bases of a run live.
+
+  Float64 in memory comes first: of this process, then spread over several workers, if there are
+  any. Where it has no room, rows in float32 come next if products are in float32 anyway, since they
+  cost less than those do; for products in float64, float64 on disk does. A basis on disk has as
+  much of it in memory as there is room for.
+
+  Args:
+    n: number of parameters.
+    steps: Lanczos steps of a draw.
+    draws: draws in lock step, each with a basis of its own.
+    kinds: those that may be chosen, see `Storage.kinds`; a single one is taken if it has room.
+    memory: bytes that may be used; by default 70 % of `available_memory()`.
+    disk: free bytes where the files would be, with those of files that are there already; 0 if
+      there is no place for them.
+    precision: relative rounding error of the products.
+    in_files: whether those in memory are to outlast the process, as files mapped into memory.
+    workers: the `Workers` over which bases can be distributed; None if there are no others.
+
+  Returns:
+    A `BasisPlan`.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or (NoRoomError) if nothing has room; says what would.
+  """
+  for name, count in (("n", n), ("steps", steps), ("draws", draws)):
+    checks.check_count(name, count)
+  memory = int(default_memory() if memory is None else memory)
+  order = sorted(kinds, key=_preference) if precision >= _FLOAT32 else list(kinds)
+  if order == ["workers"]:
+    _check_workers(workers, n)
+  elif "workers" in order and (workers is None or n < workers.size):
+    order.remove("workers")
+  size = workers.size if workers else 1
+  needs = {k: _needs(k, n, steps, draws, in_files, size) for k in order}
+  for choice in order:
+    in_memory, on_disk = needs[choice]
+    allowed = min(memory, workers.memory) if choice == "workers" else memory
+    if in_memory <= allowed and on_disk <= disk:
+      plan = _plan(choice, n, steps, draws, allowed, needs)
+      return dataclasses.replace(plan, workers=size if choice == "workers" else 1)
+  least = f", {_gb(workers.memory)} of it on each worker" if "workers" in order else ""
+  raise NoRoomError(
+    f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
+    + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
+    + f"; there are {_gb(memory)} of memory{least} for them (storage.memory, or what there is) and "
+    f"{_gb(disk)} of disk: let fewer draws advance at a time (storage.vectors_per_pass), take "
+    "fewer steps, or give more memory or a folder on a larger disk"
+  )
+
+
+def pass_bytes(n: int, count: int, /) -> int:
+  """Returns the bytes that vectors of order n, of which so many share a pass, take in it."""
+  return _PASS_BYTES * n * (count if count > 1 else 0)
+
+
+def default_memory():
+  """Returns how many bytes bases may take if nothing is said: 70 % of what there is."""
+  return int(_FRACTION * available_memory())
+
+
+def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):
+  """Returns how many bytes this process can still take, by the machine and by its limits.
+
+  Those are control groups, of version 1 or 2, and the limit of its address space.
+
+  Args:
+    proc: where the kernel's tables are mounted.
+    cgroups: where control groups are.
+  """
+  proc = pathlib.Path(proc)
+  if not (proc / "meminfo").exists():  # not Linux: half of what is built in
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+  left = [_table(proc / "meminfo")["MemAvailable"]]
+  soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+  if soft != resource.RLIM_INFINITY:
+    left.append(soft - _table(proc / "self" / "status")["VmSize"])
+  for line in (proc / "self" / "cgroup").read_text().splitlines():
+    _, controllers, path = line.split(":", 2)
+    if not controllers:  # version 2
+      names = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+      left += _left_in_groups(pathlib.Path(cgroups), path, *names)
+    elif "memory" in controllers.split(","):
+      names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+      names += (("total_inactive_file", "total_active_file"),)
+      left += _left_in_groups(pathlib.Path(cgroups, "memory"), path, *names)
+  return max(0, min(left))
+
+
+def free_disk(path, /):
+  """Returns the free bytes of the disk of a folder that may not exist yet."""
+  path = pathlib.Path(path).absolute()
+  while not path.exists():
+    path = path.parent
+  return shutil.disk_usage(path).free
+
+
+def _preference(kind):
+  """Memory before disk, then float64 before float32, but no more bytes on disk than needed."""
+  return ("memory", "workers", "float32", "float32_disk", "disk").index(kind)
+
+
+def _check_workers(workers, n):
+  if workers is None:
+    raise ValueError(
+      "storage.place: 'workers' distributes vectors over the workers of a "
+      "MultiWorkerMirroredStrategy, at least two of them, and there are no others than this "
+      "process; choose another place"
+    )
+  if n < workers.size:
+    raise ValueError(
+      f"storage.place: {n} parameters can't be distributed over {workers.size} workers"
+    )
+
+
+def _needs(kind, n, steps, draws, in_files, workers):
+  """Returns (bytes of memory, bytes of disk) that a kind needs at least, on each worker."""
+  dtype, on_disk = _KINDS[kind]
+  memory = _vector_bytes(n, draws)
+  if kind == "workers":
+    memory += 8 * n * _SHARED
+    n = -(-n // workers)
+  elif kind != "memory":
+    memory += draws * buffer_bytes(steps, n, dtype, disk=on_disk)
+  if on_disk:
+    return memory, draws * file_bytes(steps, n, dtype)
+  rows = draws * steps * n * np.dtype(dtype).itemsize
+  return memory + rows, rows if in_files else 0
+
+
+def _vector_bytes(n, draws):
+  # Of each draw its vector and its product; of the one that takes its step, a copy and a new row.
+  return 8 * n * (2 * draws + 2)
+
+
+def _plan(kind, n, steps, draws, memory, needs):
+  """Returns the plan with a kind that has room, the rest of which is used for resident blocks."""
+  in_memory, on_disk = needs[kind]
+  resident = min((memory - in_memory) // draws, on_disk // draws) if _KINDS[kind][1] else 0
+  earlier = list(needs)[: list(needs).index(kind)]
+  reason = f"{kind} needs {_words(in_memory, on_disk)}"
+  if resident:
+    reason += f", and keeps {_gb(draws * resident)} of the files in memory too"
+  for k in earlier:
+    reason += f"; {k} would need {_words(*needs[k])}"
+  reason += f"; allowed are {_gb(memory)} of memory"
+  total = in_memory + draws * resident
+  return BasisPlan(kind, n, steps, draws, total, on_disk, resident, reason)
+
+
+def _words(memory, disk):
+  return f"{_gb(memory)} of memory" + (f" and {_gb(disk)} of disk" if disk else "")
+
+
+def _gb(size):
+  return f"{size / 1e9:.3g} GB" if size >= 1e6 or not size else f"{int(size):,} bytes"
+
+
+def _table(path):
+  """Returns the sizes in a table of the kernel, name -> bytes."""
+  rows = (line.split() for line in path.read_text().splitlines())
+  return {r[0].rstrip(":"): 1024 * int(r[1]) for r in rows if len(r) == 3 and r[2] == "kB"}
+
+
+def _left_in_groups(root, path, limit, usage, cache):
+  """Returns what is left in a control group and in those around it that have a limit.
+
+  Within a container the path may be that of the host; the groups that are seen are taken then.
+  """
+  groups = [root / path.lstrip("/")]
+  groups += [p for p in groups[0].parents if p == root or root in p.parents]
+  left = []
+  for group in groups:
+    try:
+      text = (group / limit).read_text().strip()
+      if text == "max":
+        continue
+      used = int((group / usage).read_text())
+      rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+      # Pages of files are given back when memory is needed.
+      left.append(int(text) - used + sum(int(r[1]) for r in rows if r[0] in cache))
+    except FileNotFoundError:
+      continue
+  return left
