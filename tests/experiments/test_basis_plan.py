@@ -8,7 +8,7 @@ import pytest
 
 from tf_hessian.experiments import basis_plan
 from tf_hessian.experiments.basis_plan import Team, available_memory, free_disk, plan_basis
-from tf_hessian.numerics.basis import DiskBasis
+from tf_hessian.numerics.disk_basis import DiskBasis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 

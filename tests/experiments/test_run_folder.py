@@ -16,7 +16,7 @@ import pytest
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments.density_run import estimate_spectrum
 from tf_hessian.experiments.run_folder import RunFolder
-from tf_hessian.numerics.basis import MemoryBasis
+from tf_hessian.numerics.memory_basis import MemoryBasis
 
 STEPS, DRAWS = 6, 3
 

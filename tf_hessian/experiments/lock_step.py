@@ -11,8 +11,8 @@ import numpy as np
 import threadpoolctl
 
 from tf_hessian.experiments import basis_plan, run_folder
-from tf_hessian.numerics import basis as basis_lib
 from tf_hessian.numerics import checks
+from tf_hessian.numerics import columns as columns_lib
 from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
 from tf_hessian.numerics.results import LanczosStatus
 
@@ -226,7 +226,7 @@ def without_blas_threads(n, /):
   BLAS's threads, which small vectors are given to, go on spinning after each call. Passes of a
   small network, which need the processor, took 1.5 times as long for that.
   """
-  if n > basis_lib.SMALL:
+  if n > columns_lib.SMALL:
     return contextlib.nullcontext()
   return _one_blas_thread()
 

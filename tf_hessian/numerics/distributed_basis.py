@@ -28,7 +28,8 @@ import zlib
 
 import numpy as np
 
-from tf_hessian.numerics.basis import Basis, MemoryBasis, SummedBasis, mapped
+from tf_hessian.numerics.basis import Basis, SummedBasis
+from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
 
 # What is announced, by number.
 _OPERATIONS = (
@@ -305,12 +306,12 @@ class _Shard(SummedBasis):
   def close(self):
     self._rows.close()
 
-  def _overlaps(self, w, first, count):
-    sums = self._shards.gather(lambda: self._rows._overlaps(w, first, count), self.steps)
+  def overlaps(self, w, first, count, /):
+    sums = self._shards.gather(lambda: self._rows.overlaps(w, first, count), self.steps)
     return sums[:, : count - first].sum(axis=0)
 
-  def _subtract(self, w, part, first):
-    return self._shards.gather(lambda: [self._rows._subtract(w, part, first)], 1).sum()
+  def subtract(self, w, part, first, /):
+    return self._shards.gather(lambda: [self._rows.subtract(w, part, first)], 1).sum()
 
 
 def to_bits(x, /):

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks, probes
-from tf_hessian.numerics.basis import orthogonalize
 from tf_hessian.numerics.lanczos import breakdown_tolerance, checked_product, smallest_residual
+from tf_hessian.numerics.memory_basis import orthogonalize
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 
 _EPS = float(np.finfo(np.float64).eps)

@@ -12,7 +12,8 @@ import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.basis import MemoryBasis, as_basis
+from tf_hessian.numerics.basis import read_only
+from tf_hessian.numerics.memory_basis import MemoryBasis, as_basis
 from tf_hessian.numerics.results import LanczosStatus, RitzPairs
 
 # A small beta_{j-1} magnifies the rounding error of q_j, and with it that of the residual, by
@@ -261,9 +262,7 @@ def checked_product(matvec, q, name, /):
   Raises:
     ValueError: if the product has another shape, is not finite, or writes to its argument.
   """
-  view = q.view()
-  view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
-  return checked_copy(matvec(view), q.size, name)
+  return checked_copy(matvec(read_only(q)), q.size, name)
 
 
 def smallest_residual(tolerance, scale, previous, /):
