@@ -261,7 +261,7 @@ def test_invariant_space_is_harmless_in_float32(new, eigenvalues, run):
 @pytest.mark.parametrize(
   "eigenvalues", [np.ones(100), np.repeat([-1.1, 0.3], 50)], ids=["I", "two"]
 )
-def test_tolerance_of_float32_ends_an_invariant_space_in_float32(new, eigenvalues, run):
+def test_tolerance_of_float32_ends_an_invariant_space_in_float32(new, eigenvalues):
   basis = new("memory float32", 20, 100)
   basis.store(0, probe(0, 0, 100))
   lanczos = Lanczos(basis, tolerance=2.0**-23)

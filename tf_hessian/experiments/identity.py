@@ -5,8 +5,6 @@ import hashlib
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import probes
 
-_STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
-
 
 def describe(operator, /):
   """Returns what defines a matrix apart from its point: a dict of plain values."""
@@ -35,7 +33,7 @@ def product_digest(operator, /):
 
 def known_vector(n, /):
   """Returns the vector (n,) whose product a matrix is known by."""
-  return probes.probe(0, _STREAM, n)
+  return probes.probe(0, probes.Stream.KNOWN_VECTOR, n)
 
 
 def start_name(start, /):

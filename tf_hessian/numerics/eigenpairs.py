@@ -15,7 +15,6 @@ from tf_hessian.numerics.memory_basis import orthogonalize
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 
 _EPS = float(np.finfo(np.float64).eps)
-_STREAM = 2**31 + 3  # of the start vectors, apart from those of the draws
 # A residual so many times what the recurrence says is the rounding of the products.
 _BROKEN_PROMISE = 10.0
 _FRACTION_OF_ROUNDING = 0.1
@@ -165,7 +164,7 @@ class _Search:
 
   def _new_start(self):
     """Returns a random vector that is orthogonal to the basis."""
-    v = probes.probe(self._seed, _STREAM + self._starts, self._basis.shape[1])
+    v = probes.probe(self._seed, probes.Stream.EIGENPAIRS + self._starts, self._basis.shape[1])
     self._starts += 1
     orthogonalize(v, self._basis[: self._count], 0.0)
     return v
