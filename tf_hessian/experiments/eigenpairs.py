@@ -1,7 +1,6 @@
 """The extreme eigenvalues of a model's Hessian, with eigenvectors."""
 
 import contextlib
-import io
 
 from absl import logging
 import numpy as np
@@ -91,28 +90,4 @@ def top_eigenpairs(
   if not isinstance(operator, HessianOperator):
     return search()
   operator.agree(**environment.identity(), largest=largest, smallest=smallest, **options)
-  return lead(operator, search, _to_bytes, _from_bytes)
-
-
-def _to_bytes(result):
-  file = io.BytesIO()
-  np.savez(
-    file,
-    values=result.values,
-    vectors=result.vectors,
-    residuals=result.residuals,
-    status=result.status.name,
-    num_products=result.num_products,
-  )
-  return file.getvalue()
-
-
-def _from_bytes(content):
-  with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-    return Eigenpairs(
-      saved["values"],
-      saved["vectors"],
-      saved["residuals"],
-      EigenpairStatus[str(saved["status"])],
-      int(saved["num_products"]),
-    )
+  return lead(operator, search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)
