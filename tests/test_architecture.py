@@ -32,7 +32,8 @@ MAY_IMPORT = {
   "curvature": {"distribute", "numerics", "reading"},
   "training": {"distribute", "files", "folders", "records"},
   "plotting": {"files", "numerics"},
-  "spectrum": {"files", "numerics", "plotting"},
+  "spectrum": {"files", "numerics", "plotting", "spectrum_file"},
+  "spectrum_file": {"files"},
   "experiments": {
     "",
     "curvature",
