@@ -1,4 +1,4 @@
-"""The contract of a Lanczos basis, and the passes of Gram-Schmidt over its rows.
+"""The contract of Lanczos bases, and their passes of Gram-Schmidt.
 
 Arithmetic is float64 throughout. A basis in float32 takes half the bytes. Each vector is rounded
 once, when it is stored, and H is multiplied by the rounded vector. That disturbs the recurrence by
@@ -32,7 +32,7 @@ _DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 
 
 class Basis(abc.ABC):
-  """The rows q_0 .. q_{steps - 1} of a recurrence, each of length n.
+  """The rows q_0, q_1, ... of a recurrence, each of length n.
 
   Attributes:
     steps: number of rows there is room for.
@@ -98,7 +98,7 @@ class Basis(abc.ABC):
     self.store(j, np.divide(w, length, out=w))
 
   def checksum(self, j: int, /) -> int:
-    """Returns a checksum of row j as stored: an int of 32 bits."""
+    """Returns a checksum of row j as stored, of 32 bits."""
     return zlib.crc32(self.row(j))
 
   def flush(self) -> None:  # noqa: B027 - memory has nothing to do
@@ -120,11 +120,29 @@ class SummedBasis(Basis):
 
   @abc.abstractmethod
   def overlaps(self, w: np.ndarray, first: int, count: int, /) -> np.ndarray:
-    """Returns the inner products of rows first .. count - 1 with w: (count - first,) float64."""
+    """Returns the inner products of rows with a vector.
+
+    Args:
+      w: (n,) float64.
+      first: number of the first row.
+      count: number of the row after the last.
+
+    Returns:
+      (count - first,) float64.
+    """
 
   @abc.abstractmethod
   def subtract(self, w: np.ndarray, part: np.ndarray, first: int, /) -> float:
-    """Subtracts part (j,) times rows first .. first + j - 1 from w, in place; returns w' w."""
+    """Subtracts multiples of rows from a vector in place.
+
+    Args:
+      w: (n,) float64, changed.
+      part: (j,) float64, the factors.
+      first: number of the first row.
+
+    Returns:
+      w' w, of what is left.
+    """
 
   def orthogonalize(
     self, w: np.ndarray, count: int, smallest: float, /, *, recent: int | None = None
@@ -142,7 +160,13 @@ class SummedBasis(Basis):
 
 
 def read_only(vector: np.ndarray, /) -> np.ndarray:
-  """Returns a view of a row that products can't write to: that would corrupt the basis."""
+  """Returns a view of a row that products can't write to.
+
+  That would corrupt the basis.
+
+  >>> read_only(np.zeros(2)).flags.writeable
+  False
+  """
   view = vector.view()
   view.flags.writeable = False
   return view

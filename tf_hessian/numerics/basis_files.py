@@ -1,4 +1,4 @@
-"""Files of bases: opened with room for all rows, and never by a link."""
+"""Files of bases, opened with room for all rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def label(path: str | os.PathLike | None, /) -> str | os.PathLike:
 
 
 def _own_file(path):
-  """Returns the descriptor of a file that has no other name by which it is somebody else's."""
+  """Returns the descriptor of a file that has no other name."""
   try:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
   except OSError as e:

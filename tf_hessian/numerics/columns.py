@@ -1,4 +1,4 @@
-"""Sums over the columns of a basis: by threads, in blocks, pieces and tiles.
+"""Sums over columns of bases: threads, blocks, pieces and tiles.
 
 A block is what a thread works on at once, a piece what is added up at once, and a tile what BLAS is
 given at once. Pieces are added in the order of their columns, so that neither the number of threads
@@ -73,10 +73,10 @@ class ThreadedBasis(SummedBasis):
 
   @abc.abstractmethod
   def _stored(self, i, first, count, scratch):
-    """Returns rows first .. count - 1 of block i in `dtype`, (count - first, columns)."""
+    """Returns some rows of block i in `dtype`, (count - first, columns)."""
 
   def _new_scratch(self):
-    """Returns what a thread needs for itself, ending in room for rows in float64."""
+    """Returns a thread's own memory, ending in room for rows in float64."""
     if self.dtype == np.float64:
       return (None,)
     return (np.empty((self.steps, self._piece)),)
@@ -100,10 +100,10 @@ class ThreadedBasis(SummedBasis):
     return list((self._pool.map if self._pool else map)(task, range(len(self._blocks))))
 
   def _parts(self, i, first, count, scratch, columns=None):
-    """Yields (columns, rows first .. count - 1 of them as float64) of block i.
+    """Yields (columns, some rows of them as float64) of block i.
 
-    They are so many columns at a time, all by default, or a piece of rows that have to be
-    converted.
+    The rows are first .. count - 1. They are so many columns at a time, all by default, or a piece
+    of rows that have to be converted.
     """
     stored, converted = self._stored(i, first, count, scratch), scratch[-1]
     columns = columns or stored.shape[1]
@@ -162,7 +162,10 @@ class ThreadedBasis(SummedBasis):
 
 
 def num_threads() -> int:
-  """Returns how many threads work on a basis: two at least, so that one can wait for the disk."""
+  """Returns how many threads work on a basis.
+
+  They are two at least, so that one can wait for the disk.
+  """
   return max(2, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
@@ -172,11 +175,16 @@ def piece_columns(n: int, /) -> int:
 
 
 def thread_blocks(n: int, threads: int | None = None, /) -> list[slice]:
-  """Returns the columns of blocks in memory: whole pieces, about as many for each thread.
+  """Returns the columns of blocks in memory.
+
+  They are whole pieces, and about as many for each thread.
 
   Args:
     n: number of columns.
     threads: that share them; None for `num_threads`.
+
+  >>> thread_blocks(70_000, 2)
+  [slice(0, 32768, None), slice(32768, 70000, None)]
   """
   if n <= SMALL:
     return [slice(0, n)]
@@ -187,7 +195,7 @@ def thread_blocks(n: int, threads: int | None = None, /) -> list[slice]:
 
 
 def times(rows: np.ndarray, x: np.ndarray, /) -> np.ndarray:
-  """Returns rows (j, c) times x (c,), each sum in pieces of columns: (pieces, j)."""
+  """Returns rows (j, c) times x (c,), by pieces: (pieces, j)."""
   whole = len(x) // _TILE_COLUMNS * _TILE_COLUMNS
   result = np.zeros((-(-len(x) // PIECE), len(rows)))
   result[-1] = np.vecdot(rows[:, whole:], x[whole:])
@@ -200,7 +208,7 @@ def times(rows: np.ndarray, x: np.ndarray, /) -> np.ndarray:
 
 
 def subtract_times(x: np.ndarray, part: np.ndarray, rows: np.ndarray, /) -> None:
-  """Subtracts part (j,) times rows (j, c) from x (c,) in place, in tiles."""
+  """Subtracts part (j,) times rows (j, c) from x (c,), in place."""
   whole = len(x) // _TILE_COLUMNS * _TILE_COLUMNS
   x[whole:] -= np.einsum("i,ij->j", part, rows[:, whole:])
   for which, tiles in _tiles(rows):
@@ -209,7 +217,7 @@ def subtract_times(x: np.ndarray, part: np.ndarray, rows: np.ndarray, /) -> None
 
 
 def _tiles(rows):
-  """Yields (which, tiles (r, c, height, _TILE_COLUMNS)) of the columns that fill whole tiles."""
+  """Yields (which, tiles (r, c, height, _TILE_COLUMNS)) of whole tiles."""
   count, columns = rows.shape
   full = count // _TILE_ROWS * _TILE_ROWS
   wide = columns // _TILE_COLUMNS

@@ -1,4 +1,4 @@
-"""A Lanczos basis in a file, read and written block by block past the page cache."""
+"""A Lanczos basis in a file, read and written by blocks."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _HUGE_PAGE = 2**21  # of x86-64 and ARM alike; others have no use of the alignme
 
 
 class DiskBasis(ThreadedBasis):
-  """A basis in a file, of which each thread has one block in memory at a time.
+  """A basis in a file.
 
-  The file holds the blocks one after the other, each with its rows one after the other, so that
-  what a pass needs of a block is one piece. Where the system can, reads and writes bypass its page
-  cache, which would only be filled with what is not read again soon. The process needs
-  `buffer_bytes` beside a few vectors of length n.
+  Each thread has one block of it in memory at a time. The file holds the blocks one after the
+  other, each with its rows one after the other, so that what a pass needs of a block is one piece.
+  Where the system can, reads and writes bypass its page cache, which would only be filled with what
+  is not read again soon. The process needs `buffer_bytes` beside a few vectors of length n.
 
   A file that is there already is opened with what it holds, to go on from; whether that is right
   is for the caller to know, such as by checksums of `row`.
@@ -124,7 +124,7 @@ class DiskBasis(ThreadedBasis):
     return rows[:, : self._blocks[i].stop - self._blocks[i].start]
 
   def _transfer(self, call, rows, i, first):
-    """Reads or writes rows first .. first + j - 1 of block i, those of an array (j, columns)."""
+    """Reads or writes rows of block i, an array (j, columns)."""
     view = memoryview(rows).cast("B")
     place, done = (i * self.steps + first) * self._row_bytes, 0
     while done < len(view):
@@ -138,13 +138,17 @@ class DiskBasis(ThreadedBasis):
 
 
 def file_bytes(steps: int, n: int, dtype: DTypeLike, /) -> int:
-  """Returns the size of the file of a `DiskBasis`: its rows, in whole blocks."""
+  """Returns the size of a `DiskBasis`'s file: its rows, in whole blocks.
+
+  >>> file_bytes(3, 100, np.float64)  # a block of 1,024 columns
+  24576
+  """
   columns = _block_columns(n)
   return -(-n // columns) * columns * steps * np.dtype(dtype).itemsize
 
 
 def buffer_bytes(steps: int, n: int, dtype: DTypeLike, /, *, disk: bool) -> int:
-  """Returns the bytes that a basis's threads need to read and convert rows.
+  """Returns the bytes that threads need to read and convert rows.
 
   Args:
     steps: number of rows.
@@ -160,9 +164,10 @@ def buffer_bytes(steps: int, n: int, dtype: DTypeLike, /, *, disk: bool) -> int:
 
 
 def aligned(shape: int | Sequence[int], dtype: DTypeLike, /) -> np.ndarray:
-  """Returns an array of zeros that begins at a huge page, and is of such if possible.
+  """Returns an array of zeros that begins at a huge page.
 
-  A request to a disk takes a limited number of pieces of memory. Small pages make short requests.
+  It is of huge pages, if the system has any. A request to a disk takes a limited number of pieces
+  of memory. Small pages make short requests.
   """
   size = int(np.prod(shape)) * np.dtype(dtype).itemsize
   private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}  # what is shared has small pages
@@ -181,7 +186,7 @@ def _file_blocks(n):
 
 
 def _block_columns(n):
-  """Returns the columns of a block in a file: whole pages of either dtype, and whole pieces."""
+  """Returns the columns of a file's blocks: whole pages and pieces."""
   blocks = -(-n // BLOCK)
   unit = PIECE if n > SMALL else _PAGE // 4
   return -(-n // (blocks * unit)) * unit

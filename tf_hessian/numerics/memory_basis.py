@@ -1,4 +1,4 @@
-"""A Lanczos basis in an array: memory, or a file that is mapped into it."""
+"""A Lanczos basis in an array: memory, or a mapped file."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class MemoryBasis(ThreadedBasis):
 
 
 def mapped(path: str | os.PathLike, steps: int, n: int, dtype: DTypeLike, /) -> MemoryBasis:
-  """Returns a `MemoryBasis` in a file, made if needed, that is mapped into memory.
+  """Returns a `MemoryBasis` in a file that is mapped into memory.
 
   Args:
-    path: the file; opened with what it holds.
+    path: the file; made if needed, or opened with what it holds.
     steps: number of rows.
     n: length of a row.
     dtype: float64 or float32.
@@ -82,7 +82,7 @@ def as_basis(basis: Basis | np.ndarray, /) -> Basis:
 
 
 def orthogonalize(w: np.ndarray, rows: np.ndarray, smallest: float, /) -> tuple[np.ndarray, float]:
-  """Makes a vector orthogonal to all rows of a plain array, as `Basis.orthogonalize` does.
+  """Makes a vector orthogonal to all rows of a plain array.
 
   Args:
     w: (n,) float64, changed in place to what is left of it.
@@ -91,6 +91,11 @@ def orthogonalize(w: np.ndarray, rows: np.ndarray, smallest: float, /) -> tuple[
 
   Returns:
     (overlaps (j,) with the rows, length of what is left).
+
+  >>> w = np.array([3.0, 4.0])
+  >>> overlaps, length = orthogonalize(w, np.array([[1.0, 0.0]]), 0.0)
+  >>> overlaps.tolist(), length, w.tolist()
+  ([3.0], 4.0, [0.0, 4.0])
   """
   if not len(rows):
     return np.zeros(0), float(np.linalg.norm(w))

@@ -1,4 +1,4 @@
-"""Start vectors uniform on the unit sphere, and the table of random streams."""
+"""Start vectors on the unit sphere, and the table of random streams."""
 
 from __future__ import annotations
 

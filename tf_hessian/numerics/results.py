@@ -1,4 +1,4 @@
-"""Results of the numerics: frozen records, with a status where something can end early."""
+"""Results of the numerics: frozen records, some with a status."""
 
 from __future__ import annotations
 

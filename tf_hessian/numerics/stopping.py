@@ -1,4 +1,4 @@
-"""Targets of a density: the errors of few draws and of few steps."""
+"""Targets of a density: errors of few draws and few steps."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ class Target:
 
   Raises:
     ValueError: if error or sigma_squared is not above 0.
+
+  >>> rule = np.zeros(1), np.zeros(0), True  # of a draw of the matrix 0
+  >>> found = Target(0.1, 1.0).judge([rule, rule])
+  >>> found.reached, found.to_dict()["saved"]
+  (True, 898)
   """
 
   error: float
@@ -47,9 +52,10 @@ class Target:
     checks.check_positive("sigma_squared", self.sigma_squared)
 
   def enough_steps(self, diagonal: np.ndarray, off_diagonal: np.ndarray, /) -> bool:
-    """Returns whether the last `WINDOW` steps have changed a draw's density little enough.
+    """Returns whether the last steps have changed a density little enough.
 
-    Asked at multiples of `WINDOW` only; at others the answer is no.
+    The last `WINDOW` steps are to change it by less than the target. Asked at multiples of `WINDOW`
+    only; at others the answer is no.
 
     Args:
       diagonal: (m,) float64.
@@ -70,7 +76,7 @@ class Target:
     return float(density.l1_distance(found.grid, found.stderr, 0.0))
 
   def change(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> float:
-    """Returns how much the last steps have changed the draws' densities in the mean.
+    """Returns how much the last steps have changed densities, on average.
 
     Args:
       rules: iterable of (diagonal, off-diagonal, whether more steps would change nothing, since the
@@ -158,7 +164,7 @@ class Reached:
 
   @property
   def missing(self) -> tuple[str, ...]:
-    """The names of what is too few for the target, of "draws" and "steps"."""
+    """The names of too few things: of "draws" and "steps"."""
     errors = {"draws": self.stderr, "steps": self.change}
     return tuple(what for what, error in errors.items() if not error <= self.error)
 
@@ -169,11 +175,11 @@ class Reached:
 
   @property
   def saved(self) -> int:
-    """Products fewer than the paper's draws and steps take; below 0 if they are more."""
+    """Products fewer than the paper's; below 0 if more."""
     return PAPER_DRAWS * PAPER_STEPS - self.products
 
   def to_dict(self) -> dict[str, Any]:
-    """Returns the values that go on record, beside those of the target itself.
+    """Returns the values for records, beside those of the target itself.
 
     JSON has no infinity: the change of draws with too few steps is None.
     """
