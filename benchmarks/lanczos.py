@@ -22,10 +22,11 @@ from absl import app, flags
 import numpy as np
 import scipy.fft
 
-from tf_hessian.numerics import basis as basis_module
-from tf_hessian.numerics.basis import DiskBasis, MemoryBasis
+from tf_hessian.numerics.columns import num_threads
 from tf_hessian.numerics.density import density_grid, l1_distance, smooth
+from tf_hessian.numerics.disk_basis import DiskBasis, aligned
 from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.memory_basis import MemoryBasis
 from tf_hessian.numerics.probes import probe
 from tf_hessian.numerics.quadrature import gauss_quadrature
 from tf_hessian.slq import storage
@@ -71,7 +72,7 @@ def _seconds(function):
 
 def _bandwidth_test(size=60_000_000):
   """Returns (function that reads memory by the threads of a basis, bytes that it reads)."""
-  threads = basis_module.num_threads()
+  threads = num_threads()
   parts = np.array_split(np.ones(size), threads)
   pool = futures.ThreadPoolExecutor(threads)
   return lambda: list(pool.map(np.sum, parts)), 8 * size
@@ -301,11 +302,11 @@ def _kernel_value(table, name):
 def _disk_speed(path, most=2**32, at_once=2**24):
   """Returns GB/s of the threads of a basis that read a file past the system's page cache."""
   file = os.open(path, os.O_RDONLY | os.O_DIRECT)
-  threads = basis_module.num_threads()
+  threads = num_threads()
   count = min(most, path.stat().st_size) // at_once
 
   def read(thread):
-    buffer = basis_module.aligned(at_once, np.uint8)
+    buffer = aligned(at_once, np.uint8)
     for i in range(thread, count, threads):
       os.preadv(file, [buffer], i * at_once)
 

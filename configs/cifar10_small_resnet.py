@@ -19,54 +19,42 @@ def get_config():
   config.seed = 0  # initial weights, order of training, augmentation, start vectors
   config.schedule_scale = 1.0  # shortens the schedule of `train`
 
-  config.model = ml_collections.ConfigDict()
-  config.model.name = "cifar_resnet"
-  config.model.depth = 14
-  config.model.normalization = "batch"  # or "population", "none"
-  config.model.residual = True
-  config.model.width = 8  # channels of the first stage; 16 in He et al. (2016)
+  config.model = dict(
+    name="cifar_resnet",
+    depth=14,
+    normalization="batch",  # or "population", "none"
+    residual=True,
+    width=8,  # channels of the first stage; 16 in He et al. (2016)
+  )
 
-  config.data = ml_collections.ConfigDict()
-  config.data.name = "cifar10"
-  config.data.num_examples = 0  # all
-  config.data.standardization = "per_image"  # or "per_channel"
-  config.data.augment = True  # while training
+  config.data = dict(
+    name="cifar10",
+    num_examples=0,  # all
+    standardization="per_image",  # or "per_channel"
+    augment=True,  # while training
+  )
 
-  config.loss = ml_collections.ConfigDict()
-  config.loss.name = "CategoricalCrossentropy"
-  config.loss.from_logits = True
-  config.loss.label_smoothing = 0.1
+  config.loss = dict(name="CategoricalCrossentropy", from_logits=True, label_smoothing=0.1)
 
-  config.train = ml_collections.ConfigDict()
-  config.train.batch_size = 128
-  config.train.momentum = 0.9
-  config.train.learning_rate = 0.1
-  config.train.schedule = "steps"
-  config.train.decay_steps = (900,)
-  config.train.decay_factor = 0.1
-  config.train.zero_steps = 0
-  config.train.steps = 1200
-  config.train.checkpoint_steps = (0, 100, 400, 1200)
-  config.train.log_every = 20
-  config.train.test_every = 0  # at the end only
-  config.train.test_examples = 2000
+  config.train = dict(
+    batch_size=128,
+    momentum=0.9,
+    learning_rate=0.1,
+    schedule="steps",
+    decay_steps=(900,),
+    steps=1200,
+    checkpoint_steps=(0, 100, 400, 1200),
+    log_every=20,
+    test_examples=2000,
+  )
 
-  config.hessian = ml_collections.ConfigDict()
-  config.hessian.batch_size = 128
-  config.hessian.num_examples = 512
-  config.hessian.augment = False
-  config.hessian.filter_normalization = False
-  config.hessian.training = True  # batch statistics
-  config.hessian.mode = ""  # chosen by the model's operations
-  config.hessian.variables = ""  # a name pattern, such as "stage1_*"; empty for all
-  config.hessian.num_shards = 4  # parts of a pass that workers of a cluster are handed
+  config.hessian = dict(
+    batch_size=128,
+    num_examples=512,
+    training=True,  # batch statistics
+    num_shards=4,  # parts of a pass that workers of a cluster are handed
+  )
 
-  config.lanczos = ml_collections.ConfigDict()
-  config.lanczos.draws = 2
-  config.lanczos.steps = 40
-  config.lanczos.target_error = 0.0  # stop when the density is as good as this; 0: never
-
-  config.density = ml_collections.ConfigDict()
-  config.density.sigma_squared = 1e-5
-  config.density.relative = False
+  config.lanczos = dict(draws=2, steps=40)
+  config.density = dict(sigma_squared=1e-5)
   return config

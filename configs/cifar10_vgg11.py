@@ -19,49 +19,37 @@ def get_config():
   config.seed = 0  # initial weights, order of training, augmentation, start vectors
   config.schedule_scale = 1.0  # shortens the schedule of `train`
 
-  config.model = ml_collections.ConfigDict()
-  config.model.name = "vgg11"
-  config.model.dense_units = 256
-  config.model.normalization = "none"  # or "batch", "population"
+  config.model = dict(
+    name="vgg11",
+    dense_units=256,
+    normalization="none",  # or "batch", "population"
+  )
 
-  config.data = ml_collections.ConfigDict()
-  config.data.name = "cifar10"
-  config.data.num_examples = 0  # all
-  config.data.standardization = "per_image"  # or "per_channel"
-  config.data.augment = True  # while training
+  config.data = dict(
+    name="cifar10",
+    num_examples=0,  # all
+    standardization="per_image",  # or "per_channel"
+    augment=True,  # while training
+  )
 
-  config.loss = ml_collections.ConfigDict()
-  config.loss.name = "CategoricalCrossentropy"
-  config.loss.from_logits = True
-  config.loss.label_smoothing = 0.1
+  config.loss = dict(name="CategoricalCrossentropy", from_logits=True, label_smoothing=0.1)
 
-  config.train = ml_collections.ConfigDict()
-  config.train.batch_size = 128
-  config.train.momentum = 0.0
-  config.train.learning_rate = 0.1
-  config.train.schedule = "constant"
-  config.train.steps = 100_000
-  config.train.checkpoint_steps = (0, 20_000, 40_000, 60_000, 80_000)
-  config.train.log_every = 100
-  config.train.test_every = 10_000
-  config.train.test_examples = 10_000
+  config.train = dict(
+    batch_size=128,
+    momentum=0.0,
+    learning_rate=0.1,
+    steps=100_000,
+    checkpoint_steps=(0, 20_000, 40_000, 60_000, 80_000),
+    test_every=10_000,
+    test_examples=10_000,
+  )
 
-  config.hessian = ml_collections.ConfigDict()
-  config.hessian.batch_size = 128
-  config.hessian.num_examples = 0  # all
-  config.hessian.augment = False
-  config.hessian.filter_normalization = False
-  config.hessian.training = False  # there is nothing that differs in training
-  config.hessian.mode = ""  # chosen by the model's operations
-  config.hessian.variables = ""  # a name pattern, such as "dense_*"; empty for all
-  config.hessian.num_shards = 100  # parts of a pass that workers of a cluster are handed
+  config.hessian = dict(
+    batch_size=128,
+    training=False,  # there is nothing that differs in training
+    num_shards=100,  # parts of a pass that workers of a cluster are handed
+  )
 
-  config.lanczos = ml_collections.ConfigDict()
-  config.lanczos.draws = 10
-  config.lanczos.steps = 90
-  config.lanczos.target_error = 0.0  # stop when the density is as good as this; 0: never
-
-  config.density = ml_collections.ConfigDict()
-  config.density.sigma_squared = 1e-5
-  config.density.relative = False
+  config.lanczos = dict(draws=10, steps=90)
+  config.density = dict(sigma_squared=1e-5)
   return config

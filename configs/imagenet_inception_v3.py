@@ -21,57 +21,50 @@ def get_config():
   config.seed = 0  # initial weights, order of training, augmentation, start vectors
   config.schedule_scale = 1.0  # shortens the schedule of `train`
 
-  config.model = ml_collections.ConfigDict()
-  config.model.name = "inception_v3"
-  config.model.num_classes = 1001
-  config.model.input_shape = (299, 299, 3)
-  config.model.normalization = "batch"  # or "population", "none"
-  config.model.auxiliary = True
-  config.model.dropout_rate = 0.2
+  config.model = dict(
+    name="inception_v3",
+    num_classes=1001,
+    input_shape=(299, 299, 3),
+    normalization="batch",  # or "population", "none"
+    auxiliary=True,
+    dropout_rate=0.2,
+  )
 
-  config.data = ml_collections.ConfigDict()
-  config.data.name = "imagenet2012"
-  config.data.num_examples = 0  # all
-  config.data.size = 299
-  config.data.num_classes = 1001
-  config.data.augment = True  # while training
+  config.data = dict(
+    name="imagenet2012",
+    num_examples=0,  # all
+    size=299,
+    num_classes=1001,
+    augment=True,  # while training
+  )
 
-  config.loss = ml_collections.ConfigDict()
-  config.loss.name = "CategoricalCrossentropy"
-  config.loss.from_logits = True
-  config.loss.label_smoothing = 0.1
-  config.loss.weights = (1.0, 0.4)  # of the logits, of the auxiliary head
+  config.loss = dict(
+    name="CategoricalCrossentropy",
+    from_logits=True,
+    label_smoothing=0.1,
+    weights=(1.0, 0.4),  # of the logits, of the auxiliary head
+  )
 
-  config.train = ml_collections.ConfigDict()
-  config.train.batch_size = 32
-  config.train.per_replica = True
-  config.train.momentum = 0.9
-  config.train.learning_rate = 0.045
-  config.train.schedule = "exponential"
-  config.train.decay_steps = (80_000,)  # two epochs of all workers' steps
-  config.train.decay_factor = 0.94
-  config.train.steps = 4_000_000  # 100 epochs
-  config.train.checkpoint_steps = (0, 1_000_000, 2_000_000, 3_000_000)
-  config.train.log_every = 100
-  config.train.test_every = 40_000
-  config.train.test_examples = 50_000
+  config.train = dict(
+    batch_size=32,
+    per_replica=True,
+    momentum=0.9,
+    learning_rate=0.045,
+    schedule="exponential",
+    decay_steps=(80_000,),  # two epochs of all workers' steps
+    decay_factor=0.94,
+    steps=4_000_000,  # 100 epochs
+    checkpoint_steps=(0, 1_000_000, 2_000_000, 3_000_000),
+    test_every=40_000,
+    test_examples=50_000,
+  )
 
-  config.hessian = ml_collections.ConfigDict()
-  config.hessian.batch_size = 32
-  config.hessian.num_examples = 0  # all
-  config.hessian.augment = False
-  config.hessian.filter_normalization = False
-  config.hessian.training = True  # batch statistics
-  config.hessian.mode = ""  # chosen by the model's operations
-  config.hessian.variables = ""
-  config.hessian.num_shards = 1000
+  config.hessian = dict(
+    batch_size=32,
+    training=True,  # batch statistics
+    num_shards=1000,
+  )
 
-  config.lanczos = ml_collections.ConfigDict()
-  config.lanczos.draws = 10
-  config.lanczos.steps = 90
-  config.lanczos.target_error = 0.0  # stop when the density is as good as this; 0: never
-
-  config.density = ml_collections.ConfigDict()
-  config.density.sigma_squared = 1e-5
-  config.density.relative = False
+  config.lanczos = dict(draws=10, steps=90)
+  config.density = dict(sigma_squared=1e-5)
   return config

@@ -14,34 +14,24 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.seed = 0  # start vectors, and what random layers draw
 
-  config.model = ml_collections.ConfigDict()
-  config.model.name = "keras_file"
-  config.model.path = "model.keras"
+  config.model = dict(name="keras_file", path="model.keras")
 
-  config.data = ml_collections.ConfigDict()
-  config.data.name = "function"
-  config.data.function = "data.py:examples"
-  config.data.num_examples = 0  # all; of data without an end, the first so many
+  config.data = dict(
+    name="function",
+    function="data.py:examples",
+    num_examples=0,  # all; of data without an end, the first so many
+  )
 
-  config.loss = ml_collections.ConfigDict()
-  config.loss.name = "CategoricalCrossentropy"  # or another class of keras.losses
-  config.loss.from_logits = True
+  config.loss = dict(
+    name="CategoricalCrossentropy",  # or another class of keras.losses
+    from_logits=True,
+  )
 
-  config.hessian = ml_collections.ConfigDict()
-  config.hessian.batch_size = 128
-  config.hessian.num_examples = 0  # all
-  config.hessian.filter_normalization = False
-  config.hessian.training = False  # True: batch statistics, and dropout with fixed seeds
-  config.hessian.mode = ""  # chosen by the model's operations
-  config.hessian.variables = ""  # a name pattern, such as "dense_1/*"; empty for all
-  config.hessian.num_shards = 16
+  config.hessian = dict(
+    batch_size=128,
+    training=False,  # True: batch statistics, and dropout with fixed seeds
+  )
 
-  config.lanczos = ml_collections.ConfigDict()
-  config.lanczos.draws = 10
-  config.lanczos.steps = 90
-  config.lanczos.target_error = 0.0  # stop when the density is as good as this; 0: never
-
-  config.density = ml_collections.ConfigDict()
-  config.density.sigma_squared = 1e-5
-  config.density.relative = False
+  config.lanczos = dict(draws=10, steps=90)
+  config.density = dict(sigma_squared=1e-5)
   return config

@@ -20,7 +20,7 @@ N = 24
 class Counting(scipy.sparse.linalg.LinearOperator):
   """A symmetric matrix that counts products and fails at one of them.
 
-  The product that a run tells matrices apart by, with `probe(0, 2^31 + 2, n)`, is not counted.
+  The product that a run tells matrices apart by, that of `Stream.KNOWN_VECTOR`, is not counted.
   """
 
   def __init__(self, matrix, fail_at=None, error=RuntimeError):
@@ -29,7 +29,7 @@ class Counting(scipy.sparse.linalg.LinearOperator):
     self.count = 0
     self._fail_at = fail_at
     self._error = error
-    self._mark = probes.probe(0, 2**31 + 2, len(matrix))
+    self._mark = probes.probe(0, probes.Stream.KNOWN_VECTOR, len(matrix))
 
   def _matvec(self, x):
     if not np.array_equal(np.ravel(x), self._mark):

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from tf_hessian import spectrum as spectrum_lib
+from tf_hessian import spectrum_file
 from tf_hessian.numerics import density, probes, quadrature
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.spectrum import Spectrum
@@ -319,6 +320,22 @@ def test_result_goes_through_a_file_object(some):
   assert_same(Spectrum.read(file), some)
 
 
+@pytest.mark.parametrize("which", ["full", "some", "uneven"])
+def test_spectrum_comes_back_from_bytes_bitwise(request, which):
+  spectrum = request.getfixturevalue(which)
+  assert_same(Spectrum.from_bytes(spectrum.to_bytes()), spectrum)
+
+
+def test_bytes_are_those_of_the_file(some, saved):
+  assert some.to_bytes() == saved
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.9])
+def test_bytes_that_are_no_spectrum_are_refused(saved, part):
+  with pytest.raises(ValueError, match="^spectrum as bytes: not an .npz file of arrays"):
+    Spectrum.from_bytes(saved[: int(part * len(saved))])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_original_that_is_not_finite_is_refused(tmp_path, value):
   path = write_original(tmp_path / "tridiag_1", [np.diag([1.0, value])])
@@ -398,7 +415,7 @@ def test_original_layout_is_refused_by_the_reader_of_ours(some, tmp_path):
 def test_newer_format_is_refused_with_a_remedy(some, tmp_path, monkeypatch):
   path = tmp_path / "spectrum.npz"
   with monkeypatch.context() as patch:
-    patch.setattr(spectrum_lib, "FORMAT_VERSION", 2)
+    patch.setattr(spectrum_file, "FORMAT_VERSION", 2)
     some.save(path)
   with pytest.raises(ValueError, match=f"{path}.*version 2.*install a newer"):
     Spectrum.load(path)

@@ -1,22 +1,28 @@
-"""The result of a density run: tridiagonal matrices and where they come from, on disk for years."""
+"""The result of a density run: tridiagonal matrices, with their provenance."""
+
+from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+import io
+import os
 import pathlib
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tf_hessian import files
+from tf_hessian import files, spectrum_file
 from tf_hessian.numerics import checks, deflation, density, quadrature
 
-FORMAT = "tf_hessian.spectrum"
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+  from collections.abc import Sequence
+
+  from tf_hessian.numerics.results import Density, Quadrature
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Spectrum:
-  """The quadrature of k draws of Lanczos on one matrix, with its provenance.
+  """The quadrature of k Lanczos draws on one matrix, with its provenance.
 
   Attributes:
     diagonals: k vectors (m_i,) float64, diagonals of the tridiagonal matrices.
@@ -35,53 +41,61 @@ class Spectrum:
     wall_times: (k,) float64, seconds each draw took.
   """
 
-  diagonals: tuple
-  off_diagonals: tuple
+  diagonals: tuple[np.ndarray, ...]
+  off_diagonals: tuple[np.ndarray, ...]
   residuals: np.ndarray
-  statuses: tuple
+  statuses: tuple[str, ...]
   num_parameters: int | None
   seed: int | None = None
-  parameter_names: tuple = ()
-  parameter_shapes: tuple = ()
+  parameter_names: tuple[str, ...] = ()
+  parameter_shapes: tuple[tuple[int, ...], ...] = ()
   loss: float | None = None
-  config: dict = dataclasses.field(default_factory=dict)
-  versions: dict = dataclasses.field(default_factory=dict)
+  config: dict[str, Any] = dataclasses.field(default_factory=dict)
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
   device: str = ""
   wall_times: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
 
   @property
-  def num_draws(self):
+  def num_draws(self) -> int:
+    """Number k of draws."""
     return len(self.diagonals)
 
   @property
-  def start(self):
-    """What the run began at: None for random vectors, "gradient", or the digest of a vector."""
+  def start(self) -> str | None:
+    """The start of the run: None for random vectors, "gradient", or a digest."""
     return self.config.get("start")
 
   @functools.cached_property
-  def quadratures(self):
+  def quadratures(self) -> tuple[Quadrature, ...]:
     """Tuple of one `Quadrature` a draw."""
     pairs = zip(self.diagonals, self.off_diagonals, strict=True)
     return tuple(quadrature.gauss_quadrature(d, e) for d, e in pairs)
 
   @property
-  def nodes(self):
-    """Tuple of k vectors (m_i,) float64, ascending: the Ritz values of each draw."""
+  def nodes(self) -> tuple[np.ndarray, ...]:
+    """The Ritz values of each draw: k vectors (m_i,) float64, ascending."""
     return tuple(q.nodes for q in self.quadratures)
 
   @property
-  def weights(self):
+  def weights(self) -> tuple[np.ndarray, ...]:
     """Tuple of k vectors (m_i,) float64; each sums to 1."""
     return tuple(q.weights for q in self.quadratures)
 
   @property
-  def tridiagonals(self):
+  def tridiagonals(self) -> tuple[np.ndarray, ...]:
     """Tuple of k dense matrices (m_i, m_i) float64."""
     pairs = zip(self.diagonals, self.off_diagonals, strict=True)
     return tuple(quadrature.tridiagonal_matrix(d, e) for d, e in pairs)
 
-  def density(self, sigma_squared=1e-5, *, grid=None, relative=False, deflate=False):
-    """Returns the smoothed density as a `Density`, a tuple (grid, values, stderr).
+  def density(
+    self,
+    sigma_squared: float = 1e-5,
+    *,
+    grid: np.ndarray | None = None,
+    relative: bool = False,
+    deflate: bool = False,
+  ) -> Density:
+    """Returns the smoothed density, a tuple (grid, values, stderr).
 
     Args:
       sigma_squared: variance of the Gaussian kernel (default: the paper's).
@@ -92,13 +106,18 @@ class Spectrum:
 
     Raises:
       ValueError: for a bad grid or sigma_squared, or a deflation that is not possible.
+
+    >>> one = Spectrum((np.array([2.0]),), (np.array([]),), np.zeros(1), ("COMPLETE",), 1)
+    >>> grid, values, _ = one.density(1.0)
+    >>> len(grid), round(float(values.max()), 6)  # 12 points a sigma; 1 / sqrt(2 pi)
+    (217, 0.398942)
     """
     rules = self.deflated().quadratures if deflate else self.quadratures
     nodes, weights = [q.nodes for q in rules], [q.weights for q in rules]
     return density.density(nodes, weights, sigma_squared, grid=grid, relative=relative)
 
-  def deflated(self):
-    """Returns the quadratures in which known eigenvalues weigh 1 / n: a `numerics` `Deflation`.
+  def deflated(self) -> deflation.Deflation:
+    """Returns the quadratures in which known eigenvalues weigh 1 / n.
 
     Known are those whose Ritz pair has converged in all draws, far from their neighbours, with
     weights that single eigenvalues can have. Their heights have no standard error then.
@@ -112,24 +131,41 @@ class Spectrum:
       raise ValueError("deflation: needs the number of parameters, which isn't known")
     return deflation.deflate(self.quadratures, self.residual_bounds(), self.num_parameters)
 
-  def moments(self, order=2):
-    """Returns the estimated tr(H^j) / n for j = 1 .. order and standard errors, each (order,)."""
+  def moments(self, order: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the estimated moments tr(H^j) / n and their standard errors.
+
+    Args:
+      order: the highest j, from 1.
+
+    Returns:
+      Two arrays (order,) float64, of j = 1 .. order.
+
+    >>> one = Spectrum((np.array([2.0]),), (np.array([]),), np.zeros(1), ("COMPLETE",), 1)
+    >>> one.moments(3)[0].tolist()
+    [2.0, 4.0, 8.0]
+    """
     checks.check_count("order", order)
     return quadrature.mean_and_stderr(quadrature.moments(self.quadratures, order))
 
-  def mass(self, low=-np.inf, high=np.inf):
-    """Returns the share of the density from low to high, not smoothed, and its standard error.
+  def mass(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+    """Returns the share of the density from low to high, and its standard error.
 
-    Times `num_parameters` it is the number of eigenvalues there. Of a run that began at a gradient
-    it is the share of the gradient's energy in the eigenvectors of these eigenvalues. It is exact
-    for a range whose ends lie among converged Ritz values; see `residual_bounds`.
+    The density is not smoothed for it. Times `num_parameters` it is the number of eigenvalues
+    there. Of a run that began at a gradient it is the share of the gradient's energy in the
+    eigenvectors of these eigenvalues. It is exact for a range whose ends lie among converged Ritz
+    values; `residual_bounds` says how far these have converged.
 
     Args:
-      low: lower end, which counts.
-      high: upper end, which counts.
+      low: lower end, which counts; by default there is none.
+      high: upper end, which counts; by default there is none.
 
     Raises:
       ValueError: if the ends are not in order.
+
+    >>> two = Spectrum((np.array([2.0]), np.array([-1.0])), (np.array([]),) * 2, np.zeros(2),
+    ...                ("COMPLETE",) * 2, 1)
+    >>> two.mass(0.0), two.mass()
+    ((0.5, 0.5), (1.0, 0.0))
     """
     if not low <= high:
       raise ValueError(f"mass: expected low at most high, got {low!r} and {high!r}")
@@ -137,8 +173,8 @@ class Spectrum:
     mean, stderr = quadrature.mean_and_stderr(shares)
     return float(mean), float(stderr)
 
-  def trace(self):
-    """Returns the estimated trace of H and its standard error: floats.
+  def trace(self) -> tuple[float, float]:
+    """Returns the estimated trace of H and its standard error.
 
     NaN if n is not known, or the run began at a vector of its own, which sees another measure.
     """
@@ -147,21 +183,34 @@ class Spectrum:
     mean, stderr = self.moments(1)
     return float(mean[0] * self.num_parameters), float(stderr[0] * self.num_parameters)
 
-  def largest(self, count):
-    """Returns the `count` largest Ritz values, descending, each the largest over the draws.
+  def largest(self, count: int) -> np.ndarray:
+    """Returns the largest Ritz values, descending.
 
-    The i-th largest Ritz value of a draw is at most the i-th largest eigenvalue (Cauchy), so the
-    largest over the draws is the best lower bound they give. Fewer are returned where no draw has
-    so many nodes.
+    The i-th is the largest of the draws' i-th largest. The i-th largest Ritz value of a draw is at
+    most the i-th largest eigenvalue (Cauchy), so it is the best lower bound that they give.
+
+    Args:
+      count: how many; fewer are returned where no draw has so many nodes.
+
+    >>> two = Spectrum((np.array([2.0]), np.array([-1.0])), (np.array([]),) * 2, np.zeros(2),
+    ...                ("COMPLETE",) * 2, 1)
+    >>> two.largest(1).tolist(), two.smallest(1).tolist()
+    ([2.0], [-1.0])
     """
     return _extremes([t[::-1] for t in self.nodes], count, np.maximum)
 
-  def smallest(self, count):
-    """Returns the `count` smallest Ritz values, ascending, each the smallest over the draws."""
+  def smallest(self, count: int) -> np.ndarray:
+    """Returns the smallest Ritz values, ascending.
+
+    The i-th is the smallest of the draws' i-th smallest.
+
+    Args:
+      count: how many; fewer are returned where no draw has so many nodes.
+    """
     return _extremes(self.nodes, count, np.minimum)
 
-  def residual_bounds(self):
-    """Returns, for each node of each draw, how far an eigenvalue is away at most: k vectors (m_i,).
+  def residual_bounds(self) -> tuple[np.ndarray, ...]:
+    """Returns how far each node is from an eigenvalue at most: k vectors (m_i,).
 
     |beta_m s_mi|, the length of H y - theta y of the Ritz pair (Parlett, The Symmetric Eigenvalue
     Problem, section 13.2). NaN where the last residual is not known.
@@ -169,12 +218,12 @@ class Spectrum:
     pairs = zip(self.diagonals, self.off_diagonals, self.residuals, strict=True)
     return tuple(quadrature.ritz_residuals(d, e, beta) for d, e, beta in pairs)
 
-  def summary(self):
-    """Returns the main numbers and the provenance as a dict that JSON can hold."""
+  def summary(self) -> dict[str, Any]:
+    """Returns the main numbers and the provenance, which JSON can hold."""
     trace, trace_stderr = self.trace()
     return {
       "start": self.start,
-      "energy_in_largest": None if self.start is None else self._energies(),
+      "energy_in_largest": None if self.start is None else _energies(self.weights[0]),
       "num_parameters": self.num_parameters,
       "num_draws": self.num_draws,
       "steps": [len(d) for d in self.diagonals],
@@ -191,26 +240,27 @@ class Spectrum:
       "device": self.device,
     }
 
-  def _energies(self):
-    """Returns dict: count -> share of the start vector's energy in so many largest Ritz values."""
-    weights = self.weights[0][::-1]
-    return {
-      count: float(weights[:count].sum()) for count in (1, 3, 10, 30) if count <= weights.size
-    }
-
-  def __repr__(self):
+  def __repr__(self) -> str:
     steps = max(map(len, self.diagonals), default=0)
     start = "" if self.start is None else f", from {self.start}"
     return f"Spectrum(n = {self.num_parameters}, {self.num_draws} draws of {steps} steps{start})"
 
-  def plot(self, path, **options):
-    """Writes a picture of the density; see `plotting.plot_spectrum`."""
+  def plot(self, path: str | os.PathLike, **options: Any) -> None:
+    """Writes a picture of the density.
+
+    Args:
+      path: the picture, such as "spectrum.png".
+      **options: keyword arguments of `plotting.plot_spectrum`.
+    """
     from tf_hessian import plotting
 
     plotting.plot_spectrum(self, path, **options)
 
-  def save(self, path):
-    """Writes the result to a `.npz` file, whole or not at all; a link is replaced itself.
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes the result to a `.npz` file, whole or not at all.
+
+    Args:
+      path: the file; a link is replaced itself, and a missing suffix added.
 
     Raises:
       OSError: if the file can't be written.
@@ -218,42 +268,20 @@ class Spectrum:
     with files.replacing(_with_suffix(path)) as file:
       self.write(file)
 
-  def write(self, file):
-    """Writes what `save` does to a binary file object."""
-    steps = np.array([len(d) for d in self.diagonals])
-    padded = np.full((2, self.num_draws, steps.max()), np.nan)
-    for i, (d, e) in enumerate(zip(self.diagonals, self.off_diagonals, strict=True)):
-      padded[0, i, : len(d)] = d
-      padded[1, i, : len(e)] = e
-    about = {
-      "format": FORMAT,
-      "format_version": FORMAT_VERSION,
-      "statuses": list(self.statuses),
-      "num_parameters": self.num_parameters,
-      "seed": self.seed,
-      "parameter_names": list(self.parameter_names),
-      "parameter_shapes": [list(s) for s in self.parameter_shapes],
-      "loss": self.loss,
-      "config": self.config,
-      "versions": self.versions,
-      "device": self.device,
-    }
-    np.savez(
-      file,
-      about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-      steps=steps,
-      diagonals=padded[0],
-      off_diagonals=padded[1],
-      residuals=self.residuals,
-      wall_times=self.wall_times,
-      # So that the file can be used without this package.
-      nodes=_padded(self.nodes, steps),
-      weights=_padded(self.weights, steps),
-    )
+  def write(self, file: BinaryIO) -> None:
+    """Writes the contents of a `.npz` file to a binary file object."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    spectrum_file.write(file, fields, nodes=self.nodes, weights=self.weights)
+
+  def to_bytes(self) -> bytes:
+    """Returns the contents of a `.npz` file, for other processes."""
+    file = io.BytesIO()
+    self.write(file)
+    return file.getvalue()
 
   @classmethod
-  def load(cls, path):
-    """Reads what `save` wrote.
+  def load(cls, path: str | os.PathLike) -> Spectrum:
+    """Returns the result in a file that `save` wrote.
 
     Raises:
       OSError: if there is no such file.
@@ -262,46 +290,21 @@ class Spectrum:
     return cls.read(_existing(path))
 
   @classmethod
-  def read(cls, path):
-    """Reads what `write` wrote, from a path or a binary file object; raises as `load` does."""
-    arrays = files.read_npz(path)
-    try:
-      about = dict(json.loads(arrays["about"].tobytes()))
-    except (ValueError, KeyError, TypeError) as e:
-      raise ValueError(f"{path}: not a spectrum, or damaged ({e})") from e
-    if about.get("format") != FORMAT:
-      raise ValueError(f"{path}: expected format {FORMAT!r}, got {about.get('format')!r}")
-    try:
-      if about["format_version"] <= FORMAT_VERSION:
-        return cls._from_arrays(arrays, about)
-    except (KeyError, IndexError, ValueError, TypeError) as e:
-      raise ValueError(f"{path}: damaged: {e} is missing or wrong") from e
-    raise ValueError(
-      f"{path}: it has format version {about['format_version']}, and this tf_hessian reads up to "
-      f"{FORMAT_VERSION}: install a newer one"
-    )
+  def read(cls, path: str | os.PathLike | BinaryIO) -> Spectrum:
+    """Returns the result at a path or in a binary file object; raises as `load`."""
+    return cls(**spectrum_file.read(path))
 
   @classmethod
-  def _from_arrays(cls, arrays, about):
-    steps = _checked_steps(arrays, about["statuses"])
-    return cls(
-      diagonals=tuple(d[:m] for d, m in zip(arrays["diagonals"], steps, strict=True)),
-      off_diagonals=tuple(e[: m - 1] for e, m in zip(arrays["off_diagonals"], steps, strict=True)),
-      residuals=arrays["residuals"],
-      statuses=tuple(about["statuses"]),
-      num_parameters=about["num_parameters"],
-      seed=about["seed"],
-      parameter_names=tuple(about["parameter_names"]),
-      parameter_shapes=tuple(tuple(s) for s in about["parameter_shapes"]),
-      loss=about["loss"],
-      config=dict(about["config"]),
-      versions=dict(about["versions"]),
-      device=about["device"],
-      wall_times=arrays["wall_times"],
-    )
+  def from_bytes(cls, content: bytes) -> Spectrum:
+    """Returns the result that `to_bytes` gave.
 
-  def save_original(self, path):
-    """Writes the layout of the original code: float64 (steps, steps, draws), as `save` does.
+    Raises:
+      ValueError: if the bytes are damaged, or something else.
+    """
+    return cls.read(_NamedBytes(content))
+
+  def save_original(self, path: str | os.PathLike) -> None:
+    """Writes the layout of the original code: float64 (steps, steps, draws).
 
     It was named `tridiag_<k>` after k draws. Draws with fewer nodes than others don't fit it.
 
@@ -318,49 +321,24 @@ class Spectrum:
       np.save(file, np.stack(self.tridiagonals, axis=-1))
 
   @classmethod
-  def load_original(cls, path, *, num_parameters=None):
-    """Reads the original code's `tridiag_<k>`, float64 (steps, steps, draws).
+  def load_original(cls, path: str | os.PathLike, *, num_parameters: int | None = None) -> Spectrum:
+    """Returns the result in the original code's `tridiag_<k>`.
 
     Slices that are all zero are draws that had not finished; they are left out.
 
     Args:
-      path: the file.
+      path: the file, float64 (steps, steps, draws).
       num_parameters: n, which the layout does not record (traces need it).
 
     Raises:
       OSError: if there is no such file.
       ValueError: if it is damaged, or not such an array of tridiagonal matrices.
     """
-    with open(path, "rb") as file:
-      try:
-        array = np.load(file, allow_pickle=False)
-      except Exception as e:  # damaged files fail in many ways inside zipfile and NumPy
-        raise ValueError(f"{path}: not an array of the original code, or damaged ({e})") from e
-    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[0] != array.shape[1]:
-      raise ValueError(
-        f"{path}: expected an array (steps, steps, draws), got {getattr(array, 'shape', 'several')}"
-      )
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-      raise ValueError(f"{path}: expected finite real numbers, got {array.dtype}")
-    matrices = [t for t in np.moveaxis(array, -1, 0).astype(np.float64) if t.any()]
-    if not matrices:
-      raise ValueError(f"{path}: no finished draw, all entries are zero")
-    for i, t in enumerate(matrices):
-      band = np.triu(np.tril(t, 1), -1)
-      if not np.array_equal(band, t) or not np.array_equal(t, t.T):
-        raise ValueError(f"{path}: draw {i} is not a symmetric tridiagonal matrix")
-    return cls(
-      diagonals=tuple(np.diag(t).copy() for t in matrices),
-      off_diagonals=tuple(np.diag(t, 1).copy() for t in matrices),
-      residuals=np.full(len(matrices), np.nan),
-      statuses=("COMPLETE",) * len(matrices),
-      num_parameters=num_parameters,
-      config={"read_from": "original layout"},
-    )
+    return cls(**spectrum_file.read_original(path), num_parameters=num_parameters)
 
 
-def load(path, *, num_parameters=None):
-  """Reads a spectrum of either layout, ours or the original code's, whichever the file holds.
+def load(path: str | os.PathLike, *, num_parameters: int | None = None) -> Spectrum:
+  """Returns the spectrum in a file of either layout, ours or the original code's.
 
   As `Spectrum.save` does, it adds ".npz" to a path without it if there is no file otherwise.
 
@@ -369,60 +347,44 @@ def load(path, *, num_parameters=None):
     num_parameters: n, which the original layout does not record.
 
   Raises:
-    OSError, ValueError: see `Spectrum.load` and `Spectrum.load_original`.
+    OSError: if there is no such file.
+    ValueError: if it is damaged, of neither layout, or of a newer format.
   """
   path = _existing(path)
-  with open(path, "rb") as file:
-    is_array = file.read(6) == b"\x93NUMPY"
-  if is_array:
+  if spectrum_file.is_original(path):
     return Spectrum.load_original(path, num_parameters=num_parameters)
   return Spectrum.load(path)
 
 
-def _checked_steps(arrays, statuses):
-  """Returns the steps of each draw, (k,), of arrays that fit each other and can be a result."""
-  steps, count = arrays["steps"], len(statuses)
-  columns = arrays["diagonals"].shape[-1]
-  shapes = {"steps": (count,), "residuals": (count,), "wall_times": (count,)}
-  shapes |= {"diagonals": (count, columns), "off_diagonals": (count, columns)}
-  for name, shape in shapes.items():
-    array = arrays[name]
-    if array.dtype.kind not in ("iu" if name == "steps" else "f"):
-      raise ValueError(f"{name} of {array.dtype}")
-    if array.shape != shape and not (name == "wall_times" and not array.size):
-      raise ValueError(f"{name} of shape {array.shape}")
-  if not count or steps.min() < 1 or steps.max() > columns:
-    raise ValueError("steps")
-  for name, fewer in (("diagonals", 0), ("off_diagonals", 1)):
-    used = np.arange(columns) < steps[:, None] - fewer
-    if not np.isfinite(arrays[name][used]).all():
-      raise ValueError(f"{name}: not finite, which")
-  return steps
+class _NamedBytes(io.BytesIO):
+  """Bytes of a spectrum, with the name that errors call them by."""
+
+  def __str__(self) -> str:
+    return "spectrum as bytes"
 
 
-def _number(x):
+def _number(x: float) -> float | None:
   return None if np.isnan(x) else x
 
 
-def _with_suffix(path):
+def _energies(weights: np.ndarray) -> dict[int, float]:
+  """Returns the shares of a start vector's energy in so many largest Ritz values."""
+  weights = weights[::-1]
+  return {count: float(weights[:count].sum()) for count in (1, 3, 10, 30) if count <= weights.size}
+
+
+def _with_suffix(path: str | os.PathLike) -> pathlib.Path:
   path = pathlib.Path(path)
   return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
-def _existing(path):
+def _existing(path: str | os.PathLike) -> str | os.PathLike:
   return path if pathlib.Path(path).exists() else _with_suffix(path)
 
 
-def _extremes(nodes, count, best):
+def _extremes(nodes: Sequence[np.ndarray], count: int, best: np.ufunc) -> np.ndarray:
   checks.check_count("count", count)
   size = min(count, max(len(t) for t in nodes))
   worst = -np.inf if best is np.maximum else np.inf
   padded = [np.append(t[:size], np.full(size - len(t[:size]), worst)) for t in nodes]
   return best.reduce(padded, axis=0)
-
-
-def _padded(vectors, steps):
-  result = np.full((len(vectors), steps.max()), np.nan)
-  for row, v in zip(result, vectors, strict=True):
-    row[: len(v)] = v
-  return result

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_hessian import HessianOperator, Storage, spectral_density, top_eigenpairs
 from tf_hessian.distribute import cluster, machine, workers
-from tf_hessian.numerics import basis
+from tf_hessian.numerics import memory_basis
 from tf_hessian.slq import provenance
 
 
@@ -83,7 +83,7 @@ def compute_spectrum(op, **options):
   That is the most bytes that an array of Lanczos vectors has in this process, and how many vectors
   of full length went through it beside the passes.
   """
-  held, vectors, original, add = [0], [], basis.MemoryBasis.__init__, workers.Workers.add
+  held, vectors, original, add = [0], [], memory_basis.MemoryBasis.__init__, workers.Workers.add
 
   def noted(self, array, /):
     held.append(array.nbytes)
@@ -96,7 +96,7 @@ def compute_spectrum(op, **options):
 
   result = {"n": op.shape[0]}
   with (
-    mock.patch.object(basis.MemoryBasis, "__init__", noted),
+    mock.patch.object(memory_basis.MemoryBasis, "__init__", noted),
     mock.patch.object(workers.Workers, "add", counted),
   ):
     for vectors_per_pass in (1, 2):

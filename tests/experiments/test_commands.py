@@ -1,14 +1,12 @@
 """What the commands do, without their flags."""
 
 import json
-import types
 
 import pytest
 
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments import train as train_lib
 from tf_hessian.experiments.measure import measure
-from tf_hessian.experiments.report import _target_text
 from tf_hessian.experiments.train import train
 from tf_hessian.experiments.weights import Weights
 from tf_hessian.slq import lock_step
@@ -240,19 +238,3 @@ def test_mistakes_are_found_before_the_data_are_read(stepwise, tmp_path, monkeyp
   stepwise.train.learning_rate = 0.5
   with pytest.raises(ValueError, match="train.learning_rate: 0.05 there, 0.5 now"):
     measure(stepwise, tmp_path)
-
-
-@pytest.mark.parametrize(
-  "stderr, change, remedy",
-  [
-    (0.2, 0.01, "allow more draws:"),
-    (0.01, 0.2, "allow more steps:"),
-    (0.01, None, "allow more steps:"),
-    (0.2, 0.2, "allow more draws and steps:"),
-  ],
-)
-def test_target_that_is_not_reached_says_what_is_missing(stderr, change, remedy):
-  target = {"error": 0.1, "stderr": stderr, "change": change, "reached": False}
-  target |= {"products": 40, "saved": 860}
-  result = types.SimpleNamespace(config={"target": target}, num_draws=4)
-  assert f"0.1 NOT reached: {remedy} L1" in _target_text(result)

@@ -48,3 +48,15 @@ def test_fields_are_found_in_all_sections():
   config = load_config(CONFIGS / "mnist_mlp.py")
   assert fields_named(config, "steps") == ["lanczos.steps", "train.steps"]
   assert fields_named(config, "none") == fields_named({}, "steps") == []
+
+
+def test_fields_that_a_config_leaves_out_are_there_to_be_overridden(tmp_path):
+  path = tmp_path / "short.py"
+  path.write_text(
+    "import ml_collections\n"
+    "def get_config():\n"
+    "  return ml_collections.ConfigDict({'lanczos': dict(draws=1, steps=2), 'hessian': 3})\n"
+  )
+  config = load_config(path, lanczos={"target_error": 0.5})
+  assert config.lanczos.to_dict() == {"draws": 1, "steps": 2, "target_error": 0.5}
+  assert (config.schedule_scale, config.hessian) == (1.0, 3)

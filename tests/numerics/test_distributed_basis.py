@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tf_hessian.numerics import distributed_basis
-from tf_hessian.numerics.basis import MemoryBasis
 from tf_hessian.numerics.lanczos import Lanczos, ritz_pairs
+from tf_hessian.numerics.memory_basis import MemoryBasis
 from tf_hessian.numerics.probes import probe
 
 EPS = np.finfo(np.float64).eps
@@ -380,7 +380,7 @@ def test_failure_in_the_middle_of_a_step_reaches_all(monkeypatch):
   with Team(2) as team:
     basis = fill(team.new(STEPS, 103), random_rows(STEPS, 103))
     part = team.members[1]._shards[0]
-    monkeypatch.setattr(part._rows, "_subtract", None)  # calling it fails
+    monkeypatch.setattr(part._rows, "subtract", None)  # calling it fails
     with pytest.raises(Failure) as error:
       basis.orthogonalize(np.ones(103), STEPS, 0.0)
     team.errors[0] = str(error.value)

@@ -1,11 +1,14 @@
-"""Start vectors."""
+"""Start vectors, and the streams that they and all else that is random come from."""
 
+import ast
 import math
+import pathlib
 
 import numpy as np
 import pytest
 
-from tf_hessian.numerics.probes import probe
+from tf_hessian.numerics import probes
+from tf_hessian.numerics.probes import Stream, probe
 
 EPS = np.finfo(np.float64).eps
 
@@ -76,3 +79,51 @@ def test_mean_is_zero():
   n, draws = 10, 4000
   mean = np.mean([probe(1, i, n) for i in range(draws)], axis=0)
   assert np.abs(mean).max() <= 5 / np.sqrt(n * draws)
+
+
+# Streams.
+
+
+def test_streams_have_the_numbers_that_recorded_results_were_made_with():
+  assert {s.name: s.value for s in Stream} == {
+    "CHECK": 2147483648,
+    "NONZERO_ROWS": 2147483649,
+    "KNOWN_VECTOR": 2147483650,
+    "EIGENPAIRS": 2147483651,
+  }
+
+
+def test_streams_are_distinct_and_draws_do_not_come_near():
+  numbers = [*Stream]
+  assert len(set(numbers)) == len(Stream.__members__)
+  # The tridiagonal matrices of so many draws are 34 GB at a single step each.
+  assert min(numbers) >= 2**31
+
+
+def test_only_the_last_stream_takes_the_numbers_after_it():
+  assert max(Stream) is Stream.EIGENPAIRS
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_vectors_of_streams_are_no_draws(n):
+  taken = [*range(20), *Stream, *(Stream.EIGENPAIRS + i for i in range(1, 5))]
+  vectors = {probe(seed, i, n + 1).tobytes() for seed in (0, 1) for i in taken}
+  assert len(vectors) == 2 * len(taken)
+
+
+@pytest.mark.parametrize("stream", Stream)
+def test_stream_is_the_child_of_its_number(stream):
+  np.testing.assert_array_equal(probe(5, stream, 20), probe(5, int(stream), 20))
+
+
+def test_streams_are_numbered_in_one_place_only():
+  package = pathlib.Path(probes.__file__).parents[1]
+  for path in package.rglob("*.py"):
+    if path == pathlib.Path(probes.__file__):
+      continue
+    for node in ast.walk(ast.parse(path.read_text())):
+      assert not (isinstance(node, ast.keyword) and node.arg == "spawn_key"), path
+      if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "probe":
+        # The draw is a name, a small number or a stream of the table.
+        numbers = [c.value for c in ast.walk(node.args[1]) if isinstance(c, ast.Constant)]
+        assert all(x < 100 for x in numbers), path

@@ -1,8 +1,10 @@
 """Results are records; those that unpack are tuples in every other way too."""
 
 import copy
+import dataclasses
 import importlib
 import inspect
+import io
 import operator
 import pickle
 import pkgutil
@@ -12,7 +14,7 @@ import pytest
 
 import tf_hessian
 from tf_hessian.numerics.density import density
-from tf_hessian.numerics.results import Density
+from tf_hessian.numerics.results import Density, Eigenpairs, EigenpairStatus
 
 NAMES = ("grid", "values", "stderr")
 ATTRIBUTES = ("draws", "sigma_squared", "missing_mass")
@@ -104,3 +106,46 @@ def test_whatever_unpacks_can_be_indexed_and_has_a_length():
   assert Density in found
   lacking = {c.__name__ for c in found if not {"__getitem__", "__len__"} <= set(dir(c))}
   assert not lacking
+
+
+# Eigenpairs as bytes.
+
+
+@pytest.fixture(params=EigenpairStatus)
+def pairs(request):
+  vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((7, 3)))[0].T
+  residuals = np.array([0.0, 5e-324, 0.1 + 0.2])
+  return Eigenpairs(np.array([3.0, 2.0, -1.0]), vectors, residuals, request.param, 41)
+
+
+def test_eigenpairs_come_back_from_bytes_bitwise(pairs):
+  content = pairs.to_bytes()
+  assert isinstance(content, bytes)
+  found = Eigenpairs.from_bytes(content)
+  for name in ("values", "vectors", "residuals"):
+    a, b = getattr(found, name), getattr(pairs, name)
+    assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+  assert (found.status, found.num_products) == (pairs.status, 41)
+  assert type(found.num_products) is int
+
+
+def test_bytes_of_a_result_repeat(pairs):
+  assert pairs.to_bytes() == pairs.to_bytes()
+
+
+@pytest.mark.parametrize("change", ["empty", "text", "truncated", "status", "missing"])
+def test_bytes_that_are_no_eigenpairs_are_refused(pairs, change):
+  content = pairs.to_bytes()
+  file = io.BytesIO()
+  if change == "status":
+    np.savez(file, values=0, vectors=0, residuals=0, status="DONE", num_products=1)
+  if change == "missing":
+    np.savez(file, values=0, vectors=0, residuals=0, num_products=1)
+  bad = {"empty": b"", "text": b"text", "truncated": content[: len(content) // 2]}
+  with pytest.raises(ValueError, match="eigenpairs: not a result as bytes, or damaged"):
+    Eigenpairs.from_bytes(bad.get(change, file.getvalue()))
+
+
+def test_bytes_hold_all_fields_of_eigenpairs(pairs):
+  with np.load(io.BytesIO(pairs.to_bytes()), allow_pickle=False) as saved:
+    assert set(saved.files) == {f.name for f in dataclasses.fields(Eigenpairs)}

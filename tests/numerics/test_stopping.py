@@ -1,5 +1,8 @@
 """When a run has enough steps and enough draws, against densities computed directly."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,7 +11,7 @@ import scipy.stats
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 from tf_hessian.numerics.quadrature import gauss_quadrature
-from tf_hessian.numerics.stopping import FIRST_DRAWS, WINDOW, Target, last_change
+from tf_hessian.numerics.stopping import FIRST_DRAWS, WINDOW, Reached, Target, last_change
 
 N, SIGMA_SQUARED = 60, 0.01
 # Where any density of the matrix below is, at 40 points a sigma: the trapezoid rule is within 1e-3
@@ -166,3 +169,99 @@ def test_change_of_several_draws_is_the_mean_of_theirs_and_zero_of_invariant_spa
 def test_change_is_not_known_if_a_draw_has_too_few_steps(draws):
   few = draws[1][0][:WINDOW], draws[1][1][: WINDOW - 1], False
   assert Target(0.1, SIGMA_SQUARED).change([(*draws[0], False), few]) == np.inf
+
+
+# The judgement.
+
+
+def judge(draws, error, *, steps=40, invariant=False):
+  rules = [(d[:steps], e[: steps - 1], invariant) for d, e in draws]
+  return Target(error, SIGMA_SQUARED).judge(iter(rules))
+
+
+def test_judgement_has_both_errors_and_what_they_took(draws):
+  found = judge(draws[:4], 0.1, steps=14)
+  assert found.stderr == pytest.approx(
+    direct_stderr([(d[:14], e[:13]) for d, e in draws[:4]]), 1e-3
+  )
+  expected = np.mean([change(d, e, 14) for d, e in draws[:4]])
+  assert found.change == pytest.approx(expected, rel=MARGIN)
+  assert (found.error, found.draws, found.products, found.saved) == (0.1, 4, 4 * 14, 900 - 4 * 14)
+
+
+@pytest.mark.parametrize(
+  "stderr, change, missing",
+  [
+    (0.1, 0.1, ()),
+    (0.0, 0.0, ()),
+    (0.2, 0.01, ("draws",)),
+    (np.nextafter(0.1, 1), 0.1, ("draws",)),
+    (0.01, 0.2, ("steps",)),
+    (0.01, np.inf, ("steps",)),
+    (0.2, 0.2, ("draws", "steps")),
+    (np.nan, 0.01, ("draws",)),  # a single draw
+    (np.nan, np.inf, ("draws", "steps")),
+  ],
+)
+def test_target_is_reached_if_both_errors_are_at_most_its_own(stderr, change, missing):
+  found = Reached(0.1, stderr, change, 4, 40)
+  assert (found.missing, found.reached) == (missing, not missing)
+
+
+def test_target_is_judged_reached_at_the_errors_that_its_draws_have(draws):
+  found = judge(draws, 1.0)
+  largest = max(found.stderr, found.change)
+  assert judge(draws, largest).reached
+  assert not judge(draws, largest * (1 - 1e-9)).reached
+
+
+def test_invariant_spaces_have_no_change(draws):
+  assert judge(draws, 0.1, steps=5, invariant=True).change == 0.0
+
+
+def test_few_steps_and_a_single_draw_are_not_judged_to_be_enough(draws):
+  assert judge(draws[:1], 10.0, steps=WINDOW).missing == ("draws", "steps")
+
+
+def test_no_draw_is_refused():
+  with pytest.raises(ValueError, match="expected at least one draw"):
+    Target(0.1).judge([])
+
+
+@pytest.mark.parametrize("steps", [8, 14])
+def test_judgement_goes_on_record_and_comes_back(draws, steps):
+  found, target = judge(draws, 0.1, steps=steps), Target(0.1, SIGMA_SQUARED)
+  record = dataclasses.asdict(target) | found.to_dict()
+  assert found.to_dict() == {
+    "stderr": found.stderr,
+    "change": None if steps == 8 else found.change,
+    "reached": False,
+    "products": 6 * steps,
+    "saved": 900 - 6 * steps,
+  }
+  back = json.loads(json.dumps(record, allow_nan=False))
+  assert Reached.from_dict(back, len(draws)) == found
+
+
+@pytest.mark.parametrize(
+  "stderr, change, remedy",
+  [
+    (0.2, 0.01, "NOT reached: allow more draws:"),
+    (0.01, 0.2, "NOT reached: allow more steps:"),
+    (0.01, np.inf, "NOT reached: allow more steps:"),
+    (0.2, 0.2, "NOT reached: allow more draws and steps:"),
+    (0.1, 0.1, "reached:"),
+  ],
+)
+def test_sentence_says_what_is_missing(stderr, change, remedy):
+  assert str(Reached(0.1, stderr, change, 4, 40)).startswith(f"0.1 {remedy} L1 standard error ")
+
+
+def test_sentence_has_all_numbers():
+  assert str(Reached(0.08, 0.0712, 0.0123, 5, 225)) == (
+    "0.08 reached: L1 standard error 0.0712 of 5 draws, change 0.0123 by the last 10 steps; "
+    "225 products, 675 (75 %) fewer than 10 draws of 90 steps"
+  )
+  more = str(Reached(0.08, np.nan, np.inf, 1, 990))
+  assert "nan of 1 draw, change inf" in more
+  assert more.endswith("990 products, 90 (10 %) more than 10 draws of 90 steps")

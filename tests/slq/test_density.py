@@ -496,7 +496,7 @@ def test_target_is_not_reached_by_draws_of_too_few_steps(uniform, caplog, steps,
   assert target["stderr"] <= 0.2 and not target["reached"]
   assert target["change"] is None if change is None else target["change"] > change
   (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
-  assert record.levelname == "WARNING" and "not reached, allow more steps" in record.getMessage()
+  assert record.levelname == "WARNING" and "NOT reached: allow more steps" in record.getMessage()
 
 
 def test_steps_that_span_the_space_are_enough(uniform):
@@ -546,7 +546,7 @@ def test_target_out_of_reach_is_a_warning(uniform, caplog, draws):
   (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
   assert (
     record.levelname == "WARNING"
-    and "not reached, allow more draws and steps" in record.getMessage()
+    and "NOT reached: allow more draws and steps" in record.getMessage()
   )
 
 

@@ -10,7 +10,6 @@ import tf_hessian
 from tf_hessian.curvature.precision import float64_model
 from tf_hessian.models.mlp import mlp
 from tf_hessian.numerics.results import EigenpairStatus
-from tf_hessian.slq import eigenpairs
 
 EPS = np.finfo(np.float64).eps
 
@@ -94,7 +93,7 @@ def test_matrices_are_operators_too(matrix):
 
 def test_pairs_for_other_workers_survive_the_way(matrix):
   pairs = tf_hessian.top_eigenpairs(matrix, 2, progress=False)
-  found = eigenpairs._from_bytes(eigenpairs._to_bytes(pairs))
+  found = type(pairs).from_bytes(pairs.to_bytes())
   for name in ("values", "vectors", "residuals"):
     np.testing.assert_array_equal(getattr(found, name), getattr(pairs, name))
   assert (found.status, found.num_products) == (pairs.status, pairs.num_products)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.numerics.basis import MemoryBasis
+from tf_hessian.numerics.memory_basis import MemoryBasis
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.run_folder import RunFolder
 

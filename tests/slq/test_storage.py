@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 
-from tf_hessian.numerics.basis import DiskBasis
+from tf_hessian.numerics.disk_basis import DiskBasis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 from tf_hessian.slq import storage

@@ -4,8 +4,6 @@ import numpy as np
 
 from tf_hessian.numerics import dense, probes
 
-_STREAM = 2**31 + 1  # of the vectors that find zero rows, apart from those of the draws
-
 
 def dense_hessian(operator, /, *, rows=None, progress=None):
   """Returns the matrix of an operator, column by column through its products.
@@ -42,7 +40,7 @@ def nonzero_rows(operator, /):
   sum there that vanishes with probability zero; two vectors are used.
   """
   n = operator.shape[0]
-  products = [operator @ probes.probe(seed, _STREAM, n) for seed in (0, 1)]
+  products = [operator @ probes.probe(seed, probes.Stream.NONZERO_ROWS, n) for seed in (0, 1)]
   return np.flatnonzero((products[0] != 0) | (products[1] != 0))
 
 

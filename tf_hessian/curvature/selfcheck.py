@@ -36,7 +36,6 @@ _TOO_COARSE = (
   "tf_hessian.float64_model(model), or larger batches where the model normalises by them"
 )
 _TINY = np.finfo(np.float64).tiny
-_STREAM = 2**31  # of the check's probes, apart from those of the draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +127,7 @@ def check_operator(operator, /, *, differences=True, seed=0):
   if change is not None and not operator.batches.cached:  # there is no product to look at
     return OperatorReport(False, np.nan, np.nan, None, "the data change", None, (change,))
   problems = []
-  u = probes.probe(seed, _STREAM, operator.shape[0])
+  u = probes.probe(seed, probes.Stream.CHECK, operator.shape[0])
   first = operator @ u
   same = np.array_equal(first, operator @ u)
   if change is not None:

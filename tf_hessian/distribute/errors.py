@@ -3,6 +3,8 @@
 import concurrent.futures
 import socket
 
+from tf_hessian import records
+
 # gRPC is spoken over HTTP/2, in which both sides begin with settings: here, with none.
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
@@ -58,13 +60,6 @@ def differences(expected, found, /):
     expected: nested dict of plain values; the chief's.
     found: the other's; only keys that both have are compared, except below the first level.
   """
-  for key in sorted(expected.keys() & found.keys()):
-    yield from _compare(key, expected[key], found[key])
-
-
-def _compare(key, a, b):
-  if isinstance(a, dict) and isinstance(b, dict):
-    for name in sorted(a.keys() | b.keys()):
-      yield from _compare(f"{key}.{name}", a.get(name), b.get(name))
-  elif a != b:
-    yield f"{key}: the chief has {a!r}, this has {b!r}"
+  common = expected.keys() & found.keys()
+  for d in records.differences(*({key: r[key] for key in common} for r in (expected, found))):
+    yield f"{d.name}: the chief has {d.first!r}, this has {d.second!r}"

@@ -7,9 +7,11 @@ import pathlib
 
 from ml_collections import config_dict
 
+from tf_hessian.experiments import fields
+
 
 def load_config(path, /, **overrides):
-  """Returns the config of a file, as `--config` does.
+  """Returns the config of a file, as `--config` does, with the fields that it has left out.
 
   Args:
     path: a Python file with a function `get_config`; what follows a colon is its argument.
@@ -33,6 +35,8 @@ def load_config(path, /, **overrides):
       f"{name}: expected get_config to return an ml_collections.ConfigDict, got "
       f"{type(config).__name__}"
     )
+  config.unlock()
+  fields.fill(config)
   config.lock()
   config.update(overrides)
   return config

@@ -7,6 +7,8 @@ written. What the fields of a named model, data set or loss are is checked by `e
 import math
 import os
 
+from ml_collections import config_dict
+
 from tf_hessian.numerics import checks
 
 REQUIRED = object()
@@ -160,6 +162,21 @@ ARGUMENTS = {
   "weights": each(number(-math.inf)),
   "width": number(0, 1e5),
 }
+
+
+def fill(config, /):
+  """Gives the sections of a config the fields that they have left out, so that flags find them.
+
+  Args:
+    config: an `ml_collections.ConfigDict` that is not locked; changed.
+  """
+  for name, known in SECTIONS.items():
+    section = config.get(name)
+    for field, (value, _) in known.items() if isinstance(section, config_dict.ConfigDict) else ():
+      if value is not REQUIRED and field not in section:
+        section[field] = value
+  if "schedule_scale" not in config:
+    config.schedule_scale = 1.0
 
 
 def check(config, /):

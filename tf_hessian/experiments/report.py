@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
+from tf_hessian.numerics import stopping
 from tf_hessian.spectrum import Spectrum
 
 
@@ -27,20 +26,7 @@ def report(result: Spectrum, picture: str | os.PathLike, /) -> str:
       f"{shown} of the largest Ritz values (10 largest are eigenvalues to within {bound:.2g})"
     )
   if result.config.get("target"):
-    lines["target error"] = _target_text(result)
+    judged = stopping.Reached.from_dict(result.config["target"], result.num_draws)
+    lines["target error"] = str(judged)
   lines |= {"loss": f"{result.loss:.8g}", "picture": picture}
   return "\n".join(f"{name:21s} {text}" for name, text in lines.items())
-
-
-def _target_text(result):
-  target = result.config["target"]
-  # Of steps that are too few to tell, there is no change.
-  change = np.inf if target["change"] is None else target["change"]
-  errors = {"draws": target["stderr"], "steps": change}
-  missing = [what for what, error in errors.items() if error > target["error"]]
-  return (
-    f"{target['error']:g} "
-    f"{'reached' if target['reached'] else 'NOT reached: allow more ' + ' and '.join(missing)}: "
-    f"L1 standard error {target['stderr']:.3g} of {result.num_draws} draws, {target['products']} "
-    f"products ({target['saved']} saved)"
-  )

@@ -1,4 +1,4 @@
-"""How far a density estimate is from the density at most (Claim 2.3, Eq. 11 and 12 of the paper).
+"""Bounds of a density estimate's error (Claim 2.3 of the paper).
 
 Eq. 11: with probability of at least 1 - 2 exp(-x), k draws are within
 
@@ -10,6 +10,8 @@ takes start vectors of independent normal entries of variance 1 / n; on the unit
 Algorithm 1 draws them, v' f v varies less.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -18,8 +20,12 @@ from tf_hessian.numerics import checks
 from tf_hessian.numerics.density import smooth
 
 
-def kernel_norms(eigenvalues, grid, sigma_squared, /):
-  """Returns (a, b) of Eq. 11 at each point: Frobenius and spectral norms of the kernel of H.
+def kernel_norms(
+  eigenvalues: np.ndarray, grid: np.ndarray, sigma_squared: float, /
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a and b of Eq. 11 at each point.
+
+  They are the Frobenius and the spectral norm of the kernel of H.
 
   Args:
     eigenvalues: (n,) all eigenvalues of H.
@@ -28,6 +34,10 @@ def kernel_norms(eigenvalues, grid, sigma_squared, /):
 
   Returns:
     Two arrays (g,) float64, per unit of eigenvalue.
+
+  >>> a, b = kernel_norms([0.0, 0.0], [0.0], 1.0)
+  >>> round(float(a[0] / b[0]), 12)  # sqrt(2), of two eigenvalues at the point
+  1.414213562373
   """
   checks.check_positive("sigma_squared", sigma_squared)
   eigenvalues, grid = np.sort(np.asarray(eigenvalues, np.float64)), np.asarray(grid, np.float64)
@@ -43,24 +53,33 @@ def kernel_norms(eigenvalues, grid, sigma_squared, /):
   )
 
 
-def worst_spectral_norm(sigma_squared, /):
-  """Returns the largest b there can be, the height of the kernel."""
+def worst_spectral_norm(sigma_squared: float, /) -> float:
+  """Returns the largest b there can be, the height of the kernel.
+
+  >>> round(worst_spectral_norm(1.0), 6)  # 1 / sqrt(2 pi)
+  0.398942
+  """
   checks.check_positive("sigma_squared", sigma_squared)
   return 1 / math.sqrt(2 * math.pi * sigma_squared)
 
 
-def epsilon(a, b, /, *, n, draws, probability):
-  """Returns the epsilon of Eq. 11 that is exceeded with at most this probability.
+def epsilon(
+  a: float | np.ndarray, b: float | np.ndarray, /, *, n: int, draws: int, probability: float
+) -> float | np.ndarray:
+  """Returns the epsilon of Eq. 11 that is exceeded with a probability.
 
   Args:
     a: |f(H; t, sigma^2)|_F, a number or an array.
     b: |f(H; t, sigma^2)|_2, likewise.
     n: order of the matrix.
     draws: number k of draws.
-    probability: 2 exp(-x), above 0 and below 1.
+    probability: 2 exp(-x), above 0 and below 1; it is exceeded with at most that.
 
   Raises:
     TypeError, ValueError: for arguments that are no such numbers.
+
+  >>> epsilon(1.0, 0.0, n=2, draws=4, probability=2 * math.exp(-1))  # 2 a sqrt(x) / (n sqrt(k))
+  0.5
   """
   _check_norms(a, b)
   checks.check_count("n", n)
@@ -68,8 +87,8 @@ def epsilon(a, b, /, *, n, draws, probability):
   return _distance(a, b, n, draws, _exponent(probability))
 
 
-def draws_needed(a, b, /, *, n, epsilon, probability):
-  """Returns the smallest number of draws for which Eq. 11 promises epsilon; see `epsilon`.
+def draws_needed(a: float, b: float, /, *, n: int, epsilon: float, probability: float) -> int:
+  """Returns the smallest number of draws for which Eq. 11 promises epsilon.
 
   Args:
     a: |f(H; t, sigma^2)|_F, a number.
@@ -80,6 +99,9 @@ def draws_needed(a, b, /, *, n, epsilon, probability):
 
   Raises:
     TypeError, ValueError: for arguments that are no such numbers.
+
+  >>> draws_needed(1.0, 0.0, n=2, epsilon=0.5, probability=2 * math.exp(-1))
+  4
   """
   _check_norms(a, b)
   checks.check_count("n", n)
@@ -94,8 +116,10 @@ def draws_needed(a, b, /, *, n, epsilon, probability):
   return next((k for k in near if _distance(a, b, n, k, x) <= epsilon), draws)
 
 
-def failure_probability(a, b, /, *, n, draws, epsilon):
-  """Returns the probability 2 exp(-x) with which Eq. 11 lets epsilon be exceeded; at most 1.
+def failure_probability(a: float, b: float, /, *, n: int, draws: int, epsilon: float) -> float:
+  """Returns the probability with which Eq. 11 lets epsilon be exceeded.
+
+  It is 2 exp(-x), and at most 1.
 
   Args:
     a: |f(H; t, sigma^2)|_F, a number.
@@ -106,6 +130,9 @@ def failure_probability(a, b, /, *, n, draws, epsilon):
 
   Raises:
     TypeError, ValueError: for arguments that are no such numbers.
+
+  >>> round(failure_probability(1.0, 0.0, n=2, draws=4, epsilon=0.5), 12)  # 2 exp(-1)
+  0.735758882343
   """
   _check_norms(a, b)
   checks.check_count("n", n)
@@ -119,13 +146,39 @@ def failure_probability(a, b, /, *, n, draws, epsilon):
   return min(1.0, 2 * math.exp(-(s**2)))
 
 
-def worst_case_epsilon(*, n, draws, sigma_squared, probability):
-  """Returns the epsilon of Eq. 12, for the worst matrix of order n; see `epsilon`."""
+def worst_case_epsilon(*, n: int, draws: int, sigma_squared: float, probability: float) -> float:
+  """Returns the epsilon of Eq. 12, for the worst matrix.
+
+  Args:
+    n: order of the matrix.
+    draws: number k of draws.
+    sigma_squared: variance of the kernel.
+    probability: with which it is exceeded at most.
+
+  Raises:
+    TypeError, ValueError: for arguments that are no such numbers.
+
+  >>> round(worst_case_epsilon(n=100, draws=10, sigma_squared=1.0, probability=0.01), 6)
+  0.062305
+  """
   return epsilon(*_worst_norms(n, sigma_squared), n=n, draws=draws, probability=probability)
 
 
-def worst_case_draws(*, n, sigma_squared, epsilon, probability):
-  """Returns the number of draws for which Eq. 12 promises epsilon; see `draws_needed`."""
+def worst_case_draws(*, n: int, sigma_squared: float, epsilon: float, probability: float) -> int:
+  """Returns the number of draws for which Eq. 12 promises epsilon.
+
+  Args:
+    n: order of the matrix.
+    sigma_squared: variance of the kernel.
+    epsilon: the distance that may be exceeded with at most this probability.
+    probability: above 0 and below 1.
+
+  Raises:
+    TypeError, ValueError: for arguments that are no such numbers.
+
+  >>> worst_case_draws(n=100, sigma_squared=1.0, epsilon=0.0625, probability=0.01)
+  10
+  """
   a, b = _worst_norms(n, sigma_squared)
   return draws_needed(a, b, n=n, epsilon=epsilon, probability=probability)
 
@@ -137,7 +190,7 @@ def _worst_norms(n, sigma_squared):
 
 
 def _distance(a, b, n, draws, x):
-  """The epsilon(x) of Eq. 11."""
+  """Returns epsilon(x) of Eq. 11."""
   return 2 * a * math.sqrt(x) / (n * math.sqrt(draws)) + 2 * b * x / (draws * n)
 
 

@@ -1,4 +1,4 @@
-"""Densities from Chebyshev polynomials, the method that section D of the paper compares with.
+"""Densities from Chebyshev polynomials, which section D of the paper compares with.
 
 On an interval [c - r, c + r] that holds the spectrum, with T_j the Chebyshev polynomials and
 X = (H - c) / r, the moments of a draw are mu_j = v' T_j(X) v. The Gaussian kernel is replaced by
@@ -11,7 +11,10 @@ sum_k W_k f(x_k; t) with W_k = 1 / N sum_j (2 - [j = 0]) mu_j cos(j theta_k): a 
 whose weights may be negative, which `density.smooth` evaluates.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
@@ -19,14 +22,17 @@ import scipy.fft
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.density import smooth
 
+if TYPE_CHECKING:
+  from collections.abc import Callable
+
 # The coefficients of a kernel of width s on [-1, 1] fall like exp(-(j s)^2 / 2): at 9 / s they are
 # below rounding, and the quadrature in N points mixes those of j and 2 N - j.
 _WIDTHS = 4.5
 _LEAST = 16  # for kernels as wide as the interval, whose coefficients fall more slowly than that
 
 
-def interval(low, high, /, *, margin=0.01):
-  """Returns (center, half width) of an interval around a spectrum.
+def interval(low: float, high: float, /, *, margin: float = 0.01) -> tuple[float, float]:
+  """Returns the center and half width of an interval around a spectrum.
 
   Args:
     low: smallest eigenvalue.
@@ -35,6 +41,9 @@ def interval(low, high, /, *, margin=0.01):
 
   Raises:
     ValueError: if the ends are not in order, or the margin is negative.
+
+  >>> interval(-1.0, 3.0, margin=0.5)
+  (1.0, 3.0)
   """
   if not margin >= 0:
     raise ValueError(f"margin: expected a number that is not negative, got {margin!r}")
@@ -43,8 +52,10 @@ def interval(low, high, /, *, margin=0.01):
   return (low + high) / 2, (high - low) / 2 * (1 + margin)
 
 
-def kernel_coefficients(t, sigma_squared, degree, /, *, center=0.0, half_width=1.0):
-  """Returns c_0 .. c_m of the Gaussian kernel N(x; t, sigma^2) on the interval, (m + 1,) float64.
+def kernel_coefficients(
+  t: float, sigma_squared: float, degree: int, /, *, center: float = 0.0, half_width: float = 1.0
+) -> np.ndarray:
+  """Returns the Chebyshev coefficients of a Gaussian kernel on an interval.
 
   Args:
     t: mean of the kernel.
@@ -52,6 +63,14 @@ def kernel_coefficients(t, sigma_squared, degree, /, *, center=0.0, half_width=1
     degree: m.
     center: of the interval.
     half_width: of the interval.
+
+  Returns:
+    c_0 .. c_m of N(x; t, sigma^2), (m + 1,) float64.
+
+  >>> c = kernel_coefficients(0.2, 0.04, 60)
+  >>> value = np.polynomial.chebyshev.chebval(0.5, c)  # at 1.5 sigma: exp(-1.125) / sqrt(0.08 pi)
+  >>> round(float(value), 9)
+  0.647587978
   """
   _check_degree(degree)
   points = _quadrature_points(degree, sigma_squared, half_width)
@@ -64,8 +83,10 @@ def kernel_coefficients(t, sigma_squared, degree, /, *, center=0.0, half_width=1
   return coefficients
 
 
-def moments(nodes, weights, degree, /, *, center, half_width):
-  """Returns the exact moments mu_0 .. mu_m of a measure, (m + 1,) float64.
+def moments(
+  nodes: np.ndarray, weights: np.ndarray, degree: int, /, *, center: float, half_width: float
+) -> np.ndarray:
+  """Returns the exact Chebyshev moments of a measure.
 
   Args:
     nodes: (r,) within the interval, such as all eigenvalues.
@@ -74,8 +95,14 @@ def moments(nodes, weights, degree, /, *, center, half_width):
     center: of the interval.
     half_width: of the interval.
 
+  Returns:
+    mu_0 .. mu_m, (m + 1,) float64.
+
   Raises:
     ValueError: if a node is outside of the interval.
+
+  >>> moments([0.5], np.array([1.0]), 3, center=0.0, half_width=1.0).tolist()  # cos(j pi / 3)
+  [1.0, 0.5, -0.5, -1.0]
   """
   x = (np.asarray(nodes, np.float64) - center) / half_width
   _check_inside(np.abs(x).max())
@@ -88,8 +115,16 @@ def moments(nodes, weights, degree, /, *, center, half_width):
   return result
 
 
-def estimated_moments(matvec, v, products, /, *, center, half_width):
-  """Returns mu_0 .. mu_2p of one draw, (2 p + 1,) float64, from p products.
+def estimated_moments(
+  matvec: Callable[[np.ndarray], np.ndarray],
+  v: np.ndarray,
+  products: int,
+  /,
+  *,
+  center: float,
+  half_width: float,
+) -> np.ndarray:
+  """Returns the Chebyshev moments of one draw.
 
   T_i T_j = (T_{i+j} + T_{|i-j|}) / 2 gives two moments a product. The paper counts one a
   product: the first p + 1 of these.
@@ -101,8 +136,15 @@ def estimated_moments(matvec, v, products, /, *, center, half_width):
     center: of the interval.
     half_width: of the interval.
 
+  Returns:
+    mu_0 .. mu_2p, (2 p + 1,) float64.
+
   Raises:
     ValueError: if the moments show an eigenvalue outside of the interval.
+
+  >>> v = np.array([1.0])
+  >>> estimated_moments(lambda x: 0.5 * x, v, 1, center=0.0, half_width=1.0).tolist()
+  [1.0, 0.5, -0.5]
   """
   checks.check_count("products", products)
   result = np.empty(2 * products + 1)
@@ -118,8 +160,17 @@ def estimated_moments(matvec, v, products, /, *, center, half_width):
   return result
 
 
-def density(moments, grid, sigma_squared, /, *, center, half_width, jackson=False):
-  """Returns the density that m + 1 moments give, (g,) float64; it may be negative.
+def density(
+  moments: np.ndarray,
+  grid: np.ndarray,
+  sigma_squared: float,
+  /,
+  *,
+  center: float,
+  half_width: float,
+  jackson: bool = False,
+) -> np.ndarray:
+  """Returns the density that Chebyshev moments give; it may be negative.
 
   Args:
     moments: (m + 1,) moments of a draw, or means over draws.
@@ -129,13 +180,43 @@ def density(moments, grid, sigma_squared, /, *, center, half_width, jackson=Fals
     half_width: of the interval.
     jackson: multiply the moments by `jackson_factors`, which keeps the density from being negative
       and makes it wider.
+
+  Returns:
+    (g,) float64.
+
+  >>> mu = moments([0.2], np.array([1.0]), 60, center=0.0, half_width=1.0)
+  >>> density(mu, np.array([0.5]), 0.04, center=0.0, half_width=1.0).round(9).tolist()
+  [0.647587978]
   """
   nodes, weights = quadrature(moments, sigma_squared, center, half_width, jackson=jackson)
   return smooth(nodes, weights, grid, sigma_squared)
 
 
-def quadrature(moments, sigma_squared, center, half_width, /, *, jackson=False):
-  """Returns N nodes and weights whose smoothed density is that of the moments; see `density`."""
+def quadrature(
+  moments: np.ndarray,
+  sigma_squared: float,
+  center: float,
+  half_width: float,
+  /,
+  *,
+  jackson: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns nodes and weights whose smoothed density is that of moments.
+
+  Args:
+    moments: (m + 1,) moments of a draw, or means over draws.
+    sigma_squared: variance of the kernel that they will be smoothed by.
+    center: of the interval.
+    half_width: of the interval.
+    jackson: multiply the moments by `jackson_factors`.
+
+  Returns:
+    (nodes (N,), weights (N,)), float64; weights may be negative.
+
+  >>> nodes, weights = quadrature(np.array([1.0, 0.0]), 0.04, 0.0, 1.0)
+  >>> round(float(weights.sum()), 12)
+  1.0
+  """
   mu = np.array(moments, np.float64)
   if jackson:
     mu *= jackson_factors(mu.size - 1)
@@ -146,10 +227,16 @@ def quadrature(moments, sigma_squared, center, half_width, /, *, jackson=False):
   return center + half_width * np.cos(_angles(points)), scipy.fft.dct(padded, type=3) / points
 
 
-def jackson_factors(degree, /):
-  """Returns the factors g_0 .. g_m of Jackson's kernel, (m + 1,) float64.
+def jackson_factors(degree: int, /) -> np.ndarray:
+  """Returns the factors of Jackson's kernel: (m + 1,) float64.
 
   Weisse et al., The kernel polynomial method (2006), Eq. 71, with N = m + 1.
+
+  Args:
+    degree: m.
+
+  >>> jackson_factors(1).round(12).tolist()  # 1 and cos(pi / 3)
+  [1.0, 0.5]
   """
   _check_degree(degree)
   size = degree + 2

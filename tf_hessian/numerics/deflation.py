@@ -11,7 +11,10 @@ there, and its spectral measure is that of v without the known eigenvalues, divi
 complement, for eigenvectors that are known beforehand.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.stats
@@ -20,6 +23,9 @@ from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.quadrature import gauss_quadrature
 from tf_hessian.numerics.results import Quadrature
+
+if TYPE_CHECKING:
+  from collections.abc import Callable, Sequence
 
 # A residual r and a gap g leave a relative error of about (r / g)^2 in a weight.
 _RELATIVE_RESIDUAL = 1e-3
@@ -30,21 +36,24 @@ _LEVEL = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Deflation:
-  """Quadratures of draws in which isolated eigenvalues weigh what they weigh in the density."""
+  """Quadratures of draws in which known eigenvalues weigh 1 / n."""
 
-  quadratures: tuple  # of `Quadrature`, one a draw
+  quadratures: tuple[Quadrature, ...]  # one a draw
   eigenvalues: np.ndarray  # (p,) float64, ascending: those that weigh 1 / n now
   weights_before: np.ndarray  # (k, p) float64: their weights in the draws
 
 
-def isolated(nodes, residuals, /):
-  """Returns the indices of the nodes that are known to be single eigenvalues, ascending.
+def isolated(nodes: np.ndarray, residuals: np.ndarray, /) -> np.ndarray:
+  """Returns the ascending indices of nodes known to be single eigenvalues.
 
   They are those whose residual is at most a thousandth of the gap to the next node.
 
   Args:
     nodes: (m,) ascending nodes of one draw.
     residuals: (m,) residual bounds of their Ritz pairs.
+
+  >>> isolated(np.array([0.0, 1.0, 3.0]), np.array([1e-9, 0.1, 1e-3])).tolist()
+  [0, 2]
   """
   if len(nodes) < 2:
     return np.flatnonzero(residuals == 0)
@@ -58,8 +67,10 @@ def _gaps(nodes):
   return np.minimum(np.append(gaps, np.inf), np.insert(gaps, 0, np.inf))
 
 
-def deflate(quadratures, residuals, n, /):
-  """Gives the eigenvalues that are isolated in all draws the weight 1 / n.
+def deflate(
+  quadratures: Sequence[Quadrature], residuals: Sequence[np.ndarray], n: int, /
+) -> Deflation:
+  """Gives the weight 1 / n to eigenvalues isolated in all draws.
 
   The other weights are scaled so that each draw's sum to 1. An eigenvalue whose weights are larger
   than a single one's can be keeps them: it stands for several. With few draws a small multiplicity
@@ -75,6 +86,11 @@ def deflate(quadratures, residuals, n, /):
 
   Raises:
     ValueError: if the residuals are not known.
+
+  >>> draw = Quadrature(np.array([0.0, 5.0]), np.array([0.7, 0.3]))
+  >>> found = deflate([draw], [np.array([1.0, 0.0])], 4)
+  >>> found.eigenvalues.tolist(), found.quadratures[0].weights.round(12).tolist()
+  ([5.0], [0.75, 0.25])
   """
   checks.check_count("n", n)
   if not len(quadratures):
@@ -93,10 +109,10 @@ def deflate(quadratures, residuals, n, /):
 
 
 def _match(index, quadratures, found):
-  """Returns the index in each draw of an isolated node of the first, or None if one lacks it.
+  """Returns the indices, by draws, of an isolated node of the first.
 
-  Its place is known to a thousandth of the gaps, whatever the rounding of the products; so two
-  nodes of a draw never match the same one of another.
+  None if one lacks it. Its place is known to a thousandth of the gaps, whatever the rounding of the
+  products; so two nodes of a draw never match the same one of another.
   """
   value, gap = quadratures[0].nodes[index], _gaps(quadratures[0].nodes)[index]
   result = []
@@ -112,7 +128,10 @@ def _match(index, quadratures, found):
 
 
 def _is_single(weights, n):
-  """Whether n times the weights (k, p) can be squares of k standard normal numbers: (p,) bool."""
+  """Returns which eigenvalues have weights that single ones can have: (p,) bool.
+
+  Then n times the weights (k, p) are squares of k standard normal numbers.
+  """
   return scipy.stats.chi2.sf(n * weights.sum(axis=0), len(weights)) >= _LEVEL
 
 
@@ -128,8 +147,17 @@ def _reweight(quadrature, known, n):
   return Quadrature(quadrature.nodes, weights)
 
 
-def projected_quadratures(matvec, vectors, values, /, *, steps, draws, seed=0):
-  """Returns the deflated quadratures of draws in the complement of known eigenvectors.
+def projected_quadratures(
+  matvec: Callable[[np.ndarray], np.ndarray],
+  vectors: np.ndarray,
+  values: np.ndarray,
+  /,
+  *,
+  steps: int,
+  draws: int,
+  seed: int = 0,
+) -> tuple[Quadrature, ...]:
+  """Returns the deflated quadratures of draws in the complement of eigenvectors.
 
   Args:
     matvec: product with H, (n,) float64 -> (n,) float64.
@@ -141,6 +169,11 @@ def projected_quadratures(matvec, vectors, values, /, *, steps, draws, seed=0):
 
   Returns:
     Tuple of `Quadrature`, one a draw, with the known eigenvalues as nodes of weight 1 / n.
+
+  >>> h = np.diag([0.0, 1.0, 5.0])
+  >>> (rule,) = projected_quadratures(h.dot, np.eye(3)[2:], [5.0], steps=2, draws=1)
+  >>> rule.nodes.round(12).tolist(), round(float(rule.weights[2]), 12)
+  ([0.0, 1.0, 5.0], 0.333333333333)
   """
   checks.check_count("steps", steps)
   checks.check_count("draws", draws)

@@ -1,4 +1,6 @@
-"""Eigenvalues of a dense symmetric matrix, as the exact side of a comparison."""
+"""Eigenvalues of dense symmetric matrices: the exact side of comparisons."""
+
+from __future__ import annotations
 
 import dataclasses
 
@@ -10,7 +12,10 @@ from tf_hessian.numerics import checks
 
 @dataclasses.dataclass(frozen=True)
 class ExactSpectrum:
-  """All eigenvalues of an n x n matrix; rows that are exactly zero were set aside first."""
+  """All eigenvalues of an n x n matrix.
+
+  Rows that are exactly zero were set aside first.
+  """
 
   eigenvalues: np.ndarray  # (n,) float64, ascending, with the zeros of the zero rows
   num_zero_rows: int
@@ -20,14 +25,14 @@ class ExactSpectrum:
   eigenvectors: np.ndarray | None  # (r, r) float64, columns
 
   @property
-  def weights(self):
-    """(n,) float64: each eigenvalue's share 1/n of the density."""
+  def weights(self) -> np.ndarray:
+    """Each eigenvalue's share 1/n of the density: (n,) float64."""
     return np.full(self.eigenvalues.size, 1 / self.eigenvalues.size)
 
-  def draw(self, v, /):
-    """Returns (nodes, weights) of the exact measure of one draw: weight (v' q_i)^2 at lambda_i.
+  def draw(self, v: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the nodes and weights of the exact measure of a draw.
 
-    All zero rows together are one node at 0, the last one.
+    Its weight at lambda_i is (v' q_i)^2. All zero rows together are one node at 0, the last one.
 
     Args:
       v: (n,) start vector of length 1.
@@ -45,7 +50,7 @@ class ExactSpectrum:
     return np.append(self.nonzero_eigenvalues, 0.0), np.append(weights, rest)
 
 
-def symmetric_spectrum(matrix, /, *, eigenvectors=False):
+def symmetric_spectrum(matrix: np.ndarray, /, *, eigenvectors: bool = False) -> ExactSpectrum:
   """Returns the `ExactSpectrum` of a symmetric matrix.
 
   Rows that are exactly zero (dead units, pixels that are never on) are dropped first: each is an
@@ -58,6 +63,10 @@ def symmetric_spectrum(matrix, /, *, eigenvectors=False):
 
   Raises:
     ValueError: if the matrix is not square or not finite.
+
+  >>> found = symmetric_spectrum([[0.0, 2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+  >>> found.eigenvalues.round(12).tolist(), found.num_zero_rows
+  ([-2.0, 0.0, 2.0], 1)
   """
   matrix = np.asarray(matrix, np.float64)
   if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -69,14 +78,19 @@ def symmetric_spectrum(matrix, /, *, eigenvectors=False):
   return block_spectrum(block, rows, len(matrix), eigenvectors=eigenvectors)
 
 
-def block_spectrum(block, rows, n, /, *, eigenvectors=False):
-  """Returns the `ExactSpectrum` of the n x n matrix that is `block` in `rows`, and zero elsewhere.
+def block_spectrum(
+  block: np.ndarray, rows: np.ndarray, n: int, /, *, eigenvectors: bool = False
+) -> ExactSpectrum:
+  """Returns the `ExactSpectrum` of a matrix with one nonzero block.
 
   Args:
     block: (r, r) float64, symmetric to rounding; overwritten.
-    rows: (r,) ascending indices.
+    rows: (r,) ascending indices of its rows and columns.
     n: order of the whole matrix.
-    eigenvectors: see `symmetric_spectrum`.
+    eigenvectors: keep the eigenvectors too, for `ExactSpectrum.draw`.
+
+  >>> block_spectrum(np.array([[5.0]]), np.array([1]), 3).eigenvalues.tolist()
+  [0.0, 0.0, 5.0]
   """
   num_zero = n - len(rows)
   vectors = None
@@ -90,8 +104,14 @@ def block_spectrum(block, rows, n, /, *, eigenvectors=False):
   return ExactSpectrum(everything, num_zero, rows, values, vectors)
 
 
-def asymmetry(matrix, /):
-  """Returns max |H - H'| / max |H|, or 0 for a zero matrix."""
+def asymmetry(matrix: np.ndarray, /) -> float:
+  """Returns how far a matrix H is from being symmetric.
+
+  It is max |H - H'| / max |H|, or 0 for a zero matrix.
+
+  >>> asymmetry(np.array([[4.0, 1.0], [2.0, 0.0]]))
+  0.25
+  """
   largest = max(-matrix.min(), matrix.max())
   if not largest:
     return 0.0

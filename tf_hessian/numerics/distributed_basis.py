@@ -6,31 +6,31 @@ and the workers' sums are added in the workers' order, by all of them alike. So 
 same passes of Gram-Schmidt, whose number depends on those sums, without being told.
 
 The chief calls the methods of a `DistributedBasis`; each is announced, and the others join it by
-`Shards.join`. What they need of each other goes through a group, an object with
-
-  rank, size             number of this worker, from 0, the chief's; and of all
-  announce(text)         on the chief: lets the others call `join` with the numbers in the text
-  committed()            a context manager on the chief, while they wait for it in what they joined
-  broadcast(array)       returns the chief's array to all; the others pass one of the same shape
-  broadcast_bytes(content, rank)
-                         returns one worker's bytes to all
-  add(array)             returns the sum of all workers' arrays to all; it is exact if at most one
-                         of them has another number than zero in each place
-  failure(message)       returns the error to raise when a worker can't go on
+`Shards.join`. What they need of each other goes through a `Group`.
 
 Nobody is left waiting for a worker that has no room for its part: it says so with its next sum, and
 all raise the same error.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
+from typing import TYPE_CHECKING, Any, Protocol
 import zlib
 
 import numpy as np
 
-from tf_hessian.numerics.basis import Basis, MemoryBasis, SummedBasis, mapped
+from tf_hessian.numerics.basis import Basis, SummedBasis
+from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
 
-# What is announced, by number.
+if TYPE_CHECKING:
+  from collections.abc import Callable, Sequence
+  from contextlib import AbstractContextManager
+
+  from numpy.typing import ArrayLike
+
+# Operations that are announced, by number.
 _OPERATIONS = (
   "open",
   "store",
@@ -44,8 +44,41 @@ _OPERATIONS = (
 )
 
 
+class Group(Protocol):
+  """The ways between the workers that a basis is spread over.
+
+  Attributes:
+    rank: number of this worker, from 0, the chief's.
+    size: number of all, with the chief.
+  """
+
+  rank: int
+  size: int
+
+  def announce(self, text: str, /) -> None:
+    """Lets the others call `join` with a text's numbers, as the chief."""
+
+  def committed(self) -> AbstractContextManager:
+    """Returns a context of the chief for what the others have joined."""
+
+  def broadcast(self, array: np.ndarray, /) -> ArrayLike:
+    """Returns the chief's array to all; others pass one of its shape."""
+
+  def broadcast_bytes(self, content: bytes, rank: int, /) -> bytes:
+    """Returns one worker's bytes to all."""
+
+  def add(self, array: np.ndarray, /) -> ArrayLike:
+    """Returns the sum of all workers' arrays to all.
+
+    It is exact if at most one of them has another number than zero in each place.
+    """
+
+  def failure(self, message: str, /) -> Exception:
+    """Returns the error to raise when a worker can't go on."""
+
+
 class DistributedBasis(Basis):
-  """A basis in float64 that is spread over workers; the chief's view of it.
+  """The chief's view of a basis in float64 over several workers.
 
   The chief holds its own columns, as each worker does, and at times a single vector of length n.
 
@@ -64,7 +97,9 @@ class DistributedBasis(Basis):
     Exception: `group.failure`, on all workers, if one has no room for its part.
   """
 
-  def __init__(self, shards, steps, n, path=None, /):
+  def __init__(
+    self, shards: Shards, steps: int, n: int, path: str | os.PathLike | None = None, /
+  ) -> None:
     super().__init__(steps, n, np.float64)
     size = shards.group.size
     if self.n < size:
@@ -72,41 +107,47 @@ class DistributedBasis(Basis):
     self._shards = shards
     self.number = shards.lead_open(self.steps, self.n, path)
 
-  def row(self, j, /):
+  def row(self, j: int, /) -> np.ndarray:
     row = self._lead("row", j)
     row.flags.writeable = False
     return row
 
-  def store(self, j, vector, /):
+  def store(self, j: int, vector: np.ndarray, /) -> None:
     self._lead("store", j, data=vector)
 
-  def combine(self, coefficients, /):
+  def combine(self, coefficients: np.ndarray, /) -> np.ndarray:
     return self._lead("combine", *np.shape(coefficients), data=coefficients)
 
-  def orthogonalize(self, w, count, smallest, /, *, recent=None):
-    """Does what `Basis.orthogonalize` does, but leaves `w`: what is left of it is spread.
+  def orthogonalize(
+    self, w: np.ndarray, count: int, smallest: float, /, *, recent: int | None = None
+  ) -> tuple[np.ndarray, float]:
+    """Makes a vector orthogonal to the first rows, as `Basis.orthogonalize`.
 
-    If it is the product that the workers kept their parts of, it does not travel.
+    But it leaves `w`: each worker has its part of what is left. If `w` is the product that the
+    workers kept their parts of, it does not travel.
     """
     recent = count if recent is None else recent
     if self._shards.has(self.number, w):
       return self._lead("orthogonalize", count, recent, to_bits(smallest), 1)
     return self._lead("orthogonalize", count, recent, to_bits(smallest), 0, data=w)
 
-  def extend(self, j, w, length, /):  # noqa: ARG002 - the workers have what is left of it
+  def extend(self, j: int, w: np.ndarray, length: float, /) -> None:  # noqa: ARG002 - workers have it
     self._lead("extend", j, to_bits(length))
 
-  def checksum(self, j, /):
+  def checksum(self, j: int, /) -> int:
     return self._lead("checksum", j)
 
-  def flush(self):
+  def flush(self) -> None:
     self._lead("flush")
 
-  def close(self):
-    """Gives back the chief's part; the others keep theirs until they no longer follow."""
+  def close(self) -> None:
+    """Gives back the chief's part.
+
+    The others keep theirs until they no longer follow.
+    """
     self._shards.close(self.number)
 
-  def discard(self):
+  def discard(self) -> None:
     self._lead("discard")
 
   def _lead(self, operation, *numbers, data=None):
@@ -114,57 +155,68 @@ class DistributedBasis(Basis):
 
 
 class Shards:
-  """What one worker has of spread bases, and what it does with it together with the others.
+  """The parts that one worker has of distributed bases.
+
+  With the other workers it does what the chief announces.
 
   Attributes:
-    group: what connects the workers; see the module.
+    group: connects the workers.
   """
 
-  def __init__(self, group, /):
+  def __init__(self, group: Group, /) -> None:
     self.group = group
     self._shards = {}  # number of a basis -> _Shard
     self._next = 0
 
-  def lead_open(self, steps, n, path):
-    """On the chief: makes a basis on all workers, and returns its number."""
+  def lead_open(self, steps: int, n: int, path: str | os.PathLike | None) -> int:
+    """Makes a basis on all workers, as the chief; returns its number."""
     number, self._next = self._next, self._next + 1
     content = b"" if path is None else os.fsencode(path)
     self.lead("open", number, steps, n, data=content)
     return number
 
-  def lead(self, operation, number, *numbers, data=None):
-    """On the chief: announces an operation on basis `number`, and returns its result."""
+  def lead(
+    self, operation: str, number: int, *numbers: float, data: ArrayLike | bytes | None = None
+  ) -> Any:
+    """Announces an operation, as the chief, and returns its result.
+
+    Args:
+      operation: its name.
+      number: of the basis.
+      *numbers: the arguments that are announced too.
+      data: an array or bytes that only the chief has.
+    """
     words = [_OPERATIONS.index(operation), number, *map(int, numbers)]
     self.group.announce(" ".join(map(str, ("basis", *words))))
     with self.group.committed():
       return getattr(self, f"_{operation}")(number, *numbers, data=data)
 
-  def join(self, operation, /, *numbers):
-    """On the others: takes part in what the chief has announced."""
+  def join(self, operation: int, /, *numbers: int) -> None:
+    """Takes part, as another worker, in what the chief has announced."""
     getattr(self, f"_{_OPERATIONS[operation]}")(*numbers)
 
-  def place(self, number, j, out, /):
-    """Copies this worker's columns of row j of a basis into a vector (n,)."""
+  def place(self, number: int, j: int, out: np.ndarray, /) -> None:
+    """Copies this worker's columns of row j into a vector (n,)."""
     held = self._shards[number]
     out[held.columns] = held.row(j)
 
-  def keep(self, number, product, /):
+  def keep(self, number: int, product: np.ndarray, /) -> None:
     """Keeps this worker's columns of a vector (n,) for the next `orthogonalize`."""
     held = self._shards[number]
     held.kept = product[held.columns].copy()
 
-  def has(self, number, w, /):
+  def has(self, number: int, w: np.ndarray, /) -> bool:
     """Returns whether this worker kept its columns of a vector (n,)."""
     held = self._shards[number]
     return held.kept is not None and np.array_equal(held.kept, w[held.columns])
 
-  def close(self, number, /):
+  def close(self, number: int, /) -> None:
     """Gives back this worker's part of a basis, if it is there."""
     held = self._shards.pop(number, None)
     if held is not None:
       held.close()
 
-  def clear(self):
+  def clear(self) -> None:
     """Gives back all parts."""
     for number in list(self._shards):
       self.close(number)
@@ -225,7 +277,7 @@ class Shards:
   # What they are made of. ---------------------------------------------------------------------
 
   def _received(self, held, vector):
-    """Returns this worker's columns of the chief's vector (n,), as an array of its own."""
+    """Returns this worker's columns of the chief's vector, as a new array."""
     vector = np.zeros(held.whole) if vector is None else vector
     return np.array(np.asarray(self.group.broadcast(vector))[held.columns])
 
@@ -233,16 +285,17 @@ class Shards:
     """Returns a vector (n,) of which `compute` gives this worker's columns."""
     return self._placed(compute, held.whole, held.columns.start)
 
-  def gather(self, compute, capacity):
-    """Returns the numbers that `compute` gives on each worker: (workers, capacity).
+  def gather(self, compute: Callable[[], Sequence[float]], capacity: int) -> np.ndarray:
+    """Returns the numbers that a function gives on each worker.
 
-    All sums of a basis are given the same capacity, so that they are of one shape.
+    They are (workers, capacity). All sums of a basis are given the same capacity, so that they are
+    of one shape.
     """
     size, rank = self.group.size, self.group.rank
     return self._placed(compute, size * capacity, rank * capacity).reshape(size, capacity)
 
   def _placed(self, compute, size, first):
-    """Returns (size,), in which what `compute` gives on a worker begins at its `first`.
+    """Returns (size,), in which a worker's numbers begin at its `first`.
 
     Raises:
       Exception: `group.failure`, on all workers, if `compute` fails on one.
@@ -265,7 +318,9 @@ class Shards:
 
 
 class _Shard(SummedBasis):
-  """One worker's columns of a basis; sums over columns are those of all workers.
+  """The columns of a basis that one worker has.
+
+  Sums over columns are those of all workers.
 
   Attributes:
     whole: length of the rows that it has columns of.
@@ -275,7 +330,7 @@ class _Shard(SummedBasis):
     left: that of the one that was made orthogonal last.
   """
 
-  def __init__(self, shards, steps, whole, path):
+  def __init__(self, shards: Shards, steps: int, whole: int, path: str) -> None:
     group = shards.group
     self.whole = whole
     self.columns = slice(*(whole * r // group.size for r in (group.rank, group.rank + 1)))
@@ -290,34 +345,38 @@ class _Shard(SummedBasis):
     self.kept = self.left = None
     self._shards = shards
 
-  def row(self, j, /):
+  def row(self, j: int, /) -> np.ndarray:
     return self._rows.row(j)
 
-  def store(self, j, vector, /):
+  def store(self, j: int, vector: np.ndarray, /) -> None:
     self._rows.store(j, vector)
 
-  def combine(self, coefficients, /):
+  def combine(self, coefficients: np.ndarray, /) -> np.ndarray:
     return self._rows.combine(coefficients)
 
-  def flush(self):
+  def flush(self) -> None:
     self._rows.flush()
 
-  def close(self):
+  def close(self) -> None:
     self._rows.close()
 
-  def _overlaps(self, w, first, count):
-    sums = self._shards.gather(lambda: self._rows._overlaps(w, first, count), self.steps)
+  def overlaps(self, w: np.ndarray, first: int, count: int, /) -> np.ndarray:
+    sums = self._shards.gather(lambda: self._rows.overlaps(w, first, count), self.steps)
     return sums[:, : count - first].sum(axis=0)
 
-  def _subtract(self, w, part, first):
-    return self._shards.gather(lambda: [self._rows._subtract(w, part, first)], 1).sum()
+  def subtract(self, w: np.ndarray, part: np.ndarray, first: int, /) -> float:
+    return self._shards.gather(lambda: [self._rows.subtract(w, part, first)], 1).sum()
 
 
-def to_bits(x, /):
-  """Returns the bits of a float as an integer, as which it is announced."""
+def to_bits(x: float, /) -> int:
+  """Returns the bits of a float as an integer, for announcements.
+
+  >>> from_bits(to_bits(0.1)) == 0.1
+  True
+  """
   return int(np.float64(x).view(np.int64))
 
 
-def from_bits(integer, /):
+def from_bits(integer: int, /) -> float:
   """Returns the float of such bits."""
   return float(np.int64(integer).view(np.float64))

@@ -6,16 +6,22 @@ vectors are made orthogonal to the whole basis, which gives H projected on it as
 restart too.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks, probes
-from tf_hessian.numerics.basis import orthogonalize
 from tf_hessian.numerics.lanczos import breakdown_tolerance, checked_product, smallest_residual
+from tf_hessian.numerics.memory_basis import orthogonalize
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 
+if TYPE_CHECKING:
+  from collections.abc import Callable
+
 _EPS = float(np.finfo(np.float64).eps)
-_STREAM = 2**31 + 3  # of the start vectors, apart from those of the draws
 # A residual so many times what the recurrence says is the rounding of the products.
 _BROKEN_PROMISE = 10.0
 _FRACTION_OF_ROUNDING = 0.1
@@ -23,20 +29,20 @@ _COLUMNS = 2**16  # of the basis that are rotated at once, so that no second bas
 
 
 def top_eigenpairs(
-  matvec,
-  n,
+  matvec: Callable[[np.ndarray], np.ndarray],
+  n: int,
   /,
-  largest,
-  smallest=0,
+  largest: int,
+  smallest: int = 0,
   *,
-  tolerance=1e-8,
-  max_products=None,
-  basis_size=None,
-  precision=_EPS,
-  seed=0,
-  progress=None,
-):
-  """Returns the largest and the smallest eigenvalues of a symmetric matrix, with eigenvectors.
+  tolerance: float = 1e-8,
+  max_products: int | None = None,
+  basis_size: int | None = None,
+  precision: float = _EPS,
+  seed: int = 0,
+  progress: Callable[[int, int], object] | None = None,
+) -> Eigenpairs:
+  """Returns extreme eigenvalues of a symmetric matrix, with eigenvectors.
 
   Once the basis promises pairs within the tolerance, each is checked by one product of its own.
 
@@ -62,6 +68,10 @@ def top_eigenpairs(
 
   Raises:
     TypeError, ValueError: for bad arguments, or products that are not finite.
+
+  >>> found = top_eigenpairs(np.diag(np.arange(9.0)).dot, 9, 2, 1)
+  >>> (found.values.round(9) + 0.0).tolist(), found.status.name
+  ([8.0, 7.0, 0.0], 'CONVERGED')
   """
   size, max_products = limits(n, largest, smallest, basis_size, max_products)
   checks.check_positive("tolerance", tolerance)
@@ -71,11 +81,28 @@ def top_eigenpairs(
   return search.run(max_products, progress or (lambda *_: None))
 
 
-def limits(n, largest, smallest, basis_size=None, max_products=None, /):
-  """Returns the basis size and the bound of the number of products of a search.
+def limits(
+  n: int,
+  largest: int,
+  smallest: int,
+  basis_size: int | None = None,
+  max_products: int | None = None,
+  /,
+) -> tuple[int, int]:
+  """Returns the basis size and the most products of a search.
+
+  Args:
+    n: order of the matrix.
+    largest: how many of the largest eigenvalues.
+    smallest: how many of the smallest.
+    basis_size: vectors in memory; by default 2 (largest + smallest) + 30.
+    max_products: by default 20 times the basis.
 
   Raises:
-    TypeError, ValueError: for bad arguments; see `top_eigenpairs`.
+    TypeError, ValueError: for bad arguments.
+
+  >>> limits(1000, 3, 2)
+  (40, 800)
   """
   for name, count in (("largest", largest), ("smallest", smallest)):
     if not (type(count) is int and count == 0):
@@ -96,7 +123,9 @@ def limits(n, largest, smallest, basis_size=None, max_products=None, /):
 
 
 class _Search:
-  """An orthonormal basis and H projected on it, which grow product by product.
+  """An orthonormal basis, and H projected on it.
+
+  Both grow product by product.
 
   H basis[i] lies in the basis for all rows i but the last, whose product leaves `residual`.
   """
@@ -141,7 +170,7 @@ class _Search:
         self._restart(values, s)
 
   def _step(self):
-    """Adds the residual to the basis; returns the length of the new one."""
+    """Adds the residual to the basis, and returns the new one's length."""
     j = self._count
     basis = self._basis[: j + 1]
     np.divide(self._residual, np.linalg.norm(self._residual), out=basis[j])
@@ -165,18 +194,18 @@ class _Search:
 
   def _new_start(self):
     """Returns a random vector that is orthogonal to the basis."""
-    v = probes.probe(self._seed, _STREAM + self._starts, self._basis.shape[1])
+    v = probes.probe(self._seed, probes.Stream.EIGENPAIRS + self._starts, self._basis.shape[1])
     self._starts += 1
     orthogonalize(v, self._basis[: self._count], 0.0)
     return v
 
   @staticmethod
   def _from_the_ends(count, largest, smallest):
-    """Returns the indices of so many of `count` ascending values: largest first, then smallest."""
+    """Returns indices of so many ascending values: the largest, then the smallest."""
     return np.array([*range(count - 1, count - 1 - largest, -1), *range(smallest)], int)
 
   def _checked(self, values, vectors, limit, enough, promised):
-    """Returns the pairs with their residuals, the largest of which was promised to be smaller."""
+    """Returns the pairs with their residuals, each of which takes a product."""
     residuals = np.array(
       [np.linalg.norm(self._product(y) - t * y) for t, y in zip(values, vectors, strict=True)]
     )
@@ -189,7 +218,7 @@ class _Search:
     return Eigenpairs(values, vectors, residuals, status, self._products)
 
   def _restart(self, values, s):
-    """Keeps the wanted Ritz vectors, and half of the others: those next to them."""
+    """Keeps the wanted Ritz vectors, and half of the others."""
     size = len(values)
     wanted = sum(self._ends)
     extra = (size - wanted) // 2

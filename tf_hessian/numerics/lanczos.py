@@ -8,12 +8,23 @@ and then to all; see `Basis.orthogonalize`. Without it an isolated eigenvalue th
 comes back as copies of itself.
 """
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
 import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.basis import MemoryBasis, as_basis
+from tf_hessian.numerics.basis import read_only
+from tf_hessian.numerics.memory_basis import MemoryBasis, as_basis
 from tf_hessian.numerics.results import LanczosStatus, RitzPairs
+
+if TYPE_CHECKING:
+  from collections.abc import Callable, Mapping
+
+  from tf_hessian.numerics.basis import Basis
 
 # A small beta_{j-1} magnifies the rounding error of q_j, and with it that of the residual, by
 # scale / beta_{j-1}. The residual of a matrix of rank 2 was seen at 17 to 119 times the tolerance
@@ -23,11 +34,11 @@ _MAX_MAGNIFICATION = 100.0
 _EPS = float(np.finfo(np.float64).eps)
 
 
-def breakdown_tolerance(n, precision=_EPS):
-  """Returns the size, relative to |H|, below which a new direction is rounding error.
+def breakdown_tolerance(n: int, precision: float = _EPS) -> float:
+  """Returns the length below which a new direction is rounding error.
 
-  A residual of orthogonalization carries an error of a few `precision` from the product and about
-  sqrt(n) eps from the sums of length n.
+  It is relative to |H|. A residual of orthogonalization carries an error of a few `precision` from
+  the product and about sqrt(n) eps from the sums of length n.
 
   Args:
     n: length of the vectors.
@@ -37,7 +48,9 @@ def breakdown_tolerance(n, precision=_EPS):
 
 
 class Lanczos:
-  """State of one Lanczos recurrence; `step` advances it, or `update` with a product.
+  """State of a Lanczos recurrence.
+
+  `step` advances it, or `update` with a product that was computed elsewhere.
 
   A multiple eigenvalue may get several nodes that agree to rounding, since rounding errors grow
   into further vectors of its eigenspace; weights and densities are not harmed.
@@ -50,10 +63,17 @@ class Lanczos:
       off-diagonal and betas[-1] enters the residual bounds.
     scale: largest |H q_j| so far, a lower bound of the spectral norm.
     status: a `LanczosStatus`.
+
+  >>> h = np.diag([1.0, 2.0])
+  >>> state = Lanczos.start(np.array([0.6, 0.8]), 2)
+  >>> state.run(h.dot).name
+  'INVARIANT'
+  >>> [x.round(12).tolist() for x in state.tridiagonal()]
+  [[1.64, 1.36], [0.48]]
   """
 
-  def __init__(self, basis, /, *, tolerance=None):
-    """Begins a recurrence whose start vector, of length 1, is row 0 of the basis.
+  def __init__(self, basis: Basis | np.ndarray, /, *, tolerance: float | None = None) -> None:
+    """Begins a recurrence at row 0 of a basis, of length 1.
 
     Args:
       basis: a `Basis`, or (max_steps, n) float64, C order: memory or a `np.memmap`. It is written
@@ -79,8 +99,15 @@ class Lanczos:
     self._tolerance = breakdown_tolerance(n) if tolerance is None else tolerance
 
   @classmethod
-  def start(cls, vector, /, steps, *, tolerance=None):
-    """Begins a recurrence in memory from a vector (n,) of length 1, for `steps` steps."""
+  def start(cls, vector: np.ndarray, /, steps: int, *, tolerance: float | None = None) -> Lanczos:
+    """Begins a recurrence in memory.
+
+    Args:
+      vector: (n,) of length 1.
+      steps: the most there can be, at most n.
+      tolerance: residuals below `tolerance * scale` end the recurrence; by default
+        `breakdown_tolerance(n)`.
+    """
     checks.check_count("steps", steps)
     _check_steps(steps, np.size(vector))
     basis = np.empty((steps, np.size(vector)))
@@ -88,11 +115,12 @@ class Lanczos:
     return cls(basis, tolerance=tolerance)
 
   @property
-  def num_steps(self):
+  def num_steps(self) -> int:
+    """Number of steps so far."""
     return self.alphas.size
 
-  def coefficients(self):
-    """Returns what, with the basis, restores the state: a dict of arrays for `restore`."""
+  def coefficients(self) -> dict[str, np.ndarray]:
+    """Returns the arrays that, with the basis, restore the state."""
     return {
       "alphas": self.alphas,
       "betas": self.betas,
@@ -100,7 +128,7 @@ class Lanczos:
       "status": np.array(self.status.name),
     }
 
-  def restore(self, coefficients, /):
+  def restore(self, coefficients: Mapping[str, np.ndarray], /) -> None:
     """Continues from `coefficients()` of an earlier state with the same basis.
 
     Raises:
@@ -120,8 +148,8 @@ class Lanczos:
     self.alphas, self.betas, self.status = alphas, betas, status
     self.scale = float(coefficients["scale"])
 
-  def save(self, file, /):
-    """Writes the used rows of the basis and the coefficients to a `.npz` file or file object."""
+  def save(self, file: str | os.PathLike | BinaryIO, /) -> None:
+    """Writes the used rows of the basis and the coefficients as `.npz`."""
     rows = min(self.num_steps + 1, self.vectors.steps)
     np.savez(
       file,
@@ -132,7 +160,7 @@ class Lanczos:
     )
 
   @classmethod
-  def load(cls, file, /):
+  def load(cls, file: str | os.PathLike | BinaryIO, /) -> Lanczos:
     """Returns the recurrence that `save` wrote, in memory.
 
     Its next steps are bitwise those of the saved one.
@@ -147,7 +175,7 @@ class Lanczos:
     return state
 
   @property
-  def vector(self):
+  def vector(self) -> np.ndarray:
     """The vector (n,) float64 that H is to be multiplied by, read-only.
 
     It is read from where the basis lives at each call.
@@ -158,8 +186,8 @@ class Lanczos:
     self._check_running()
     return self.vectors.row(self.num_steps)
 
-  def update(self, product, /):
-    """Takes one step, with the product of H and `vector` that was computed elsewhere.
+  def update(self, product: np.ndarray, /) -> LanczosStatus:
+    """Takes one step, with a product that was computed elsewhere.
 
     Several recurrences can so advance in lock step, with one pass over the data for all products.
 
@@ -191,20 +219,20 @@ class Lanczos:
       self.vectors.extend(j + 1, w, beta)
     return self.status
 
-  def step(self, matvec, /):
-    """Takes one step; see `update` for what it returns and raises.
+  def step(self, matvec: Callable[[np.ndarray], np.ndarray], /) -> LanczosStatus:
+    """Takes one step; returns and raises as `update` does.
 
     Args:
       matvec: product with H, (n,) float64 -> (n,) float64.
     """
     return self.update(matvec(self.vector))
 
-  def end(self):
+  def end(self) -> None:
     """Ends the recurrence, since no more steps are wanted."""
     self._check_running()
     self.status = LanczosStatus.CONVERGED
 
-  def run(self, matvec, /):
+  def run(self, matvec: Callable[[np.ndarray], np.ndarray], /) -> LanczosStatus:
     """Takes all steps that are left; returns the final status."""
     while self.status is LanczosStatus.RUNNING:
       self.step(matvec)
@@ -217,12 +245,12 @@ class Lanczos:
       )
 
   def _smallest_residual(self):
-    """Returns the length below which the residual of the step to come is rounding error."""
+    """Returns the length below which the next residual is rounding error."""
     previous = self.betas[-1] if self.num_steps else self.scale
     return smallest_residual(self._tolerance, self.scale, previous)
 
-  def tridiagonal(self):
-    """Returns (diagonal (m,), off-diagonal (m - 1,)) of the tridiagonal matrix so far."""
+  def tridiagonal(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the diagonal (m,) and off-diagonal (m - 1,) of T."""
     return self.alphas, self.betas[:-1]
 
 
@@ -231,7 +259,7 @@ def _check_steps(steps, n):
     raise ValueError(f"steps: expected at most n = {n}, got {steps}")
 
 
-def checked_copy(product, n, name, /):
+def checked_copy(product: np.ndarray, n: int, name: str, /) -> tuple[np.ndarray, float]:
   """Returns a product, as (n,) float64 of its own, and its length.
 
   Args:
@@ -250,8 +278,10 @@ def checked_copy(product, n, name, /):
   return w, norm
 
 
-def checked_product(matvec, q, name, /):
-  """Returns the product with a row of a basis, (n,) float64 of its own, and its length.
+def checked_product(
+  matvec: Callable[[np.ndarray], np.ndarray], q: np.ndarray, name: str, /
+) -> tuple[np.ndarray, float]:
+  """Returns the product with a row of a basis, and its length.
 
   Args:
     matvec: product with H, (n,) float64 -> (n,) float64.
@@ -261,16 +291,14 @@ def checked_product(matvec, q, name, /):
   Raises:
     ValueError: if the product has another shape, is not finite, or writes to its argument.
   """
-  view = q.view()
-  view.flags.writeable = False  # a product that writes to its argument would corrupt the basis
-  return checked_copy(matvec(view), q.size, name)
+  return checked_copy(matvec(read_only(q)), q.size, name)
 
 
-def smallest_residual(tolerance, scale, previous, /):
+def smallest_residual(tolerance: float, scale: float, previous: float, /) -> float:
   """Returns the length below which a residual is rounding error.
 
   Args:
-    tolerance: see `breakdown_tolerance`.
+    tolerance: of the recurrence, such as `breakdown_tolerance` gives.
     scale: largest |H q| so far.
     previous: length of the residual that the last vector was made from; 0 for a new start.
   """
@@ -278,15 +306,24 @@ def smallest_residual(tolerance, scale, previous, /):
   return tolerance * scale * min(max(magnification, 1.0), _MAX_MAGNIFICATION)
 
 
-def ritz_pairs(lanczos, /, which=slice(None)):
-  """Returns Ritz values, vectors and residual bounds of a recurrence with at least one step.
+def ritz_pairs(lanczos: Lanczos, /, which: int | slice = slice(None)) -> RitzPairs:
+  """Returns Ritz values, vectors and residual bounds of a recurrence.
 
   The bound of pair i is betas[-1] |s_i[-1]|, s_i the eigenvector of the tridiagonal matrix
   (Parlett, The Symmetric Eigenvalue Problem, section 13.2).
 
   Args:
-    lanczos: a `Lanczos` after m steps.
+    lanczos: a `Lanczos` after m steps, at least one.
     which: index or slice of the ascending Ritz values to return; vectors are made only for these.
+      All by default.
+
+  Raises:
+    ValueError: if there is no step.
+
+  >>> state = Lanczos.start(np.array([0.6, 0.8]), 2)
+  >>> _ = state.run(np.diag([1.0, 2.0]).dot)
+  >>> ritz_pairs(state, -1).values.round(12).tolist()
+  [2.0]
   """
   if not lanczos.num_steps:
     raise ValueError("Ritz pairs: expected at least one Lanczos step, got none")

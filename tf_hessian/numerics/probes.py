@@ -1,22 +1,49 @@
-"""Start vectors: uniform on the unit sphere, one independent stream a draw."""
+"""Start vectors on the unit sphere, and the table of random streams."""
+
+from __future__ import annotations
+
+import enum
 
 import numpy as np
 
 
-def probe(seed, draw, /, n):
-  """Returns the start vector of one draw: a standard normal vector divided by its length.
+@enum.unique
+class Stream(enum.IntEnum):
+  """The random streams of a seed that are no draw's.
 
-  The stream is child number `draw` of `SeedSequence(seed)`, so a draw does not depend on how many
-  others there are or in which order they are made, and (seed 0, draw 1) differs from
-  (seed 1, draw 0).
+  Draw i has stream i. These begin where no run has draws, so that nothing else that is random takes
+  the vector of a draw.
+  """
+
+  CHECK = 2**31  # probes of `check_operator`
+  NONZERO_ROWS = 2**31 + 1  # vectors that find the rows of a matrix that are zero
+  KNOWN_VECTOR = 2**31 + 2  # vector by whose product a matrix is told from others
+  EIGENPAIRS = (
+    2**31 + 3
+  )  # start vectors of a search; it takes the following numbers too, so is last
+
+
+def probe(seed: int, draw: int, /, n: int) -> np.ndarray:
+  """Returns the start vector of one draw: random, of length 1.
+
+  It is a standard normal vector divided by its length, so uniform on the unit sphere. The stream is
+  child number `draw` of `SeedSequence(seed)`, so a draw does not depend on how many others there
+  are or in which order they are made, and (seed 0, draw 1) differs from (seed 1, draw 0).
 
   Args:
     seed: seed of the run, an integer that is not negative.
-    draw: number of the draw, from 0.
+    draw: number of the draw, from 0; or a `Stream`.
     n: length of the vector.
 
   Returns:
     (n,) float64, of length 1.
+
+  Raises:
+    ValueError: if seed or draw is negative.
+
+  >>> v = probe(0, 0, 1000)
+  >>> v.shape, round(float(v @ v), 12)
+  ((1000,), 1.0)
   """
   sequence = np.random.SeedSequence(seed, spawn_key=(draw,))
   v = np.random.Generator(np.random.PCG64(sequence)).standard_normal(n)

@@ -1,45 +1,69 @@
 """From tridiagonal matrices to Gauss quadrature (Golub and Welsch, 1969)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics.results import Quadrature
 
+if TYPE_CHECKING:
+  from collections.abc import Sequence
 
-def gauss_quadrature(diagonal, off_diagonal, /):
-  """Returns the nodes and weights of a tridiagonal matrix (step 2 of Algorithm 1).
+  from numpy.typing import ArrayLike
 
-  The nodes are its eigenvalues, the weights the squares of the first components of its
-  eigenvectors. QL iteration is used because its eigenvectors are orthogonal to rounding, so that
-  the weights sum to 1 to rounding.
+
+def gauss_quadrature(diagonal: np.ndarray, off_diagonal: np.ndarray, /) -> Quadrature:
+  """Returns the nodes and weights of a tridiagonal matrix.
+
+  That is step 2 of Algorithm 1. The nodes are its eigenvalues, the weights the squares of the first
+  components of its eigenvectors. QL iteration is used because its eigenvectors are orthogonal to
+  rounding, so that the weights sum to 1 to rounding.
 
   Args:
     diagonal: (m,) float64.
     off_diagonal: (m - 1,) float64.
+
+  >>> rule = gauss_quadrature([0.0, 0.0], [1.0])
+  >>> rule.nodes.round(12).tolist(), rule.weights.round(12).tolist()
+  ([-1.0, 1.0], [0.5, 0.5])
   """
   nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal, lapack_driver="stev")
   return Quadrature(nodes, vectors[0] ** 2)
 
 
-def ritz_residuals(diagonal, off_diagonal, beta, /):
-  """Returns |beta s_mi| of each node, s_i the eigenvectors of the tridiagonal matrix: (m,) float64.
+def ritz_residuals(diagonal: np.ndarray, off_diagonal: np.ndarray, beta: float, /) -> np.ndarray:
+  """Returns the residual bound of each node: (m,) float64.
+
+  It is |beta s_mi|, with s_i the eigenvectors of the tridiagonal matrix.
 
   Args:
     diagonal: (m,) float64.
     off_diagonal: (m - 1,) float64.
     beta: length of the residual of the last Lanczos step.
+
+  >>> ritz_residuals([0.0, 0.0], [1.0], 0.5).round(6).tolist()  # 0.5 / sqrt(2)
+  [0.353553, 0.353553]
   """
   _, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal, lapack_driver="stev")
   return np.abs(beta * vectors[-1])
 
 
-def tridiagonal_matrix(diagonal, off_diagonal, /):
-  """Returns the dense (m, m) float64 matrix."""
+def tridiagonal_matrix(diagonal: np.ndarray, off_diagonal: np.ndarray, /) -> np.ndarray:
+  """Returns the dense matrix of two diagonals: (m, m) float64.
+
+  >>> tridiagonal_matrix([1.0, 2.0], [3.0]).tolist()
+  [[1.0, 3.0], [3.0, 2.0]]
+  """
   return np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1)
 
 
-def moments(quadratures, order, /):
-  """Returns sum_i w_i t_i^j, which is v' H^j v for j < 2m, of each draw.
+def moments(quadratures: Sequence[Quadrature], order: int, /) -> np.ndarray:
+  """Returns the moments of each draw.
+
+  They are sum_i w_i t_i^j, which is v' H^j v for j < 2m.
 
   Args:
     quadratures: sequence of k `Quadrature`.
@@ -47,13 +71,22 @@ def moments(quadratures, order, /):
 
   Returns:
     (k, J) float64: powers 1 .. J.
+
+  >>> moments([gauss_quadrature([0.0, 0.0], [1.0])], 4).round(12).tolist()
+  [[0.0, 1.0, 0.0, 1.0]]
   """
   powers = np.arange(1, order + 1)
   return np.array([q.weights @ q.nodes[:, None] ** powers for q in quadratures])
 
 
-def mean_and_stderr(samples, /):
-  """Returns the mean over axis 0 and its standard error, which is NaN for a single sample."""
+def mean_and_stderr(samples: ArrayLike, /) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the mean over axis 0 and its standard error.
+
+  That is NaN for a single sample.
+
+  >>> [float(x) for x in mean_and_stderr([1.0, 3.0])]
+  [2.0, 1.0]
+  """
   samples = np.asarray(samples, np.float64)
   count = len(samples)
   if count < 2:

@@ -1,14 +1,17 @@
-"""What the numerics return: frozen records, with a status where something can end early."""
+"""Results of the numerics: frozen records, some with a status."""
+
+from __future__ import annotations
 
 import dataclasses
 import enum
-import typing
+import io
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class LanczosStatus(enum.Enum):
-  """How far a Lanczos recurrence has come; the values are the explanations."""
+  """The states of a Lanczos recurrence; the values are the explanations."""
 
   RUNNING = "more steps can be taken"
   COMPLETE = "all steps asked for were taken"
@@ -19,7 +22,7 @@ class LanczosStatus(enum.Enum):
 
 
 class EigenpairStatus(enum.Enum):
-  """How a search for eigenpairs ended; the values are the explanations."""
+  """The ends of a search for eigenpairs; the values are the explanations."""
 
   CONVERGED = "all residuals are within the tolerance"
   OUT_OF_PRODUCTS = (
@@ -62,51 +65,82 @@ class Eigenpairs:
   status: EigenpairStatus
   num_products: int  # products with H, those of the check included
 
+  def to_bytes(self) -> bytes:
+    """Returns the result as bytes, for other processes and files."""
+    file = io.BytesIO()
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    np.savez(file, **fields | {"status": self.status.name})
+    return file.getvalue()
 
-class _Curve(typing.NamedTuple):
+  @classmethod
+  def from_bytes(cls, content: bytes, /) -> Eigenpairs:
+    """Returns the result that `to_bytes` gave.
+
+    Raises:
+      ValueError: if the bytes are damaged, or something else.
+    """
+    try:
+      with np.load(io.BytesIO(content), allow_pickle=False) as saved:
+        values, vectors, residuals = (saved[n] for n in ("values", "vectors", "residuals"))
+        status = EigenpairStatus[str(saved["status"])]
+        return cls(values, vectors, residuals, status, int(saved["num_products"]))
+    except Exception as e:  # damaged archives fail in many ways inside zipfile and NumPy
+      raise ValueError(f"eigenpairs: not a result as bytes, or damaged ({e})") from e
+
+
+class _Curve(NamedTuple):
   grid: np.ndarray  # (g,) float64, ascending
   values: np.ndarray  # (g,) float64: mean over draws, per unit of eigenvalue
   stderr: np.ndarray  # (g,) float64: standard error of the mean; NaN for a single draw
 
 
 class Density(_Curve):
-  """A density of eigenvalues on a grid, smoothed by a Gaussian kernel; it integrates to 1.
+  """A density of eigenvalues on a grid, smoothed by a Gaussian kernel.
 
-  A tuple of three, `grid, values, stderr = density`, with what they were made from as attributes.
+  It integrates to 1. It is a tuple of three, `grid, values, stderr = density`, with what they were
+  made from as attributes.
   """
 
   draws: np.ndarray  # (k, g) float64: density of each draw
   sigma_squared: float  # variance of the kernel that was used
   missing_mass: float  # part of the mass outside the grid
 
-  def __new__(cls, grid, values, stderr, draws, sigma_squared, missing_mass):
+  def __new__(
+    cls,
+    grid: np.ndarray,
+    values: np.ndarray,
+    stderr: np.ndarray,
+    draws: np.ndarray,
+    sigma_squared: float,
+    missing_mass: float,
+  ) -> Density:
     self = super().__new__(cls, grid, values, stderr)
     vars(self).update(draws=draws, sigma_squared=sigma_squared, missing_mass=missing_mass)
     return self
 
-  def _fields_by_name(self):
+  def _fields_by_name(self) -> dict[str, Any]:
     return self._asdict() | vars(self)
 
   # Those of a tuple would lose the attributes, and compare arrays as if they were numbers.
 
-  def __getnewargs__(self):
+  def __getnewargs__(self) -> tuple:
     return tuple(self._fields_by_name().values())
 
-  def _replace(self, /, **changes):
+  def _replace(self, /, **changes: Any) -> Density:
     return type(self)(**self._fields_by_name() | changes)
 
   __replace__ = _replace
 
-  def __eq__(self, other):
+  def __eq__(self, other: object) -> bool:
     if not isinstance(other, Density):
       return False
     pairs = zip(self.__getnewargs__(), other.__getnewargs__(), strict=True)
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
-  def __ne__(self, other):
+  def __ne__(self, other: object) -> bool:
     return not self == other
 
   __hash__ = None
 
-  def __setattr__(self, name, value):
+  def __setattr__(self, name: str, value: object) -> None:
     raise AttributeError(f"density: {name} can't be set; _replace() makes another density")

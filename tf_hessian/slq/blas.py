@@ -7,7 +7,7 @@ import threading
 
 import threadpoolctl
 
-from tf_hessian.numerics import basis as basis_lib
+from tf_hessian.numerics import columns
 
 
 def without_threads(n: int, /) -> contextlib.AbstractContextManager:
@@ -16,7 +16,7 @@ def without_threads(n: int, /) -> contextlib.AbstractContextManager:
   BLAS's threads, which small vectors are given to, go on spinning after each call. Passes of a
   small network, which need the processor, took 1.5 times as long for that.
   """
-  if n > basis_lib.SMALL:
+  if n > columns.SMALL:
     return contextlib.nullcontext()
   return _one_thread()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from typing import Any
@@ -96,7 +95,9 @@ def spectral_density(
   draws = Draws(matrix, method, check=check, show=progress)
   workers = matrix.workers(storage.memory)
   return matrix.lead(
-    lambda: _measure(draws, storage, workers, workdir, config), _to_bytes, _from_bytes
+    lambda: _measure(draws, storage, workers, workdir, config),
+    Spectrum.to_bytes,
+    Spectrum.from_bytes,
   )
 
 
@@ -139,13 +140,3 @@ def _identity(matrix: Matrix, method: SLQ) -> dict[str, Any]:
     "point": matrix.point(),
     "product": matrix.product_digest(),
   }
-
-
-def _to_bytes(result):
-  file = io.BytesIO()
-  result.write(file)
-  return file.getvalue()
-
-
-def _from_bytes(content):
-  return Spectrum.read(io.BytesIO(content))

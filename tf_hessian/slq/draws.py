@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 import numpy as np
 
-from tf_hessian.numerics import probes, quadrature, stopping
+from tf_hessian.numerics import probes, quadrature
 from tf_hessian.numerics.results import LanczosStatus
 from tf_hessian.slq import provenance
 from tf_hessian.slq.bases import Bases
@@ -131,7 +131,7 @@ class Draws:
     """Returns the `Spectrum` of finished draws."""
     matrix = self.matrix
     if self.method.target is not None:
-      about = about | {"target": about["target"] | self._reached(draws)}
+      about = about | {"target": about["target"] | self._judged(draws)}
     return Spectrum(
       diagonals=tuple(c["alphas"] for c, _ in draws),
       off_diagonals=tuple(c["betas"][:-1] for c, _ in draws),
@@ -148,12 +148,10 @@ class Draws:
       wall_times=np.array([seconds for _, seconds in draws]),
     )
 
-  def _reached(self, draws):
-    """Returns what became of the target, for records, and logs it."""
-    target, usual = self.method.target, stopping.PAPER_DRAWS * stopping.PAPER_STEPS
-    stderr = target.stderr([_rule(c) for c, _ in draws])
+  def _judged(self, draws):
+    """Judges whether the target was reached, and logs it; returns values for records."""
     n = self.matrix.n
-    change = target.change(
+    judged = self.method.target.judge(
       (
         c["alphas"],
         c["betas"][:-1],
@@ -161,34 +159,8 @@ class Draws:
       )
       for c, _ in draws
     )
-    products = sum(len(c["alphas"]) for c, _ in draws)
-    missing = [
-      what for what, error in (("draws", stderr), ("steps", change)) if error > target.error
-    ]
-    logging.log(
-      logging.WARNING if missing else logging.INFO,
-      "target_error %g: %s; L1 standard error of the draws %.3g, change by the last %d steps %.3g; "
-      "%d draws, %d products, %d (%.0f %%) %s than %d draws of %d steps",
-      target.error,
-      f"not reached, allow more {' and '.join(missing)}" if missing else "reached",
-      stderr,
-      stopping.WINDOW,
-      change,
-      len(draws),
-      products,
-      abs(usual - products),
-      100 * abs(usual - products) / usual,
-      "fewer" if products <= usual else "more",
-      stopping.PAPER_DRAWS,
-      stopping.PAPER_STEPS,
-    )
-    return {
-      "stderr": stderr,
-      "change": change if np.isfinite(change) else None,
-      "reached": not missing,
-      "products": products,
-      "saved": usual - products,
-    }
+    logging.log(logging.INFO if judged.reached else logging.WARNING, "target_error %s", judged)
+    return judged.to_dict()
 
 
 def _rule(coefficients):

@@ -1,7 +1,5 @@
 """The extreme eigenvalues of a model's Hessian, with eigenvectors."""
 
-import io
-
 from absl import logging
 import numpy as np
 
@@ -81,28 +79,4 @@ def top_eigenpairs(
     return found
 
   matrix.agree(**provenance.identity(), largest=largest, smallest=smallest, **options)
-  return matrix.lead(search, _to_bytes, _from_bytes)
-
-
-def _to_bytes(result):
-  file = io.BytesIO()
-  np.savez(
-    file,
-    values=result.values,
-    vectors=result.vectors,
-    residuals=result.residuals,
-    status=result.status.name,
-    num_products=result.num_products,
-  )
-  return file.getvalue()
-
-
-def _from_bytes(content):
-  with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-    return Eigenpairs(
-      saved["values"],
-      saved["vectors"],
-      saved["residuals"],
-      EigenpairStatus[str(saved["status"])],
-      int(saved["num_products"]),
-    )
+  return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)

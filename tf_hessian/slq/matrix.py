@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STREAM = 2**31 + 2  # of the vector that a matrix is known by, apart from those of the draws
 _MOST_VECTORS = 32  # that share a pass
 
 
@@ -216,12 +215,15 @@ def as_matrix(operator: Any, /) -> Matrix:
   """Returns what is given as a `Matrix`.
 
   Args:
-    operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or array.
+    operator: a `HessianOperator`, a symmetric `scipy.sparse.linalg.LinearOperator` or array, or a
+      `Matrix`, which is returned.
 
   Raises:
     TypeError: if it is none, such as a model.
     ValueError: if it is not square.
   """
+  if isinstance(operator, Matrix):
+    return operator
   try:
     result = scipy.sparse.linalg.aslinearoperator(operator)
   except TypeError as e:
@@ -238,4 +240,4 @@ def as_matrix(operator: Any, /) -> Matrix:
 
 def known_vector(n: int, /) -> np.ndarray:
   """Returns the vector (n,) whose product a matrix is known by."""
-  return probes.probe(0, _STREAM, n)
+  return probes.probe(0, probes.Stream.KNOWN_VECTOR, n)

@@ -24,7 +24,7 @@ import time
 from absl import logging
 import numpy as np
 
-from tf_hessian import files, folders
+from tf_hessian import files, folders, records
 from tf_hessian.distribute import errors
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
@@ -228,7 +228,7 @@ _ARGUMENTS = {"draws_per_pass": "vectors_per_pass"}  # where a record has anothe
 
 
 def _difference(key, there, now):
-  """Returns how two records differ; of digests, what that means."""
+  """Returns the words for a field that differs; of a digest, what that means."""
   both = isinstance(there, str) and isinstance(now, str)
   if key in _DIGESTS and both:
     return f"{key}: {_DIGESTS[key]}"
@@ -263,9 +263,7 @@ def _compare(path, text, identity):
     one_by_one = identity.get("draws_per_pass") and 1
     found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
   differences = [
-    _difference(key, found.get(key), identity.get(key))
-    for key in sorted(found.keys() | identity.keys())
-    if found.get(key) != identity.get(key)
+    _difference(d.name, d.first, d.second) for d in records.differences(found, identity, depth=0)
   ]
   if differences:
     raise ValueError(

@@ -14,14 +14,9 @@ import shutil
 import numpy as np
 
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.basis import (
-  Basis,
-  DiskBasis,
-  MemoryBasis,
-  buffer_bytes,
-  file_bytes,
-  mapped,
-)
+from tf_hessian.numerics.basis import Basis
+from tf_hessian.numerics.disk_basis import DiskBasis, buffer_bytes, file_bytes
+from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
 
 # Of the memory that is left; the rest is for the data and the model, which come later.
 _FRACTION = 0.7

@@ -20,7 +20,7 @@ import os
 import pathlib
 import re
 
-from tf_hessian import files, folders
+from tf_hessian import files, folders, records
 from tf_hessian.training import checkpoints, record
 from tf_hessian.training.steps import saved_steps
 
@@ -253,18 +253,14 @@ def differences(found, config, keys, /):
   Raises:
     KeyError, TypeError: if what was found is not what is recorded.
   """
-  result = []
-  for key in keys:
-    if key not in found and key not in config:
-      continue
-    a, b = found[key], config.get(key)
-    if not isinstance(a, dict) or not isinstance(b, dict):
-      a, b, key = {key: a}, {key: b}, None
-    for field in sorted((a.keys() | b.keys()) - _HARMLESS):
-      if a.get(field) != b.get(field) and (field in a or b.get(field)):
-        name = field if key is None else f"{key}.{field}"
-        result.append(f"{name}: {a.get(field)} there, {b.get(field)} now")
-  return result
+  present = [key for key in keys if key in found or key in config]
+  pairs = (({key: found[key]}, {key: config.get(key)}) for key in present)
+  return [
+    f"{d.name}: {d.first} there, {d.second} now"
+    for pair in pairs
+    for d in records.differences(*pair, depth=1)
+    if d.name.rpartition(".")[2] not in _HARMLESS and (d.second or not d.is_new)
+  ]
 
 
 def _compare(path, text, identity, *, finished=False):

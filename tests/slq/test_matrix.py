@@ -1,0 +1,99 @@
+"""Whatever is given as an operator is one kind of thing behind the door."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+
+from tf_hessian.slq.matrix import as_matrix, known_vector
+
+A = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, 4.0]])
+
+
+class Shared(scipy.sparse.linalg.LinearOperator):
+  """A, by an operator with shared passes."""
+
+  vectorized, vectors_per_pass, precision, deterministic = False, 5, 0.25, False
+
+  def __init__(self):
+    super().__init__(np.dtype(np.float64), A.shape)
+
+  def _matvec(self, x):
+    return A @ x
+
+  def products(self, vectors, *, vectors_per_pass):
+    assert len(vectors) <= vectors_per_pass
+    return vectors @ A
+
+
+GIVEN = {
+  "array": A,
+  "sparse": scipy.sparse.csr_array(A),
+  "linear operator": scipy.sparse.linalg.aslinearoperator(A),
+  "shared": Shared(),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+def test_products_are_those_of_the_matrix(given):
+  matrix = as_matrix(given)
+  v = np.arange(6.0).reshape(2, 3)
+  np.testing.assert_array_equal(matrix.product(v[0]), A @ v[0])
+  np.testing.assert_array_equal(matrix.products(v, vectors_per_pass=2), v @ A)
+  assert matrix.n == 3
+
+
+@pytest.mark.parametrize("given", [A, GIVEN["sparse"], GIVEN["linear operator"]])
+def test_of_other_matrices_nothing_is_assumed(given):
+  matrix = as_matrix(given)
+  assert (matrix.most_vectors(10), matrix.shares_passes, matrix.vectorized) == (1, False, True)
+  assert (matrix.loss(), matrix.point(), matrix.workers(None)) == (None, None, None)
+  assert matrix.precision == np.finfo(np.float64).eps
+  assert matrix.state() == matrix.product_digest() is not None
+
+
+def test_operator_with_shared_passes_is_asked():
+  matrix = as_matrix(GIVEN["shared"])
+  assert (matrix.most_vectors(10), matrix.shares_passes, matrix.vectorized) == (10, True, False)
+  assert (matrix.precision, matrix.product_digest()) == (0.25, None)  # it doesn't repeat
+  matrix._operator.vectorized = True
+  assert matrix.vectorized and matrix.most_vectors(10) == 5
+
+
+def test_model_is_asked_through_its_operator(hessian):
+  matrix = as_matrix(hessian)
+  assert (matrix.n, matrix.traced, matrix.leads) == (26, True, True)
+  np.testing.assert_array_equal(matrix.gradient(), hessian.gradient())
+  assert matrix.loss() == hessian.loss()
+  assert matrix.state() == matrix.point() is not None
+  assert matrix.description()["data_fingerprint"] == hessian.batches.fingerprint
+
+
+def test_matrix_is_taken_as_it_is():
+  matrix = as_matrix(A)
+  assert as_matrix(matrix) is matrix
+
+
+def test_other_matrices_have_no_gradient_to_begin_at():
+  matrix = as_matrix(A)
+  matrix.check_start(None)
+  with pytest.raises(ValueError, match='start: "gradient" is for a HessianOperator'):
+    matrix.check_start("gradient")
+
+
+@pytest.mark.parametrize(
+  "given, error, message",
+  [
+    (np.ones((2, 3)), ValueError, r"expected a square matrix, got shape \(2, 3\)"),
+    ("run", TypeError, "expected a HessianOperator, a linear operator or a matrix, got str"),
+    (None, TypeError, "of a model, tf_hessian.HessianOperator"),
+  ],
+)
+def test_what_is_no_square_matrix_is_refused(given, error, message):
+  with pytest.raises(error, match=f"operator: .*{message}"):
+    as_matrix(given)
+
+
+def test_vector_that_matrices_are_known_by_is_fixed():
+  assert known_vector(3).tobytes() == known_vector(3).tobytes()
+  assert np.linalg.norm(known_vector(3)) == pytest.approx(1.0, abs=1e-15)

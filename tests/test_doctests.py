@@ -1,0 +1,55 @@
+"""Examples in docstrings give what they show."""
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+
+MODULES = (
+  "numerics.basis",
+  "numerics.bounds",
+  "numerics.chebyshev",
+  "numerics.checks",
+  "numerics.columns",
+  "numerics.deflation",
+  "numerics.dense",
+  "numerics.density",
+  "numerics.disk_basis",
+  "numerics.distributed_basis",
+  "numerics.eigenpairs",
+  "numerics.lanczos",
+  "numerics.memory_basis",
+  "numerics.probes",
+  "numerics.quadrature",
+  "numerics.stopping",
+  "records",
+  "spectrum",
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_a_module_give_what_they_show(name):
+  module = importlib.import_module(f"tf_hessian.{name}")
+  found = doctest.testmod(module)
+  assert found.attempted and not found.failed
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "numerics.bounds",
+    "numerics.chebyshev",
+    "numerics.deflation",
+    "numerics.dense",
+    "numerics.density",
+    "numerics.eigenpairs",
+    "numerics.quadrature",
+  ],
+)
+def test_each_function_of_the_numerics_has_an_example(name):
+  module = importlib.import_module(f"tf_hessian.{name}")
+  for function, value in vars(module).items():
+    own = inspect.isfunction(value) and value.__module__ == module.__name__
+    if own and not function.startswith("_"):
+      assert ">>> " in value.__doc__, function

@@ -1,0 +1,43 @@
+"""Records of runs: plain values in nested dicts, compared field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Difference(NamedTuple):
+  """A field in which two records differ."""
+
+  name: str  # of the field, with those of the dicts around it: "train.seed"
+  first: Any  # its value in the first record; None if it has no such field
+  second: Any  # its value in the second
+  is_new: bool  # the first record has no such field
+
+
+def differences(
+  first: Mapping[str, Any], second: Mapping[str, Any], /, *, depth: int | None = None
+) -> Iterator[Difference]:
+  """Yields the fields in which two records differ, by their names.
+
+  A field that only one of them has counts as None in the other.
+
+  Args:
+    first: nested dict of plain values.
+    second: likewise.
+    depth: levels of dicts that are entered below the first; dicts below them are compared as a
+      whole. All by default, so that each difference is named as narrowly as can be.
+
+  Yields:
+    A `Difference` of each field, in the order of the names at each level.
+
+  >>> list(differences({"seed": 1, "data": {"size": 3}}, {"seed": 1, "data": {"size": 4}}))
+  [Difference(name='data.size', first=3, second=4, is_new=False)]
+  """
+  for key in sorted(first.keys() | second.keys()):
+    a, b = first.get(key), second.get(key)
+    if depth != 0 and isinstance(a, dict) and isinstance(b, dict):
+      for found in differences(a, b, depth=None if depth is None else depth - 1):
+        yield found._replace(name=f"{key}.{found.name}")
+    elif a != b:
+      yield Difference(key, a, b, key not in first)
