@@ -31,7 +31,7 @@ MAY_IMPORT = {
   "records": set(),
   "curvature": {"distribute", "numerics", "reading"},
   "training": {"distribute", "files", "folders", "records"},
-  "plotting": {"files", "numerics"},
+  "plotting": {"files", "numerics", "spectrum"},  # the last in annotations alone
   "spectrum": {"files", "numerics", "plotting", "spectrum_file"},
   "spectrum_file": {"files"},
   "slq": {

@@ -5,6 +5,8 @@ through a link. The writer holds a lock on it until it has its own name. So what
 killed has left is known by its name and by that lock, and can be removed.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
@@ -13,8 +15,12 @@ import pathlib
 import re
 import secrets
 import stat
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+
+if TYPE_CHECKING:
+  from collections.abc import Iterator
 
 _TEMPORARY = re.compile(r"\.tf_hessian-[0-9a-f]{16}(\.keras)?")
 # Of systems whose folders can't be forced to the disk, or not by those who may only write to them.
@@ -22,10 +28,13 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
-def replacing(path, /, *, sync=True, suffix=""):
-  """Opens a temporary file beside `path` for writing bytes, and renames it to `path` at the end.
+def replacing(
+  path: str | os.PathLike, /, *, sync: bool = True, suffix: str = ""
+) -> Iterator[BinaryIO]:
+  """Opens a temporary file for bytes, and renames it at the end.
 
-  If `path` is a link, the link itself is replaced, and what it points to stays as it is.
+  It is beside `path`, which it becomes. If `path` is a link, the link itself is replaced, and what
+  it points to stays as it is.
 
   Args:
     path: the file to write or replace; its folder is made if needed.
@@ -61,8 +70,10 @@ def replacing(path, /, *, sync=True, suffix=""):
     raise
 
 
-def create_text(path, text, /):
-  """Writes a new text file, whole or not at all, and never over one that is there.
+def create_text(path: str | os.PathLike, text: str, /) -> None:
+  """Writes a new text file, whole or not at all.
+
+  It is never written over one that is there.
 
   Raises:
     FileExistsError: if there is anything of that name.
@@ -86,18 +97,20 @@ def create_text(path, text, /):
   sync_folder(path.parent)
 
 
-def write_text(path, text, /):
+def write_text(path: str | os.PathLike, text: str, /) -> None:
   """Writes a text file by `replacing`."""
   with replacing(path) as file:
     file.write(text.encode())
 
 
-def read_npz(path, /, *, follow=True):
+def read_npz(
+  path: str | os.PathLike | BinaryIO, /, *, follow: bool = True
+) -> dict[str, np.ndarray]:
   """Returns the arrays of a `.npz` file: a dict.
 
   Args:
     path: the file, or a binary file object.
-    follow: whether it may be a link.
+    follow: whether it may be a link, as files of users may.
 
   Raises:
     OSError: if there is no such file.
@@ -111,7 +124,7 @@ def read_npz(path, /, *, follow=True):
       raise ValueError(f"{path}: not an .npz file of arrays, or damaged ({e})") from e
 
 
-def read_own(path, /):
+def read_own(path: str | os.PathLike, /) -> str:
   """Returns the text of a file that must not be a link.
 
   Raises:
@@ -122,8 +135,11 @@ def read_own(path, /):
     return file.read().decode()
 
 
-def make_folder(path, /):
-  """Makes a folder and those around it, as needed, so that they outlast a power failure."""
+def make_folder(path: str | os.PathLike, /) -> None:
+  """Makes a folder and those around it, as needed.
+
+  They outlast a power failure.
+  """
   path = pathlib.Path(path)
   if path.is_dir():
     return
@@ -133,8 +149,8 @@ def make_folder(path, /):
     sync_folder(folder.parent)
 
 
-def sync_folder(path, /):
-  """Forces the names in a folder to the disk, where the system can."""
+def sync_folder(path: str | os.PathLike, /) -> None:
+  """Forces the names in a folder to the disk, if possible."""
   try:
     file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -146,12 +162,12 @@ def sync_folder(path, /):
       raise
 
 
-def is_temporary(name, /):
-  """Whether a file has the name of a temporary one of this module."""
+def is_temporary(name: str, /) -> bool:
+  """Returns whether a name is that of a temporary file."""
   return bool(_TEMPORARY.fullmatch(name))
 
 
-def remove_leftovers(folder, /):
+def remove_leftovers(folder: str | os.PathLike, /) -> None:
   """Removes the temporary files in a folder whose writers were killed."""
   for entry in os.scandir(folder):
     if is_temporary(entry.name) and entry.is_file(follow_symlinks=False):
@@ -165,7 +181,10 @@ def remove_leftovers(folder, /):
 
 
 def _new_file(folder, suffix):
-  """Returns a temporary file in a folder, open and locked, with the permissions of the umask."""
+  """Returns a temporary file in a folder, open and locked.
+
+  It has the permissions of the umask.
+  """
   while True:
     with contextlib.suppress(FileExistsError):
       file = _new(os.path.join(folder, f".tf_hessian-{secrets.token_hex(8)}{suffix}"))

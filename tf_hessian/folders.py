@@ -1,8 +1,11 @@
-"""Folders of one run each, in which nothing of anybody else's is written or removed.
+"""Folders of one run each, and of nothing else.
 
-Such a folder was empty, or new, when it was taken, and has carried a record of its run since, which
-is its first file. A folder without that record is left as it is, whatever is in it.
+Nothing of anybody else's is written or removed in them. Such a folder was empty, or new, when it
+was taken, and has carried a record of its run since, which is its first file. A folder without that
+record is left as it is, whatever is in it.
 """
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -16,10 +19,14 @@ import re
 import secrets
 import stat
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
 from tf_hessian import files
+
+if TYPE_CHECKING:
+  from collections.abc import Callable, Iterator, Mapping
 
 _LOCK = "lock"
 _SCRATCH = "tf_hessian-scratch-"
@@ -27,7 +34,9 @@ _SCRATCH = "tf_hessian-scratch-"
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """What lies in folders of a kind, apart from its lock and temporary files.
+  """The contents of folders of a kind.
+
+  Each has a lock and temporary files besides.
 
   Attributes:
     name: what messages call the folder.
@@ -44,8 +53,10 @@ class Kind:
   beside: re.Pattern = re.compile("(?!)")
 
 
-def look(path, kind, /):
-  """Returns the text of the record in a folder; None if it is empty, or there is no folder.
+def look(path: str | os.PathLike, kind: Kind, /) -> str | None:
+  """Returns the text of the record in a folder.
+
+  None if it is empty, or there is no folder.
 
   Raises:
     ValueError: if it is neither empty nor of the kind, or something else is in a file's place.
@@ -90,11 +101,13 @@ class OwnedFolder:
     path: `pathlib.Path`.
 
   Raises:
-    ValueError: see `look`; or if it is in use, or another run's.
+    ValueError: if it is neither empty nor of the kind, in use, or another run's.
     OSError: if it can't be written.
   """
 
-  def __init__(self, path, kind, text, check, /):
+  def __init__(
+    self, path: str | os.PathLike, kind: Kind, text: str, check: Callable[[str], object], /
+  ) -> None:
     self.path = pathlib.Path(path)
     self._kind = kind
     found = look(path, kind)
@@ -120,18 +133,21 @@ class OwnedFolder:
       self.close()
       raise
 
-  def __enter__(self):
+  def __enter__(self) -> OwnedFolder:
     return self
 
-  def __exit__(self, *unused):
+  def __exit__(self, *unused: object) -> None:
     self.close()
 
-  def close(self):
+  def close(self) -> None:
     """Lets others work here."""
     os.close(self._lock)
 
-  def made(self):
-    """Returns the paths of the files that were made here, and in folders below, in order."""
+  def made(self) -> list[pathlib.Path]:
+    """Returns the paths of the files that were made here, in order.
+
+    Those in folders below are among them.
+    """
     result = [
       self.path / e.name for e in os.scandir(self.path) if self._kind.made.fullmatch(e.name)
     ]
@@ -140,8 +156,8 @@ class OwnedFolder:
       result += [self.path / name for name in names if self._kind.made.fullmatch(name)]
     return sorted(result)
 
-  def set_aside(self, path, owner, /):
-    """Renames a file that is another run's, which is not to be lost.
+  def set_aside(self, path: pathlib.Path, owner: str | None, /) -> None:
+    """Renames a file of another run, which is not to be lost.
 
     Args:
       path: the file.
@@ -155,18 +171,21 @@ class OwnedFolder:
     return [self.path / n for n in os.listdir(self.path) if self._kind.below.fullmatch(n)]
 
 
-def digest(values, /):
-  """Returns a digest of a dict of plain values; one that is None counts as missing."""
+def digest(values: Mapping[str, Any], /) -> str:
+  """Returns a digest of a dict of plain values.
+
+  A value that is None counts as missing.
+  """
   values = {k: v for k, v in values.items() if v is not None}
   text = json.dumps(values, sort_keys=True)
   return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager
-def scratch():
-  """Makes an empty folder in the temporary folder, and removes it with the files in it.
+def scratch() -> Iterator[pathlib.Path]:
+  """Makes an empty temporary folder, and removes it in the end.
 
-  Those that processes left that were killed are removed as well.
+  The files in it are removed too. Those that processes left that were killed are removed as well.
 
   Yields:
     Its path.
@@ -191,7 +210,10 @@ def scratch():
 
 
 def _remove_scratch(path):
-  """Removes a scratch folder of this user, unless its process lives or there are folders in it."""
+  """Removes a scratch folder of this user.
+
+  Unless its process lives, or there are folders in it.
+  """
   with contextlib.suppress(OSError):
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -205,7 +227,7 @@ def _remove_scratch(path):
 
 
 def _check_places(path, kind, entries, prefix=""):
-  """Refuses anything but files where files belong, and anything but folders where those do."""
+  """Refuses all but files and folders where these belong."""
   for entry in entries:
     name = prefix + entry.name
     is_file = name in (kind.record, _LOCK) or kind.made.fullmatch(name)
@@ -226,7 +248,7 @@ def _check_places(path, kind, entries, prefix=""):
 
 
 def _harmless(kind, entry):
-  """Whether an entry of a folder without a record leaves it empty: nobody would miss it."""
+  """Returns whether an entry leaves a folder without a record empty."""
   if kind.beside.fullmatch(entry.name):
     return entry.is_dir()
   if not entry.is_file(follow_symlinks=False):

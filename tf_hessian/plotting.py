@@ -1,7 +1,11 @@
 """Pictures of spectra, in the manner of the paper's figures."""
 
+from __future__ import annotations
+
 import io
+import os
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -10,19 +14,46 @@ import numpy as np
 from tf_hessian import files
 from tf_hessian.numerics import density as density_lib
 
+if TYPE_CHECKING:
+  from collections.abc import Mapping
+
+  from matplotlib.axes import Axes
+
+  from tf_hessian.numerics.dense import ExactSpectrum
+  from tf_hessian.numerics.results import Density
+  from tf_hessian.spectrum import Spectrum
+
 # What the paper's figures show; a smoothed density has far smaller values between outliers.
 _FLOOR = 1e-10
 
 
-def new_figure(width=7.0, height=4.2, **subplots):
-  """Returns (figure, axes) that no global state knows of."""
+def new_figure(width: float = 7.0, height: float = 4.2, **subplots: Any) -> tuple[Figure, Any]:
+  """Returns a figure and its axes that no global state knows of.
+
+  Args:
+    width: inches; by default that of a page's text.
+    height: inches.
+    **subplots: arguments of `Figure.subplots`, such as nrows.
+
+  Returns:
+    (figure, axes): `Axes`, or an array of them if there are several.
+  """
   figure = Figure(figsize=(width, height), layout="constrained")
   FigureCanvasAgg(figure)
   return figure, figure.subplots(**subplots)
 
 
-def save_figure(figure, path, /):
-  """Writes a figure, whole or not at all; the suffix is the format."""
+def save_figure(figure: Figure, path: str | os.PathLike, /) -> None:
+  """Writes a figure, whole or not at all.
+
+  Args:
+    figure: a figure of `new_figure`.
+    path: the picture; its suffix is the format.
+
+  Raises:
+    ValueError: for another format.
+    OSError: if the picture can't be written.
+  """
   suffix = pathlib.Path(path).suffix[1:].lower()
   known = figure.canvas.get_supported_filetypes()
   if suffix not in known:
@@ -36,27 +67,27 @@ def save_figure(figure, path, /):
 
 
 def plot_spectrum(
-  spectrum,
-  path,
+  spectrum: Spectrum,
+  path: str | os.PathLike,
   /,
   *,
-  sigma_squared=1e-5,
-  relative=False,
-  deflate=False,
-  exact=None,
-  limits=None,
-  log=True,
-  floor=_FLOOR,
-  title=None,
-):
-  """Draws the density over the eigenvalue axis, with a band of one standard error.
+  sigma_squared: float = 1e-5,
+  relative: bool = False,
+  deflate: bool = False,
+  exact: np.ndarray | ExactSpectrum | None = None,
+  limits: tuple[float, float] | None = None,
+  log: bool = True,
+  floor: float = _FLOOR,
+  title: str | None = None,
+) -> None:
+  """Draws a density, with a band of one standard error.
 
   Args:
     spectrum: a `Spectrum`.
     path: where the picture goes, such as "spectrum.png".
-    sigma_squared: variance of the kernel.
-    relative: see `Spectrum.density`.
-    deflate: see `Spectrum.density`.
+    sigma_squared: variance of the kernel (default: the paper's).
+    relative: multiply it by max(1, range of the nodes), as the original code did.
+    deflate: give isolated eigenvalues that have converged the weight 1 / n.
     exact: (n,) exact eigenvalues to overlay, or an `ExactSpectrum`, or None.
     limits: (low, high) of the eigenvalue axis; all of the density by default.
     log: logarithmic density axis, as in the paper.
@@ -87,25 +118,27 @@ def plot_spectrum(
 
 
 def plot_spectra(
-  spectra,
-  path,
+  spectra: Mapping[object, Spectrum],
+  path: str | os.PathLike,
   /,
   *,
-  sigma_squared=1e-5,
-  relative=False,
-  deflate=False,
-  limits=None,
-  log=True,
-  floor=_FLOOR,
-):
-  """Draws the densities of several spectra, one below the other, on one eigenvalue axis.
+  sigma_squared: float = 1e-5,
+  relative: bool = False,
+  deflate: bool = False,
+  limits: tuple[float, float] | None = None,
+  log: bool = True,
+  floor: float = _FLOOR,
+) -> None:
+  """Draws the densities of several spectra on one eigenvalue axis.
+
+  They are one below the other.
 
   Args:
     spectra: dict: name, such as the step of a training -> `Spectrum`.
     path: where the picture goes.
-    sigma_squared: variance of the kernel.
-    relative: see `Spectrum.density`.
-    deflate: see `Spectrum.density`.
+    sigma_squared: variance of the kernel (default: the paper's).
+    relative: multiply it by max(1, range of the nodes), as the original code did.
+    deflate: give isolated eigenvalues that have converged the weight 1 / n.
     limits: (low, high) of the eigenvalue axis; all densities by default.
     log: logarithmic density axes.
     floor: lowest density shown on a logarithmic axis.
@@ -136,7 +169,15 @@ def _quantity(spectrum):
   return f"density of the energy of {what}"
 
 
-def plot_curves(curves, path, /, *, label="loss", floor=0.0, log=False):
+def plot_curves(
+  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  path: str | os.PathLike,
+  /,
+  *,
+  label: str = "loss",
+  floor: float = 0.0,
+  log: bool = False,
+) -> None:
   """Draws how a number changed in training, for several runs.
 
   Args:
@@ -163,8 +204,26 @@ def plot_curves(curves, path, /, *, label="loss", floor=0.0, log=False):
   save_figure(figure, path)
 
 
-def draw_density(axes, estimate, /, *, exact=None, log=True, floor=_FLOOR, limits=None):
-  """Draws a `Density` into axes, and the exact density over it."""
+def draw_density(
+  axes: Axes,
+  estimate: Density,
+  /,
+  *,
+  exact: np.ndarray | None = None,
+  log: bool = True,
+  floor: float = _FLOOR,
+  limits: tuple[float, float] | None = None,
+) -> None:
+  """Draws a density into axes, and the exact one over it.
+
+  Args:
+    axes: where it is drawn.
+    estimate: the density.
+    exact: (n,) exact eigenvalues to overlay, or None.
+    log: logarithmic density axis, as in the paper.
+    floor: lowest density shown on a logarithmic axis.
+    limits: (low, high) of the eigenvalue axis; all of the density by default.
+  """
   grid, values, stderr = estimate
   color = "C0"
   axes.plot(grid, values, color=color, lw=1.2, label="estimate")

@@ -1,14 +1,25 @@
-"""What is said while a data set is read for the first time: it may be endless, or take hours."""
+"""Progress of the first reading of a data set.
+
+It may be endless, or take hours.
+"""
+
+from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from absl import logging
+
+if TYPE_CHECKING:
+  from collections.abc import Callable
 
 FIRST_SECONDS = 10.0
 
 
 class Reading:
-  """Counts what is read, and logs it after some seconds, then at intervals that double.
+  """A counter of what is read.
+
+  It logs after some seconds, then at intervals that double.
 
   Args:
     remedy: what to give if there is no end to it, such as "num_batches=".
@@ -16,7 +27,14 @@ class Reading:
     clock: function () -> seconds.
   """
 
-  def __init__(self, remedy, /, *, total=None, clock=time.monotonic):
+  def __init__(
+    self,
+    remedy: str,
+    /,
+    *,
+    total: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ) -> None:
     self._remedy = remedy
     self._total = total
     self._clock = clock
@@ -25,12 +43,12 @@ class Reading:
     self.batches = self.examples = self.bytes = 0
 
   @property
-  def seconds(self):
+  def seconds(self) -> float:
     """Seconds since the beginning."""
     return self._clock() - self._begin
 
-  def add(self, examples, size=0, *, batches=0):
-    """Counts what has been read now, and logs the sums if it is time.
+  def add(self, examples: int, size: int = 0, *, batches: int = 0) -> None:
+    """Counts more data, and logs the sums if it is time.
 
     Args:
       examples: number of examples.
@@ -56,7 +74,7 @@ class Reading:
       self._remedy,
     )
 
-  def __str__(self):
+  def __str__(self) -> str:
     parts = [f"{self.batches:,} batches"] if self.batches else []
     parts.append(f"{self.examples:,} examples")
     parts += [f"{self.bytes / 1e9:.3g} GB"] if self.bytes else []

@@ -62,7 +62,7 @@ class Spectrum:
 
   @property
   def start(self) -> str | None:
-    """The start of the run: None for random vectors, "gradient", or a digest."""
+    """The start of the run: None if random, "gradient", or a digest."""
     return self.config.get("start")
 
   @functools.cached_property
@@ -148,7 +148,7 @@ class Spectrum:
     return quadrature.mean_and_stderr(quadrature.moments(self.quadratures, order))
 
   def mass(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
-    """Returns the share of the density from low to high, and its standard error.
+    """Returns the density's share in a range, and its standard error.
 
     The density is not smoothed for it. Times `num_parameters` it is the number of eigenvalues
     there. Of a run that began at a gradient it is the share of the gradient's energy in the
@@ -210,10 +210,11 @@ class Spectrum:
     return _extremes(self.nodes, count, np.minimum)
 
   def residual_bounds(self) -> tuple[np.ndarray, ...]:
-    """Returns how far each node is from an eigenvalue at most: k vectors (m_i,).
+    """Returns the largest distance of each node from an eigenvalue.
 
-    |beta_m s_mi|, the length of H y - theta y of the Ritz pair (Parlett, The Symmetric Eigenvalue
-    Problem, section 13.2). NaN where the last residual is not known.
+    They are k vectors (m_i,) of |beta_m s_mi|, the length of H y - theta y of the Ritz pair
+    (Parlett, The Symmetric Eigenvalue Problem, section 13.2). NaN where the last residual is not
+    known.
     """
     pairs = zip(self.diagonals, self.off_diagonals, self.residuals, strict=True)
     return tuple(quadrature.ritz_residuals(d, e, beta) for d, e, beta in pairs)
@@ -291,7 +292,12 @@ class Spectrum:
 
   @classmethod
   def read(cls, path: str | os.PathLike | BinaryIO) -> Spectrum:
-    """Returns the result at a path or in a binary file object; raises as `load`."""
+    """Returns the result in a file or binary file object.
+
+    Raises:
+      OSError: if there is no such file.
+      ValueError: if it is damaged, of another kind, or of a newer format.
+    """
     return cls(**spectrum_file.read(path))
 
   @classmethod
@@ -338,9 +344,10 @@ class Spectrum:
 
 
 def load(path: str | os.PathLike, *, num_parameters: int | None = None) -> Spectrum:
-  """Returns the spectrum in a file of either layout, ours or the original code's.
+  """Returns the spectrum in a file of either layout.
 
-  As `Spectrum.save` does, it adds ".npz" to a path without it if there is no file otherwise.
+  That is ours or the original code's. As `Spectrum.save` does, it adds ".npz" to a path without it
+  if there is no file otherwise.
 
   Args:
     path: the file.
@@ -368,7 +375,7 @@ def _number(x: float) -> float | None:
 
 
 def _energies(weights: np.ndarray) -> dict[int, float]:
-  """Returns the shares of a start vector's energy in so many largest Ritz values."""
+  """Returns the energy's shares in so many of the largest Ritz values."""
   weights = weights[::-1]
   return {count: float(weights[:count].sum()) for count in (1, 3, 10, 30) if count <= weights.size}
 

@@ -28,10 +28,10 @@ def write(
   nodes: Sequence[np.ndarray],
   weights: Sequence[np.ndarray],
 ) -> None:
-  """Writes the fields of a spectrum to a binary file object, in our format.
+  """Writes the fields of a spectrum to a file of our format.
 
   Args:
-    file: open for writing.
+    file: binary, open for writing.
     fields: name -> value.
     nodes: k vectors (m_i,), so that the file can be used without this package.
     weights: k vectors (m_i,), likewise.
@@ -92,7 +92,7 @@ def read(path: str | os.PathLike | BinaryIO, /) -> dict[str, Any]:
 
 
 def read_original(path: str | os.PathLike, /) -> dict[str, Any]:
-  """Returns the fields of the `Spectrum` in a file of the original code.
+  """Returns the fields of a `Spectrum` in the original code's file.
 
   Slices that are all zero are draws that had not finished; they are left out.
 
@@ -156,7 +156,7 @@ def _fields(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[
 
 
 def _checked_steps(arrays: Mapping[str, np.ndarray], statuses: Sequence[str]) -> np.ndarray:
-  """Returns the steps of each draw, (k,), of arrays that can be a result."""
+  """Returns the draws' steps, (k,), if arrays can be a result."""
   steps, count = arrays["steps"], len(statuses)
   columns = arrays["diagonals"].shape[-1]
   shapes = {"steps": (count,), "residuals": (count,), "wall_times": (count,)}

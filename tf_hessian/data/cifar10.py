@@ -1,5 +1,9 @@
 """CIFAR-10 (Krizhevsky 2009)."""
 
+from __future__ import annotations
+
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -12,12 +16,12 @@ _DEVIATIONS = (0.2470, 0.2435, 0.2616)
 _PADDING = 4
 
 
-def per_image(images, /):
+def per_image(images: tf.Tensor, /) -> tf.Tensor:
   """Standardizes each image by its own mean and deviation: float32."""
   return tf.image.per_image_standardization(images)
 
 
-def per_channel(images, /):
+def per_channel(images: tf.Tensor, /) -> tf.Tensor:
   """Standardizes by the training set's mean and deviation of each channel: float32."""
   images = tf.image.convert_image_dtype(images, tf.float32)
   return (images - tf.constant(_MEANS)) / tf.constant(_DEVIATIONS)
@@ -26,12 +30,12 @@ def per_channel(images, /):
 _STANDARDIZATIONS = {"per_image": per_image, "per_channel": per_channel}
 
 
-def pad_crop_flip(images, key, /):
-  """Shifts each image by up to 4 pixels, filled with zeros, and mirrors half of them.
+def pad_crop_flip(images: tf.Tensor, key: tf.Tensor, /) -> tf.Tensor:
+  """Shifts images by up to 4 pixels, and mirrors half of them.
 
   Args:
-    images: (batch, height, width, channels).
-    key: (2,) int64.
+    images: (batch, height, width, channels); zeros come in at the edges.
+    key: (2,) int64, of stateless random functions.
   """
   batch, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
   shifts, flips = tf.unstack(tf.random.split(key))
@@ -45,9 +49,16 @@ def pad_crop_flip(images, key, /):
 
 
 def cifar10(
-  *, num_examples=0, standardization="per_image", augment=True, data_dir=None, download=False
-):
-  """Returns CIFAR-10 as a `Source` of (image (32, 32, 3) float32, one-hot target (10,) float32).
+  *,
+  num_examples: int = 0,
+  standardization: str = "per_image",
+  augment: bool = True,
+  data_dir: str | os.PathLike | None = None,
+  download: bool = False,
+) -> source.Source:
+  """Returns CIFAR-10 as a `Source` of images and one-hot targets.
+
+  Examples are (image (32, 32, 3), target (10,)), both float32.
 
   Args:
     num_examples: the first so many of the training set; 0 for all 50,000.

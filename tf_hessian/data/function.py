@@ -1,5 +1,7 @@
 """A user's own data set, from a Python function."""
 
+from __future__ import annotations
+
 import collections.abc
 import importlib.util
 import itertools
@@ -17,8 +19,14 @@ _OBJECT = 150  # bytes of an array beside its numbers
 _COPIES = 3  # examples that are yielded, stacked, and as a tensor
 
 
-def function(*, function, num_examples=0, shuffle_buffer=10_000, memory=None):
-  """Returns what a user's function gives, as a `Source`.
+def function(
+  *,
+  function: str,
+  num_examples: int = 0,
+  shuffle_buffer: int = 10_000,
+  memory: float | None = None,
+) -> source.Source:
+  """Returns the examples of a user's function, as a `Source`.
 
   The function takes no arguments and returns single examples (input, target) or (input, target,
   sample weight), always the same in the same order: as a `tf.data.Dataset`; as a tuple of arrays,
@@ -116,7 +124,7 @@ def _as_dataset(result, name, num_examples, memory, reading):
 
 
 def _kept(examples, name, num_examples, memory, reading):
-  """Returns a list of what a function yields, as long as there is room for it."""
+  """Returns a list of what a function yields, if there is room."""
   kept = []
   for example in itertools.islice(examples, num_examples or None):  # what it raises is the user's
     kept.append(example)

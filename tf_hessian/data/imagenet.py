@@ -1,8 +1,18 @@
 """ImageNet (ILSVRC 2012), decoded, cropped and resized as for Inception."""
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tf_hessian.data import source, tfds
+
+if TYPE_CHECKING:
+  from collections.abc import Callable
+
+  from tensorflow_datasets.core import DatasetBuilder
 
 _FILES_AT_ONCE = 16
 _MIDDLE = 0.875  # of the image, for measuring
@@ -10,18 +20,19 @@ _MIDDLE = 0.875  # of the image, for measuring
 
 def imagenet2012(
   *,
-  num_examples=0,
-  size=299,
-  num_classes=1001,
-  augment=True,
-  shuffle_buffer=4096,
-  data_dir=None,
-  download=False,
-):
-  """Returns ImageNet as a `Source` of (image (size, size, 3) in [-1, 1], one-hot target).
+  num_examples: int = 0,
+  size: int = 299,
+  num_classes: int = 1001,
+  augment: bool = True,
+  shuffle_buffer: int = 4096,
+  data_dir: str | os.PathLike | None = None,
+  download: bool = False,
+) -> source.Source:
+  """Returns ImageNet as a `Source` of images and one-hot targets.
 
-  It is streamed from its files. An epoch takes the files in random order, 16 at once, and shuffles
-  what it reads in a buffer. Measured are the middles of the images.
+  Images are (size, size, 3) in [-1, 1]. They are streamed from their files. An epoch takes the
+  files in random order, 16 at once, and shuffles what it reads in a buffer. Measured are the
+  middles of the images.
 
   Args:
     num_examples: the first so many of the training set; 0 for all.
@@ -63,20 +74,10 @@ def imagenet2012(
     return examples.map(lambda i, e: changed(e, source.key(seed, i)), tf.data.AUTOTUNE)
 
   part = read(f"train[:{count}]") if num_examples else None
-  paths = [str(p) for p in split.filepaths]
+  files_in_order = _files_in_order(found, skip)
 
   def epoch(order):
-    if part is not None:
-      return part
-    files = source.permutation(len(paths), order)
-    files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, files))
-    records = files.interleave(
-      tf.data.TFRecordDataset,
-      cycle_length=_FILES_AT_ONCE,
-      num_parallel_calls=tf.data.AUTOTUNE,
-      deterministic=True,
-    )
-    return records.map(lambda r: found.info.features.deserialize_example(r, decoders=skip))
+    return files_in_order(order) if part is None else part
 
   def batches(seed, first, batch_size):
     examples = source.stream(epoch, count, seed, first * batch_size, shuffle_buffer)
@@ -95,25 +96,49 @@ def imagenet2012(
   )
 
 
-def central_crop(encoded, size, /):
-  """Returns the middle 0.875 of an image each way, resized: (size, size, 3) in [-1, 1].
+def _files_in_order(
+  found: DatasetBuilder, decoders: dict
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+  """Returns a function: key -> training examples, their files in random order."""
+  paths = [str(p) for p in found.info.splits["train"].filepaths]
+
+  def epoch(order):
+    files = source.permutation(len(paths), order)
+    files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, files))
+    records = files.interleave(
+      tf.data.TFRecordDataset,
+      cycle_length=_FILES_AT_ONCE,
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
+    return records.map(lambda r: found.info.features.deserialize_example(r, decoders=decoders))
+
+  return epoch
+
+
+def central_crop(encoded: tf.Tensor, size: int, /) -> tf.Tensor:
+  """Returns the middle 0.875 of an image each way, resized.
 
   Args:
     encoded: scalar string, a JPEG.
     size: height and width.
+
+  Returns:
+    (size, size, 3) float32 in [-1, 1].
   """
   image = tf.image.central_crop(tf.image.decode_jpeg(encoded, channels=3), _MIDDLE)
   return tf.image.resize(image, [size, size]) / 127.5 - 1.0
 
 
-def random_crop(encoded, key, size, /):
-  """Returns a random part of an image, mirrored or not, in changed colours, as Inception's.
+def random_crop(encoded: tf.Tensor, key: tf.Tensor, size: int, /) -> tf.Tensor:
+  """Returns a random part of an image in changed colours.
 
-  The part covers 5 to 100 % of the image, with an aspect ratio of 3/4 to 4/3.
+  As for Inception, it is mirrored or not. The part covers 5 to 100 % of the image, with an aspect
+  ratio of 3/4 to 4/3.
 
   Args:
     encoded: scalar string, a JPEG.
-    key: (2,) int64.
+    key: (2,) int64, of stateless random functions.
     size: height and width.
 
   Returns:

@@ -1,6 +1,9 @@
-"""MNIST: the 1,000 digits that come with the package, or all of TFDS's."""
+"""MNIST: the 1,000 digits of the package, or all of TFDS's."""
+
+from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
 
 import numpy as np
@@ -14,11 +17,11 @@ _HERE = pathlib.Path(__file__).resolve()
 _FOLDERS = (_HERE.parents[2] / "third_party" / "mnist", _HERE.parents[1] / "third_party" / "mnist")
 
 
-def arrays(*, num_examples=1000):
+def arrays(*, num_examples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
   """Returns (images, labels) of the first digits, whose classes are mixed.
 
   Args:
-    num_examples: 1 to 1,000.
+    num_examples: 1 to 1,000; all by default.
 
   Returns:
     images (num_examples, 784) float32 in [0, 1], labels (num_examples,) int64.
@@ -49,13 +52,13 @@ def arrays(*, num_examples=1000):
 
 def mnist(
   *,
-  num_examples=0,
-  bundled=True,
-  flatten=True,
-  dtype="float32",
-  data_dir=None,
-  download=False,
-):
+  num_examples: int = 0,
+  bundled: bool = True,
+  flatten: bool = True,
+  dtype: str = "float32",
+  data_dir: str | os.PathLike | None = None,
+  download: bool = False,
+) -> source.Source:
   """Returns digits as a `Source` of (image, one-hot target (10,)).
 
   Args:

@@ -1,9 +1,15 @@
-"""What a data set is to the rest: examples to measure on, batches to train on, a test set."""
+"""Data sets: examples to measure on, batches to train on, test sets."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
+
+if TYPE_CHECKING:
+  import numpy as np
 
 ENDLESS = 2**62  # steps or epochs
 _ORDER, _CHANGES = 1, 2  # streams of random numbers
@@ -28,14 +34,24 @@ class Source:
   """
 
   examples: tf.data.Dataset
-  batches: Callable
+  batches: Callable[[int | None, int, int], tf.data.Dataset]
   num_examples: int
   test: tf.data.Dataset | None = None
-  augmented: Callable | None = None
+  augmented: Callable[[int], tf.data.Dataset] | None = None
 
 
-def in_memory(inputs, targets, /, *, test=None, augment=None, finish=lambda x: x):
-  """Returns a `Source` of arrays. A batch is gathered, so any step can be the first.
+def in_memory(
+  inputs: np.ndarray,
+  targets: np.ndarray,
+  /,
+  *,
+  test: tuple[np.ndarray, np.ndarray] | None = None,
+  augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+  finish: Callable[[tf.Tensor], tf.Tensor] = lambda x: x,
+) -> Source:
+  """Returns a `Source` of arrays.
+
+  A batch is gathered, so any step can be the first.
 
   Args:
     inputs: (N, ...) array.
@@ -67,7 +83,7 @@ def in_memory(inputs, targets, /, *, test=None, augment=None, finish=lambda x: x
     per_epoch = count // size
 
     def order(epoch):
-      """Returns the batches of an epoch; what is left over at its end is left out."""
+      """Returns the batches of an epoch, without the rest at its end."""
       chosen = permutation(count, key(seed or 0, epoch, _ORDER))[: per_epoch * size]
       return tf.data.Dataset.from_tensor_slices(tf.reshape(chosen, [per_epoch, size]))
 
@@ -92,8 +108,17 @@ def in_memory(inputs, targets, /, *, test=None, augment=None, finish=lambda x: x
   )
 
 
-def stream(epoch, count, seed, first, buffer, /):
-  """Returns an endless data set of shuffled (example, key), for data that don't fit into memory.
+def stream(
+  epoch: Callable[[tf.Tensor], tf.data.Dataset],
+  count: int,
+  seed: int | None,
+  first: int,
+  buffer: int,
+  /,
+) -> tf.data.Dataset:
+  """Returns an endless data set of shuffled (example, key).
+
+  It is for data that don't fit into memory.
 
   Args:
     epoch: function (key) -> data set of all examples, whose files may be in an order by the key.
@@ -117,8 +142,11 @@ def stream(epoch, count, seed, first, buffer, /):
   return tf.data.Dataset.zip(examples, numbers.map(lambda i: key(seed, i)))
 
 
-def draws():
-  """Returns an endless data set of numbers that no seed fixes, not even TensorFlow's global one."""
+def draws() -> tf.data.Dataset:
+  """Returns an endless data set of numbers that no seed fixes.
+
+  Not even TensorFlow's global one does.
+  """
 
   def draw(_):
     low, high = tf.constant(0, tf.int64), tf.constant(tf.int64.max, tf.int64)
@@ -129,18 +157,24 @@ def draws():
   return tf.data.Dataset.range(ENDLESS).map(draw)
 
 
-def permutation(count, key, /):
+def permutation(count: int, key: tf.Tensor, /) -> tf.Tensor:
   """Returns the numbers below `count` in an order by the key: int64."""
   return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), key)
 
 
-def key(seed, number, stream=_CHANGES, /):
-  """Returns a key (2,) int64 of stateless random functions, from a seed and a number."""
+def key(seed: int | tf.Tensor, number: int | tf.Tensor, stream: int = _CHANGES, /) -> tf.Tensor:
+  """Returns a key (2,) int64 of stateless random functions.
+
+  Args:
+    seed: of the order and the changes.
+    number: of what the key is for, such as an example.
+    stream: of random numbers; by default that of changes of examples.
+  """
   pair = tf.stack([tf.cast(seed, tf.int64), tf.constant(stream, tf.int64)])
   return tf.random.fold_in(pair, tf.cast(number, tf.int64))
 
 
-def check_batch_size(size, count, /):
+def check_batch_size(size: int, count: int, /) -> None:
   """Raises ValueError if there are not enough examples for one batch."""
   if size > count:
     raise ValueError(f"batch size: expected at most the number of examples, {count}, got {size}")

@@ -1,4 +1,8 @@
-"""Linear regression whose Hessian has a prescribed spectrum, to test everything else with."""
+"""Linear regression whose Hessian has a prescribed spectrum, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -7,7 +11,12 @@ from tf_hessian.data import source
 _LARGEST = 10**8  # entries of the matrix of inputs, of which there are a few for a moment
 
 
-def eigenvalues(*, num_parameters=100, outliers=(1.0, 2.0, 5.0), bulk=0.1):
+def eigenvalues(
+  *,
+  num_parameters: int = 100,
+  outliers: Sequence[float] = (1.0, 2.0, 5.0),
+  bulk: float = 0.1,
+) -> np.ndarray:
   """Returns the spectrum: a bulk spread evenly over [0, bulk], and outliers.
 
   Args:
@@ -32,23 +41,24 @@ def eigenvalues(*, num_parameters=100, outliers=(1.0, 2.0, 5.0), bulk=0.1):
 
 def synthetic(
   *,
-  num_examples=400,
-  num_parameters=100,
-  outliers=(1.0, 2.0, 5.0),
-  bulk=0.1,
-  seed=0,
-  dtype="float32",
-):
-  """Returns a `Source` of (input (n,), target (1,)) whose mean squared error has that spectrum.
+  num_examples: int = 400,
+  num_parameters: int = 100,
+  outliers: Sequence[float] = (1.0, 2.0, 5.0),
+  bulk: float = 0.1,
+  seed: int = 0,
+  dtype: str = "float32",
+) -> source.Source:
+  """Returns a `Source` whose mean squared error has that spectrum.
 
-  With N inputs as rows of X, the Hessian of the mean of (x w - y)^2 is 2 X'X / N. X is made from
-  its singular value decomposition, with random singular vectors.
+  Its examples are (input (n,), target (1,)). With N inputs as rows of X, the Hessian of the mean of
+  (x w - y)^2 is 2 X'X / N. X is made from its singular value decomposition, with random singular
+  vectors.
 
   Args:
     num_examples: N, at least num_parameters.
     num_parameters: n.
-    outliers: see `eigenvalues`.
-    bulk: see `eigenvalues`.
+    outliers: eigenvalues apart from the bulk.
+    bulk: upper end of the bulk, which is spread evenly over [0, bulk].
     seed: of the singular vectors and targets.
     dtype: "float32" or "float64".
 

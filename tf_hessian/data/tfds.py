@@ -1,11 +1,20 @@
 """Data sets of `tensorflow_datasets`, found or downloaded."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+  from tensorflow_datasets.core import DatasetBuilder
 
-def builder(name, /, *, data_dir=None, download=False):
+
+def builder(
+  name: str, /, *, data_dir: str | os.PathLike | None = None, download: bool = False
+) -> DatasetBuilder:
   """Returns the TFDS builder of a prepared data set.
 
   Args:
@@ -53,17 +62,22 @@ _BY_HAND = {
 }
 
 
-def arrays(name, split, /, *, num_examples=0, **where):
-  """Returns (images uint8, labels int64) of the first examples of a split, in its order.
+def arrays(
+  name: str, split: str, /, *, num_examples: int = 0, **where: Any
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the images and labels of the first examples of a split.
 
   Args:
-    name: see `builder`.
+    name: TFDS's name of the data set.
     split: such as "train".
-    num_examples: how many; 0 for all.
-    **where: see `builder`.
+    num_examples: how many, in the order of the split; 0 for all.
+    **where: `data_dir` and `download`, as for `builder`.
+
+  Returns:
+    (images uint8, labels int64).
 
   Raises:
-    FileNotFoundError: see `builder`.
+    FileNotFoundError: if the data set is not there, or can't be prepared.
     ValueError: if there are not so many.
   """
   found = builder(name, **where)
@@ -74,8 +88,12 @@ def arrays(name, split, /, *, num_examples=0, **where):
   return images, labels
 
 
-def check_num_examples(wanted, there, /):
-  """Returns the number of examples to take, all for 0; raises ValueError if there are fewer."""
+def check_num_examples(wanted: int, there: int, /) -> int:
+  """Returns the number of examples to take, all for 0.
+
+  Raises:
+    ValueError: if there are fewer.
+  """
   if not 0 <= wanted <= there:
     raise ValueError(f"num_examples: expected 1 to {there}, or 0 for all, got {wanted}")
   return wanted or there

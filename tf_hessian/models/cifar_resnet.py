@@ -1,42 +1,50 @@
-"""The residual networks that He et al. (2016, section 4.2) use for CIFAR-10."""
+"""Residual networks for CIFAR-10 (He et al. 2016, section 4.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tf_hessian.models import normalization as norm
 
+if TYPE_CHECKING:
+  import tensorflow as tf
+
 
 @keras.saving.register_keras_serializable(package="tf_hessian")
 class PaddedShortcut(keras.layers.Layer):
-  """Identity shortcut to a smaller, deeper map: subsamples, then pads channels with zeros.
+  """Identity shortcut to a smaller, deeper map.
 
-  Option A of He et al. (2016): it has no parameters. (batch, h, w, c) becomes
-  (batch, ceil(h / stride), ceil(w / stride), filters), the new channels split over both ends.
+  It subsamples, then pads channels with zeros. It is option A of He et al. (2016), which has no
+  parameters. (batch, h, w, c) becomes (batch, ceil(h / stride), ceil(w / stride), filters), the new
+  channels split over both ends.
   """
 
-  def __init__(self, filters, *, stride=1, **kwargs):
+  def __init__(self, filters: int, *, stride: int = 1, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.filters = filters
     self.stride = stride
 
-  def call(self, inputs):
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
     x = inputs[:, :: self.stride, :: self.stride, :]
     missing = self.filters - inputs.shape[-1]
     return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return super().get_config() | {"filters": self.filters, "stride": self.stride}
 
 
 def cifar_resnet(
   *,
-  depth=32,
-  num_classes=10,
-  input_shape=(32, 32, 3),
-  normalization="batch",
-  residual=True,
-  width=16,
-  dropout_rate=0.0,
-):
+  depth: int = 32,
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  normalization: str = "batch",
+  residual: bool = True,
+  width: int = 16,
+  dropout_rate: float = 0.0,
+) -> keras.Model:
   """Builds a ResNet for small images, which returns logits.
 
   Depth 32 has 464,154 trainable parameters with batch norm.

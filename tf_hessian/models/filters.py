@@ -1,5 +1,7 @@
 """Filter normalization of scale-invariant models."""
 
+from __future__ import annotations
+
 import keras
 import numpy as np
 
@@ -12,8 +14,10 @@ _OTHERS = (
 )
 
 
-def normalize_filters(model, /):
-  """Rescales each convolution filter to unit norm, in place, without changing the function.
+def normalize_filters(model: keras.Model, /) -> None:
+  """Rescales each convolution filter to unit norm, in place.
+
+  The function that the model computes stays the same.
 
   Where batch normalization follows a convolution, the scale of a filter has no influence on the
   outputs, but it has on the Hessian; unit norms make spectra of such models comparable. The moving
@@ -60,7 +64,10 @@ def normalize_filters(model, /):
 
 
 def _followers(model):
-  """Returns a dict: name of a convolution -> the batch normalization that is all it goes to."""
+  """Returns the batch normalizations that are all a convolution goes to.
+
+  A dict: name of the convolution -> layer.
+  """
   found = {}
   for part in [model, *(x for x in model._flatten_layers() if isinstance(x, keras.Model))]:
     part = getattr(part, "_functional", part)  # of a sequence
@@ -82,7 +89,7 @@ def _followers(model):
 
 
 def _normalizes(layer, nodes, axis):
-  """Whether a layer is a batch normalization along an axis that is used once."""
+  """Returns whether a layer is a batch normalization that is used once."""
   if not isinstance(layer, keras.layers.BatchNormalization) or layer.renorm:
     return False
   uses = [n for n in layer._inbound_nodes if n in nodes]

@@ -1,10 +1,12 @@
-"""ResNet-18 for ImageNet, as in the official TensorFlow Models repository of 2017, version 2.
+"""ResNet-18 for ImageNet, as in the TensorFlow Models repository.
 
-Version 2 (He et al. 2016b, "Identity mappings") normalises before each convolution. The repository
-differs from the article: the first block of every stage has a projection shortcut, the first stage
-too, and there is no normalization after the stem; and it pads before a convolution with strides in
-a way that does not depend on the size of the input.
+It is version 2 of the official code of 2017, which normalises before each convolution (He et al.
+2016b, "Identity mappings"). The repository differs from the article: the first block of every stage
+has a projection shortcut, the first stage too, and there is no normalization after the stem; and it
+pads before a convolution with strides in a way that does not depend on the size of the input.
 """
+
+from __future__ import annotations
 
 import keras
 
@@ -14,8 +16,12 @@ _BLOCKS = (2, 2, 2, 2)
 
 
 def imagenet_resnet18(
-  *, num_classes=1001, input_shape=(299, 299, 3), normalization="batch", width=64
-):
+  *,
+  num_classes: int = 1001,
+  input_shape: tuple[int, int, int] = (299, 299, 3),
+  normalization: str = "batch",
+  width: int = 64,
+) -> keras.Model:
   """Builds a ResNet-18 that returns logits.
 
   With the defaults it has 11,692,329 trainable parameters.
@@ -23,7 +29,8 @@ def imagenet_resnet18(
   Args:
     num_classes: number of logits; the repository has 1,001, class 0 being "background".
     input_shape: (height, width, channels).
-    normalization: see `cifar_resnet.cifar_resnet`.
+    normalization: "batch"; "population" for `PopulationNormalization`; "none" leaves it out and
+      gives the convolutions biases.
     width: channels of the first stage.
 
   Returns:

@@ -1,5 +1,7 @@
 """Inception V3 (Szegedy et al. 2016, "Rethinking the Inception architecture")."""
 
+from __future__ import annotations
+
 import functools
 
 import keras
@@ -9,14 +11,14 @@ from tf_hessian.models import normalization as norm
 
 def inception_v3(
   *,
-  num_classes=1001,
-  input_shape=(299, 299, 3),
-  normalization="batch",
-  auxiliary=True,
-  dropout_rate=0.2,
-  width=1.0,
-):
-  """Builds an Inception V3 that returns logits, and those of its auxiliary head.
+  num_classes: int = 1001,
+  input_shape: tuple[int, int, int] = (299, 299, 3),
+  normalization: str = "batch",
+  auxiliary: bool = True,
+  dropout_rate: float = 0.2,
+  width: float = 1.0,
+) -> keras.Model:
+  """Builds an Inception V3 that returns logits, also of an auxiliary head.
 
   The head hangs on the last 17 x 17 map. With the defaults there are 27,145,970 trainable
   parameters; batch normalization has no scale, as in the original.
@@ -24,7 +26,8 @@ def inception_v3(
   Args:
     num_classes: number of logits; the original has 1,001, class 0 being "background".
     input_shape: (height, width, channels), at least 75 each way, with the head 107.
-    normalization: see `cifar_resnet.cifar_resnet`.
+    normalization: "batch"; "population" for `PopulationNormalization`; "none" leaves it out and
+      gives the convolutions biases.
     auxiliary: False leaves the auxiliary head out.
     dropout_rate: dropout before the logits; 0 adds no layer.
     width: factor of all numbers of channels.
@@ -90,7 +93,10 @@ def _pooled(conv, x, filters, name):
 
 
 def _block_35(conv, x, pooled, name):
-  """Four branches at 35 x 35: 1 x 1, 5 x 5, two 3 x 3, pooling."""
+  """Builds four branches at 35 x 35.
+
+  1 x 1, 5 x 5, two 3 x 3, pooling.
+  """
   a = conv(x, 64, 1, f"{name}_1x1")
   b = conv(conv(x, 48, 1, f"{name}_5x5_1"), 64, 5, f"{name}_5x5_2")
   c = conv(conv(x, 64, 1, f"{name}_3x3_1"), 96, 3, f"{name}_3x3_2")
@@ -99,7 +105,7 @@ def _block_35(conv, x, pooled, name):
 
 
 def _reduction_35(conv, x, name):
-  """From 35 x 35 to 17 x 17."""
+  """Reduces 35 x 35 to 17 x 17."""
   a = conv(x, 384, 3, f"{name}_3x3", stride=2, padding="valid")
   b = conv(conv(x, 64, 1, f"{name}_double_1"), 96, 3, f"{name}_double_2")
   b = conv(b, 96, 3, f"{name}_double_3", stride=2, padding="valid")
@@ -108,7 +114,10 @@ def _reduction_35(conv, x, name):
 
 
 def _block_17(conv, x, channels, name):
-  """Four branches at 17 x 17, whose 7 x 7 convolutions are 1 x 7 and 7 x 1."""
+  """Builds four branches at 17 x 17.
+
+  Their 7 x 7 convolutions are 1 x 7 and 7 x 1.
+  """
   a = conv(x, 192, 1, f"{name}_1x1")
   b = conv(x, channels, 1, f"{name}_7x7_1")
   b = conv(b, channels, (1, 7), f"{name}_7x7_2")
@@ -122,7 +131,7 @@ def _block_17(conv, x, channels, name):
 
 
 def _reduction_17(conv, x, name):
-  """From 17 x 17 to 8 x 8."""
+  """Reduces 17 x 17 to 8 x 8."""
   a = conv(conv(x, 192, 1, f"{name}_3x3_1"), 320, 3, f"{name}_3x3_2", stride=2, padding="valid")
   b = conv(x, 192, 1, f"{name}_7x7_1")
   b = conv(b, 192, (1, 7), f"{name}_7x7_2")
@@ -133,7 +142,10 @@ def _reduction_17(conv, x, name):
 
 
 def _block_8(conv, x, name):
-  """Four branches at 8 x 8, two of which end side by side in 1 x 3 and 3 x 1."""
+  """Builds four branches at 8 x 8.
+
+  Two of them end side by side in 1 x 3 and 3 x 1.
+  """
   a = conv(x, 320, 1, f"{name}_1x1")
   b = conv(x, 384, 1, f"{name}_3x3_1")
   b = [conv(b, 384, (1, 3), f"{name}_3x3_2a"), conv(b, 384, (3, 1), f"{name}_3x3_2b")]

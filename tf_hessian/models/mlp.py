@@ -1,16 +1,20 @@
 """Multi-layer perceptrons, such as the small model of the paper's section B."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import keras
 
 
 def mlp(
   *,
-  input_shape=(784,),
-  hidden_units=(20,),
-  num_classes=10,
-  activation="relu",
-  use_bias=True,
-):
+  input_shape: tuple[int, ...] = (784,),
+  hidden_units: Sequence[int] = (20,),
+  num_classes: int = 10,
+  activation: str = "relu",
+  use_bias: bool = True,
+) -> keras.Model:
   """Builds a fully connected classifier that returns logits.
 
   With the defaults it is the 784-20-10 network of section B: 15,910 parameters.

@@ -1,23 +1,32 @@
 """Batch normalization, with mini-batch or population statistics, or none."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="tf_hessian")
 class PopulationNormalization(keras.layers.BatchNormalization):
-  """Batch normalization that normalises by its moving statistics in training too (section G).
+  """Batch normalization by moving statistics in training too (section G).
 
   In training the mini-batch only moves the statistics, and no gradient flows through them. A step
   normalises by the statistics that the steps before it have left. They begin at mean 0 and variance
   1, so the first steps should not learn: the paper spends 400 steps at learning rate 0.
   """
 
-  def __init__(self, *args, **kwargs):
+  def __init__(self, *args: Any, **kwargs: Any) -> None:
     super().__init__(*args, **kwargs)
     if self.renorm:
       raise ValueError("renorm=True: has no meaning where a batch's statistics are not used")
 
-  def call(self, inputs, training=None, mask=None):
+  def call(
+    self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+  ) -> tf.Tensor:
     outputs = super().call(inputs, training=False, mask=mask)
     if training and self.trainable:
       moments = self._moments(keras.ops.cast(inputs, self.moving_mean.dtype), mask)
@@ -33,20 +42,22 @@ NORMALIZATIONS = {
 }
 
 
-def normalize(x, kind, /, *, name, **options):
-  """Applies the normalization of that kind, by a layer of that name; "none" returns x itself.
+def normalize(
+  x: keras.KerasTensor, kind: str, /, *, name: str, **options: Any
+) -> keras.KerasTensor:
+  """Applies a kind of normalization; "none" returns x itself.
 
   Args:
     x: symbolic tensor (batch, height, width, channels).
     kind: one of `NORMALIZATIONS`.
-    name: of the layer.
+    name: of the layer that it adds.
     **options: arguments of `keras.layers.BatchNormalization`.
   """
   check(kind)
   return x if kind == "none" else NORMALIZATIONS[kind](name=name, **options)(x)
 
 
-def check(kind, /):
+def check(kind: str, /) -> None:
   """Raises ValueError if there is no such kind of normalization."""
   if kind not in NORMALIZATIONS:
     raise ValueError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {kind!r}")

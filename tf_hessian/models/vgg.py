@@ -1,4 +1,11 @@
-"""VGG-11 (Simonyan and Zisserman 2015, configuration A) for small images, as in section F."""
+"""VGG-11 for small images, as in section F.
+
+It is configuration A of Simonyan and Zisserman (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 
@@ -15,14 +22,14 @@ _STAGES = (
 
 def vgg11(
   *,
-  dense_units=256,
-  num_classes=10,
-  input_shape=(32, 32, 3),
-  normalization="none",
-  pooled_stages=(1, 2, 3),
-  width=64,
-  dropout_rate=0.0,
-):
+  dense_units: int = 256,
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  normalization: str = "none",
+  pooled_stages: Sequence[int] = (1, 2, 3),
+  width: int = 64,
+  dropout_rate: float = 0.0,
+) -> keras.Model:
   """Builds a VGG-11 that returns logits.
 
   The paper cuts the two fully connected layers to 256 units and counts more than 10 million
