@@ -13,6 +13,7 @@ from tf_hessian.curvature import (
   arithmetic,
   blocks,
   failures,
+  loading,
   processes,
   products,
   second_order,
@@ -142,9 +143,7 @@ class HessianOperator(scipy.sparse.linalg.LinearOperator):
     self.objective = objective_lib.build_objective(
       model, loss, loss_weights=loss_weights, variables=variables, training=training
     )
-    self.batches = batches_lib.load_batches(
-      dataset, num_batches=num_batches, cache_bytes=cache_bytes
-    )
+    self.batches = loading.load_batches(dataset, num_batches=num_batches, cache_bytes=cache_bytes)
     self.seed = checks.check_seed(seed)
     self.deterministic = deterministic
     self._jit_compile = jit_compile
