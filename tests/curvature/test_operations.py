@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry, ops
 
-from tf_hessian.curvature import linearize, second_order
+from tf_hessian.curvature import operations, second_order
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.second_order import DifferentiationError
 
@@ -1189,7 +1189,7 @@ def test_every_registered_operation_has_an_example_or_a_reason():
 
 def test_operations_that_are_taken_as_sound_have_examples_that_are_right():
   right = types(n for n, e in EXAMPLES.items() if e.outcome == "right")
-  assert linearize.SOUND_OPS - right == set()
+  assert operations.SOUND_OPS - right == set()
   assert second_order.CONSTANT_OPS - right == {"TruncateDiv"}
 
 

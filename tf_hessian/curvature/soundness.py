@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import func_graph as _func_graph  # not public
 from tensorflow.python.framework import function_def_to_graph as _function_def_to_graph
 
-from tf_hessian.curvature import linearize, second_order
+from tf_hessian.curvature import linearize, operations, second_order
 
 _LOOPS = frozenset({"StatelessWhile", "While"})
 _BRANCHES = frozenset({"Case", "If", "StatelessCase", "StatelessIf"})
@@ -38,9 +38,9 @@ def transform_problem(outputs, inputs, /):
 
 
 def is_proved(outputs, inputs, /):
-  """Whether all operations between are of `linearize.SOUND_OPS`, or part of batch normalization."""
+  """Whether all operations between are of `SOUND_OPS`, or part of batch normalization."""
   ways, _ = linearize.between(outputs, inputs)
-  return all(op.type in linearize.SOUND_OPS or op.type == "FusedBatchNormV3" for op in ways)
+  return all(op.type in operations.SOUND_OPS or op.type == "FusedBatchNormV3" for op in ways)
 
 
 def _problems(outputs, inputs, problem):
@@ -76,7 +76,7 @@ def _once(problem):
 
 
 def _unproved_problem(op, changing, needed):
-  return None if op.type in linearize.SOUND_OPS else _problem(op, changing, needed)
+  return None if op.type in operations.SOUND_OPS else _problem(op, changing, needed)
 
 
 def _second_problem(op, changing, needed):
@@ -108,7 +108,7 @@ def _problem(op, changing, needed):
   tensors = (*op.inputs, *op.outputs)
   if op.type == "IdentityN" or any(t.dtype in (tf.variant, tf.resource) for t in tensors):
     return None  # a custom gradient is its author's; lists of tensors are TensorFlow's own
-  constant = linearize.CONSTANT_IN.get(op.type, ())
+  constant = operations.CONSTANT_IN.get(op.type, ())
   changing = [
     c and i not in constant and _is_differentiable(x)
     for i, (c, x) in enumerate(zip(changing, op.inputs, strict=True))
@@ -122,7 +122,7 @@ def _problem(op, changing, needed):
     except second_order.NoDerivativeError as e:
       return e
     parts = [tf.convert_to_tensor(p) for p, c in zip(parts, changing, strict=True) if c]
-    constant = linearize.CONSTANT_OUT.get(op.type, ())
+    constant = operations.CONSTANT_OUT.get(op.type, ())
     for k, (y, dummy) in enumerate(zip(op.outputs, dummies, strict=True)):
       missing = needed[k] and k not in constant and _is_differentiable(y)
       if missing and not linearize.depends(parts, {dummy.name}):
