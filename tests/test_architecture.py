@@ -24,7 +24,7 @@ MAY_IMPORT = {
   "numerics": set(),
   "models": set(),
   "data": {"reading"},
-  "distribute": set(),
+  "distribute": {"numerics"},
   "files": set(),
   "folders": {"files"},
   "reading": set(),

@@ -9,13 +9,14 @@ import numpy as np
 import scipy.sparse.linalg
 
 from tf_hessian import files, spectrum
+from tf_hessian.curvature.group import lead
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.selfcheck import check_operator
 from tf_hessian.distribute import machine
+from tf_hessian.distribute.sharing import Sharing
 from tf_hessian.experiments import environment, run_folder
 from tf_hessian.experiments import identity as identity_lib
 from tf_hessian.experiments.basis_plan import KINDS, Team, default_memory
-from tf_hessian.experiments.leading import lead
 from tf_hessian.experiments.lock_step import Bases, LockStep, plan_layout
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.experiments.run_folder import RunFolder
@@ -75,9 +76,9 @@ def spectral_density(
     strategy: a `tf.distribute.Strategy` whose replicas or workers share the batches; None for one
       device. Of several workers each calls this function, and all get the result, while the chief
       alone does the Lanczos steps and writes `workdir`. See docs/cluster.md.
-    num_shards: see `HessianOperator`, also for the next three.
+    num_shards: see `Sharing`, also for the next.
     patience: seconds.
-    jit_compile: compile by XLA.
+    jit_compile: see `HessianOperator`, also for the next.
     recompute_blocks: for models that hardly fit into memory.
     vectors_per_pass: how many draws advance together, with one pass over the data for the products
       of all. By default as many as fit into memory, if that is faster.
@@ -120,9 +121,7 @@ def spectral_density(
     mode=mode,
     deterministic=deterministic,
     cache_bytes=cache_bytes,
-    strategy=strategy,
-    num_shards=num_shards,
-    patience=patience,
+    strategy=Sharing(strategy, num_shards, patience),
     jit_compile=jit_compile,
     recompute_blocks=recompute_blocks,
   )

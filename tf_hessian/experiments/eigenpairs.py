@@ -6,9 +6,9 @@ import io
 from absl import logging
 import numpy as np
 
+from tf_hessian.curvature.group import lead
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments import density_run, environment
-from tf_hessian.experiments.leading import lead
 from tf_hessian.experiments.lock_step import without_blas_threads
 from tf_hessian.experiments.progress import Progress
 from tf_hessian.numerics import checks, eigenpairs
