@@ -27,7 +27,7 @@ def member(strategy, output):
   import numpy as np
   import tensorflow as tf
 
-  from tf_hessian import HessianOperator
+  from tf_hessian import HessianOperator, Sharing
   from tf_hessian.distribute import cluster, machine
   from tf_hessian.models.cifar_resnet import cifar_resnet
 
@@ -43,9 +43,8 @@ def member(strategy, output):
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH_SIZE)
     keras.utils.set_random_seed(0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    operator = HessianOperator(
-      cifar_resnet(), loss, data, training=True, strategy=tf_strategy, num_shards=NUM_SHARDS
-    )
+    sharing = Sharing(tf_strategy, num_shards=NUM_SHARDS)
+    operator = HessianOperator(cifar_resnet(), loss, data, training=True, strategy=sharing)
     v = rng.standard_normal(operator.shape[0])
     seconds = []
     for _ in range(PASSES + 1):

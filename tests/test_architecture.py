@@ -24,7 +24,7 @@ MAY_IMPORT = {
   "numerics": set(),
   "models": set(),
   "data": {"reading"},
-  "distribute": {"records"},
+  "distribute": {"numerics", "records"},
   "files": set(),
   "folders": {"files"},
   "reading": set(),

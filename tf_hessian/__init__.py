@@ -16,6 +16,7 @@ _HOME = {
   "NonFiniteError": "tf_hessian.curvature.failures",
   "OperatorReport": "tf_hessian.curvature.selfcheck",
   "Plan": "tf_hessian.planning.plan",
+  "Sharing": "tf_hessian.distribute.sharing",
   "Spectrum": "tf_hessian.spectrum",
   "Storage": "tf_hessian.slq.storage",
   "check_operator": "tf_hessian.curvature.selfcheck",

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_hessian import HessianOperator
-from tf_hessian.curvature import blocks
+from tf_hessian.curvature import blocks, keras_internals
 
 L = keras.layers
 
@@ -145,13 +145,13 @@ def test_blocks_share_the_activations_about_equally():
   sizes = [
     sum(int(np.prod(layer.output.shape[1:])) for layer in model.layers if layer.trainable_variables)
   ]
-  cuts = blocks._cuts(model, blocks._nodes(model), 3)
+  cuts = blocks._cuts(model, keras_internals.calls_of(model), 3)
   assert len(cuts) == 2 and sizes[0]
   assert all(len(live) <= 2 for _, live in cuts)
 
 
 def convolutions(operator):
-  return [node for node in operator._gradient_pass.graphs[0].node if node.op == "Conv2D"]
+  return [node for node in operator.program.gradient.graphs[0].node if node.op == "Conv2D"]
 
 
 def test_activations_are_computed_again():

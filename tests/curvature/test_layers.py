@@ -239,7 +239,6 @@ def test_image_operations_pass_forward_over_backward(name, difference_error):
   np.testing.assert_allclose(forms, forms.T, rtol=0, atol=atol)
   for stacked in (True, False):
     operator.vectorized = stacked
-    operator._columns_passes.clear()
     np.testing.assert_allclose(operator.products(directions), products, rtol=0, atol=atol)
 
 

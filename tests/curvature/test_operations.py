@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry, ops
 
-from tf_hessian.curvature import linearize, second_order
+from tf_hessian.curvature import operations, second_order
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.second_order import DifferentiationError
 
@@ -1189,7 +1189,7 @@ def test_every_registered_operation_has_an_example_or_a_reason():
 
 def test_operations_that_are_taken_as_sound_have_examples_that_are_right():
   right = types(n for n, e in EXAMPLES.items() if e.outcome == "right")
-  assert linearize.SOUND_OPS - right == set()
+  assert operations.SOUND_OPS - right == set()
   assert second_order.CONSTANT_OPS - right == {"TruncateDiv"}
 
 
@@ -1209,7 +1209,6 @@ def measure(names, h, several=True):
   rows = []
   for stacked in {operator.vectorized, False} if several else ():
     operator.vectorized = stacked
-    operator._columns_passes.clear()
     rows.extend(operator.products(np.stack([v, -2 * v])))
   variables = operator.objective.parameters
   counts = np.cumsum([len(e.shapes) for e in examples])[:-1]
@@ -1229,7 +1228,7 @@ def measure(names, h, several=True):
       start += size
     ends.append((operator.gradient(), np.array(losses())))
   gradients, values = zip(*ends, strict=True)
-  graphs = [outputs[0].graph.as_graph_def() for outputs, _ in operator._loss_pass.ways()]
+  graphs = [outputs[0].graph.as_graph_def() for outputs, _ in operator.program.loss.ways()]
   seen = {n.op for g in graphs for n in second_order.graph_nodes(g)}
   found = {}
   parts = [product, (gradients[0] - gradients[1]) / (2 * h), sum(gradients) / 2 * v]

@@ -6,13 +6,16 @@ import pytest
 import scipy.sparse.linalg
 import tensorflow as tf
 
+from tf_hessian.curvature import products
 from tf_hessian.curvature.failures import NonFiniteError
-from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.operator import CurvatureOperator, HessianOperator
 from tf_hessian.curvature.products import MODES
 from tf_hessian.distribute import engines
+from tf_hessian.distribute.sharing import Sharing
 
 layers = keras.layers
 N, INPUTS, CLASSES = 11, 4, 3
+LOOPS = {"StatelessWhile", "While"}
 # Two correct float64 computations of these small matrices differ by some roundings of 1e-16;
 # 1e-12 leaves room for cancellation, and nothing that passed through float32 meets it.
 FLOAT64 = 1e-12
@@ -345,7 +348,8 @@ def test_matmat_equals_columns_of_matvec(operator, matrix, count):
 
 def test_matmat_does_not_depend_on_columns_per_pass(matrix):
   x = np.random.default_rng(0).standard_normal((len(matrix), 5))
-  operator = softmax_operator(vectors_per_pass=2)
+  operator = softmax_operator()
+  operator.vectors_per_pass = 2
   np.testing.assert_allclose(operator @ x, matrix @ x, rtol=0, atol=1e-13)
 
 
@@ -528,8 +532,10 @@ def test_weights_that_are_all_zero_are_refused():
 
 @pytest.mark.parametrize("value, error", [(0, ValueError), (1.5, TypeError)])
 def test_columns_per_pass_must_be_a_count(value, error):
+  operator = softmax_operator()
   with pytest.raises(error, match="vectors_per_pass: expected an integer of at least 1"):
-    softmax_operator(vectors_per_pass=value)
+    operator.vectors_per_pass = value
+  assert operator.vectors_per_pass == 32
 
 
 def test_a_vector_that_is_not_finite_is_refused():
@@ -563,7 +569,8 @@ def test_only_small_tensors_are_stacked(elements, stacked):
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
 def test_products_one_by_one_are_bitwise_those_of_single_vectors(count):
-  operator = softmax_operator(vectors_per_pass=4)
+  operator = softmax_operator()
+  operator.vectors_per_pass = 4
   operator.vectorized = False
   vectors = np.random.default_rng(count).standard_normal((count, operator.shape[0]))
   expected = [operator @ v for v in vectors]
@@ -585,7 +592,20 @@ def test_several_vectors_are_traced_once():
   operator.vectorized = False
   for count in (4, 2, 1):
     operator.products(np.ones((count, operator.shape[0])), vectors_per_pass=4)
-  assert operator._columns_pass(4).tracing_count == 1
+  assert operator.program.columns(4).tracing_count == 1
+
+
+def test_products_are_stacked_or_not_as_was_said_last():
+  operator = softmax_operator()
+  vectors = np.random.default_rng(0).standard_normal((3, operator.shape[0]))
+  found = []
+  for stacked in (True, False, True):
+    operator.vectorized = stacked
+    found.append(operator.products(vectors, vectors_per_pass=3))
+    loops = {n.op for g in operator.program.columns(3).graphs for n in g.node} & LOOPS
+    assert bool(loops) != stacked
+  np.testing.assert_array_equal(found[1], [operator @ v for v in vectors])
+  np.testing.assert_array_equal(found[2], found[0])
 
 
 @pytest.mark.parametrize("shape", [(9,), (2, 9)])
@@ -684,19 +704,72 @@ def test_an_operator_like_another_has_its_strategy(engines_made):
   strategy = tf.distribute.OneDeviceStrategy("CPU:0")
   model, loss = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), "mse"
   batch = (np.ones((3, 2), np.float32), np.ones((3, 1), np.float32))
-  machine = {"strategy": strategy, "num_shards": 3, "patience": 7.0}
-  operator = HessianOperator(model, loss, [batch], **machine)
+  sharing = Sharing(strategy, num_shards=3, patience=7.0)
+  operator = HessianOperator(model, loss, [batch], strategy=sharing)
   for other in (operator.like(dataset=[batch, batch]), operator.sample(1)):
     np.testing.assert_allclose(other @ np.ones(3), operator @ np.ones(3), rtol=1e-6)
-  options = {"num_shards": 3, "patience": 7.0, "deterministic": True}
-  assert engines_made == [(strategy, options)] * 3
+  assert engines_made == [(Sharing(strategy, 3, 7.0), {"deterministic": True})] * 3
 
 
 def test_an_operator_like_another_may_have_other_options(engines_made):
   operator = softmax_operator((2, 5))
-  strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-  other = operator.like(dataset=list(operator.batches), strategy=strategy, num_shards=2)
-  assert [s for s, _ in engines_made] == [None, strategy]
-  assert engines_made[1][1]["num_shards"] == 2
+  sharing = Sharing(tf.distribute.OneDeviceStrategy("CPU:0"), num_shards=2)
+  other = operator.like(dataset=list(operator.batches), strategy=sharing)
+  assert [s for s, _ in engines_made] == [None, sharing]
   v = np.ones(operator.shape[0])
   np.testing.assert_array_equal(other @ v, operator @ v)
+
+
+# Another matrix of curvature.
+
+
+class SquaredGradients(CurvatureOperator):
+  """The sum of g_b g_b' over batches, g_b the gradient of the batch's sum, by the whole weight."""
+
+  @staticmethod
+  def batch_product(objective, mode, *, blocks, connected):
+    del mode, blocks
+    gradient = products.batch_gradient(objective, connected)
+
+    def prepare(*batch):
+      g = gradient(*batch)
+
+      def product(v):
+        along = sum(tf.reduce_sum(a * b) for a, b in zip(g, v, strict=True))
+        return [a * along for a in g]
+
+      return product
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def squared_gradients():
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  return SquaredGradients(softmax_model("float64"), loss, batches(X, CLASS, sizes=(4, 4, 3)))
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_a_matrix_is_one_function_of_a_batch(
+  squared_gradients, columns, relative_error, vectorized
+):
+  operator = squared_gradients
+  operator.vectorized = vectorized
+  sums = np.array(list(operator.batch_gradients())) * np.array([[4], [4], [3]])
+  expected = sums.T @ sums / N
+  assert relative_error(columns(operator), expected) <= FLOAT64
+  assert relative_error(operator @ np.eye(len(expected)), expected) <= FLOAT64
+
+
+def test_an_operator_like_another_is_of_the_same_matrix(squared_gradients):
+  v = np.ones(squared_gradients.shape[0])
+  for other in (
+    squared_gradients.like(dataset=list(squared_gradients.batches)),
+    squared_gradients.sample(3),
+  ):
+    np.testing.assert_array_equal(other @ v, squared_gradients @ v)
+
+
+def test_a_matrix_without_a_function_of_a_batch_is_none():
+  with pytest.raises(TypeError, match="abstract .*batch_product"):
+    CurvatureOperator([tf.ones(3)], lambda p, b: p[0] * b, [np.ones(3)])

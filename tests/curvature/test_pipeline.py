@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_hessian.curvature import pipeline
-from tf_hessian.curvature.batches import load_batches
+from tf_hessian.curvature.loading import load_batches
 
 N = 24
 CACHES = pytest.mark.parametrize("cache_bytes", [2**30, 1], ids=["cached", "streamed"])

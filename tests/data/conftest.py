@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_hessian.curvature.batches import load_batches
+from tf_hessian.curvature.loading import load_batches
 
 SHARDS = (6, 5, 4, 6, 3)  # training images of each file of imagenet2012
 

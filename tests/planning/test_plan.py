@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tf_hessian
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.experiments.computation import Computation
@@ -42,7 +43,9 @@ def idle_machine():
 @pytest.fixture(scope="module")
 def planned(new_operator):
   """The plan of three draws on three workers."""
-  return make(new_operator(num_shards=2), workers=3, pilot_seconds=30.0)
+  return make(
+    new_operator(strategy=tf_hessian.Sharing(num_shards=2)), workers=3, pilot_seconds=30.0
+  )
 
 
 # What it counts.

@@ -531,7 +531,7 @@ def test_reached_target_is_logged_with_what_it_saved(uniform, enough, caplog):
   run(uniform, draws=30, steps=60, **TARGET)
   (record,) = (r for r in caplog.records if "target_error" in r.getMessage())
   assert record.levelname == "INFO"
-  assert "target_error 0.08: reached" in record.getMessage()
+  assert "target_error 0.08 reached: L1" in record.getMessage()
   saved = enough.config["target"]["saved"]
   share = f"{saved} ({saved / 9:.0f} %) fewer than 10 draws of 90 steps"
   assert share in record.getMessage()

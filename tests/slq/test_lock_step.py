@@ -136,14 +136,14 @@ def passes(monkeypatch):
   """Returns a function that lists the vectors of each pass of an operator from then on."""
 
   def watch(operator):
-    counts, original = [], operator._run
+    counts, original = [], operator.runner.run
 
     def counted(what, data_pass, *arguments):
       if what == "product":
         counts.append(1 if len(arguments[1].shape) == 1 else int(arguments[2]))
       return original(what, data_pass, *arguments)
 
-    monkeypatch.setattr(operator, "_run", counted)
+    monkeypatch.setattr(operator.runner, "run", counted)
     return counts
 
   return watch

@@ -557,3 +557,27 @@ def test_run_of_other_kernels_is_refused_with_what_may_differ(matrix, half):
     run(np.nextafter(matrix, np.inf), half)
   digest = json.loads((half / "run.json").read_text())["product"]
   assert digest not in str(error.value)
+
+
+@pytest.mark.parametrize("field, value", [("basis", "memorz"), ("basis", 3), ("basis", None)])
+@pytest.mark.parametrize("marked", [True, False])
+def test_damaged_choice_on_record_is_refused_with_the_folder(half, matrix, field, value, marked):
+  _check_damaged_choice(half, matrix, field, value, marked)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.5, "2", [1]])
+@pytest.mark.parametrize("marked", [True, False])
+def test_damaged_number_on_record_is_refused_with_the_folder(half, matrix, value, marked):
+  _check_damaged_choice(half, matrix, "draws_per_pass", value, marked)
+
+
+def _check_damaged_choice(folder, matrix, field, value, marked):
+  path = folder / "run.json"
+  record = json.loads(path.read_text())
+  record[field] = value
+  if not marked:
+    del record["digest"]
+  path.write_text(json.dumps(record))
+  with pytest.raises(ValueError, match=f"{folder}.*: (it holds a run of something else|damaged)"):
+    run(matrix, folder)
+  assert path.read_text() == json.dumps(record)

@@ -6,19 +6,17 @@ memory, stacked by shape, so that a pass has no input pipeline at all; a large o
 """
 
 import collections
-import collections.abc
+from collections.abc import Iterator, Sequence
 import dataclasses
 import hashlib
 import itertools
-import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import failures, pipeline
+from tf_hessian.curvature import pipeline
 from tf_hessian.distribute import checksums
-from tf_hessian.numerics import checks
-from tf_hessian.reading import Reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Segment:
 
 
 class Batches:
-  """The batches of a data set in fixed order; made by `load_batches`.
+  """The batches of a data set in fixed order; made by `loading.load_batches`.
 
   Attributes:
     num_batches: number of batches.
@@ -52,16 +50,16 @@ class Batches:
 
   def __init__(
     self,
-    dataset,
-    digests,
-    shapes,
-    specs,
-    num_examples,
-    cache,
-    seconds=0.0,
-    cut=False,
-    checksums=(),
-  ):
+    dataset: tf.data.Dataset | list,
+    digests: list[bytes],
+    shapes: list[int],
+    specs: tuple,
+    num_examples: int,
+    cache: list | None,
+    seconds: float = 0.0,
+    cut: bool = False,
+    checksums: Sequence[int] = (),
+  ) -> None:
     self._dataset = dataset
     self._checksums = np.array(checksums, np.int64)  # of the batches that passes stream
     self._digests = digests
@@ -101,13 +99,13 @@ class Batches:
         cache[b] = None
     return stacks
 
-  def table(self, low, high):
+  def table(self, low: int, high: int) -> np.ndarray:
     """Returns (batch, signature, position in its stack) of batches low to high - 1: int64 rows."""
     chosen = range(low, high)
     rows = [(b, self._shapes[b], self._positions[b]) for b in chosen]
     return np.array(rows, np.int64).reshape(-1, 3)
 
-  def segments(self, low=0, high=None):
+  def segments(self, low: int = 0, high: int | None = None) -> list[Segment]:
     """Returns the `Segment`s of batches low to high - 1, by default all, in order."""
     high = self.num_batches if high is None else high
     if (low, high) not in self._places:
@@ -133,12 +131,12 @@ class Batches:
     return self._dataset.skip(low).take(high - low)
 
   @property
-  def sizes(self):
+  def sizes(self) -> np.ndarray:
     """Number of entries of all tensors of each batch: (num_batches,) int64."""
     entries = [sum(s.shape.num_elements() for s in tf.nest.flatten(g)) for g in self.signatures]
     return np.array(entries)[self._shapes]
 
-  def largest(self, count):
+  def largest(self, count: int) -> list:
     """Returns those `count` batches in a row that have the most data, the first such: a list."""
     count = min(count, self.num_batches)
     totals = np.convolve(self.sizes, np.ones(count, np.int64), mode="valid")
@@ -147,7 +145,7 @@ class Batches:
       return list(itertools.islice(self, low, low + count))
     return list(self._range(low, low + count))
 
-  def serialized(self):
+  def serialized(self) -> bytes:
     """Returns the data set as a graph that other processes can run: bytes.
 
     Raises:
@@ -166,7 +164,7 @@ class Batches:
       ) from e
     return graph.numpy()
 
-  def read(self, feed, signature, i):
+  def read(self, feed: tuple, signature: int, i: tf.Tensor) -> tuple[tf.Tensor, Any]:
     """Reads batch number i of a segment; for use inside a graph.
 
     Args:
@@ -185,32 +183,32 @@ class Batches:
       batch = next(source)
     return first + i, self.shaped(batch, signature)
 
-  def shaped(self, batch, signature):
+  def shaped(self, batch: Any, signature: int) -> Any:
     """Returns a batch with the static shapes of its signature."""
     specs = self.signatures[signature]
     return tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
 
-  def stream(self, graph, low, count):
+  def stream(self, graph: tf.Tensor, low: tf.Tensor, count: tf.Tensor) -> Iterator:
     """Returns an iterator over `count` batches from batch `low` on, of a `serialized` data set."""
     variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
     dataset = tf.data.experimental.from_variant(variant, self._dataset.element_spec)
     return iter(dataset.skip(low).take(count))
 
-  def checksum(self, low, high):
+  def checksum(self, low: int, high: int) -> np.int64:
     """Returns the sum of the checksums of batches low to high - 1 of streamed data: int64."""
     return self._checksums[low:high].sum()
 
-  def changed(self, b, batch):
+  def changed(self, b: tf.Tensor, batch: Any) -> tf.Tensor:
     """Returns whether streamed batch number b has other values than at first; in a graph."""
     with tf.device("CPU:0"):
       return checksums.checksum(batch)[0] != tf.gather(tf.constant(self._checksums), b)
 
   @staticmethod
-  def add_checksum(total, batch):
+  def add_checksum(total: tf.Tensor, batch: Any) -> tf.Tensor:
     """Adds a batch's checksum to an int64 scalar; for use inside a graph and outside."""
     return total + checksums.checksum(batch)[0]
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator:
     """Yields the batches eagerly, in order; for looking for the one that is at fault."""
     if not self.cached:
       yield from self._dataset
@@ -218,13 +216,13 @@ class Batches:
     for signature, i in zip(self._shapes, self._positions, strict=True):
       yield tf.nest.map_structure(lambda s, i=i: s[i], self.stacks[signature])
 
-  def changes(self):
+  def changes(self) -> str | None:
     """Reads the data set again and says how it differs from the first time.
 
     Returns:
       None if every batch is the same, else a sentence that names the cause and the remedy.
     """
-    digests = [_digest(tf.nest.flatten(batch)) for batch in self._dataset]
+    digests = [digest(tf.nest.flatten(batch)) for batch in self._dataset]
     if digests == self._digests:
       return None
     count = ""
@@ -239,83 +237,13 @@ class Batches:
 
   def _difference(self, digests):
     """Returns how a pass with such digests differs from the first; reads the data again."""
-    if digests == [_digest(tf.nest.flatten(batch)) for batch in self._dataset]:
+    if digests == [digest(tf.nest.flatten(batch)) for batch in self._dataset]:
       return "once"
     first = self if self.cached else self._dataset  # the very first is gone
     return "order" if _examples(first) == _examples(self._dataset) else "examples"
 
 
-def load_batches(dataset, /, *, num_batches=None, cache_bytes=2**30, clock=time.monotonic):
-  """Reads a data set once and returns it as `Batches`; logs how far that is, if it takes long.
-
-  Args:
-    dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
-      tensors whose first dimension counts examples.
-    num_batches: use only the first so many; required for an infinite data set.
-    cache_bytes: data up to this size is kept in memory; a list always is.
-    clock: function () -> seconds, by which is told what takes long.
-
-  Raises:
-    TypeError: for another kind of data set, or tensors that are not dense.
-    ValueError: for an empty or infinite data set, fewer than `num_batches` batches, an empty batch,
-      or batches of different structure or dtype.
-    NonFiniteError: for NaN or infinity in a tensor, by the name that it has in its batch.
-  """
-  if num_batches is not None:
-    checks.check_count("num_batches", num_batches)
-  if isinstance(dataset, list):
-    cache_bytes = float("inf")  # it is in memory already
-  cut = _is_cut(dataset, num_batches)
-  dataset = _prepare(dataset, num_batches)
-  digests, shapes, signatures, sums = [], [], {}, []
-  cache = []
-  structure = None
-  reading = Reading(
-    "num_batches=, or in a config config.hessian.num_examples",
-    total=_num_batches(dataset),
-    clock=clock,
-  )
-  for b, batch in enumerate(dataset):
-    tensors = _check_batch(b, batch)
-    this = [t.dtype for t in tensors]
-    if structure is None:
-      structure, dtypes = batch, this
-    _check_same_structure(b, structure, dtypes, batch, this)
-    arrays = [np.asarray(t.numpy()) for t in tensors]
-    digests.append(_digest(tensors, arrays))
-    _check_finite(b, batch, tensors, arrays)
-    key = tuple(tuple(t.shape) for t in tensors)
-    spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
-    shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
-    reading.add(_count(tensors), sum(_nbytes(t) for t in tensors), batches=1)
-    if cache is not None and reading.bytes > cache_bytes:
-      sums = [_checksum(earlier) for earlier in cache]
-      cache = None
-    if cache is None:
-      sums.append(_checksum(batch))
-    else:
-      cache.append(batch)
-  if not digests:
-    raise ValueError("data set: it is empty; expected at least one batch")
-  if num_batches is not None and len(digests) < num_batches:
-    raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
-  specs = tuple(spec for _, spec in signatures.values())
-  return Batches(
-    dataset, digests, shapes, specs, reading.examples, cache, reading.seconds, cut, sums
-  )
-
-
-def _num_batches(dataset):
-  """Returns the number of batches; None if it is not known."""
-  count = len(dataset) if isinstance(dataset, list) else int(dataset.cardinality())
-  return None if count < 0 else count
-
-
-def _checksum(batch):
-  return checksums.checksum(batch)[0].numpy()
-
-
-def check_examples(batches, /):
+def check_examples(batches: Batches, /) -> None:
   """Raises ValueError unless all tensors of a batch have the same number of examples."""
   for spec in batches.signatures:
     counts = {t.shape[0] if t.shape.rank else None for t in tf.nest.flatten(spec)}
@@ -327,129 +255,9 @@ def check_examples(batches, /):
       )
 
 
-def _prepare(dataset, num_batches):
-  """Returns a deterministic, finite data set, or the list that it was."""
-  if isinstance(dataset, list):
-    return [tf.nest.map_structure(_tensor, _without_none(b)) for b in dataset[:num_batches]]
-  if not isinstance(dataset, tf.data.Dataset):
-    raise TypeError(
-      "data set: expected a tf.data.Dataset of batches, or a list of batches, got "
-      f"{type(dataset).__name__}; tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(128) "
-      "makes one from arrays"
-    )
-  if _is_cut(dataset, num_batches):
-    dataset = dataset.take(min(num_batches, 2**62))
-  if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-    raise ValueError("data set: it is infinite; say how much of it to use with num_batches")
-  options = tf.data.Options()
-  options.deterministic = True
-  return dataset.with_options(options)
-
-
-def _is_cut(dataset, num_batches):
-  """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
-  if num_batches is None or not isinstance(dataset, tf.data.Dataset):
-    return False
-  return int(dataset.cardinality()) != num_batches
-
-
-def _without_none(batch):
-  """Leaves out sample weights that are None, as Keras allows."""
-  while isinstance(batch, tuple) and batch and batch[-1] is None:
-    batch = batch[:-1]
-  return batch
-
-
-def _tensor(value):
-  composite = isinstance(value, (tf.SparseTensor, tf.RaggedTensor))  # refused later, by batch
-  return value if composite else tf.convert_to_tensor(value)
-
-
-def _check_batch(b, batch):
-  tensors = tf.nest.flatten(batch)
-  for t in tensors:
-    if not isinstance(t, tf.Tensor):
-      raise TypeError(
-        f"data set: batch {b}: expected dense tensors, got {type(t).__name__}; convert with "
-        "to_tensor() or tf.sparse.to_dense() in a map()"
-      )
-  if not tensors or _count(tensors) == 0:
-    raise ValueError(f"data set: batch {b} has no examples")
-  return tensors
-
-
-def _check_same_structure(b, structure, dtypes, batch, this):
-  try:
-    tf.nest.assert_same_structure(structure, batch)
-  except (TypeError, ValueError) as e:
-    raise ValueError(f"data set: batch {b} has another structure than batch 0: {e}") from e
-  if dtypes != this:
-    raise ValueError(f"data set: batch {b} has other dtypes than batch 0: {this}, {dtypes}")
-
-
-def _check_finite(b, batch, tensors, arrays):
-  """Raises NonFiniteError for the first tensor of a batch that has NaN or infinity."""
-  for i, (t, array) in enumerate(zip(tensors, arrays, strict=True)):
-    if not (t.dtype.is_floating or t.dtype.is_complex) or _all_finite(array):
-      continue
-    bad = ~np.isfinite(array)
-    first = np.argwhere(bad)[0]
-    names = list(_tensor_names(batch))
-    name = names[i] if len(names) == len(tensors) else f"tensor {i}"
-    place = f", the first at index {first.tolist()}" if first.size else ""
-    raise failures.NonFiniteError(
-      f"data set: batch {b}: {name} has NaN or infinity in {np.count_nonzero(bad)} of its "
-      f"{bad.size} entries{place}; replace them, as by a map() with "
-      "tf.where(tf.math.is_finite(x), x, 0), and where their examples are not to count, leave "
-      "those out by a filter(), or give them the sample weight 0 too (alone it does not help: 0 "
-      "times NaN is NaN)"
-    )
-
-
-# The bits that are all set in NaN and infinity. NumPy's functions of such types are slow.
-_EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
-
-
-def _all_finite(array):
-  """Returns whether there is no NaN or infinity; costs 2% to 8% of a digest."""
-  bits = _EXPONENT_BITS.get(array.dtype.name)
-  if bits is not None:
-    return (array.view(np.uint16) & bits).max(initial=0) != bits
-  with np.errstate(over="ignore", invalid="ignore"):
-    # Whatever is not finite stays so in a sum, but a sum may overflow.
-    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
-
-
-def _tensor_names(batch):
-  """Yields what the user calls each tensor of a batch, in the order of `tf.nest.flatten`."""
-  keras_like = isinstance(batch, tuple) and 2 <= len(batch) <= 3 and not hasattr(batch, "_fields")
-  if not keras_like:
-    yield from _paths("batch", batch)
-    return
-  for name, part in zip(("inputs", "targets", "sample_weight"), batch, strict=False):
-    yield from _paths(name, part)
-
-
-def _paths(path, nest):
-  if isinstance(nest, collections.abc.Mapping):
-    for key in sorted(nest):
-      yield from _paths(f"{path}[{key!r}]", nest[key])
-  elif isinstance(nest, (list, tuple)):
-    fields = [f".{name}" for name in getattr(nest, "_fields", ())]
-    for field, part in zip(fields or [f"[{i}]" for i in range(len(nest))], nest, strict=True):
-      yield from _paths(path + field, part)
-  else:
-    yield path
-
-
-def _count(tensors):
+def count_examples(tensors: Sequence[tf.Tensor], /) -> int:
+  """Returns the number of examples of a batch, given as the list of its tensors."""
   return int(tensors[0].shape[0]) if tensors[0].shape.rank else 1
-
-
-def _nbytes(tensor):
-  if tensor.dtype == tf.string:
-    return sum(map(len, np.ravel(tensor.numpy())))
-  return tensor.dtype.size * tensor.shape.num_elements()
 
 
 def _scalar(value):
@@ -457,16 +265,22 @@ def _scalar(value):
     return tf.constant(value, tf.int64)
 
 
-def _digest(tensors, arrays=None):
-  digest = hashlib.blake2b(digest_size=16)
+def digest(tensors: Sequence[tf.Tensor], arrays: Sequence[np.ndarray] | None = None, /) -> bytes:
+  """Returns a digest of the contents of a batch.
+
+  Args:
+    tensors: list of its tensors.
+    arrays: the same as arrays, if they are there already.
+  """
+  result = hashlib.blake2b(digest_size=16)
   for t, array in zip(tensors, arrays or [np.asarray(t.numpy()) for t in tensors], strict=True):
-    digest.update(f"{t.dtype.name}{tuple(t.shape)}".encode())
+    result.update(f"{t.dtype.name}{tuple(t.shape)}".encode())
     if t.dtype == tf.string:
       for item in np.ravel(array):
-        digest.update(b"%d:" % len(item) + item)
+        result.update(b"%d:" % len(item) + item)
     else:
-      digest.update(np.ravel(array).view(np.uint8))
-  return digest.digest()
+      result.update(np.ravel(array).view(np.uint8))
+  return result.digest()
 
 
 def _examples(dataset):
@@ -474,6 +288,6 @@ def _examples(dataset):
   counts = collections.Counter()
   for batch in dataset:
     tensors = [t for t in tf.nest.flatten(batch) if t.shape.rank]
-    for i in range(_count(tensors)):
-      counts[_digest([t[i] for t in tensors])] += 1
+    for i in range(count_examples(tensors)):
+      counts[digest([t[i] for t in tensors])] += 1
   return counts

@@ -69,7 +69,7 @@ def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
     ValueError: for a model that can't be cut: a subclassed one, or one with masks.
   """
   parts = split(model, count)
-  graph = model._functional if isinstance(model, keras.Sequential) else model
+  graph = keras_internals.graph_of(model)
   random = {id(v) for v in drawn}
 
   def run(k, params, context, seed, states, tensors):
@@ -81,11 +81,11 @@ def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
 
   def start(batch):
     inputs, _, _ = fit_losses.unpack(batch)
-    return list(graph._standardize_inputs(inputs))
+    return keras_internals.standardized_inputs(graph, inputs)
 
   def finish(params, context, batch, seed, outputs):
     _, targets, sample_weight = fit_losses.unpack(batch)
-    predictions = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
+    predictions = keras_internals.packed_outputs(graph, outputs)
     if isinstance(predictions, (list, tuple)) and len(predictions) == 1:
       predictions = predictions[0]
     mapping = values(params, context, seed)
@@ -125,7 +125,7 @@ def split(model, count, /):
       f"recompute_blocks: model {model.name!r} is not functional or sequential, so it can't be cut "
       "into blocks"
     )
-  nodes = _nodes(model)
+  nodes = keras_internals.calls_of(model)
   cuts = _cuts(model, nodes, count)
   blocks = []
   inputs, begin = list(model.inputs), 0
@@ -143,18 +143,12 @@ def check_count(model, count, /):
     count: number of blocks.
   """
   if isinstance(model, (keras.Sequential, keras.Function)):
-    most = len(_nodes(model))
+    most = len(keras_internals.calls_of(model))
     if count > most:
       raise ValueError(
         f"recompute_blocks: expected at most {most}, the number of calls of layers that "
         f"{model.name!r} consists of, got {count}"
       )
-
-
-def _nodes(model):
-  """Returns the calls that make up a model, in the order in which they are run."""
-  by_depth = keras.Function(model.inputs, model.outputs)._nodes_by_depth
-  return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input]
 
 
 def _cuts(model, nodes, count):
@@ -188,7 +182,7 @@ def _size(tensor):
 
 def _block(model, inputs, outputs, nodes):
   for tensor in inputs:
-    if getattr(tensor, "_keras_mask", None) is not None:
+    if keras_internals.has_mask(tensor):
       raise ValueError(
         f"recompute_blocks: model {model.name!r} passes masks, which would be lost between blocks"
       )
@@ -198,7 +192,7 @@ def _block(model, inputs, outputs, nodes):
 
   def run(mapping, states, tensors, training):
     with keras.StatelessScope([*mapping, *states], collect_losses=True) as scope:
-      values = part._run_through_graph(tensors, lambda op: _in_mode(op, training))
+      values = keras_internals.run_graph(part, tensors, lambda op: _in_mode(op, training))
     return (
       tf.nest.flatten(values),
       list(scope.losses),

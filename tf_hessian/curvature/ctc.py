@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import second_order
+from tf_hessian.curvature import keras_internals, second_order
 
 _lock = threading.RLock()
 
@@ -135,13 +135,14 @@ def _keras_ctc_loss(target, output, target_length, output_length, mask_index=0):
   )
 
 
-try:
-  from keras.src import backend as _keras  # there is no public name for what keras.ops calls
-
-  _keras.nn.ctc_loss  # noqa: B018
-  _PLACES = ((tf.nn, ctc_loss), (_keras.nn, _keras_ctc_loss))
-except (ImportError, AttributeError):  # pragma: no cover
-  _PLACES = ((tf.nn, ctc_loss),)
+_PLACES = tuple(
+  (module, function)
+  for module, function in (
+    (tf.nn, ctc_loss),
+    (keras_internals.ctc_module(), _keras_ctc_loss),
+  )
+  if module is not None
+)
 
 
 @contextlib.contextmanager

@@ -11,19 +11,18 @@ import keras
 import tensorflow as tf
 
 from tf_hessian.curvature import keras_internals
-from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.distribute import copies
 
 
 def on_first_batch(operator, /, *, float64):
-  """Returns the `HessianOperator` of an operator's loss on its first batch.
+  """Returns an operator of the same kind, of an operator's loss on its first batch.
 
   The model and its loss are run as they are, with copies of its variables for values. So models
   that no config describes, with layers of their own and tables, are copied too. It runs on one
   device, and without recomputing activations.
 
   Args:
-    operator: a `HessianOperator`.
+    operator: a `CurvatureOperator`.
     float64: make copies and data float64, and let Keras layers compute in it; whether all of the
       loss does is told by the result's `precision`.
 
@@ -48,7 +47,7 @@ def on_first_batch(operator, /, *, float64):
     compute_dtypes=frozenset(("bfloat16", "float16", "float32")),
   )
   batch = tf.nest.map_structure(convert, next(iter(operator.batches)))
-  return HessianOperator(
+  return type(operator)(
     copied,
     None,
     [batch],

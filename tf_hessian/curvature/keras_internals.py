@@ -1,16 +1,36 @@
-"""Private names of Keras and TensorFlow that running a user's model as a pure function needs.
+"""Private names of Keras and TensorFlow, which may be others in another version.
 
 Seen in Keras 3.15 and TensorFlow 2.21. Everything here restores what it has changed.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import inspect
 import threading
+import types
+from typing import Any
 
 import keras
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.eager import context
 from tensorflow.python.eager.polymorphic_function import autograph_util
+from tensorflow.python.framework import func_graph, function_def_to_graph, ops
+
+try:
+  # There is no public name for what keras.ops calls.
+  from keras.src.backend import nn as _keras_nn
+except ImportError:  # pragma: no cover
+  _keras_nn = None
+try:
+  # There is no public way to read or undo enable_op_determinism().
+  from tensorflow.python.framework import config as _config
+
+  _config.is_op_determinism_enabled, _config.disable_op_determinism  # noqa: B018
+except (ImportError, AttributeError):  # pragma: no cover
+  _config = None
 
 _lock = threading.RLock()
 _LIBRARIES = ("tensorflow.", "keras.", "tf_hessian.")
@@ -18,7 +38,7 @@ _Function = type(tf.function(lambda: None))
 
 
 @contextlib.contextmanager
-def undecorated_functions():
+def undecorated_functions() -> Iterator[None]:
   """Runs the Python code of users' `tf.function`s inside, in this thread.
 
   A `tf.function` keeps the graph of its first trace. One that was traced by us would hold tensors
@@ -65,7 +85,7 @@ def _by_signature(function, args, kwargs):
 
 
 @contextlib.contextmanager
-def graphs_not_run_eagerly():
+def graphs_not_run_eagerly() -> Iterator[None]:
   """Runs `tf.function`s inside as graphs, whatever `tf.config.run_functions_eagerly` says."""
   before = tf.config.functions_run_eagerly()
   if not before:
@@ -78,7 +98,7 @@ def graphs_not_run_eagerly():
     tf.config.run_functions_eagerly(before)
 
 
-def with_values(mapping, /):
+def with_values(mapping: Iterable[tuple[keras.Variable, Any]], /) -> keras.StatelessScope:
   """Returns a scope in which Keras variables have other values, whatever their dtype.
 
   Args:
@@ -90,7 +110,9 @@ def with_values(mapping, /):
 
 
 @contextlib.contextmanager
-def stateless(model, mapping, /):
+def stateless(
+  model: keras.Model, mapping: Iterable[tuple[keras.Variable, Any]], /
+) -> Iterator[keras.StatelessScope]:
   """Runs what is inside with other values of a model's variables, and without changing any.
 
   Args:
@@ -100,7 +122,7 @@ def stateless(model, mapping, /):
   Yields:
     The `keras.StatelessScope`; `model.losses` are those of the calls inside.
   """
-  layers = list(model._flatten_layers())
+  layers = layers_of(model)
   # A layer knows its losses by the ids of tensors, which may be those of tensors that are gone.
   ids = [set(layer._loss_ids) for layer in layers]
   for layer in layers:
@@ -114,7 +136,7 @@ def stateless(model, mapping, /):
       layer._loss_ids.update(before)
 
 
-def compiled_loss(model, /):
+def compiled_loss(model: keras.Model, /) -> tuple[Any, Any]:
   """Returns (loss, loss weights) that a model was compiled with, None for what it has not."""
   compiled = getattr(model, "_compile_loss", None)
   if compiled is None:
@@ -123,7 +145,7 @@ def compiled_loss(model, /):
 
 
 @contextlib.contextmanager
-def recorded_gradients(model, /):
+def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
   """Runs what is inside, such as a `train_step`, up to where it would change the model.
 
   Gradients in the model's variables are zeros, and optimizers do nothing.
@@ -173,7 +195,7 @@ def _replaced(owner, name, value):
 
 
 @contextlib.contextmanager
-def float64_arithmetic(model, /):
+def float64_arithmetic(model: keras.Model, /) -> Iterator[None]:
   """Lets a model's own layers compute in float64 inside, whatever types they were made with.
 
   Types of integers and strings stay. Layers that name a type in their code keep that one.
@@ -181,7 +203,7 @@ def float64_arithmetic(model, /):
   Args:
     model: a `keras.Model`.
   """
-  layers = list(model._flatten_layers())
+  layers = layers_of(model)
   graphs = [*layers, *(m._functional for m in layers if isinstance(m, keras.Sequential))]
   inputs = [t for m in graphs for t in getattr(m, "_inputs", None) or ()]
   inputs += [x for x in layers if isinstance(x, keras.layers.InputLayer)]
@@ -213,3 +235,109 @@ def float64_arithmetic(model, /):
 
 def _is_float(dtype):
   return "float" in str(dtype)
+
+
+# Models -----------------------------------------------------------------------------------------
+
+
+def layers_of(model: keras.Model, /, *, include_self: bool = True) -> list[keras.layers.Layer]:
+  """Returns a model's layers, and those inside of them, however deep."""
+  return list(model._flatten_layers(include_self=include_self))
+
+
+def graph_of(model: keras.Model, /) -> keras.Model:
+  """Returns the functional model that a sequential one consists of; another one as it is."""
+  return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def calls_of(model: keras.Model, /) -> list:
+  """Returns the calls that make up a functional model, in the order in which they are run."""
+  by_depth = keras.Function(model.inputs, model.outputs)._nodes_by_depth
+  return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input]
+
+
+def standardized_inputs(graph: keras.Model, inputs: Any, /) -> list:
+  """Returns the tensors that a functional model takes for inputs of any form."""
+  return list(graph._standardize_inputs(inputs))
+
+
+def packed_outputs(graph: keras.Model, outputs: Sequence, /) -> Any:
+  """Returns the tensors of a functional model's outputs in the form in which it returns them."""
+  return keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
+
+
+def run_graph(part: keras.Function, tensors: Sequence, operation: Callable, /) -> Any:
+  """Runs a `keras.Function` with what `operation` makes of each of its operations."""
+  return part._run_through_graph(tensors, operation)
+
+
+def has_mask(tensor: keras.KerasTensor, /) -> bool:
+  """Returns whether a symbolic tensor carries a mask."""
+  return getattr(tensor, "_keras_mask", None) is not None
+
+
+def ctc_module() -> types.ModuleType | None:
+  """Returns the module whose `ctc_loss` Keras's losses call, or None if it isn't there."""
+  return _keras_nn if hasattr(_keras_nn, "ctc_loss") else None
+
+
+# TensorFlow -------------------------------------------------------------------------------------
+
+
+def is_at_work() -> bool:
+  """Returns whether TensorFlow has started its threads in this process."""
+  current = context.context_safe()
+  return current is not None and current._context_handle is not None
+
+
+def op_determinism() -> bool | None:
+  """Returns whether operations run deterministically, or None if that can't be read."""
+  return None if _config is None else _config.is_op_determinism_enabled()
+
+
+def disable_op_determinism() -> None:
+  """Takes `tf.config.experimental.enable_op_determinism` back, if that can be done."""
+  if _config is not None:
+    _config.disable_op_determinism()
+
+
+def gradient_registry() -> dict:
+  """Returns TensorFlow's own table of gradients: type of operation -> {"type": function, ...}."""
+  return ops.gradient_registry._registry
+
+
+def gradient_function(op: tf.Operation, /) -> Callable | None:
+  """Returns the registered gradient of an operation, None if it is registered as none.
+
+  Raises:
+    LookupError: if there is none.
+  """
+  return ops.get_gradient_function(op)
+
+
+def is_function(op: tf.Operation, /) -> bool:
+  """Returns whether an operation is the call of a function of TensorFlow 1."""
+  return op.graph._get_function(op.type) is not None
+
+
+def scratch_graph(graph: tf.Graph, /) -> tf.Graph:
+  """Returns a graph that captures tensors of another one, and leaves that as it is."""
+  with graph.as_default():
+    return func_graph.FuncGraph("derivative")
+
+
+def function_graph(graph: tf.Graph, name: str, /) -> tf.Graph:
+  """Returns the graph of a function that a graph, or one around it, knows by name.
+
+  Raises:
+    LookupError: if there is none.
+  """
+  while graph is not None:
+    function = graph._get_function(name)
+    if function is not None:
+      if hasattr(function, "graph"):
+        return function.graph
+      with graph.as_default():  # one of TensorFlow 1
+        return function_def_to_graph.function_def_to_graph(function.definition)
+    graph = getattr(graph, "outer_graph", None)
+  raise LookupError(f"function {name} is in no graph")

@@ -241,7 +241,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     coefficients=tuple(losses.coefficients),
     term_names=tuple(losses.names),
     terms=terms,
-    layers=tuple(layer.name for layer in model._flatten_layers(include_self=False)),
+    layers=tuple(layer.name for layer in keras_internals.layers_of(model, include_self=False)),
     description={
       "model": model.name,
       "loss": losses.description,
@@ -254,7 +254,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     compute_dtypes=frozenset(
       # Models and inputs have a policy of their own that nothing computes in.
       layer.compute_dtype
-      for layer in model._flatten_layers()
+      for layer in keras_internals.layers_of(model)
       if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
     ),
   )
@@ -273,7 +273,7 @@ def _check_training(model, training):
 
 def _refuse_power_iterations(model):
   """Refuses a layer whose second derivative in training mode is known to be another one."""
-  for layer in model._flatten_layers():
+  for layer in keras_internals.layers_of(model):
     if isinstance(layer, keras.layers.SpectralNormalization):
       raise ValueError(
         f"layer {layer.name!r} (SpectralNormalization) holds the vectors of its power iteration "
@@ -287,7 +287,7 @@ def _is_seed(variable):
 
 
 def _check_policies(model):
-  for layer in model._flatten_layers():
+  for layer in keras_internals.layers_of(model):
     if layer.dtype_policy.quantization_mode is not None:
       raise ValueError(
         f"layer {layer.name!r} is quantized: its loss has no useful second derivative"
@@ -333,7 +333,7 @@ def _matching(item, names, tensors, model):
   if isinstance(item, str):
     found = [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, item)]
     if not found and model is not None:
-      for layer in model._flatten_layers(include_self=False):
+      for layer in keras_internals.layers_of(model, include_self=False):
         if fnmatch.fnmatchcase(layer.name, item):
           found += _matching(layer, names, tensors, model)
     return found

@@ -2,6 +2,8 @@
 
 import keras
 
+from tf_hessian.curvature import keras_internals
+
 _LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
 
 
@@ -15,7 +17,7 @@ def float64_model(model, /):
     NotImplementedError, TypeError, ValueError: if its config doesn't describe it, or a layer can't
       be float64.
   """
-  classes = {type(x).__name__: type(x) for x in model._flatten_layers()}
+  classes = {type(x).__name__: type(x) for x in keras_internals.layers_of(model)}
   with keras.saving.CustomObjectScope(classes):
     try:
       copy = type(model).from_config(_with_float64(model.get_config()))
@@ -38,7 +40,9 @@ def _check_layers(copy, model):
       raise ValueError(f"variable {old.path!r} has another shape in the copy")
     if old.dtype in _LOW and new.dtype != "float64":
       raise ValueError(f"variable {old.path!r} stays {new.dtype} when float64 is asked for")
-  for new, old in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
+  for new, old in zip(
+    keras_internals.layers_of(copy), keras_internals.layers_of(model), strict=True
+  ):
     if type(new) is not type(old):
       raise ValueError(f"layer {old.name!r} is a {type(new).__name__} in the copy")
     # Models are containers here; their own dtype is not used.

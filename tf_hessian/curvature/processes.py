@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 
-from tensorflow.python.eager import context
+from tf_hessian.curvature import keras_internals
 
 LOCK = threading.RLock()
 _started_before_fork = False
@@ -42,15 +42,10 @@ def check_process():
     )
 
 
-def _is_at_work():
-  current = context.context_safe()
-  return current is not None and current._context_handle is not None
-
-
 def _after_fork():
   global _started_before_fork, LOCK
   LOCK = threading.RLock()  # that of the parent may have been taken
-  _started_before_fork = _started_before_fork or _is_at_work()
+  _started_before_fork = _started_before_fork or keras_internals.is_at_work()
 
 
 os.register_at_fork(after_in_child=_after_fork)  # only noted here: it can't be found out later

@@ -46,8 +46,11 @@ def batch_gradient(objective, connected=None):
   return function
 
 
-def batch_product(objective, mode, *, blocks=None, connected=None):
-  """Returns (parameters, context, batch, seed, ratios, v) -> H_b v, like the parameters.
+def hessian_product(objective, mode, *, blocks=None, connected=None):
+  """Returns (parameters, context, batch, seed, ratios) -> v -> H_b v, of tensors like the former.
+
+  What does not depend on v is computed outside of the inner function where the model allows it:
+  see `linearize`.
 
   Args:
     objective: an `Objective`.
@@ -59,37 +62,47 @@ def batch_product(objective, mode, *, blocks=None, connected=None):
       pass with tangents: 4/3 of the time.
     connected: see `batch_gradient`.
   """
-  prepare = _preparation(objective, mode, blocks, connected)
+  if blocks:
+    pieces = objective.pieces(blocks)
+    return lambda *arguments: functools.partial(_by_blocks, pieces, connected, *arguments)
+  return functools.partial(_HESSIANS[mode], batch_gradient(objective, connected))
+
+
+def of_one(product):
+  """Returns (parameters, context, batch, seed, ratios, v) -> product with v.
+
+  Args:
+    product: (parameters, context, batch, seed, ratios) -> v -> product, such as `hessian_product`
+      returns.
+  """
 
   def function(params, context, batch, seed, ratios, v):
-    return prepare(params, context, batch, seed, ratios)(v)
+    return product(params, context, batch, seed, ratios)(v)
 
   return function
 
 
-def batch_products(objective, mode, *, blocks=None, vectorized=False, connected=None):
-  """Returns (parameters, context, batch, seed, ratios, V, used) -> H_b V.
+def of_several(product, *, vectorized=False, sparing=False):
+  """Returns (parameters, context, batch, seed, ratios, V, used) -> products with V.
 
-  The columns are the first dimension of each tensor of V and of the result. What does not depend on
-  them is computed once, where the model allows it: see `linearize`.
+  The columns are the first dimension of each tensor of V and of the result.
 
   Args:
-    objective, mode, blocks, connected: see `batch_product`.
+    product: see `of_one`.
     vectorized: compute all columns by one set of operations on stacked tensors: faster where
       tensors are small. Otherwise the first `used` are computed by a loop around what depends on
       them, two in each turn if their number is even, and the others are zero. Each is bitwise the
       single product.
+    sparing: memory is short, so a turn of the loop computes one.
   """
-  prepare = _preparation(objective, mode, blocks, connected)
 
   def function(params, context, batch, seed, ratios, columns, used):
-    product = prepare(params, context, batch, seed, ratios)
+    of_batch = product(params, context, batch, seed, ratios)
     if vectorized:
-      return list(tf.vectorized_map(lambda v: tuple(product(list(v))), tuple(columns)))
-    # Two share what they read of tensors that don't depend on them, while it is in the cache. Where
-    # memory is short, it is that of one.
-    turn = 1 if blocks or columns[0].shape[0] % 2 else 2
-    return _by_loop(product, params, columns, used, turn)
+      return list(tf.vectorized_map(lambda v: tuple(of_batch(list(v))), tuple(columns)))
+    # Two share what they read of tensors that don't depend on them, while it is in the cache.
+    turn = 1 if sparing or columns[0].shape[0] % 2 else 2
+    return _by_loop(of_batch, params, columns, used, turn)
 
   return function
 
@@ -110,14 +123,6 @@ def _by_loop(product, params, columns, used, turn):
   return [
     tf.ensure_shape(a.stack(), [count, *p.shape]) for a, p in zip(arrays, params, strict=True)
   ]
-
-
-def _preparation(objective, mode, blocks, connected):
-  """Returns (parameters, context, batch, seed, ratios) -> v -> H_b v."""
-  if blocks:
-    pieces = objective.pieces(blocks)
-    return lambda *arguments: functools.partial(_by_blocks, pieces, connected, *arguments)
-  return functools.partial(_PREPARATIONS[mode], batch_gradient(objective, connected))
 
 
 def _forward_over_backward(gradient, params, *batch):
@@ -160,7 +165,7 @@ def _backward_over_backward(gradient, params, *batch):
   return product
 
 
-_PREPARATIONS = {
+_HESSIANS = {
   "forward_over_backward": _forward_over_backward,
   "backward_over_backward": _backward_over_backward,
 }

@@ -11,7 +11,7 @@ import contextlib
 
 import tensorflow as tf
 
-from tf_hessian.curvature import second_order
+from tf_hessian.curvature import keras_internals, second_order
 
 # Ops that draw from a generator of their own: another result each time, whatever the seeds.
 STATEFUL_RANDOM_OPS = frozenset(
@@ -49,7 +49,7 @@ def repeatable_execution(enabled=True):
     return
   name = "arithmetic_optimization"
   before = tf.config.optimizer.get_experimental_options().get(name)
-  deterministic = _op_determinism()
+  deterministic = keras_internals.op_determinism()
   tf.config.optimizer.set_experimental_options({name: False})
   tf.config.experimental.enable_op_determinism()
   try:
@@ -57,19 +57,7 @@ def repeatable_execution(enabled=True):
   finally:
     tf.config.optimizer.set_experimental_options({name: before})
     if deterministic is False:
-      _config.disable_op_determinism()
-
-
-try:
-  # TensorFlow has no public way to read or undo enable_op_determinism(); without these it stays on.
-  from tensorflow.python.framework import config as _config
-
-  _op_determinism = _config.is_op_determinism_enabled
-  _config.disable_op_determinism  # noqa: B018
-except (ImportError, AttributeError):  # pragma: no cover
-
-  def _op_determinism():
-    return None
+      keras_internals.disable_op_determinism()
 
 
 def chain_sums(graph_def, /):

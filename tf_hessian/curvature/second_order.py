@@ -14,7 +14,8 @@ import threading
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import ops as _ops  # the registry of gradients is not public
+
+from tf_hessian.curvature import keras_internals
 
 _lock = threading.RLock()
 
@@ -115,7 +116,7 @@ _REPLACED = (
 @contextlib.contextmanager
 def differentiable_operations():
   """Functions traced inside have moments and gradients that can be differentiated again."""
-  registry = _ops.gradient_registry._registry
+  registry = keras_internals.gradient_registry()
   with _lock:
     gradients = {name: registry[name] for name in _GRADIENTS}
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACED]
@@ -244,7 +245,7 @@ def gradient_parts(op, by_outputs, changing, /):
     NoDerivativeError: if there is none, or none of a floating-point input that is needed.
   """
   try:
-    gradient = _ops.get_gradient_function(op)
+    gradient = keras_internals.gradient_function(op)
     parts = None if gradient is None else gradient(op, *by_outputs)
   except (LookupError, TypeError, ValueError, NotImplementedError) as e:
     raise NoDerivativeError(op, f"TensorFlow can't differentiate it: {e}") from e

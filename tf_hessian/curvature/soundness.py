@@ -8,10 +8,8 @@ included.
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import func_graph as _func_graph  # not public
-from tensorflow.python.framework import function_def_to_graph as _function_def_to_graph
 
-from tf_hessian.curvature import linearize, second_order
+from tf_hessian.curvature import keras_internals, linearize, operations, second_order
 
 _LOOPS = frozenset({"StatelessWhile", "While"})
 _BRANCHES = frozenset({"Case", "If", "StatelessCase", "StatelessIf"})
@@ -38,9 +36,9 @@ def transform_problem(outputs, inputs, /):
 
 
 def is_proved(outputs, inputs, /):
-  """Whether all operations between are of `linearize.SOUND_OPS`, or part of batch normalization."""
+  """Whether all operations between are of `SOUND_OPS`, or part of batch normalization."""
   ways, _ = linearize.between(outputs, inputs)
-  return all(op.type in linearize.SOUND_OPS or op.type == "FusedBatchNormV3" for op in ways)
+  return all(op.type in operations.SOUND_OPS or op.type == "FusedBatchNormV3" for op in ways)
 
 
 def _problems(outputs, inputs, problem):
@@ -76,7 +74,7 @@ def _once(problem):
 
 
 def _unproved_problem(op, changing, needed):
-  return None if op.type in linearize.SOUND_OPS else _problem(op, changing, needed)
+  return None if op.type in operations.SOUND_OPS else _problem(op, changing, needed)
 
 
 def _second_problem(op, changing, needed):
@@ -103,26 +101,24 @@ def _problem(op, changing, needed):
     return second_order.NoDerivativeError(op, second_order.REFUSED[op.type])
   if op.type in ("DynamicStitch", "ParallelDynamicStitch") and _overwrites(op):
     return second_order.NoDerivativeError(op, "TensorFlow passes gradients to what is overwritten")
-  if op.graph._get_function(op.type):
+  if keras_internals.is_function(op):
     return second_order.NoDerivativeError(op, "it is a function as TensorFlow 1 had them")
   tensors = (*op.inputs, *op.outputs)
   if op.type == "IdentityN" or any(t.dtype in (tf.variant, tf.resource) for t in tensors):
     return None  # a custom gradient is its author's; lists of tensors are TensorFlow's own
-  constant = linearize.CONSTANT_IN.get(op.type, ())
+  constant = operations.CONSTANT_IN.get(op.type, ())
   changing = [
     c and i not in constant and _is_differentiable(x)
     for i, (c, x) in enumerate(zip(changing, op.inputs, strict=True))
   ]
-  with op.graph.as_default():
-    scratch = _func_graph.FuncGraph("derivative")  # leaves the graph as it is
-  with scratch.as_default():
+  with keras_internals.scratch_graph(op.graph).as_default():
     dummies = [tf.identity(tf.ones_like(y)) for y in op.outputs]
     try:
       parts = second_order.gradient_parts(op, dummies, changing)
     except second_order.NoDerivativeError as e:
       return e
     parts = [tf.convert_to_tensor(p) for p, c in zip(parts, changing, strict=True) if c]
-    constant = linearize.CONSTANT_OUT.get(op.type, ())
+    constant = operations.CONSTANT_OUT.get(op.type, ())
     for k, (y, dummy) in enumerate(zip(op.outputs, dummies, strict=True)):
       missing = needed[k] and k not in constant and _is_differentiable(y)
       if missing and not linearize.depends(parts, {dummy.name}):
@@ -151,7 +147,7 @@ def _bodies(op, changing, needed):
     if name
   ]
   for name in names:
-    graph = _function_graph(op.graph, name)
+    graph = keras_internals.function_graph(op.graph, name)
     inputs, outputs = list(graph.inputs), list(graph.outputs)
     given = changing[1:] if op.type in _BRANCHES else changing
     if op.type in _LOOPS:
@@ -163,18 +159,6 @@ def _bodies(op, changing, needed):
     chosen = [x for x, c in zip(inputs, given, strict=True) if c]
     if chosen and outputs:
       yield outputs, chosen
-
-
-def _function_graph(graph, name):
-  while graph is not None:
-    function = graph._get_function(name)
-    if function is not None:
-      if hasattr(function, "graph"):
-        return function.graph
-      with graph.as_default():  # one of TensorFlow 1
-        return _function_def_to_graph.function_def_to_graph(function.definition)
-    graph = getattr(graph, "outer_graph", None)
-  raise LookupError(f"function {name} is in no graph")
 
 
 def _fixed_point(graph, inputs, given):

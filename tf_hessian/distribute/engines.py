@@ -29,30 +29,33 @@ import functools
 
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, coordinator, workers
+from tf_hessian.distribute import accumulators, coordinator, sharing, workers
 
 
-def make_engine(strategy, /, *, num_shards=16, patience=600.0, deterministic=True):
+def make_engine(strategy, /, *, deterministic=True):
   """Returns the engine for a `tf.distribute.Strategy`, or for one device if it is None.
 
   Args:
-    strategy: the strategy.
-    num_shards: see `coordinator.Coordinator`, also for the others.
-    patience: seconds.
+    strategy: the strategy, or a `Sharing` with it.
     deterministic: passes are to be bitwise repeatable.
 
   Raises:
     TypeError: for a strategy that isn't supported.
   """
+  shared = sharing.Sharing.of(strategy)
+  strategy = shared.strategy
   if strategy is None or isinstance(strategy, tf.distribute.OneDeviceStrategy):
     return OneDevice(strategy)
   if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return workers.Workers(strategy, patience=patience, deterministic=deterministic)
+    return workers.Workers(strategy, patience=shared.patience, deterministic=deterministic)
   if isinstance(strategy, tf.distribute.MirroredStrategy):
     return Replicas(strategy)
   if isinstance(strategy, tf.distribute.ParameterServerStrategy):
     return coordinator.Coordinator(
-      strategy, num_shards=num_shards, patience=patience, deterministic=deterministic
+      strategy,
+      num_shards=shared.num_shards,
+      patience=shared.patience,
+      deterministic=deterministic,
     )
   raise TypeError(
     "strategy: expected None, or a OneDeviceStrategy, MirroredStrategy, MultiWorkerMirroredStrategy"

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
+from tf_hessian.distribute.sharing import Sharing
 from tf_hessian.experiments import fields
 from tf_hessian.models import cifar_resnet, filters, imagenet_resnet, inception_v3, mlp, vgg
 from tf_hessian.numerics import checks
@@ -100,15 +101,18 @@ class Experiment:
         f"{size * each / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB: at most {there // each}"
       )
 
-  def operator(self, model, *, dtype=None, **options):
+  def operator(self, model, *, dtype=None, strategy=None, patience=600.0, **options):
     """Returns the `HessianOperator` that `config.hessian` asks for.
 
     Args:
       model: the model.
       dtype: what floating-point examples are cast to, such as "float64"; None leaves them.
+      strategy: a `tf.distribute.Strategy`, or None.
+      patience: seconds; see `Sharing`.
       **options: further arguments of `HessianOperator`: what concerns the machine.
     """
     section = self.config["hessian"]
+    sharing = Sharing(strategy, section["num_shards"], patience)
     if section["filter_normalization"]:
       filters.normalize_filters(model)
     examples = self.measured(model)
@@ -127,7 +131,7 @@ class Experiment:
       training=section["training"],
       seed=self.config["seed"],
       mode=section["mode"] or None,
-      num_shards=section["num_shards"],
+      strategy=sharing,
       **options,
     )
 

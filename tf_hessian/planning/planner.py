@@ -167,7 +167,7 @@ class Planner:
     self._workdir = workdir
     self._beginning = beginning
     self._layout = _layout(operator, method, storage, workdir, self._workers)
-    self._num_shards = min(operator.num_shards, operator.batches.num_batches)
+    self._num_shards = min(operator.sharing.num_shards, operator.batches.num_batches)
     replicas = operator.engine.description.get("replicas", 1)
     self._fewer = {}  # number of draws in lock step -> `TimedPass`
     self.sample = operator.sample(_BATCHES * replicas)

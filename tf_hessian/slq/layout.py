@@ -74,8 +74,8 @@ def plan_layout(
   memory = storage.default_memory() if chosen.memory is None else chosen.memory
   count = chosen.vectors_per_pass
   unsaid = count is None
-  if unsaid and vectorized:
-    count = recorded.get("draws_per_pass")
+  if unsaid and vectorized and _is_count(recorded.get("draws_per_pass")):
+    count = recorded["draws_per_pass"]
   disk = storage.free_disk(folder or tempfile.gettempdir()) + run_folder.held_bytes(folder)
 
   def plan(count, kinds):
@@ -108,6 +108,11 @@ def plan_layout(
         except storage.NoRoomError:
           continue
   return Layout(1, one, vectorized, unsaid)
+
+
+def _is_count(value):
+  """Whether a record's number can be one; a damaged record is refused when its folder is opened."""
+  return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _kinds(chosen, recorded, workers):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import scipy.sparse.linalg
 
-from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.group import lead
+from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.curvature.selfcheck import check_operator
 from tf_hessian.numerics import probes
 from tf_hessian.slq import blas, digests
-from tf_hessian.slq.leading import lead
 from tf_hessian.slq.storage import Workers, default_memory
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class _Shared(Matrix):
 
 
 class _Curvature(_Shared):
-  """A `HessianOperator`."""
+  """A `CurvatureOperator`."""
 
   traced = True
 
@@ -233,7 +233,7 @@ def as_matrix(operator: Any, /) -> Matrix:
     ) from e
   if result.shape != (result.shape[0],) * 2:
     raise ValueError(f"operator: expected a square matrix, got shape {result.shape}")
-  if isinstance(result, HessianOperator):
+  if isinstance(result, CurvatureOperator):
     return _Curvature(result)
   return _Shared(result) if hasattr(result, "products") else Matrix(result)
 

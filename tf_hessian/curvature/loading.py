@@ -1,0 +1,211 @@
+"""Reading a data set once: its batches are checked, counted, fingerprinted and kept or dropped."""
+
+from collections.abc import Callable, Mapping
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.curvature import batches as batches_lib
+from tf_hessian.curvature import failures
+from tf_hessian.distribute import checksums
+from tf_hessian.numerics import checks
+from tf_hessian.reading import Reading
+
+
+def load_batches(
+  dataset: tf.data.Dataset | list,
+  /,
+  *,
+  num_batches: int | None = None,
+  cache_bytes: float = 2**30,
+  clock: Callable[[], float] = time.monotonic,
+) -> batches_lib.Batches:
+  """Reads a data set once and returns it as `Batches`; logs how far that is, if it takes long.
+
+  Args:
+    dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
+      tensors whose first dimension counts examples.
+    num_batches: use only the first so many; required for an infinite data set.
+    cache_bytes: data up to this size is kept in memory; a list always is.
+    clock: function () -> seconds, by which is told what takes long.
+
+  Raises:
+    TypeError: for another kind of data set, or tensors that are not dense.
+    ValueError: for an empty or infinite data set, fewer than `num_batches` batches, an empty batch,
+      or batches of different structure or dtype.
+    NonFiniteError: for NaN or infinity in a tensor, by the name that it has in its batch.
+  """
+  if num_batches is not None:
+    checks.check_count("num_batches", num_batches)
+  if isinstance(dataset, list):
+    cache_bytes = float("inf")  # it is in memory already
+  cut = _is_cut(dataset, num_batches)
+  dataset = _prepare(dataset, num_batches)
+  digests, shapes, signatures, sums = [], [], {}, []
+  cache = []
+  structure = None
+  reading = Reading(
+    "num_batches=, or in a config config.hessian.num_examples",
+    total=_num_batches(dataset),
+    clock=clock,
+  )
+  for b, batch in enumerate(dataset):
+    tensors = _check_batch(b, batch)
+    this = [t.dtype for t in tensors]
+    if structure is None:
+      structure, dtypes = batch, this
+    _check_same_structure(b, structure, dtypes, batch, this)
+    arrays = [np.asarray(t.numpy()) for t in tensors]
+    digests.append(batches_lib.digest(tensors, arrays))
+    _check_finite(b, batch, tensors, arrays)
+    key = tuple(tuple(t.shape) for t in tensors)
+    spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
+    shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
+    reading.add(batches_lib.count_examples(tensors), sum(_nbytes(t) for t in tensors), batches=1)
+    if cache is not None and reading.bytes > cache_bytes:
+      sums = [_checksum(earlier) for earlier in cache]
+      cache = None
+    if cache is None:
+      sums.append(_checksum(batch))
+    else:
+      cache.append(batch)
+  if not digests:
+    raise ValueError("data set: it is empty; expected at least one batch")
+  if num_batches is not None and len(digests) < num_batches:
+    raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
+  specs = tuple(spec for _, spec in signatures.values())
+  return batches_lib.Batches(
+    dataset, digests, shapes, specs, reading.examples, cache, reading.seconds, cut, sums
+  )
+
+
+def _num_batches(dataset):
+  """Returns the number of batches; None if it is not known."""
+  count = len(dataset) if isinstance(dataset, list) else int(dataset.cardinality())
+  return None if count < 0 else count
+
+
+def _checksum(batch):
+  return checksums.checksum(batch)[0].numpy()
+
+
+def _prepare(dataset, num_batches):
+  """Returns a deterministic, finite data set, or the list that it was."""
+  if isinstance(dataset, list):
+    return [tf.nest.map_structure(_tensor, _without_none(b)) for b in dataset[:num_batches]]
+  if not isinstance(dataset, tf.data.Dataset):
+    raise TypeError(
+      "data set: expected a tf.data.Dataset of batches, or a list of batches, got "
+      f"{type(dataset).__name__}; tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(128) "
+      "makes one from arrays"
+    )
+  if _is_cut(dataset, num_batches):
+    dataset = dataset.take(min(num_batches, 2**62))
+  if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+    raise ValueError("data set: it is infinite; say how much of it to use with num_batches")
+  options = tf.data.Options()
+  options.deterministic = True
+  return dataset.with_options(options)
+
+
+def _is_cut(dataset, num_batches):
+  """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
+  if num_batches is None or not isinstance(dataset, tf.data.Dataset):
+    return False
+  return int(dataset.cardinality()) != num_batches
+
+
+def _without_none(batch):
+  """Leaves out sample weights that are None, as Keras allows."""
+  while isinstance(batch, tuple) and batch and batch[-1] is None:
+    batch = batch[:-1]
+  return batch
+
+
+def _tensor(value):
+  composite = isinstance(value, (tf.SparseTensor, tf.RaggedTensor))  # refused later, by batch
+  return value if composite else tf.convert_to_tensor(value)
+
+
+def _check_batch(b, batch):
+  tensors = tf.nest.flatten(batch)
+  for t in tensors:
+    if not isinstance(t, tf.Tensor):
+      raise TypeError(
+        f"data set: batch {b}: expected dense tensors, got {type(t).__name__}; convert with "
+        "to_tensor() or tf.sparse.to_dense() in a map()"
+      )
+  if not tensors or batches_lib.count_examples(tensors) == 0:
+    raise ValueError(f"data set: batch {b} has no examples")
+  return tensors
+
+
+def _check_same_structure(b, structure, dtypes, batch, this):
+  try:
+    tf.nest.assert_same_structure(structure, batch)
+  except (TypeError, ValueError) as e:
+    raise ValueError(f"data set: batch {b} has another structure than batch 0: {e}") from e
+  if dtypes != this:
+    raise ValueError(f"data set: batch {b} has other dtypes than batch 0: {this}, {dtypes}")
+
+
+def _check_finite(b, batch, tensors, arrays):
+  """Raises NonFiniteError for the first tensor of a batch that has NaN or infinity."""
+  for i, (t, array) in enumerate(zip(tensors, arrays, strict=True)):
+    if not (t.dtype.is_floating or t.dtype.is_complex) or _all_finite(array):
+      continue
+    bad = ~np.isfinite(array)
+    first = np.argwhere(bad)[0]
+    names = list(_tensor_names(batch))
+    name = names[i] if len(names) == len(tensors) else f"tensor {i}"
+    place = f", the first at index {first.tolist()}" if first.size else ""
+    raise failures.NonFiniteError(
+      f"data set: batch {b}: {name} has NaN or infinity in {np.count_nonzero(bad)} of its "
+      f"{bad.size} entries{place}; replace them, as by a map() with "
+      "tf.where(tf.math.is_finite(x), x, 0), and where their examples are not to count, leave "
+      "those out by a filter(), or give them the sample weight 0 too (alone it does not help: 0 "
+      "times NaN is NaN)"
+    )
+
+
+# The bits that are all set in NaN and infinity. NumPy's functions of such types are slow.
+_EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
+
+
+def _all_finite(array):
+  """Returns whether there is no NaN or infinity; costs 2% to 8% of a digest."""
+  bits = _EXPONENT_BITS.get(array.dtype.name)
+  if bits is not None:
+    return (array.view(np.uint16) & bits).max(initial=0) != bits
+  with np.errstate(over="ignore", invalid="ignore"):
+    # Whatever is not finite stays so in a sum, but a sum may overflow.
+    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
+def _tensor_names(batch):
+  """Yields what the user calls each tensor of a batch, in the order of `tf.nest.flatten`."""
+  keras_like = isinstance(batch, tuple) and 2 <= len(batch) <= 3 and not hasattr(batch, "_fields")
+  if not keras_like:
+    yield from _paths("batch", batch)
+    return
+  for name, part in zip(("inputs", "targets", "sample_weight"), batch, strict=False):
+    yield from _paths(name, part)
+
+
+def _paths(path, nest):
+  if isinstance(nest, Mapping):
+    for key in sorted(nest):
+      yield from _paths(f"{path}[{key!r}]", nest[key])
+  elif isinstance(nest, (list, tuple)):
+    fields = [f".{name}" for name in getattr(nest, "_fields", ())]
+    for field, part in zip(fields or [f"[{i}]" for i in range(len(nest))], nest, strict=True):
+      yield from _paths(path + field, part)
+  else:
+    yield path
+
+
+def _nbytes(tensor):
+  if tensor.dtype == tf.string:
+    return sum(map(len, np.ravel(tensor.numpy())))
+  return tensor.dtype.size * tensor.shape.num_elements()

@@ -1,0 +1,202 @@
+"""The compiled passes of one matrix: its loss, its gradient, its products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.curvature import choices, products, second_order, soundness
+from tf_hessian.curvature.passes import DataPass
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.batches import Batches
+  from tf_hessian.curvature.objective import Objective
+
+# What TensorFlow raises while it differentiates what it can't.
+_UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
+
+
+class Program:
+  """The passes of one matrix, each built when it is first asked for.
+
+  Args:
+    objective: the `Objective` whose loss and gradient they sum.
+    batches: the `Batches`.
+    engine: what runs them; see `distribute.engines`.
+    batch_product: see `operator.CurvatureOperator.batch_product`.
+    seed: seed of dropout and other random layers.
+    deterministic: passes are bitwise repeatable.
+    jit_compile: functions of a batch are compiled by XLA.
+    blocks: number of blocks whose activations are recomputed, or None.
+
+  Attributes:
+    mode: how the product is differentiated; to be set before it is built.
+    n: number of parameters.
+    sizes: list of the variables' numbers of entries.
+  """
+
+  def __init__(
+    self,
+    objective: Objective,
+    batches: Batches,
+    engine: Any,
+    batch_product: Callable,
+    *,
+    seed: int,
+    deterministic: bool,
+    jit_compile: bool,
+    blocks: int | None,
+  ) -> None:
+    self.objective = objective
+    self.batches = batches
+    self.engine = engine
+    self.blocks = blocks
+    self.mode: str | None = None
+    self.sizes = [int(np.prod(s)) for s in objective.shapes]
+    self.n = sum(self.sizes)
+    self._batch_product = batch_product
+    self._options = {"seed": seed, "deterministic": deterministic, "jit_compile": jit_compile}
+    self._vectorized: bool | None = None
+    self._columns: dict[int, DataPass] = {}
+    self._connected = [False] * len(objective.names)
+    self._looked_at_influence = False
+
+  @functools.cached_property
+  def loss(self) -> DataPass:
+    """The pass () -> sums and weights of the loss's terms, one after the other."""
+    return self._build("loss", products.loss_sums(self.objective), list)
+
+  @functools.cached_property
+  def gradient(self) -> DataPass:
+    """The pass (ratios) -> sum of the gradients.
+
+    Raises:
+      DifferentiationError: if an operation has no gradient, or no variable has influence.
+    """
+    if self.blocks:
+      function = products.batch_gradient_by_blocks(self.objective, self.blocks, self._note)
+    else:
+      function = products.batch_gradient(self.objective, self._note)
+    try:
+      result = self._build("gradient", function, lambda ratios: [ratios], self.ratios_spec)
+    except _UNSUPPORTED as e:
+      raise second_order.explain(e, self.loss.graphs, self.objective.layers) from e
+    self._look_at_influence()
+    return result
+
+  @functools.cached_property
+  def product(self) -> DataPass:
+    """The pass (ratios, vector (n,)) -> sum of the products.
+
+    Raises:
+      DifferentiationError: if an operation has no second derivative, or no variable has influence.
+    """
+    function = products.of_one(self._product_of_batch())
+    spec = tf.TensorSpec((self.n,), tf.float64)
+    return self._build_product("product", function, lambda r, v: [r, self._split(v)], spec)
+
+  def columns(self, count: int, /) -> DataPass:
+    """Returns the pass (ratios, vectors (count, n), number of them used) -> sums of the products.
+
+    Raises:
+      DifferentiationError: see `product`.
+    """
+    if count not in self._columns:
+      function = products.of_several(
+        self._product_of_batch(), vectorized=self.vectorized, sparing=bool(self.blocks)
+      )
+      self._columns[count] = self._build_product(
+        f"columns {count}",
+        function,
+        lambda r, v, used: [r, self._split(v), used],
+        tf.TensorSpec((count, self.n), tf.float64),
+        tf.TensorSpec((), tf.int32),
+      )
+    return self._columns[count]
+
+  @property
+  def vectorized(self) -> bool:
+    """Whether products of several vectors are computed by the same operations, on stacked tensors.
+
+    By default where that is faster; see `choices.can_be_vectorized`.
+    """
+    if self._vectorized is None:
+      self._vectorized = choices.can_be_vectorized(self)
+    return self._vectorized
+
+  @vectorized.setter
+  def vectorized(self, value: bool) -> None:
+    if value != self._vectorized:
+      self._columns.clear()
+    self._vectorized = value
+
+  @property
+  def ratios_spec(self) -> tf.TensorSpec:
+    """What the factors of the loss's terms are like: (terms,) float64."""
+    return tf.TensorSpec((len(self.objective.coefficients),), tf.float64)
+
+  def _product_of_batch(self):
+    return self._batch_product(self.objective, self.mode, blocks=self.blocks, connected=self._note)
+
+  def _build(self, name, function, prepare, *specs):
+    return DataPass(
+      name,
+      function,
+      self.objective,
+      self.batches,
+      self.engine,
+      prepare=prepare,
+      signature=specs,
+      **self._options,
+    )
+
+  def _build_product(self, name, function, prepare, *specs):
+    layers = self.objective.layers
+    problems = [soundness.transform_problem(*way) for way in self.loss.ways()]
+    if self.blocks or self.mode == "backward_over_backward":  # or it is seen when it is linearized
+      problems += [soundness.gradient_problem(*way) for way in self.gradient.ways()]
+    for problem in filter(None, problems):
+      raise second_order.explain(problem, (), layers)
+    try:
+      result = self._build(name, function, prepare, self.ratios_spec, *specs)
+    except _UNSUPPORTED as e:
+      raise second_order.explain(e, self.gradient.graphs, layers) from e
+    self._look_at_influence()
+    return result
+
+  def _split(self, v):
+    """Splits vectors (..., n) into tensors like the parameters, in their dtypes."""
+    parts = tf.split(v, self.sizes, axis=-1)
+    return [
+      tf.reshape(tf.cast(part, p.dtype), [*v.shape[:-1], *p.shape])
+      for part, p in zip(parts, self.objective.parameters, strict=True)
+    ]
+
+  def _note(self, connected):
+    """Notes on which parameters the loss depends, when a function is traced."""
+    self._connected = [a or b for a, b in zip(self._connected, connected, strict=True)]
+
+  def _look_at_influence(self):
+    """Refuses a loss that no variable has influence on, once it has been traced."""
+    if self._looked_at_influence:
+      return
+    self._looked_at_influence = True
+    names = self.objective.names
+    without = [n for n, c in zip(names, self._connected, strict=True) if not c]
+    if len(without) == len(names):
+      raise second_order.DifferentiationError(
+        f"no variable has influence on the loss that TensorFlow can differentiate (variables: "
+        f"{', '.join(without)}): do its values go through NumPy, integers or tf.stop_gradient, or "
+        "does the loss read other variables?"
+      )
+    if without:
+      logging.warning(
+        "variables without influence on the loss: %s. They count among the n parameters, with "
+        "zeros in H, which add to the density at 0; leave them out with variables=",
+        ", ".join(without),
+      )

@@ -1,0 +1,261 @@
+"""Running the passes of a program: the loss, gradient and products that their sums give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import functools
+from typing import TYPE_CHECKING
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.curvature import choices, failures
+from tf_hessian.distribute import copies
+from tf_hessian.numerics import checks
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.objective import Objective
+  from tf_hessian.curvature.passes import DataPass
+  from tf_hessian.curvature.program import Program
+
+
+class Runner:
+  """Runs the passes of a program, and makes their sums the loss, gradient and products.
+
+  It is for one thread at a time.
+
+  Args:
+    model: what the objective was made from.
+    program: the `Program`, of which nothing is built.
+    mode: how the product is to be differentiated; None chooses.
+
+  Attributes:
+    program: the `Program`.
+    precision: the `arithmetic.Precision` of the loss.
+    precision_note: where its least precise type comes in, empty if the layers declare that type.
+
+  Raises:
+    TypeError, ValueError: for data or a loss that can't be measured; see `choices`.
+  """
+
+  def __init__(self, model: object, program: Program, /, *, mode: str | None) -> None:
+    objective = program.objective
+    choices.check_blocks(model, objective, program.blocks)
+    self.program = program
+    self._objective = objective
+    self._looked_at_point = False
+    # The loss is traced here, so that what doesn't fit together is said now.
+    choices.check_rows(model, program)
+    self.precision = choices.find_precision(objective, program.loss)
+    declared = self.precision.dtype.name in objective.compute_dtypes
+    self.precision_note = "" if declared else self.precision.where
+    if self.precision_note:
+      logging.warning(
+        "products are right to about %.1g: %s", self.precision.eps, self.precision_note
+      )
+    choices.tell_stops(objective, program.loss)
+    choices.choose_mode(program, mode)
+    self._vectors_per_pass = choices.choose_width(program)
+
+  @property
+  def vectors_per_pass(self) -> int:
+    """How many vectors a pass takes at once, unless its caller says otherwise; see `choices`."""
+    return self._vectors_per_pass
+
+  @vectors_per_pass.setter
+  def vectors_per_pass(self, count: int) -> None:
+    checks.check_count("vectors_per_pass", count)
+    self._vectors_per_pass = count
+
+  def loss(self) -> float:
+    """Returns the mean loss over the data set, with `model.losses`."""
+    sums, weights = self._term_sums()
+    return float(np.dot(self._objective.coefficients, sums / weights))
+
+  def gradient(self) -> np.ndarray:
+    """Returns the gradient of `loss()`, (n,) float64."""
+    return self._mean("gradient", self.program.gradient, self.ratios)
+
+  def batch_gradients(self) -> Iterator[np.ndarray]:
+    """Yields the gradient of each batch's own mean loss, (n,) float64, computed here alone."""
+    coefficients = np.array(self._objective.coefficients)
+    for b, batch in enumerate(self.program.batches):
+      sums = np.array([float(x) for x in self.program.loss.single(b, batch)])
+      weights = sums[sums.size // 2 :]
+      if not np.all(weights > 0):
+        raise ValueError(f"batch {b}: expected a positive sum of the examples' weights")
+      ratios = tf.constant(coefficients * weights[0] / weights)
+      parts = self.program.gradient.single(b, batch, ratios)
+      flat = np.concatenate([np.ravel(g.numpy()).astype(np.float64) for g in parts])
+      if not np.isfinite(flat).all():
+        raise failures.NonFiniteError(f"gradient: NaN or infinity in batch {b} of the data set")
+      yield flat / weights[0]
+
+  def product(self, x: np.ndarray, /) -> np.ndarray:
+    """Returns the product with a vector (n,) or (n, 1): (n,) float64.
+
+    Raises:
+      TypeError, ValueError: for a vector, or a product, that is not of finite real numbers.
+    """
+    check_operand(x)
+    v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
+    return self._mean("product", self.program.product, self.ratios, v)
+
+  def products(self, vectors: np.ndarray, vectors_per_pass: int | None = None, /) -> np.ndarray:
+    """Returns the products with vectors (k, n), so many to a pass over the data: (k, n) float64.
+
+    Raises:
+      TypeError, ValueError: for bad vectors, or products that are not finite.
+    """
+    count = self.vectors_per_pass if vectors_per_pass is None else vectors_per_pass
+    checks.check_count("vectors_per_pass", count)
+    vectors = np.asarray(vectors)
+    check_operand(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] != self.program.n:
+      raise ValueError(f"vectors: expected shape (k, {self.program.n}), got {vectors.shape}")
+    result = np.empty(vectors.shape)
+    for start in range(0, len(vectors), count):
+      part = slice(start, start + count)
+      self._write_products(vectors[part], count, result[part])
+    return result
+
+  def _write_products(self, vectors, count, out):
+    """Writes the products with at most `count` vectors, by one pass over the data."""
+    k = len(vectors)
+    v = np.ascontiguousarray(vectors, np.float64)
+    if k < count:  # fewer than usual are filled up with zeros, so that nothing is traced again
+      v = np.zeros((count, self.program.n))
+      v[:k] = vectors
+    columns = self.program.columns(count)
+    flat = self.run("product", columns, self.ratios, tf.convert_to_tensor(v), tf.constant(k))
+    self._unpack(flat, count, self.weight, out)
+    if not np.isfinite(out.sum()):
+      for vector in vectors:
+        self.product(vector)  # names the batch and the variable
+
+  def products_together(
+    self, vectors: np.ndarray, used: int, ratios: tf.Tensor, weight: float, /
+  ) -> np.ndarray:
+    """Returns the products with vectors of which each worker has parts; all must call it.
+
+    Args:
+      vectors: (k, n): this worker's parts, zeros elsewhere; they are overwritten by the result.
+      used: how many are used, on the chief; 0 on the others.
+      ratios: the chief's `ratios`; zeros on the others.
+      weight: the chief's `weight`.
+
+    Returns:
+      (k, n) float64.
+    """
+    if len(vectors) == 1:
+      arguments = self.program.product, ratios, tf.convert_to_tensor(vectors[0])
+    else:
+      columns = self.program.columns(len(vectors))
+      arguments = columns, ratios, tf.convert_to_tensor(vectors), tf.constant(used)
+    flat = self.run("product", *arguments, together=True)
+    return self._unpack(flat, len(vectors), weight, vectors)
+
+  def _unpack(self, flat, count, weight, out):
+    """Writes the first (k, n) of `count` vectors' sums, divided by a weight, and returns them."""
+    start = 0
+    for size in self.program.sizes:
+      block = flat[start * count : (start + size) * count].reshape(count, size)
+      np.divide(block[: len(out)], weight, out=out[:, start : start + size])
+      start += size
+    return out
+
+  @property
+  def weight(self) -> float:
+    """The examples' weights that sums are divided by: W of the first term."""
+    return self._weights[0]
+
+  @functools.cached_property
+  def ratios(self) -> tf.Tensor:
+    """The factors that the loss's terms enter with, (terms,) float64; see `products`."""
+    return tf.constant(np.array(self._objective.coefficients) * self.weight / self._weights)
+
+  @functools.cached_property
+  def _weights(self):
+    """(terms,) float64: W_t, which depends on the data only."""
+    return self._term_sums()[1]
+
+  def _term_sums(self):
+    """Returns (S_t, W_t), each (terms,) float64, of the whole data set."""
+    data_pass = self.program.loss
+    sums = self.run("loss", data_pass)
+    if not np.isfinite(sums).all():
+      failures.raise_not_finite("loss", data_pass, (), self.program.batches, self._objective)
+    totals, weights = np.split(sums, 2)
+    for name, weight in zip(self._objective.term_names, weights, strict=True):
+      if not weight > 0:
+        raise ValueError(f"{name}: expected a positive sum of the examples' weights, got {weight}")
+    return totals, weights
+
+  def run(
+    self, what: str, data_pass: DataPass, /, *arguments: tf.Tensor, together: bool = False
+  ) -> np.ndarray:
+    """Returns a pass's sums; explains what stops it.
+
+    Args:
+      what: "loss", "gradient" or "product".
+      data_pass: the pass.
+      *arguments: its arguments.
+      together: they are the sums of all workers' arguments, all of which call this.
+    """
+    self.look_at_point()
+    with failures.explained(what, data_pass, arguments, self.program.batches):
+      return (data_pass.together if together else data_pass)(*arguments).numpy()
+
+  def _mean(self, what, data_pass, *arguments):
+    """Returns a pass's sums divided by the weight; explains them if they are not finite."""
+    result = self.run(what, data_pass, *arguments)
+    if not np.isfinite(np.sum(result)) and not np.isfinite(result).all():
+      failures.raise_not_finite(what, data_pass, arguments, self.program.batches, self._objective)
+    result /= self.weight
+    return result
+
+  def look_at_point(self) -> None:
+    """Looks at the variables before the first pass: fused kernels may clip NaN to numbers."""
+    if not self._looked_at_point:
+      self.check_point()
+
+  def check_point(self) -> None:
+    """Checks that variables and moving statistics are finite numbers.
+
+    Raises:
+      NonFiniteError: names the first that is not.
+    """
+    check_point(self._objective)
+    self._looked_at_point = True
+
+
+def check_point(objective: Objective, /) -> None:
+  """Checks the variables of an objective; warns of those whose copies on replicas differ.
+
+  Raises:
+    NonFiniteError: names the first that has NaN or infinity.
+  """
+  for name, value in zip(
+    (*objective.names, *objective.context_names),
+    (*objective.parameters, *objective.context),
+    strict=True,
+  ):
+    failures.check_variable(name, value)
+  differing = [
+    n for n, c in zip(objective.context_names, objective.context, strict=True) if copies.differ(c)
+  ]
+  if differing:
+    logging.warning(
+      "variables whose copies on the replicas differ: %s. Those of the first replica are used "
+      "everywhere, as Keras reads and saves them",
+      ", ".join(differing),
+    )
+
+
+def check_operand(x: np.ndarray, /) -> None:
+  """Raises TypeError or ValueError unless an array has finite real numbers."""
+  if np.iscomplexobj(x):
+    raise TypeError("vector: expected real numbers, got complex ones")
+  if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
+    raise ValueError("vector: expected finite numbers, got NaN or infinity")
