@@ -12,7 +12,7 @@ import scipy.stats
 from tf_hessian.experiments.configs import load_config
 from tf_hessian.studies import small_model
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Study, Verdict
+from tf_hessian.studies.result import Study, Verdict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DRAWS = 3

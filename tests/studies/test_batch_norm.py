@@ -16,7 +16,7 @@ from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import batch_norm
 from tf_hessian.studies.batch_norm import BATCH, POPULATION, SLOW_BATCH, WITHOUT, Variant, judge
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Verdict, load, path
+from tf_hessian.studies.result import Verdict, load, path
 from tf_hessian.training import checkpoints, schedules
 from tf_hessian.training import folder as training_folder
 

@@ -8,7 +8,7 @@ import pytest
 
 from tf_hessian.studies import concentration
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Verdict
+from tf_hessian.studies.result import Verdict
 
 TRIALS = 2000
 VARIANCE = 1e-2  # of the Monte-Carlo test

@@ -7,7 +7,7 @@ import pytest
 
 from tf_hessian.numerics import probes
 from tf_hessian.studies import deflated
-from tf_hessian.studies.study import Verdict, load, path
+from tf_hessian.studies.result import Verdict, load, path
 
 SETTINGS = {"SEEDS": 3, "DRAWS": 3, "STEPS": 50}
 VARIANCE = 1e-5

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from tf_hessian.studies import document, study
-from tf_hessian.studies.study import Table, Verdict
+from tf_hessian.studies import document, result
+from tf_hessian.studies.result import Table, Verdict
 
 VERDICTS = {
   Verdict.AGREES: "agrees",
@@ -183,7 +183,7 @@ def test_page_is_written_as_it_is_rendered(render, tmp_path):
 def committed(root, monkeypatch):
   """The studies of docs/figures."""
   monkeypatch.chdir(root)
-  found = [study.load(f) for f in pathlib.Path("docs/figures").glob("figure_*.json")]
+  found = [result.load(f) for f in pathlib.Path("docs/figures").glob("figure_*.json")]
   assert found, "docs/figures has no results"
   return found
 

@@ -11,7 +11,7 @@ from tf_hessian.experiments import density_run
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import gradient_energy
 from tf_hessian.studies.gradient_energy import energies_by_size, energies_near, share_of_batches
-from tf_hessian.studies.study import Verdict
+from tf_hessian.studies.result import Verdict
 
 VALUES = np.array([5.0, 3.0, 2.5, 1.0, 0.25, 0.0])  # of a diagonal matrix
 

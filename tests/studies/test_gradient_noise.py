@@ -7,7 +7,7 @@ import scipy.linalg
 from tf_hessian.studies import gradient_noise
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_noise import predicted, simulate
-from tf_hessian.studies.study import Verdict
+from tf_hessian.studies.result import Verdict
 
 RATE = 0.9
 STEPS = 25

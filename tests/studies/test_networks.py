@@ -7,7 +7,7 @@ import pytest
 
 from tf_hessian.studies import networks
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Verdict
+from tf_hessian.studies.result import Verdict
 
 # As counted from the architectures by the tests of the models.
 KNOWN = {

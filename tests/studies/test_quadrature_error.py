@@ -7,7 +7,7 @@ import pytest
 
 from tf_hessian.numerics import probes
 from tf_hessian.studies import quadrature_error
-from tf_hessian.studies.study import Verdict, load, path
+from tf_hessian.studies.result import Verdict, load, path
 
 VARIANCE = 1e-5
 # Of kernels; small ones need large grids. The smallest is that of the grid, see the test of gaps.

@@ -19,10 +19,10 @@ CONFIGS = kinds.define_path("configs", "configs", "Folder of the configs.")
 
 def main():
   machine_flags.apply(True)
-  from tf_hessian.studies import catalog
+  from tf_hessian.studies import reproduce
 
   print(
-    catalog.reproduce(
+    reproduce.reproduce(
       FIGURE.value,
       OUT.value,
       configs=CONFIGS.value,

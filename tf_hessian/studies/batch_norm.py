@@ -15,7 +15,7 @@ from tf_hessian import files, plotting, spectrum
 from tf_hessian.experiments import commands, density_run, eigenpairs, experiment
 from tf_hessian.numerics import quadrature
 from tf_hessian.studies.gradient_energy import energies_near, radius, share_of_batches
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.result import Study, Table, Verdict, number, prose, with_error
 from tf_hessian.training import checkpoints, record
 
 CONFIG = "cifar10_small_resnet"

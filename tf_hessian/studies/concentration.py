@@ -4,7 +4,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import bounds
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose
+from tf_hessian.studies.result import Study, Table, Verdict, number, prose
 
 N = 500_000  # paper, as the next two
 DRAWS = 20

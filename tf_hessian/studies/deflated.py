@@ -5,7 +5,7 @@ import numpy as np
 from tf_hessian import plotting
 from tf_hessian.experiments import density_run, eigenpairs
 from tf_hessian.numerics import deflation, density, quadrature
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.result import Study, Table, Verdict, number, prose, with_error
 
 SEEDS = 20
 DRAWS = 10

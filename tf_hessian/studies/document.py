@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from tf_hessian import files
-from tf_hessian.studies import study
+from tf_hessian.studies import result
 
 # Order of the page; what it does not know comes at the end.
 _ORDER = (
@@ -12,9 +12,9 @@ _ORDER = (
   *("networks", "batch_norm", "19", "deflation"),
 )
 _SIGNS = {
-  study.Verdict.AGREES: "agrees",
-  study.Verdict.DIFFERS: "**differs**",
-  study.Verdict.OPEN: "**open**",
+  result.Verdict.AGREES: "agrees",
+  result.Verdict.DIFFERS: "**differs**",
+  result.Verdict.OPEN: "**open**",
 }
 _HEAD = """# The paper's results and ours
 
@@ -39,7 +39,7 @@ def render(folder, page, /):
     ValueError: if there are none, one is damaged, or a picture is missing.
   """
   folder = pathlib.Path(folder)
-  studies = [study.load(f) for f in sorted(folder.glob("figure_*.json"))]
+  studies = [result.load(f) for f in sorted(folder.glob("figure_*.json"))]
   if not studies:
     raise ValueError(f"{folder}: there are no results (figure_<id>.json); make a figure first")
   rank = {name: i for i, name in enumerate(_ORDER)}
@@ -65,7 +65,7 @@ def _overview(studies):
     (f"[{s.title}](#{_anchor(s.title)})", s.section or "not in the paper", _SIGNS[s.verdict])
     for s in studies
   ]
-  return _table(study.Table(("result", "paper's section", ""), tuple(rows)))
+  return _table(result.Table(("result", "paper's section", ""), tuple(rows)))
 
 
 def _chapter(s, folder):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose
+from tf_hessian.studies.result import Study, Table, Verdict, number, prose
 
 ORDER = 12
 RATE = 0.9  # c of eta = c / lambda_1

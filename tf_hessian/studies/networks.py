@@ -3,7 +3,7 @@
 import numpy as np
 
 from tf_hessian.experiments import experiment
-from tf_hessian.studies.study import Study, Table, Verdict, prose
+from tf_hessian.studies.result import Study, Table, Verdict, prose
 from tf_hessian.training import task
 
 # Config, what the paper says, and the range that its words allow.

@@ -4,7 +4,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import density, quadrature
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose
+from tf_hessian.studies.result import Study, Table, Verdict, number, prose
 
 SIGMA_SQUARED = 1e-5  # paper
 STEPS = 90  # paper

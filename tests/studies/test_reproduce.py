@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tf_hessian.studies import catalog, document, study
+from tf_hessian.studies import document, reproduce, result
 
 COMMAND = "python -m tf_hessian.bin.reproduce"
 
@@ -30,12 +30,12 @@ def make(configs, tmp_path, monkeypatch, new_study):
   Studies are functions of the context, or None for one that is made at once.
   """
 
-  def reproduce(figure, studies, **options):
+  def run(figure, studies, **options):
     made = {n: f or (lambda _, n=n: new_study(n)) for n, f in studies.items()}
-    monkeypatch.setattr(catalog, "FIGURES", made)
-    return catalog.reproduce(figure, tmp_path / "out", configs=configs, progress=False, **options)
+    monkeypatch.setattr(reproduce, "FIGURES", made)
+    return reproduce.reproduce(figure, tmp_path / "out", configs=configs, progress=False, **options)
 
-  return reproduce
+  return run
 
 
 def made_in(folder):
@@ -46,17 +46,17 @@ def made_in(folder):
 
 
 def test_page_knows_the_place_of_every_figure():
-  assert sorted(document._ORDER) == sorted(catalog.FIGURES)
+  assert sorted(document._ORDER) == sorted(reproduce.FIGURES)
 
 
 def test_figures_are_made_by_the_functions_of_their_names():
-  assert {n: f.__name__ for n, f in catalog.FIGURES.items()} == {
-    name: f"figure_{name}" for name in catalog.FIGURES
+  assert {n: f.__name__ for n, f in reproduce.FIGURES.items()} == {
+    name: f"figure_{name}" for name in reproduce.FIGURES
   }
 
 
 def test_figures_that_need_cifar_are_figures():
-  assert set(catalog.FIGURES) >= catalog.NEED_CIFAR == {"19", "batch_norm"}
+  assert set(reproduce.FIGURES) >= reproduce.NEED_CIFAR == {"19", "batch_norm"}
 
 
 def test_help_of_the_command_lists_the_figures(root):
@@ -67,7 +67,7 @@ def test_help_of_the_command_lists_the_figures(root):
     if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", 0) == "figure"
   )
   assert sorted(re.findall(r"\w+", text.replace("or all.", "all"))) == sorted(
-    [*catalog.FIGURES, "all"]
+    [*reproduce.FIGURES, "all"]
   )
 
 
@@ -76,19 +76,19 @@ def test_help_of_the_command_lists_the_figures(root):
 
 def test_unknown_figure_is_refused_with_the_nearest(root, tmp_path):
   with pytest.raises(ValueError, match="did you mean 'theorem'"):
-    catalog.reproduce("thoerem", tmp_path / "out", configs=root / "configs")
+    reproduce.reproduce("thoerem", tmp_path / "out", configs=root / "configs")
   assert not (tmp_path / "out").exists()
 
 
 def test_missing_folder_of_configs_is_explained(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"nowhere/mnist_mlp\.py: .*--configs"):
-    catalog.reproduce("networks", tmp_path / "out", configs=tmp_path / "nowhere")
+    reproduce.reproduce("networks", tmp_path / "out", configs=tmp_path / "nowhere")
 
 
 def test_file_in_place_of_the_folder_of_results_is_named(tmp_path):
   (tmp_path / "out").write_text("")
   with pytest.raises(OSError, match="out: it is a file"):
-    catalog.reproduce("14", tmp_path / "out")
+    reproduce.reproduce("14", tmp_path / "out")
 
 
 def test_damaged_results_of_another_figure_leave_the_line_of_this_one(make, tmp_path, new_study):
@@ -132,7 +132,7 @@ def test_result_records_command_time_versions_and_device(make, tmp_path, new_stu
     return new_study("14")
 
   make("14", {"14": slow}, options=("--tf32",))
-  found = study.load(study.path(tmp_path / "out", "14"))
+  found = result.load(result.path(tmp_path / "out", "14"))
   assert found.command == f"{COMMAND} --figure=14 --out=runs/figures --tf32"
   assert found.seconds >= 0.1
   assert {"tf_hessian", "tensorflow", "numpy"} <= set(found.versions)
@@ -141,7 +141,7 @@ def test_result_records_command_time_versions_and_device(make, tmp_path, new_stu
 
 def test_command_of_all_figures_is_on_record_as_one_for_each(make, tmp_path):
   make("all", {"14": None, "19": None})
-  commands = [study.load(study.path(tmp_path / "out", n)).command for n in ("14", "19")]
+  commands = [result.load(result.path(tmp_path / "out", n)).command for n in ("14", "19")]
   assert commands == [
     f"{COMMAND} --figure=14 --out=runs/figures",
     f"{COMMAND} --figure=19 --out=runs/figures --data_dir=...",

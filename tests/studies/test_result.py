@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tf_hessian.studies import study
-from tf_hessian.studies.study import Table, Verdict, load, number, prose, with_error
+from tf_hessian.studies import result
+from tf_hessian.studies.result import Table, Verdict, load, number, prose, with_error
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def change(path, **fields):
 def saved(full, tmp_path):
   """The file of a study."""
   full.save(tmp_path)
-  return study.path(tmp_path, "theorem")
+  return result.path(tmp_path, "theorem")
 
 
 # Files.
@@ -59,17 +59,17 @@ def test_study_that_json_cannot_hold_leaves_the_former_file(full, saved, new_stu
 
 def test_missing_file_is_an_os_error(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"figure_15\.json"):
-    load(study.path(tmp_path, "15"))
+    load(result.path(tmp_path, "15"))
 
 
 def test_newer_format_is_refused(saved):
-  change(saved, format_version=study.FORMAT_VERSION + 1)
+  change(saved, format_version=result.FORMAT_VERSION + 1)
   with pytest.raises(ValueError, match=r"figure_theorem\.json.*install a newer tf_hessian"):
     load(saved)
 
 
 def test_newer_format_is_refused_as_such_whatever_else_it_has(saved):
-  change(saved, format_version=study.FORMAT_VERSION + 1, mood="good", verdict="BETTER")
+  change(saved, format_version=result.FORMAT_VERSION + 1, mood="good", verdict="BETTER")
   with pytest.raises(ValueError, match="install a newer tf_hessian"):
     load(saved)
 

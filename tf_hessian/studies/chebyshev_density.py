@@ -5,7 +5,7 @@ import numpy as np
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density, probes
 from tf_hessian.studies.quadrature_error import leading_rules, smooth_all
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose
+from tf_hessian.studies.result import Study, Table, Verdict, number, prose
 
 SIGMA_SQUARED = 1e-5  # paper
 DEGREE = 90  # paper

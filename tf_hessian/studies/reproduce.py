@@ -10,13 +10,13 @@ from tf_hessian.experiments import environment
 from tf_hessian.numerics import checks
 from tf_hessian.studies import (
   batch_norm,
+  chebyshev_density,
   concentration,
   deflated,
   document,
   gradient_energy,
   gradient_noise,
   networks,
-  polynomials,
   quadrature_error,
 )
 from tf_hessian.studies.context import Context
@@ -27,8 +27,8 @@ FIGURES = {
   "1": quadrature_error.figure_1,
   "15": quadrature_error.figure_15,
   "16": quadrature_error.figure_16,
-  "17": polynomials.figure_17,
-  "18": polynomials.figure_18,
+  "17": chebyshev_density.figure_17,
+  "18": chebyshev_density.figure_18,
   "theorem": gradient_noise.figure_theorem,
   "gradient": gradient_energy.figure_gradient,
   "networks": networks.figure_networks,
