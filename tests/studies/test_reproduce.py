@@ -1,12 +1,12 @@
-"""All studies: which there are, and what happens when one can't be made."""
+"""Making of studies, and what happens when one can't be made."""
 
-import ast
-import re
+import math
 import time
+import types
 
 import pytest
 
-from tf_hessian.studies import document, reproduce, result
+from tf_hessian.studies import catalog, document, reproduce, result
 
 COMMAND = "python -m tf_hessian.bin.reproduce"
 
@@ -27,12 +27,17 @@ def full_disk(_):
 def make(configs, tmp_path, monkeypatch, new_study):
   """Returns a function: (figure, studies) -> what `reproduce` returns, with these studies alone.
 
-  Studies are functions of the context, or None for one that is made at once.
+  Studies measure by functions of the context, or None for one that is made at once.
   """
 
   def run(figure, studies, **options):
-    made = {n: f or (lambda _, n=n: new_study(n)) for n, f in studies.items()}
-    monkeypatch.setattr(reproduce, "FIGURES", made)
+    def module(name):
+      return types.SimpleNamespace(
+        measure=studies[name] or (lambda _: {}), describe=lambda _: new_study(name).chapter
+      )
+
+    monkeypatch.setattr(catalog, "STUDIES", dict.fromkeys(studies))
+    monkeypatch.setattr(catalog, "module", module)
     return reproduce.reproduce(figure, tmp_path / "out", configs=configs, progress=False, **options)
 
   return run
@@ -40,35 +45,6 @@ def make(configs, tmp_path, monkeypatch, new_study):
 
 def made_in(folder):
   return sorted(p.stem.removeprefix("figure_") for p in folder.glob("out/figure_*.json"))
-
-
-# What there is.
-
-
-def test_page_knows_the_place_of_every_figure():
-  assert sorted(document._ORDER) == sorted(reproduce.FIGURES)
-
-
-def test_figures_are_made_by_the_functions_of_their_names():
-  assert {n: f.__name__ for n, f in reproduce.FIGURES.items()} == {
-    name: f"figure_{name}" for name in reproduce.FIGURES
-  }
-
-
-def test_figures_that_need_cifar_are_figures():
-  assert set(reproduce.FIGURES) >= reproduce.NEED_CIFAR == {"19", "batch_norm"}
-
-
-def test_help_of_the_command_lists_the_figures(root):
-  source = (root / "tf_hessian" / "bin" / "reproduce.py").read_text()
-  text = next(
-    node.args[2].value
-    for node in ast.walk(ast.parse(source))
-    if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", 0) == "figure"
-  )
-  assert sorted(re.findall(r"\w+", text.replace("or all.", "all"))) == sorted(
-    [*reproduce.FIGURES, "all"]
-  )
 
 
 # Mistakes.
@@ -126,10 +102,10 @@ def test_page_is_about_figures_made_before_too(make, tmp_path):
   assert page.read_text().index("## Title of 14") < page.read_text().index("## Title of 1\n")
 
 
-def test_result_records_command_time_versions_and_device(make, tmp_path, new_study):
+def test_result_records_command_time_versions_and_device(make, tmp_path):
   def slow(_):
     time.sleep(0.12)
-    return new_study("14")
+    return {"n": 3}
 
   make("14", {"14": slow}, options=("--tf32",))
   found = result.load(result.path(tmp_path / "out", "14"))
@@ -137,6 +113,17 @@ def test_result_records_command_time_versions_and_device(make, tmp_path, new_stu
   assert found.seconds >= 0.1
   assert {"tf_hessian", "tensorflow", "numpy"} <= set(found.versions)
   assert found.device
+  assert found.numbers == {"n": 3}
+
+
+def test_study_describes_the_numbers_of_the_file(make, tmp_path, monkeypatch):
+  seen = []
+  original = catalog.describe
+  monkeypatch.setattr(catalog, "describe", lambda r: seen.append(r) or original(r))
+  make("14", {"14": lambda _: {10: (1.5, math.nan)}})
+  saved = result.load(result.path(tmp_path / "out", "14"))
+  assert saved.numbers == {"10": [1.5, None]}
+  assert seen == [saved, saved]  # for the line, and for the page
 
 
 def test_command_of_all_figures_is_on_record_as_one_for_each(make, tmp_path):
@@ -148,27 +135,27 @@ def test_command_of_all_figures_is_on_record_as_one_for_each(make, tmp_path):
   ]
 
 
-def test_study_is_given_folders_and_options(make, tmp_path, configs, new_study):
+def test_study_is_given_folders_and_options(make, tmp_path, configs):
   seen = []
 
   def look(context):
     seen.append((context.out, context.configs, context.data_dir, context.download))
-    return new_study("14")
+    return {}
 
   make("14", {"14": look}, data_dir="data", download=True)
   assert seen == [(tmp_path / "out", configs, "data", True)]
 
 
-def test_studies_share_one_small_model(make, new_study, monkeypatch):
+def test_studies_share_one_small_model(make, monkeypatch):
   prepared = []
   monkeypatch.setattr(
     "tf_hessian.studies.small_model.prepare", lambda *_, **__: prepared.append(1) or "model"
   )
 
-  def look(figure):
-    return lambda context: new_study(figure, found=context.small_model)
+  def look(context):
+    return {"model": context.small_model}
 
-  make("all", {"1": look("1"), "15": look("15")})
+  make("all", {"1": look, "15": look})
   assert prepared == [1]
 
 
@@ -176,11 +163,11 @@ def test_studies_share_one_small_model(make, new_study, monkeypatch):
 
 
 def test_without_cifar_the_other_figures_are_made(make, tmp_path, new_study):
-  lines = make("all", {"14": None, "19": no_data, "batch_norm": no_data, "1": None}).splitlines()
+  lines = make("all", {"14": None, "batch_norm": no_data, "19": no_data, "1": None}).splitlines()
   assert lines[0] == new_study("14").line()
-  assert lines[1].startswith("19: left out: data set cifar10")
-  assert lines[2].startswith("batch_norm: left out: data set cifar10")
-  assert lines[3] == new_study("1").line()
+  assert lines[1] == new_study("1").line()
+  assert lines[2].startswith("19: left out: data set cifar10")
+  assert lines[3].startswith("batch_norm: left out: data set cifar10")
   assert made_in(tmp_path) == ["1", "14"]
 
 
@@ -198,5 +185,5 @@ def test_other_figures_are_not_left_out(make):
 @pytest.mark.parametrize("name", ["1", "19"])
 def test_failing_study_leaves_those_before_it(make, tmp_path, name):
   with pytest.raises(ValueError, match="does not converge"):
-    make("all", {"14": None, name: fail, "16": None})
+    make("all", {"14": None, name: fail, "batch_norm": None})
   assert made_in(tmp_path) == ["14"]

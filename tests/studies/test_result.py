@@ -1,24 +1,21 @@
-"""What a study leaves on disk, and its numbers as text."""
+"""The numbers that a study leaves on disk."""
 
+import dataclasses
 import json
+import math
 
-import numpy as np
 import pytest
 
 from tf_hessian.studies import result
-from tf_hessian.studies.result import Table, Verdict, load, number, prose, with_error
+from tf_hessian.studies.result import Result, load, plain
 
 
 @pytest.fixture
-def full(new_study):
-  """A study that has all fields."""
-  return new_study(
+def full():
+  """A result that has all fields."""
+  return Result(
     "theorem",
-    verdict=Verdict.OPEN,
-    reason="σ² is ours.",
     numbers={"l1": 0.0061, "draws": [1, 2.5], "nothing": None, "rows": [{"t": 0.5}]},
-    pictures={"figure_theorem.png": "A caption"},
-    tables=(Table(("a", "b"), (("1", "2 | 3"), ("4", "5")), "Above"), Table(("c",), (("6",),))),
     command="python -m tf_hessian.bin.reproduce --figure=theorem",
     seconds=1.5,
     versions={"numpy": "2"},
@@ -27,14 +24,14 @@ def full(new_study):
 
 
 def change(path, **fields):
-  """Changes fields of a saved study; None takes one away."""
+  """Changes fields of a saved result; None takes one away."""
   content = json.loads(path.read_text()) | fields
   path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
 
 @pytest.fixture
 def saved(full, tmp_path):
-  """The file of a study."""
+  """The file of a result."""
   full.save(tmp_path)
   return result.path(tmp_path, "theorem")
 
@@ -42,18 +39,18 @@ def saved(full, tmp_path):
 # Files.
 
 
-def test_saved_study_is_read_as_it_was(full, saved):
+def test_saved_result_is_read_as_it_was(full, saved):
   assert load(saved) == full
 
 
-def test_study_is_one_file_named_by_its_figure(full, tmp_path):
+def test_result_is_one_file_named_by_its_figure(full, tmp_path):
   full.save(tmp_path)
   assert [p.name for p in tmp_path.iterdir()] == ["figure_theorem.json"]
 
 
-def test_study_that_json_cannot_hold_leaves_the_former_file(full, saved, new_study):
+def test_result_that_json_cannot_hold_leaves_the_former_file(full, saved):
   with pytest.raises(TypeError):
-    new_study("theorem", numbers={"x": object()}).save(saved.parent)
+    Result("theorem", {"x": object()}).save(saved.parent)
   assert load(saved) == full
 
 
@@ -69,7 +66,7 @@ def test_newer_format_is_refused(saved):
 
 
 def test_newer_format_is_refused_as_such_whatever_else_it_has(saved):
-  change(saved, format_version=result.FORMAT_VERSION + 1, mood="good", verdict="BETTER")
+  change(saved, format_version=result.FORMAT_VERSION + 1, mood="good", numbers="BETTER")
   with pytest.raises(ValueError, match="install a newer tf_hessian"):
     load(saved)
 
@@ -98,7 +95,7 @@ def test_file_that_was_cut_is_refused_as_damaged(saved, size):
 
 @pytest.mark.parametrize(
   "fields",
-  [{"verdict": "MAYBE"}, {"verdict": None}, {"claim": None}, {"mood": "good"}, {"tables": [1]}],
+  [{"numbers": None}, {"numbers": [1]}, {"figure": None}, {"mood": "good"}, {"verdict": "OPEN"}],
 )
 def test_file_with_other_fields_is_refused_as_damaged(saved, fields):
   change(saved, **fields)
@@ -119,62 +116,78 @@ def test_version_that_is_no_number_is_refused_with_the_name_of_the_file(saved):
     load(saved)
 
 
-# Text.
+def test_file_holds_numbers_and_what_made_them_alone(saved):
+  about = {"figure", "numbers", "command", "seconds", "versions", "device"}
+  assert set(json.loads(saved.read_text())) == about | {"format", "format_version"}
 
 
 @pytest.mark.parametrize(
-  "x, digits, text",
+  "numbers, expected",
   [
-    (0, 3, "0"),
-    (0.5, 3, "0.5"),
-    (3.14159, 3, "3.14"),
-    (-3.14159, 2, "-3.1"),
-    (0.001234, 3, "0.00123"),
-    (0.0001, 3, "1e-4"),
-    (-2.54e-7, 2, "-2.5e-7"),
-    (100, 3, "100"),
-    (2345.6, 3, "2,346"),
-    (2345.6, 2, "2,346"),
-    (12.4, 2, "12"),
-    (15910, 3, "15,910"),
-    (1.0e6, 3, "1e6"),
-    (1.234e10, 3, "1.23e10"),
-    (2e-5, 1, "2e-5"),
+    ({1: 2, 0.5: 3.25}, {"1": 2, "0.5": 3.25}),
+    ({"a": (1, 2.5), "b": [(3,)]}, {"a": [1, 2.5], "b": [[3]]}),
+    ({"a": math.nan, "b": [math.inf, -math.inf]}, {"a": None, "b": [None, None]}),
   ],
 )
-def test_number_is_written_briefly(x, digits, text):
-  assert number(x, digits) == text
+def test_plain_numbers_are_those_that_a_file_gives_back(tmp_path, numbers, expected):
+  assert plain(numbers) == plain(plain(numbers)) == expected
+  Result("15", plain(numbers)).save(tmp_path)
+  assert load(result.path(tmp_path, "15")).numbers == expected
 
 
-@pytest.mark.parametrize("digits", [1, 2, 3, 5])
-def test_number_is_right_to_its_digits(digits):
-  rng = np.random.default_rng(0)
-  x = rng.choice([-1, 1], 2000) * 10 ** rng.uniform(-12, 12, 2000)
-  read = np.array([float(number(v, digits).replace(",", "")) for v in x])
-  # Half a unit of the last digit is at most so much of the number.
-  assert (np.abs(read / x - 1) <= 0.5 * 10.0 ** (1 - digits) + 1e-12).all()
+def test_floats_are_read_bit_for_bit(tmp_path):
+  numbers = {"x": [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 2.0**-1074 * 3]}
+  Result("15", numbers).save(tmp_path)
+  assert load(result.path(tmp_path, "15")).numbers == numbers
 
 
-@pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf])
-def test_number_that_is_not_finite_is_written(x):
-  assert number(x)
+# The format that had sentences too.
+
+SENTENCES = {
+  "title": "Title",
+  "section": "B",
+  "claim": "a claim.",
+  "found": "something.",
+  "verdict": "AGREES",
+  "reason": "",
+  "pictures": {"figure_1.png": "A caption"},
+  "tables": [{"columns": ["eigenvalue"], "rows": [["2.3121"], ["0.8999"]], "caption": ""}],
+}
 
 
-def test_error_has_two_digits():
-  assert with_error(0.123456, 0.0123456) == "0.123 ± 0.012"
+@pytest.fixture
+def earlier(full):
+  """Returns a function: (folder, figure, fields) -> the file of a result in format 1."""
+
+  def write(folder, figure="theorem", **fields):
+    dataclasses.replace(full, figure=figure).save(folder)
+    file = result.path(folder, figure)
+    change(file, format_version=1, **SENTENCES | fields)
+    return file
+
+  return write
 
 
-def test_error_that_is_not_known_is_left_out():
-  assert with_error(0.123456, np.nan) == "0.123"
+def test_earlier_format_is_read_without_its_sentences(full, earlier, tmp_path):
+  assert load(earlier(tmp_path)) == full
 
 
-def test_prose_is_one_line():
-  assert prose("  one\n    two three\n\nfour ") == "one two three four"
+@pytest.mark.parametrize(
+  "figure, added", [("16", {"draws": 10}), ("gradient", {"eigenvalues": [2.3121, 0.8999]})]
+)
+def test_numbers_that_the_earlier_format_had_in_words_are_added(
+  full, earlier, tmp_path, figure, added
+):
+  assert load(earlier(tmp_path, figure)).numbers == full.numbers | added
 
 
-@pytest.mark.parametrize("section, source", [("B, Figure 15", "paper"), ("", "to show")])
-@pytest.mark.parametrize("verdict, word", [(Verdict.DIFFERS, "differs"), (Verdict.OPEN, "open")])
-def test_line_has_claim_finding_and_verdict(new_study, section, source, verdict, word):
-  made = new_study("15", section=section, verdict=verdict)
-  line = f"Title of 15: {source}: claim of 15. Here: found for 15. -> {word} (the page says why)"
-  assert made.line() == line
+@pytest.mark.parametrize("fields", [{"claim": None}, {"numbers": 3}, {"mood": "good"}])
+def test_damaged_file_of_the_earlier_format_is_refused(earlier, tmp_path, fields):
+  with pytest.raises(ValueError, match=r"figure_theorem\.json: damaged.*make the figure again"):
+    load(earlier(tmp_path, **fields))
+
+
+@pytest.mark.parametrize("tables", [[], [3], [{}], [{"rows": [["many"]]}]])
+def test_earlier_table_that_has_no_eigenvalues_is_damaged(earlier, tmp_path, tables):
+  with pytest.raises(ValueError, match=r"figure_gradient\.json: damaged.*make the figure again"):
+    load(earlier(tmp_path, "gradient", tables=tables))

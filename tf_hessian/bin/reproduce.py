@@ -7,11 +7,10 @@ came out, whether they agree. --figure=all makes all that can be made here.
 from absl import flags as absl_flags
 
 from tf_hessian.bin import data_flags, flags, kinds, machine_flags
+from tf_hessian.studies import catalog
 
 FIGURE = absl_flags.DEFINE_string(
-  "figure",
-  None,
-  "1, 14, 15, 16, 17, 18, 19, theorem, gradient, networks, batch_norm, deflation, or all.",
+  "figure", None, f"{', '.join(catalog.STUDIES)}, or {catalog.ALL}."
 )
 OUT = kinds.define_path("out", None, "Folder of the results.")
 CONFIGS = kinds.define_path("configs", "configs", "Folder of the configs.")

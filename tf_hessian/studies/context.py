@@ -1,11 +1,17 @@
-"""What the studies share: where results go, and the networks that several of them measure."""
+"""Folders and options of the studies, and the network that several of them measure."""
+
+from __future__ import annotations
 
 import dataclasses
 import functools
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from tf_hessian.experiments.configs import load_config
 from tf_hessian.studies import small_model
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +33,16 @@ class Context:
   progress: bool = True
 
   @property
-  def work(self):
+  def work(self) -> pathlib.Path:
     """Folder of trained networks and of what is costly to compute; studies share it."""
     return self.out / "work"
 
-  def config(self, name, /, **overrides):
-    """Returns a config; see `experiments.configs.load_config`."""
+  def config(self, name: str, /, **overrides: Any) -> ConfigDict:
+    """Returns a config of the folder, with these values in the place of its own."""
     return load_config(self.configs / f"{name}.py", **overrides)
 
   @functools.cached_property
-  def small_model(self):
+  def small_model(self) -> small_model.SmallModel:
     """The `SmallModel` of section B, computed once."""
     return small_model.prepare(
       self.config("mnist_mlp"), self.work / "small_model", progress=self.progress

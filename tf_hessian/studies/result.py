@@ -1,86 +1,64 @@
-"""What a study leaves: a claim, what came out, pictures, tables and numbers, as a JSON file."""
+"""The numbers that a study has measured, as a JSON file.
 
+Format 2 holds numbers, and what made them. Format 1 held sentences, tables and captions too: these
+are left, and the numbers are described in today's words. Two studies describe what format 1 had in
+its sentences and tables alone; `_MISSING_IN_FORMAT_1` adds it to their numbers.
+"""
+
+from collections.abc import Mapping
 import dataclasses
-import enum
 import json
 import math
+import os
 import pathlib
 
 from tf_hessian import files
 
 FORMAT = "tf_hessian.study"
-FORMAT_VERSION = 1
-
-
-class Verdict(enum.Enum):
-  """How what came out relates to the claim."""
-
-  AGREES = "agrees"
-  DIFFERS = "differs"
-  OPEN = "open"
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-  """Rows of text below a header."""
-
-  columns: tuple  # of str
-  rows: tuple  # of tuples of str, each as long as `columns`
-  caption: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-  """A result of the paper, or one beyond it, and what came out here.
+class Result:
+  """Numbers of a study, and what made them.
 
   Attributes:
-    figure: what --figure calls it, such as "15".
-    title: a heading.
-    section: where the paper has it; "" for what it does not have.
-    claim: what the paper claims, or what is to be shown; a sentence.
-    found: what came out, with its numbers; a sentence.
-    verdict: a `Verdict`.
-    reason: why it differs, or what is open; paragraphs of Markdown, empty where there is nothing to
-      say.
-    numbers: dict of plain values.
-    pictures: dict: file name in the folder of results -> caption.
-    tables: of `Table`.
-    command: what makes it.
+    figure: what --figure calls the study, such as "15".
+    numbers: dict of plain values; `plain` makes them so.
+    command: what made it.
     seconds: that the command took, with what earlier ones had left for it.
     versions: of the packages that made it.
     device: what it ran on.
   """
 
   figure: str
-  title: str
-  section: str
-  claim: str
-  found: str
-  verdict: Verdict
-  reason: str = ""
-  numbers: dict = dataclasses.field(default_factory=dict)
-  pictures: dict = dataclasses.field(default_factory=dict)
-  tables: tuple = ()
+  numbers: dict
   command: str = ""
   seconds: float = 0.0
-  versions: dict = dataclasses.field(default_factory=dict)
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
   device: str = ""
 
-  def line(self):
-    """Returns one line: what is claimed, what came out, whether they agree."""
-    source = "paper" if self.section else "to show"
-    why = "" if self.verdict is Verdict.AGREES else " (the page says why)"
-    return f"{self.title}: {source}: {self.claim} Here: {self.found} -> {self.verdict.value}{why}"
-
-  def save(self, folder):
+  def save(self, folder: str | os.PathLike) -> None:
     """Writes `figure_<id>.json` into a folder, whole or not at all."""
-    content = dataclasses.asdict(self) | {
-      "format": FORMAT,
-      "format_version": FORMAT_VERSION,
-      "verdict": self.verdict.name,
-    }
+    content = dataclasses.asdict(self) | {"format": FORMAT, "format_version": FORMAT_VERSION}
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
     files.write_text(path(folder, self.figure), text)
+
+
+def path(folder: str | os.PathLike, figure: str, /) -> pathlib.Path:
+  """Returns the path of a figure's JSON file in a folder of results."""
+  return pathlib.Path(folder) / f"figure_{figure}.json"
+
+
+def plain(numbers: Mapping, /) -> dict:
+  """Returns numbers as they are after a way through JSON.
+
+  Keys are text, tuples are lists, and what is not finite is None.
+
+  Raises:
+    TypeError: for what JSON does not have.
+  """
+  return json.loads(json.dumps(_without_nan(numbers), allow_nan=False))
 
 
 def _without_nan(value):
@@ -92,13 +70,8 @@ def _without_nan(value):
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def path(folder, figure, /):
-  """Returns the path of a figure's JSON file in a folder of results."""
-  return pathlib.Path(folder) / f"figure_{figure}.json"
-
-
-def load(file, /):
-  """Reads what `Study.save` wrote.
+def load(file: str | os.PathLike, /) -> Result:
+  """Reads what `Result.save` wrote, in this format or an earlier one.
 
   Raises:
     OSError: if there is no such file.
@@ -111,40 +84,30 @@ def load(file, /):
     raise ValueError(f"{file}: damaged ({e}); make the figure again") from e
   if content.pop("format", None) != FORMAT:
     raise ValueError(f"{file}: expected format {FORMAT!r}; it is another kind of file")
+  version = content.pop("format_version", None)
+  if not isinstance(version, int):
+    raise ValueError(f"{file}: damaged: format_version {version!r}; make the figure again")
+  if version > FORMAT_VERSION:
+    raise ValueError(f"{file}: it has format version {version}: install a newer tf_hessian")
   try:
-    version = content.pop("format_version")
-    if not isinstance(version, int):
-      raise TypeError(f"format_version {version!r} is no number")
-    if version > FORMAT_VERSION:
-      raise ValueError(f"{file}: it has format version {version}: install a newer tf_hessian")
-    content["verdict"] = Verdict[content["verdict"]]
-    content["tables"] = tuple(
-      Table(tuple(t["columns"]), tuple(map(tuple, t["rows"])), t["caption"])
-      for t in content["tables"]
-    )
-    return Study(**content)
-  except (KeyError, TypeError) as e:
+    result = Result(**(content if version > 1 else _from_format_1(content)))
+    if not isinstance(result.numbers, dict):
+      raise TypeError(f"numbers: {result.numbers!r} is no table of them")
+    return result
+  except (LookupError, TypeError, ValueError, AttributeError) as e:
     raise ValueError(f"{file}: damaged: {e}; make the figure again") from e
 
 
-def number(x, digits=3):
-  """Returns a number as text: so many digits, and 1,234 for large ones."""
-  if not math.isfinite(x):
-    return str(x)
-  if x != 0 and not 1e-3 <= abs(x) < 1e6:
-    mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return f"{mantissa}e{int(exponent)}"
-  if abs(x) >= 10 ** (digits - 1):
-    return f"{x:,.0f}"
-  return f"{x:.{digits}g}"
+def _from_format_1(content):
+  """Returns the fields of today of a file of format 1, which had sentences too."""
+  sentences = ("title", "section", "claim", "found", "verdict", "reason", "pictures", "tables")
+  left = {name: content.pop(name) for name in sentences}
+  complete = _MISSING_IN_FORMAT_1.get(content["figure"], lambda _: {})
+  return content | {"numbers": content["numbers"] | complete(left)}
 
 
-def with_error(x, error, digits=3):
-  """Returns "x ± error"; the error is left out where it is not known."""
-  return number(x, digits) if error != error else f"{number(x, digits)} ± {number(error, 2)}"
-
-
-def prose(text, /):
-  """Returns a text on one line, however it is broken in the source."""
-  return " ".join(text.split())
+_MISSING_IN_FORMAT_1 = {
+  "16": lambda _: {"draws": 10},  # no command of that time made another number
+  # The table had four decimals of the eigenvalues, which are those that are shown.
+  "gradient": lambda left: {"eigenvalues": [float(row[0]) for row in left["tables"][0]["rows"]]},
+}
