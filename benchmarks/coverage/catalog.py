@@ -29,16 +29,16 @@ class Item:
 
   kind: str
   name: str
-  aliases: tuple
+  aliases: tuple[str, ...]
   object: object
 
   @property
-  def short(self):
+  def short(self) -> str:
     """The last part of the name."""
     return self.name.rsplit(".", 1)[-1]
 
 
-def public_items():
+def public_items() -> list[Item]:
   """Returns the list of all `Item`s, by kind and name; what has several names is there once."""
   items = []
   for kind in KINDS:
@@ -54,7 +54,7 @@ def public_items():
   return sorted(items, key=lambda item: (KINDS.index(item.kind), item.name.lower(), item.name))
 
 
-def takes_no_tensors(item, /):
+def takes_no_tensors(item: Item, /) -> str:
   """Returns why there is nothing to differentiate in an item, by its signature; "" if there may be.
 
   An abstract class has no `call` of its own, or one without arguments.

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.coverage.catalog import Item
 from benchmarks.coverage.measure import NO_EXAMPLE, Outcome
 from benchmarks.coverage.problems import BATCH, Feed, Problem, Raw, around_layer
 
@@ -254,7 +255,7 @@ EXAMPLES = {
 }
 
 
-def problems_of(item, /):
+def problems_of(item: Item, /) -> list[Problem] | Outcome:
   """Returns the `Problem`s of a layer, in both modes where it has two, or an `Outcome`."""
   if not inspect.isclass(item.object):  # such as add(inputs)
     made = Example(inputs=(_VECTOR, _VECTOR), call=_listed)

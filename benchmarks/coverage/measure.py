@@ -44,7 +44,7 @@ class Outcome:
   reason: str = ""
 
 
-def measure(problem, /):
+def measure(problem: problems.Problem, /) -> Outcome:
   """Returns the `Outcome` of a problem, in float64 or, where it has no kernel, in float32."""
   result, note = None, ""
   for floatx in ("float64", "float32"):
@@ -63,7 +63,7 @@ def measure(problem, /):
   return result
 
 
-def callable_at_all(problem, /):
+def callable_at_all(problem: problems.Problem, /) -> str:
   """Returns why a problem can't be run by Keras itself, or "" if it can; measures nothing."""
   why = ""
   for floatx in ("float64", "float32"):
@@ -319,7 +319,7 @@ def _of_exception(name, error, names):
   return Outcome(name, ERROR, brief(f"{kind}: {error}"))
 
 
-def brief(text, length=140):
+def brief(text: str, length: int = 140) -> str:
   """Returns the first words of a message, fit for a cell of a table."""
   bold = re.search(r"\x1b\[1m(.*?)\x1b\[0m", text, re.DOTALL)  # Keras's own, of what it quotes
   if bold:

@@ -9,6 +9,7 @@ from keras import ops
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.coverage.catalog import Item
 from benchmarks.coverage.measure import NO_EXAMPLE, NO_WAY, Outcome
 from benchmarks.coverage.problems import BATCH, Feed, Problem, around_function
 
@@ -334,7 +335,7 @@ EXAMPLES = {
 _ARGUMENTS = {"threshold": 0.1, "default_value": 0.0}
 
 
-def problems_of(item, /):
+def problems_of(item: Item, /) -> list[Problem] | Outcome:
   """Returns the `Problem`s of an operation or activation, or an `Outcome`."""
   examples = EXAMPLES.get(item.name.removeprefix(f"{item.kind}."))
   if examples is None:

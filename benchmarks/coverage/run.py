@@ -1,9 +1,11 @@
 """All items of Keras, each with its outcomes."""
 
+from collections.abc import Iterator
 import fnmatch
 import gc
 
 from benchmarks.coverage import catalog, layers, losses, measure, operations
+from benchmarks.coverage.problems import Problem
 
 _COLLECT = 20  # items, between which models and graphs are thrown away: half a second each time
 _PROBLEMS = {
@@ -14,7 +16,7 @@ _PROBLEMS = {
 }
 
 
-def problems_of(item, /):
+def problems_of(item: catalog.Item, /) -> list[Problem] | measure.Outcome:
   """Returns the list of an item's `Problem`s; or an `Outcome` where there is nothing to measure."""
   why = catalog.takes_no_tensors(item)
   if why:
@@ -22,7 +24,7 @@ def problems_of(item, /):
   return _PROBLEMS[item.kind](item)
 
 
-def names():
+def names() -> list[str]:
   """Returns the names of all outcomes that there are, in the order of the page."""
   result = []
   for item in catalog.public_items():
@@ -31,7 +33,7 @@ def names():
   return result
 
 
-def outcomes(only=None, /):
+def outcomes(only: str | None = None, /) -> Iterator[measure.Outcome]:
   """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
   for i, item in enumerate(catalog.public_items()):
     if i % _COLLECT == 0:
