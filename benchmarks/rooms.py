@@ -1,4 +1,4 @@
-"""Rooms of the package, and who may import whom: docs/ has the reasons."""
+"""Rooms of the package, and the rooms that each may import."""
 
 import ast
 from collections.abc import Iterator
@@ -100,20 +100,20 @@ def _absolute(node, path, folder):
 
 
 def room(module: str, /) -> str:
-  """Returns the room of a dotted name of the package; "" is the package itself."""
+  """Returns the room of a dotted name, "" for the package itself."""
   names = module.split(".")[1:]
   return names[0] if names and names[0] in MAY_IMPORT else ""
 
 
 def room_of(path: pathlib.Path, folder: pathlib.Path, /) -> str:
-  """Returns the room that a file of the package's folder is in, known or not."""
+  """Returns the room of a file of the package, known or not."""
   return path.relative_to(folder).with_suffix("").parts[0].replace("__init__", "")
 
 
 def against_the_arrows(
   path: pathlib.Path, folder: pathlib.Path, /
 ) -> Iterator[tuple[str, str, int]]:
-  """Yields a file's imports of rooms that its own may not know: (own room, dotted name, line).
+  """Yields a file's forbidden imports: (own room, dotted name, line).
 
   A file of a room that the table doesn't know may import nothing of the package.
   """

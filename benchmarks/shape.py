@@ -84,7 +84,7 @@ class Measure:
 
   @property
   def broken(self) -> bool:
-    """Whether the number is above its limit."""
+    """True if the number is above its limit."""
     return self.limit is not None and self.value > self.limit
 
   def lines(self) -> list[str]:
@@ -113,7 +113,7 @@ def sources(folder: pathlib.Path, /) -> list[Source]:
 
 
 def functions(tree: ast.Module, /) -> Iterator[tuple[_Function, tuple[str, ...], bool]]:
-  """Yields every function of a file: (function, names around it and its own, is a method)."""
+  """Yields every function of a file: (function, its names, is a method)."""
 
   def walk(node, names, in_class):
     for child in ast.iter_child_nodes(node):
@@ -129,7 +129,7 @@ def functions(tree: ast.Module, /) -> Iterator[tuple[_Function, tuple[str, ...],
 
 
 def parameters(function: _Function, is_method: bool, /) -> list[ast.arg]:
-  """Returns the parameters of a function, without the self or cls of a method."""
+  """Returns a function's parameters, without a method's self or cls."""
   a = function.args
   found = [*a.posonlyargs, *a.args]
   if is_method and found and found[0].arg in ("self", "cls"):
@@ -138,7 +138,7 @@ def parameters(function: _Function, is_method: bool, /) -> list[ast.arg]:
 
 
 def code_lines(text: str, /) -> set[int]:
-  """Returns the numbers of the lines that have code: neither blank nor a comment."""
+  """Returns the numbers of lines with code, not blank or comment."""
   found = set()
   for token in tokenize.generate_tokens(io.StringIO(text).readline):
     if token.type not in _IDLE:
@@ -171,7 +171,7 @@ def _largest(name, places, limit):
 
 
 def longest_parameter_list(files: Sequence[Source], /) -> Measure:
-  """Measures the parameters of functions, self and cls aside; *args and **kwargs are one each."""
+  """Measures the parameters of functions; *args and **kwargs are one each."""
   places = [
     (len(parameters(f, method)), _place(s, f.lineno, ".".join(names)))
     for s in files
@@ -181,7 +181,7 @@ def longest_parameter_list(files: Sequence[Source], /) -> Measure:
 
 
 def largest_class(files: Sequence[Source], /) -> Measure:
-  """Measures the methods of classes, with properties and private ones, without nested functions."""
+  """Measures the methods of classes, with properties, without nested functions."""
   places = []
   for s in files:
     for node in ast.walk(s.tree):
@@ -192,7 +192,7 @@ def largest_class(files: Sequence[Source], /) -> Measure:
 
 
 def _methods(node):
-  """Yields the functions of a class's body, also those below an if, not those inside functions."""
+  """Yields the functions of a class's body, also below an if."""
   for child in ast.iter_child_nodes(node):
     if isinstance(child, _Function):
       yield child
@@ -219,7 +219,7 @@ def longest_function(files: Sequence[Source], /) -> Measure:
 
 
 def unannotated(files: Sequence[Source], /) -> Measure:
-  """Counts public functions that lack an annotation; the text is annotated / all.
+  """Counts public functions without annotations; the text is annotated / all.
 
   Public are functions and methods whose names, and those of their classes, don't begin with an
   underscore, and the dunder methods of such classes. All parameters and the return are annotated,
@@ -287,7 +287,7 @@ def _asks(call):
 
 
 def imports_against_the_arrows(files: Sequence[Source], /) -> Measure:
-  """Counts imports of rooms that a file's own room may not know, also inside functions."""
+  """Counts forbidden imports of rooms, also inside functions."""
   places = [
     (1, _place(s, line, f"{own or rooms.PACKAGE} imports {name}"))
     for s in files
@@ -323,7 +323,7 @@ _OF_ROOMS = (operator_questions, imports_against_the_arrows)
 
 
 def measure(folder: pathlib.Path, /) -> list[Measure]:
-  """Returns all measures of a package; of another one than tf_hessian, those that fit any.
+  """Returns all measures of a package, without rooms of other packages.
 
   Args:
     folder: of the package.

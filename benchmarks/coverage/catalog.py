@@ -1,4 +1,4 @@
-"""What Keras has that is public: its layers, losses, activations and operations."""
+"""The public layers, losses, activations and operations of Keras."""
 
 import dataclasses
 import inspect
@@ -39,7 +39,7 @@ class Item:
 
 
 def public_items() -> list[Item]:
-  """Returns the list of all `Item`s, by kind and name; what has several names is there once."""
+  """Lists all items by kind and name, each object once."""
   items = []
   for kind in KINDS:
     found = {}
@@ -55,7 +55,7 @@ def public_items() -> list[Item]:
 
 
 def takes_no_tensors(item: Item, /) -> str:
-  """Returns why there is nothing to differentiate in an item, by its signature; "" if there may be.
+  """Returns why an item takes no tensors, or "" if it may.
 
   An abstract class has no `call` of its own, or one without arguments.
   """

@@ -29,7 +29,7 @@ _ARGUMENTS = {"q": 0.5}
 
 
 def problems_of(item: Item, /) -> list[Problem] | Outcome:
-  """Returns the `Problem`s of a loss, with logits where it takes them, or an `Outcome`."""
+  """Returns a loss's problems, also of logits, or an `Outcome`."""
   parameters = inspect.signature(item.object).parameters
   arguments = {
     name: _ARGUMENTS.get(name)

@@ -370,7 +370,7 @@ def _guessed(item):
 
 
 def _takes_integers_only(function, inputs):
-  """Whether a function takes no floating-point tensors, but integers of one kind."""
+  """Tells if a function takes integers of one kind, but no floats."""
   shapes = [(BATCH, *i.shape) for i in inputs]
   floats = [tf.ones(s, keras.config.floatx()) for s in shapes], [5.0] * len(shapes)
   integers = [tf.ones(s, tf.int32) for s in shapes], [5] * len(shapes)

@@ -25,9 +25,9 @@ _LARGE = 4.0  # outputs beyond are scaled, or the tanh behind would be flat
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-  """A floating-point input that depends on variables, of a shape without the batch."""
+  """A floating-point input that depends on variables."""
 
-  shape: tuple[int, ...]
+  shape: tuple[int, ...]  # without the batch
   domain: str = "real"
 
 
@@ -40,7 +40,7 @@ class Raw:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What is to be measured.
+  """A model to be measured.
 
   Attributes:
     name: such as "layers.Dropout (training)".
@@ -218,7 +218,7 @@ class Operation(keras.layers.Layer):
 
 
 def projection(y: tf.Tensor) -> tf.Tensor:
-  """Returns a number that depends on all elements of a tensor, of about their size."""
+  """Returns a number that depends on all elements of a tensor."""
   flat = tf.reshape(y, [-1])
   weights = tf.cos(tf.cast(tf.range(tf.size(flat)), flat.dtype))
   count = tf.cast(tf.maximum(tf.size(flat), 1), flat.dtype)
@@ -226,7 +226,7 @@ def projection(y: tf.Tensor) -> tf.Tensor:
 
 
 def floats(outputs: Any) -> list[tf.Tensor]:
-  """Returns the tensors of real numbers in a structure: complex ones are two."""
+  """Lists the real tensors of a structure; complex ones are two."""
   found = []
   for y in tf.nest.flatten(outputs):
     if not tf.is_tensor(y):

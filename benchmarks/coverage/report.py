@@ -18,7 +18,7 @@ _TITLES = {
 
 
 def counts(outcomes: Sequence[measure.Outcome], /) -> list[tuple[str, int]]:
-  """Returns [(outcome, how many)] of those that occur, in the order of `measure.OUTCOMES`."""
+  """Counts the outcomes that occur, in the order of `measure.OUTCOMES`."""
   found = collections.Counter(o.outcome for o in outcomes)
   return [(name, found[name]) for name in measure.OUTCOMES if found[name]]
 

@@ -17,7 +17,7 @@ _PROBLEMS = {
 
 
 def problems_of(item: catalog.Item, /) -> list[Problem] | measure.Outcome:
-  """Returns the list of an item's `Problem`s; or an `Outcome` where there is nothing to measure."""
+  """Returns an item's problems, or an `Outcome` without a measurement."""
   why = catalog.takes_no_tensors(item)
   if why:
     return measure.Outcome(item.name, measure.NO_WAY, why)
@@ -25,7 +25,7 @@ def problems_of(item: catalog.Item, /) -> list[Problem] | measure.Outcome:
 
 
 def names() -> list[str]:
-  """Returns the names of all outcomes that there are, in the order of the page."""
+  """Lists the names of all outcomes in the order of the page."""
   result = []
   for item in catalog.public_items():
     found = problems_of(item)
@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def outcomes(only: str | None = None, /) -> Iterator[measure.Outcome]:
-  """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
+  """Yields the outcomes of items or problems whose names match."""
   for i, item in enumerate(catalog.public_items()):
     if i % _COLLECT == 0:
       gc.collect()

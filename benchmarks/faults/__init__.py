@@ -1,1 +1,1 @@
-"""Whether runs and trainings survive faults of files, of processes and of users."""
+"""Faults of files, processes and users that runs must survive."""

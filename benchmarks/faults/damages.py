@@ -1,4 +1,7 @@
-"""Damages of files: functions of (path, the same file of another run, generator)."""
+"""Damages of files.
+
+Each is a function of (path, the same file of another run, generator).
+"""
 
 from collections.abc import Callable
 import io
@@ -86,7 +89,7 @@ JSON = tuple(map(_json, ("[]", "{}", "null", "3", '{"format_version": 2}', '{"st
 
 
 def _arrays(name, change):
-  """Returns the damage of an .npz file's arrays: `change` gets and returns a dict."""
+  """Returns a damage of arrays, where `change` maps a dict."""
 
   def damage(path, *_):
     with np.load(path) as saved:
@@ -125,7 +128,7 @@ def wrong_letter(path, _, rng):
 
 
 def not_finite(path, *_):
-  """Makes the weights of a model NaN; the note that it carries stays."""
+  """Makes a model's weights NaN, and keeps its note."""
   import h5py
 
   with zipfile.ZipFile(path) as archive:
@@ -154,7 +157,7 @@ def of(path: pathlib.Path, /) -> tuple[Damage, ...]:
 
 
 def _outside(path):
-  """Returns a file of the user's beside the folder, which must stay as it is."""
+  """Returns a file of the user's, beside the folder."""
   result = path.parent.with_name("outside") / path.name
   result.parent.mkdir(exist_ok=True)
   return result

@@ -13,7 +13,7 @@ _N, _DRAWS, _STEPS = 24, 3, 6
 
 
 class Runs:
-  """Folders of density runs of a matrix, in several states; the user's own folders too.
+  """Folders of density runs of a matrix, in several states.
 
   Args:
     root: where they are made.
@@ -53,7 +53,7 @@ class Runs:
     return [t.tobytes() for t in result.tridiagonals]
 
   def interrupted(self, workdir: pathlib.Path, seed: int) -> None:
-    """Makes a folder with draw 0 finished and draw 1 after three steps."""
+    """Makes a folder with draw 0 finished and draw 1 begun."""
     operator, left = scipy.sparse.linalg.aslinearoperator(self._matrix), [1 + _STEPS + 3]
     original = operator._matvec
 
@@ -68,7 +68,7 @@ class Runs:
       self.run(workdir, seed, operator=operator)
 
   def other(self, state: str, name: str) -> pathlib.Path:
-    """Returns a file of another run in the place of a file of this one."""
+    """Returns the same file of another run."""
     for folder_name in (f"other_{state}", "other_half", "other"):
       path = self.root / folder_name / name
       if path.exists():
@@ -76,11 +76,11 @@ class Runs:
     return self.root / "other" / "run.json"
 
   def again(self, workdir: pathlib.Path, seed: int = 1) -> bool:
-    """Starts again, and says whether the result is that of an undisturbed run."""
+    """Starts again; True if the result is the undisturbed one."""
     return self.run(workdir, seed) == self.expected[seed]
 
   def results(self, workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns what must not be lost of a folder: digest -> path, of finished draws."""
+    """Returns a folder's finished draws: digest -> path."""
     found = {}
     for path in _files(workdir, "draw_*.npz"):
       with contextlib.suppress(Exception), open(path, "rb") as file, np.load(file) as saved:
@@ -143,7 +143,7 @@ class Trainings:
     return self._module.train(*arguments, seed=seed, verbose=False)
 
   def interrupted(self, workdir: pathlib.Path, seed: int) -> None:
-    """Makes a folder of a training after 8 of 12 steps, with two states."""
+    """Makes a folder of a training after 8 of 12 steps."""
     training, original = self._module._Training, self._module._Training._advance
     seconds = self._module._SAVE_SECONDS, self._module._SAVE_FACTOR
 
@@ -163,7 +163,7 @@ class Trainings:
       self._module._SAVE_SECONDS, self._module._SAVE_FACTOR = seconds
 
   def other(self, state: str, name: str) -> pathlib.Path:
-    """Returns a file of another run in the place of a file of this one."""
+    """Returns the same file of another run."""
     for folder_name in (f"other_{state}", "other_half", "other"):
       path = self.root / folder_name / name
       if path.exists():
@@ -171,7 +171,7 @@ class Trainings:
     return self.root / "other" / "config.json"
 
   def again(self, workdir: pathlib.Path, seed: int = 1) -> bool:
-    """Starts again, and says whether model, log and result are those of an undisturbed training."""
+    """Starts again; True if model, log and result are the undisturbed ones."""
     found = self.run(workdir, seed)
     whole = self.root / {1: "finished", 2: "other"}[seed]
     return (
@@ -182,7 +182,7 @@ class Trainings:
     )
 
   def right(self, workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns what must not be lost of a folder: digest -> path, of trained models."""
+    """Returns a folder's trained models: digest -> path."""
     known = self.expected[1], self.expected[2]
     found = {}
     for path in _files(workdir, "model*.keras"):

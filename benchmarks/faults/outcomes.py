@@ -1,4 +1,4 @@
-"""What becomes of a folder that was damaged, is the user's, or was left by a killed process."""
+"""Outcomes of starting again after a fault."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -51,7 +51,7 @@ def damaged(
   *,
   seed: int = 1,
 ) -> str:
-  """Returns what becomes of a folder with one damaged file: of `GOOD` or `BAD`.
+  """Damages one file and starts again; returns the outcome.
 
   Args:
     folders: `Runs` or `Trainings`.
@@ -75,7 +75,7 @@ def damaged(
 
 
 def _contents(path):
-  """Returns path -> content of the files in a folder; none of what is no folder."""
+  """Returns path -> content of the files in a folder."""
   if path.is_symlink() or not path.is_dir():
     return {}
   files = (p for p in sorted(path.rglob("*")) if p.is_file() and not p.is_symlink())
@@ -119,7 +119,7 @@ USERS = (
 
 
 def users_folder(folders: Runs | Trainings, names: Sequence[str], scratch: pathlib.Path, /) -> str:
-  """Returns what becomes of a folder of the user's that is given as the folder of a run."""
+  """Starts in a folder of the user's; returns the outcome."""
   workdir = scratch / "run"
   for name in names:
     (workdir / name).parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ CALLS = ("replace", "link", "unlink", "fsync", "posix_fallocate", "open")
 
 
 def killed(folders: Runs, call: str, number: int, scratch: pathlib.Path, /) -> str:
-  """Returns what becomes of a folder whose process is killed at a call of the system.
+  """Kills a process at a system call; starts again; returns the outcome.
 
   Args:
     folders: a `Runs`.

@@ -1,4 +1,4 @@
-"""What all contenders measure: data and a point, in a file that both environments read.
+"""Data and a point that all contenders measure, in a file.
 
 NumPy only. Vectors and weights are kept as Keras has them; PyTorch has the axes of a kernel in
 another order: (height, width, in, out) is (out, in, height, width) there, and (in, out) (out, in).
@@ -19,7 +19,7 @@ _TORCH_NAMES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A mean cross-entropy over a data set, in the parameters of a network.
+  """A mean cross-entropy over data, in a network's parameters.
 
   Attributes:
     network: "mlp" or "resnet32".
@@ -89,7 +89,7 @@ def torch_arrays(vector: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[
 
 
 def keras_vector(arrays: Sequence[np.ndarray]) -> np.ndarray:
-  """Returns the vector (n,) float64 of arrays whose axes are in PyTorch's order."""
+  """Returns the vector (n,) float64 of arrays in PyTorch's order."""
   return np.concatenate([_transposed(a, _TO_KERAS).ravel() for a in arrays]).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a comparison: on the terminal, against their bounds, and in docs/benchmarks.md."""
+"""The figures of a comparison: printed, bounded, and in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_BOUND_OF_DISTANCE = ("curvlinops",)
 
 @dataclasses.dataclass
 class Figures:
-  """What was measured of one contender.
+  """Measurements of one contender.
 
   Attributes:
     versions: dict: package -> version.
@@ -68,7 +68,7 @@ class Figures:
     self.distance = float(l1_distance(grid, values, ours))
 
   def median(self, what: str) -> float:
-    """Returns the median seconds of a gradient, a product or a density run."""
+    """Returns the median seconds of a gradient, product or run."""
     return float(np.median(self.seconds[what]))
 
 
@@ -102,18 +102,18 @@ class Outcome(dict):
     return [name for name, figures in self.items() if figures.counts]
 
   def ratio(self, name: str) -> float:
-    """Returns its time of a density run / ours: the median over the rounds of the ratio in one."""
+    """Returns the median ratio of its density run's time to ours."""
     theirs, ours = self[name].seconds["density"], self[OURS].seconds["density"]
     return float(np.median(np.divide(theirs, ours)))
 
   def fastest(self) -> tuple[str, float]:
-    """Returns (name, time / ours) of the peer with the fastest density run."""
+    """Returns (name, time / ours) of the fastest peer."""
     return min(((n, self.ratio(n)) for n in self.counted if n != OURS), key=lambda pair: pair[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """Where and how it was measured."""
+  """Machine and settings of a comparison."""
 
   threads: int
   rounds: int
@@ -122,7 +122,7 @@ class About:
 
 
 def expected_distance(density: Density) -> float:
-  """Returns the L1 distance that two `Density` with such a standard error have on average.
+  """Returns the mean L1 distance of two densities of such standard error.
 
   The difference of two normal estimates of the same has the standard deviation sqrt(2) s, and
   its size the mean 2 s / sqrt(pi).
@@ -140,7 +140,7 @@ def print_differences(outcome: Outcome, name: str) -> None:
 
 
 def unequal_networks(outcome: Outcome) -> list[str]:
-  """Returns a line for each loss, gradient or product of a counted contender that is not ours."""
+  """Lists losses, gradients and products that differ from ours."""
   return [
     f"{outcome.network}: {name}: its {key} differs by {difference:.2g} "
     f"(bound: {LARGEST_DIFFERENCE:g})"
@@ -177,7 +177,7 @@ def _disagreements(outcome, name):
 
 
 def machine() -> str:
-  """Returns the processor and the number of cores that this process may use."""
+  """Returns the processor, and the cores of this process."""
   info = pathlib.Path("/proc/cpuinfo")
   lines = info.read_text().splitlines() if info.exists() else []
   model = next((s.split(":")[1].strip() for s in lines if s.startswith("model name")), "")
@@ -185,14 +185,14 @@ def machine() -> str:
 
 
 def write(path: str | os.PathLike, about: About, outcomes: Sequence[Outcome]) -> None:
-  """Writes the figures into their section of a file, which is made if it isn't there."""
+  """Writes the figures into their section of a file."""
   path = pathlib.Path(path)
   text = path.read_text() if path.exists() else "# Benchmarks\n\n## Peers\n\n" + _empty(SECTION)
   files.write_text(path, replace_section(text, SECTION, markdown(about, outcomes)))
 
 
 def replace_section(text: str, name: str, body: str) -> str:
-  """Returns a text with what stands between the markers of a section replaced by `body`.
+  """Returns a text with the body of a section replaced.
 
   Raises:
     ValueError: if the text doesn't have the two markers, once each and in order.
@@ -213,7 +213,7 @@ def _empty(name):
 
 
 def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
-  """Returns the section: where it was measured, and the tables of each problem."""
+  """Returns the section, with the machine and each problem's tables."""
   versions = {k: v for o in outcomes for f in o.values() for k, v in f.versions.items()}
   listed = ", ".join(f"{k} {v}" for k, v in versions.items())
   parts = [

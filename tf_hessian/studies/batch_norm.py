@@ -1,4 +1,4 @@
-"""Batch normalization and outliers (main text and section G of the paper), on real CIFAR-10.
+"""Batch normalization and outliers, on real CIFAR-10 (section G of the paper).
 
 A narrow ResNet-14 is trained without batch normalization, with it, and with population statistics,
 from several seeds; checkpoints are measured over training.
@@ -45,7 +45,7 @@ def measure(context: Context) -> dict:
 
 
 def _measure_run(context, variant, seed):
-  """Trains, if needed, and returns a dict: steps that have learned -> numbers of the checkpoint."""
+  """Trains and measures: dict of steps that learned -> numbers."""
   folder = variant.train(context, seed)
   loss = {row["step"]: row["loss"] for row in record.read(folder)}
   checkpoint = _Measurement(context, variant.config(context, seed), folder, seed)
@@ -64,7 +64,7 @@ def _measure_run(context, variant, seed):
 
 
 def _measured_before(path, setting):
-  """Returns the numbers in a file, or None if there are none that were measured in this way."""
+  """Reads the numbers of a file, or None if measured otherwise."""
   try:
     numbers = json.loads(path.read_text())
     return numbers if numbers["setting"] == setting else None
@@ -73,7 +73,7 @@ def _measured_before(path, setting):
 
 
 class _Measurement:
-  """Measures checkpoints of one training with one operator, which follows the model's variables."""
+  """Measures checkpoints of one training with one operator."""
 
   def __init__(self, context, config, folder, seed):
     self._context = context
@@ -95,7 +95,7 @@ class _Measurement:
     return setup.operator(self._model)
 
   def __call__(self, step):
-    """Returns the numbers of the checkpoint of a step: a dict of plain values."""
+    """Measures the checkpoint of a step: dict of plain values."""
     saved = checkpoints.load_model(checkpoints.step_path(self._folder, step))
     self._model.set_weights(saved.get_weights())
     operator = self._operator
@@ -136,7 +136,7 @@ class _Measurement:
     return self._seed == SEEDS[0] and step == max(self.steps)
 
   def gradient_run(self, step, values):
-    """Returns the energy of the full gradient as its own Lanczos run has it, where there is one."""
+    """Reads the full gradient's energy from its own Lanczos run, if any."""
     if not self._runs_from_the_gradient(step):
       return {}
     own = spectrum.load(self._spectrum(step, "gradient") / "spectrum.npz")
@@ -164,7 +164,7 @@ class _Measurement:
 
 
 def stand_apart(values: Sequence[float] | np.ndarray, /) -> int:
-  """Returns how many of the largest eigenvalues stand apart, from the ten (descending) given.
+  """Counts the largest eigenvalues that stand apart, of ten in descending order.
 
   The place of the largest ratio of an eigenvalue to the next one, if that is above 1.5; else 0.
   """
@@ -173,7 +173,7 @@ def stand_apart(values: Sequence[float] | np.ndarray, /) -> int:
 
 
 def _over_seeds(runs):
-  """Returns dict: step -> dict: name -> (mean, standard error) over the seeds."""
+  """Averages over seeds: dict of step -> name -> (mean, standard error)."""
   result = {}
   for step in runs[0]:
     found = [run[step] for run in runs]
@@ -229,7 +229,7 @@ def _last_spectrum(context, variant):
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says which of the claims hold at the last checkpoints, with all numbers in a table."""
+  """Describes which claims hold at the last checkpoints, with all numbers."""
   final = {name: table[max(table, key=int)] for name, table in numbers.items()}
   verdict, found, reason = judge(final)
   return Chapter(
@@ -313,7 +313,7 @@ def _table(numbers):
 
 
 def _gradient_table(final):
-  """Compares the two ways of measuring the full gradient's energy, at the last step of seed 0."""
+  """Compares two measurements of the full gradient's energy, of seed 0."""
   rows = []
   for name, row in final.items():
     projected = np.array(row["gradient_shares"])

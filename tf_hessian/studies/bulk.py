@@ -1,4 +1,4 @@
-"""Figure 1: the estimated and the exact density of the small model's bulk."""
+"""Figure 1: estimated and exact density of the small model's bulk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measure(context: Context) -> dict:
 
 
 def mean_error(small: SmallModel, /) -> dict:
-  """Measures the L1 distance of the mean over draws to the exact density, at m = 90."""
+  """Measures the L1 distance of the draws' mean density, m = 90."""
   grid = density.density_grid([small.eigenvalues, *small.spectrum.nodes], SIGMA_SQUARED)
   expected = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
   draws = smooth_all(
@@ -57,7 +57,7 @@ def mean_error(small: SmallModel, /) -> dict:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says how far the mean of the draws is from the exact density."""
+  """Describes the distance of the draws' mean from the exact density."""
   distance, predicted = (number(numbers[k], 2) for k in ("l1_mean", "l1_mean_predicted"))
   share = f"{100 * numbers['share_of_the_bulk']:.2f} %"
   ratio = numbers["l1_mean"] / PAPER_L1

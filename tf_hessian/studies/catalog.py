@@ -47,7 +47,7 @@ def module(name: str, /) -> types.ModuleType:
 
 
 def describe(result: result_lib.Result, /) -> Chapter:
-  """Returns a result in words; one that no study here has made, by its name alone.
+  """Describes a result in words, or by its name where unknown.
 
   Raises:
     ValueError: if its numbers are not those that the study describes.

@@ -1,11 +1,11 @@
-"""A study in words: a claim, what came out, a verdict, tables and pictures."""
+"""A study in words: claim, finding, verdict, tables and pictures."""
 
 import dataclasses
 import enum
 
 
 class Verdict(enum.Enum):
-  """How what came out relates to the claim."""
+  """Relation of a finding to the claim."""
 
   AGREES = "agrees"
   DIFFERS = "differs"
@@ -23,7 +23,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Chapter:
-  """One study on the page: a result of the paper or one beyond it, and what came out here.
+  """One study on the page.
 
   Attributes:
     title: a heading.

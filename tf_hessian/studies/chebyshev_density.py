@@ -1,4 +1,4 @@
-"""Figure 17: Chebyshev polynomials in the place of Gauss quadrature (section D of the paper)."""
+"""Figure 17: Chebyshev polynomials in the place of Gauss quadrature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMITS = (-0.2, 0.4)  # of the picture, as in Figure 1
 
 
 def measure(context: Context) -> dict:
-  """Compares the density from Chebyshev moments with that from Lanczos, at equal cost."""
+  """Compares densities from Chebyshev moments and from Lanczos, at equal cost."""
   small = context.small_model
   center, half = chebyshev.interval(small.eigenvalues[0], small.eigenvalues[-1])
   where = {"center": center, "half_width": half}
@@ -53,7 +53,7 @@ def measure(context: Context) -> dict:
 
 
 def _estimated_moments(small, where):
-  """Returns the mean over the draws of moments up to 2 x DEGREE, of DEGREE products each."""
+  """Estimates moments up to 2 x DEGREE, the mean over draws."""
   draws = [
     chebyshev.estimated_moments(
       small.operator.matvec, probes.probe(small.spectrum.seed, i, small.n), DEGREE, **where
@@ -64,13 +64,13 @@ def _estimated_moments(small, where):
 
 
 def _lanczos(small, grid):
-  """Returns the density of each draw from its first 90 Lanczos steps, (k, g)."""
+  """Returns each draw's density after DEGREE Lanczos steps, (k, g)."""
   rules = [(q.nodes, q.weights) for q in leading_rules(small, DEGREE)]
   return smooth_all(rules, grid, SIGMA_SQUARED)
 
 
 def _degrees_needed(small, grid, lanczos, mean_error, where):
-  """The degrees at which exact moments are as good as Lanczos, on a draw and for the mean."""
+  """Finds the degrees at which exact moments are as good as Lanczos."""
   nodes, weights = small.draws[0]
   of_draw = density.smooth(nodes, weights, grid, SIGMA_SQUARED)
   target = float(density.l1_distance(grid, lanczos[0], of_draw))
@@ -92,7 +92,7 @@ def smallest_degree(
   where: dict[str, float],
   /,
 ) -> int | None:
-  """Returns a degree whose L1 distance is at most the target, while one less has a larger one.
+  """Returns the degree at which the L1 distance reaches the target.
 
   By bisection: it is the smallest where the distance falls with the degree, as it does but for
   ripples. None if not even all moments reach the target.
@@ -133,7 +133,7 @@ def _draw(grid, exact, curves, folder):
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says what polynomials of as many products reach, and how many more they need."""
+  """Describes the errors of both methods, and the degree that polynomials need."""
   draws = numbers["products"] // DEGREE
   ratio = numbers["l1_exact_moments"] / numbers["l1_lanczos"]
   needed, same = (_degree(numbers[f"degree_for_the_{which}"]) for which in ("draw", "mean"))
@@ -166,7 +166,7 @@ def describe(numbers: dict) -> Chapter:
 
 
 def _degree(degree):
-  """Returns a degree, or the largest that was tried where none has reached the distance."""
+  """Returns a degree; where it is not known, the largest tried."""
   return degree if degree is not None and degree == degree else MAX_DEGREE
 
 

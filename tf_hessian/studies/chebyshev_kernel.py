@@ -1,4 +1,4 @@
-"""Figure 18: how well polynomials approximate the kernel (section D of the paper)."""
+"""Figure 18: polynomials that approximate the kernel (section D of the paper)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {"l1": "L1", "largest": "largest / height"}
 
 
 def measure(context: Context) -> dict:
-  """Measures how far the kernel is from its Chebyshev approximations, in our range and theirs."""
+  """Measures the errors of the kernel's Chebyshev approximations, in two ranges."""
   small = context.small_model
   _, half = chebyshev.interval(small.eigenvalues[0], small.eigenvalues[-1])
   numbers = {"half_width": half}
@@ -34,7 +34,7 @@ def measure(context: Context) -> dict:
 
 
 def kernel_error(degree: int, half_width: float, /) -> tuple[float, float]:
-  """Returns the L1 and the largest distance (over the height) of the kernel to its expansion."""
+  """Returns the L1 and the largest relative error of the kernel's expansion."""
   coefficients = chebyshev.kernel_coefficients(0.0, SIGMA_SQUARED, degree, half_width=half_width)
   sigma = np.sqrt(SIGMA_SQUARED)
   x = np.linspace(-half_width, half_width, 24 * int(half_width / sigma) + 1)
@@ -64,7 +64,7 @@ def _draw(half, folder):
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says at which degree polynomials tell the kernel, in our range and in the paper's."""
+  """Describes the errors by degree, in our range and in the paper's."""
   l1 = _by_degree(numbers["l1_by_degree"])
   paper = _by_degree(numbers["l1_by_degree_paper_range"])
   widths = {"": numbers["half_width"], "_paper_range": PAPER_HALF_WIDTH}

@@ -1,4 +1,4 @@
-"""Densities of the small model, estimated and exact (section B of the paper)."""
+"""Estimated and exact densities of the small model (section B)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BULK = (-0.2, 0.4)
 
 
 def leading_rules(small: SmallModel, steps: int, /) -> list[results.Quadrature]:
-  """Returns each draw's quadrature after its first `steps` steps: a leading block of its matrix."""
+  """Returns each draw's quadrature after its first `steps` steps."""
   estimate = small.spectrum
   pairs = zip(estimate.diagonals, estimate.off_diagonals, strict=True)
   return [quadrature.gauss_quadrature(d[:steps], e[: steps - 1]) for d, e in pairs]
@@ -37,7 +37,7 @@ def smooth_all(
 def draw_densities(
   small: SmallModel, folder: pathlib.Path, /, *, figures: Sequence[str] = ("1", "16")
 ) -> None:
-  """Draws the estimated and the exact density, of the bulk (1) and of the outliers (16)."""
+  """Draws estimated and exact densities: bulk (1) and outliers (16)."""
   rules = leading_rules(small, STEPS)
   grid = density.density_grid([small.eigenvalues], SIGMA_SQUARED)
   mean = density.density(

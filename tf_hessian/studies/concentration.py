@@ -1,4 +1,4 @@
-"""Figure 14: the bound of section A of the paper, and how loose it is."""
+"""Figure 14: the bound of section A of the paper."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POINTS = (0.0, 0.3, 2.0)
 
 
 def measure(context: Context) -> dict:
-  """Draws the worst-case bound, and measures how often and how far estimates stay below it."""
+  """Draws the worst-case bound, and tests it on random matrices."""
   _draw(context.out)
   quoted = bounds.worst_case_epsilon(
     n=N, draws=DRAWS, sigma_squared=SIGMA**2, probability=PROBABILITY
@@ -67,7 +67,7 @@ def _draw(folder):
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says whether the bound holds, and how loose it is."""
+  """Describes whether the bound holds, and how loose it is."""
   epsilon, height, rows = numbers["epsilon"], numbers["kernel_height"], numbers["monte_carlo"]
   holds = all(r["frequency"] <= r["probability"] for r in rows)
   ratios, worst = ([r[f"epsilon_of_eq_{i}"] / r["quantile"] for r in rows] for i in (11, 12))
@@ -126,7 +126,7 @@ def spectrum_of_the_trials() -> np.ndarray:
 
 
 def monte_carlo(trials: int = _TRIALS, seed: int = 0) -> list[dict]:
-  """Measures at each point how far estimates are off, and how often Eq. 11 fails.
+  """Measures at each point errors of estimates and failures of Eq. 11.
 
   In the basis of the eigenvectors a normal vector is normal, and a random unit vector is a random
   unit vector: the matrix is taken as diagonal.

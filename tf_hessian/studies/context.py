@@ -1,4 +1,4 @@
-"""Folders and options of the studies, and the network that several of them measure."""
+"""Folders, options and the small model that studies share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """Where a study finds its configs and data, and where it leaves what it makes.
+  """Folders of configs, data and results, and options, of a study.
 
   Attributes:
     out: folder of the results: a JSON file and pictures for each figure.
@@ -34,11 +34,11 @@ class Context:
 
   @property
   def work(self) -> pathlib.Path:
-    """Folder of trained networks and of what is costly to compute; studies share it."""
+    """Folder of trained networks and costly numbers, which studies share."""
     return self.out / "work"
 
   def config(self, name: str, /, **overrides: Any) -> ConfigDict:
-    """Returns a config of the folder, with these values in the place of its own."""
+    """Loads a config of the folder, with values replaced."""
     return load_config(self.configs / f"{name}.py", **overrides)
 
   @functools.cached_property

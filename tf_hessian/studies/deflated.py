@@ -1,4 +1,4 @@
-"""Beyond the paper: isolated eigenvalues with their exact weight, on the small model."""
+"""Beyond the paper: isolated eigenvalues with their exact weight."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def measure(context: Context) -> dict:
 
 
 def _estimates(context, pairs, seed, left):
-  """Returns dict: method -> quadratures of a seed's draws, and how many eigenvalues are isolated.
+  """Estimates by each method; returns (dict of quadratures, isolated eigenvalues' number).
 
   Args:
     context: of the study.
@@ -89,7 +89,7 @@ def _estimates(context, pairs, seed, left):
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says by how much deflated estimates are better at the same cost."""
+  """Describes the gain of deflated estimates at the same cost."""
   plain, new = numbers["plain"], numbers["deflated"]
   known, left = numbers["isolated_eigenvalues"], numbers["draws_after_projection"]
   gain = numbers["gain"], numbers["gain_stderr"]

@@ -1,4 +1,4 @@
-"""The page about the studies, made from their JSON files, so that its numbers are theirs."""
+"""The page about the studies, made from their JSON files."""
 
 import os
 import pathlib
@@ -66,7 +66,7 @@ def _overview(chapters):
 
 
 def _text(chapter, command, folder):
-  """Returns a chapter as Markdown, below it the command that has made its numbers."""
+  """Returns a chapter as Markdown, with its command below."""
   claim = "The paper" if chapter.section else "To show"
   where = f" ({chapter.section})" if chapter.section else " (not in the paper)"
   parts = [

@@ -1,4 +1,4 @@
-"""Section E of the paper, on the small model: in which eigenvectors the gradients lie."""
+"""Energy of gradients in eigenvectors of the small model (section E)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH_SIZES = (8, 64, 250)  # 8 is what the small model is trained with
 
 
 def measure(context: Context) -> dict:
-  """Measures the gradient's energy in the top eigenspace, in three ways, and mini-batches'."""
+  """Measures gradients' energy in the top eigenspace, in three ways."""
   small = context.small_model
   direction = small.operator.gradient()
   direction /= np.linalg.norm(direction)
@@ -57,7 +57,7 @@ def measure(context: Context) -> dict:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says what share of gradients is in the top eigenspace, and how well three ways agree."""
+  """Describes gradients' shares, and the agreement of the three ways."""
   shares = ", ".join(
     f"{with_error(100 * mean, 100 * error)} % in batches of {size}"
     for size, (mean, error) in numbers["mini_batches"].items()
@@ -92,7 +92,7 @@ def describe(numbers: dict) -> Chapter:
 
 
 def energies_near(run: Spectrum, values: Sequence[float] | np.ndarray, /) -> np.ndarray:
-  """Returns the weights of a one-draw run's nodes at each of these eigenvalues, (k,).
+  """Returns the weights of a run's nodes at each eigenvalue, (k,).
 
   A node counts for the eigenvalue that is nearest, if it is within a thousandth of the largest; one
   that is farther from all has not converged, or is another eigenvalue.
@@ -109,7 +109,7 @@ def energies_near(run: Spectrum, values: Sequence[float] | np.ndarray, /) -> np.
 
 
 def radius(values: Sequence[float] | np.ndarray, /) -> float:
-  """Returns how far from an eigenvalue a node may be that stands for it."""
+  """Returns the largest distance of a node from its eigenvalue."""
   return 1e-3 * float(np.abs(values).max())
 
 
@@ -119,12 +119,12 @@ def energies_by_size(
   sizes: Sequence[int] = BATCH_SIZES,
   /,
 ) -> dict[int, tuple[float, float]]:
-  """Returns dict: batch size -> (mean share of single batches' gradients, its standard error)."""
+  """Returns dict: batch size -> (mean share of gradients, standard error)."""
   return {size: share_of_batches(operator_of(size), vectors) for size in sizes}
 
 
 def share_of_batches(operator: HessianOperator, vectors: np.ndarray, /) -> tuple[float, float]:
-  """Returns the mean over batches of |V g|^2 / |g|^2 and its standard error.
+  """Returns the batches' mean of |V g|²/|g|², and its standard error.
 
   Args:
     operator: a `HessianOperator`.

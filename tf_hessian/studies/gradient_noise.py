@@ -1,4 +1,4 @@
-"""Theorem E.1 of the paper: in which eigenvectors the steps of SGD lie, on a quadratic loss."""
+"""Theorem E.1 of the paper: steps of SGD on a quadratic loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def simulate(
   chains: int,
   seed: int = 0,
 ) -> np.ndarray:
-  """Runs SGD on 1/2 (theta + z)' H (theta + z) in independent chains.
+  """Runs chains of SGD on the loss (theta + z)' H (theta + z) / 2.
 
   Args:
     hessian: (n, n) symmetric H.
@@ -124,7 +124,7 @@ def measure(context: Context) -> dict:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says how far updates are from the formula, and what share the first eigenvector has."""
+  """Describes the deviations from the formula, and the first eigenvector's shares."""
   worst = max(_worst(numbers[name]) for name in NOISES)
   shares = {name: f"{100 * numbers[name]['share_of_the_first']:.0f} %" for name in NOISES}
   return Chapter(
@@ -153,7 +153,7 @@ def describe(numbers: dict) -> Chapter:
 
 
 def _worst(row):
-  """Returns how many standard errors the eigenvector farthest off is from the formula."""
+  """Returns the largest deviation from the formula, in standard errors."""
   return max(abs(x) for x in row["standard_errors_off"])
 
 
@@ -176,7 +176,7 @@ def _table(numbers):
 
 
 def _alpha(numbers, name):
-  """Returns the alpha of Eq. 15 that was measured along each eigenvector, (n,).
+  """Returns the measured alpha of Eq. 15 along each eigenvector, (n,).
 
   What the formula has for alpha, times what was measured over what the formula has for the update.
   """

@@ -1,4 +1,4 @@
-"""Section F of the paper: sizes of the networks, and the lowest loss under label smoothing."""
+"""Sizes of the networks, and the lowest loss (section F)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAPER_LOWEST = 0.509
 
 
 def measure(context: Context) -> dict:
-  """Counts the trainable parameters of the paper's networks, as the configs build them."""
+  """Counts the trainable parameters of the paper's networks."""
   counts = {}
   for config, *_ in PAPER:
     fields = dict(context.config(config).model.to_dict())
@@ -36,7 +36,7 @@ def measure(context: Context) -> dict:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says how many networks have the sizes of the text, and what the lowest loss is."""
+  """Describes the networks' sizes and the lowest loss."""
   counts, lowest = numbers["parameters"], numbers["lowest_loss"]
   fits = [low <= counts[config] <= high for config, _, _, (low, high) in PAPER]
   return Chapter(

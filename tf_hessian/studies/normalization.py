@@ -1,4 +1,4 @@
-"""Trainings on CIFAR-10 that differ in how they normalise (section G of the paper)."""
+"""Trainings on CIFAR-10 that normalise in different ways (section G)."""
 
 from __future__ import annotations
 

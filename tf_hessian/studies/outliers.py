@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def measure(context: Context) -> dict:
-  """Compares the Ritz values above the bulk with the eigenvalues there, and their mass.
+  """Compares Ritz values above the bulk with eigenvalues, and their mass.
 
   Raises:
     ValueError: if the network has no eigenvalue above the bulk.
@@ -40,7 +40,7 @@ def measure(context: Context) -> dict:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says whether every draw has found the outliers, and their mass."""
+  """Describes whether every draw has found the outliers, and their mass."""
   error = numbers["largest_relative_error"]
   return Chapter(
     title="Outliers of the small model",

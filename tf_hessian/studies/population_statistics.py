@@ -38,7 +38,7 @@ def _curve(variant):
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says how much of the slower progress is the learning rate's."""
+  """Describes the learning rate's part of the slower progress."""
   variants = (BATCH, SLOW_BATCH, POPULATION)
   batch, slow, population = (numbers["last_100_steps"][v.name] for v in variants)
   return Chapter(

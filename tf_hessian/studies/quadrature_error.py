@@ -1,4 +1,4 @@
-"""Figure 15: how far a draw's quadrature is from that draw's exact density."""
+"""Figure 15: distances of draws' quadratures from their exact densities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROUNDING = 1e-13  # what "1e-14" of the paper is taken as
 
 
 def measure(context: Context) -> dict:
-  """Measures the quadrature's error over the number of steps and the kernel's variance."""
+  """Measures the quadrature's error over steps and kernel variances."""
   numbers = errors_of_draws(context.small_model)
   draw_errors(numbers, context.out / "figure_15.png")
   for end in ("", "_relative"):
@@ -35,7 +35,7 @@ def measure(context: Context) -> dict:
 
 
 def errors_of_draws(small: SmallModel, /) -> dict:
-  """Measures the L1 distance of each draw's density to its exact one, over m and sigma²."""
+  """Measures L1 distances of draws' densities to their exact ones."""
   relative = density.kernel_variance([small.eigenvalues], SIGMA_SQUARED, relative=True)
 
   def errors(steps, variance):
@@ -82,7 +82,7 @@ def draw_errors(numbers: dict, path: pathlib.Path, /) -> None:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Says how many steps reach rounding, and how the error falls with sigma²."""
+  """Describes the steps that reach rounding, and the fall with sigma²."""
   median = _medians(numbers["l1_draws_by_steps"], int)
   relative = _medians(numbers["l1_draws_by_steps_relative"], int)
   wide = _medians(numbers["l1_draws_by_sigma_squared"], float)

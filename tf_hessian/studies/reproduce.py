@@ -25,7 +25,7 @@ def reproduce(
   progress: bool = True,
   options: Sequence[str] = (),
 ) -> str:
-  """Makes a figure of the paper, or all that can be made here, and the page about them.
+  """Makes a figure of the paper, or all, and the page.
 
   Writes `figure_<id>.json` and pictures into the folder, and reproduction.md about all that are
   there. What is costly is kept in its folder `work`, and interrupted studies go on from there.
@@ -65,7 +65,7 @@ def reproduce(
 
 
 def _write_page(out):
-  """Writes the page about all results in a folder; returns a line that says so, or why not."""
+  """Writes the page about all results; returns a line about it."""
   page = out / "reproduction.md"
   try:
     document.write(out, page)

@@ -46,7 +46,7 @@ class Result:
 
 
 def path(folder: str | os.PathLike, figure: str, /) -> pathlib.Path:
-  """Returns the path of a figure's JSON file in a folder of results."""
+  """Returns the path of a figure's JSON file in a folder."""
   return pathlib.Path(folder) / f"figure_{figure}.json"
 
 
@@ -62,7 +62,7 @@ def plain(numbers: Mapping, /) -> dict:
 
 
 def _without_nan(value):
-  """Returns plain values with None for NaN and infinity, which JSON does not have."""
+  """Returns plain values with None for NaN and infinity."""
   if isinstance(value, dict):
     return {k: _without_nan(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
@@ -99,7 +99,7 @@ def load(file: str | os.PathLike, /) -> Result:
 
 
 def _from_format_1(content):
-  """Returns the fields of today of a file of format 1, which had sentences too."""
+  """Returns today's fields of a file of format 1."""
   sentences = ("title", "section", "claim", "found", "verdict", "reason", "pictures", "tables")
   left = {name: content.pop(name) for name in sentences}
   complete = _MISSING_IN_FORMAT_1.get(content["figure"], lambda _: {})

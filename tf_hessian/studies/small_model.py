@@ -1,4 +1,4 @@
-"""The small model of section B of the paper, and its exact spectrum."""
+"""The small model of section B, and its exact spectrum."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ class SmallModel:
 def prepare(
   config: ConfigDict, workdir: str | os.PathLike, /, *, num_draws: int = 10, progress: bool = True
 ) -> SmallModel:
-  """Trains the small model, computes its exact spectrum and estimates; or reads what is there.
+  """Trains the small model, and computes its exact spectrum and estimates.
+
+  Reads what is there already.
 
   Args:
     config: `ml_collections.ConfigDict`, such as configs/mnist_mlp.py.
@@ -131,7 +133,10 @@ def prepare(
 
 
 def _exact_side(operator, seed, num_draws, path, progress):
-  """Returns the arrays of exact.npz, from the file if it is of this matrix and these draws."""
+  """Returns the arrays of exact.npz, read or computed.
+
+  The file is read if it is of this matrix and these draws.
+  """
   n = operator.shape[0]
   # A product tells this matrix from another.
   mark = np.array([seed, num_draws, *(operator @ probes.probe(0, 0, n))[: 10**4]])
@@ -186,7 +191,7 @@ def _decompose(operator, facts, progress):
 def verify(
   config: ConfigDict, workdir: str | os.PathLike, /, *, num_draws: int = 10, progress: bool = True
 ) -> dict:
-  """Compares the estimated spectrum of a trained small model with the exact one, in float64.
+  """Compares the small model's estimated spectrum with the exact one, in float64.
 
   Args:
     config: `ml_collections.ConfigDict`, such as configs/mnist_mlp.py.

@@ -4,7 +4,7 @@ import math
 
 
 def number(x: float, digits: int = 3) -> str:
-  """Returns a number as text: so many digits, and 1,234 for large ones."""
+  """Returns a number as text of so many digits, such as 1,234."""
   if not math.isfinite(x):
     return str(x)
   if x != 0 and not 1e-3 <= abs(x) < 1e6:
@@ -17,10 +17,10 @@ def number(x: float, digits: int = 3) -> str:
 
 
 def with_error(x: float, error: float, digits: int = 3) -> str:
-  """Returns "x ± error"; the error is left out where it is not known (NaN)."""
+  """Returns "x ± error", without an error that is NaN."""
   return number(x, digits) if math.isnan(error) else f"{number(x, digits)} ± {number(error, 2)}"
 
 
 def prose(text: str, /) -> str:
-  """Returns a text on one line, however it is broken in the source."""
+  """Returns a text of several lines on one line."""
   return " ".join(text.split())
