@@ -30,7 +30,7 @@ def simulate(
   chains: int,
   seed: int = 0,
 ) -> np.ndarray:
-  """Runs chains of SGD on the loss (theta + z)' H (theta + z) / 2.
+  """Runs SGD in independent chains, on 1/2 (theta+z)' H (theta+z).
 
   Args:
     hessian: (n, n) symmetric H.
