@@ -1,1 +1,1 @@
-"""What products and densities cost, in time and memory."""
+"""Measurements of time, memory, faults and the shape of the code."""

@@ -29,7 +29,7 @@ _CONFIG = (
 
 @dataclasses.dataclass
 class Outcome:
-  """What a run was like."""
+  """Result and history of a run."""
 
   tridiagonals: list  # (diagonal, off-diagonal) of each draw
   seconds: float
@@ -130,7 +130,7 @@ def disturbed(folder, *, draws, steps, workers, worker_kills, chief_kills, seed=
 
 
 def equal(a, b, /):
-  """Whether two runs' tridiagonal matrices are bitwise equal."""
+  """Tells if two runs' tridiagonal matrices are bitwise equal."""
   pairs = zip(a.tridiagonals, b.tridiagonals, strict=True)
   return all(np.array_equal(x, y) for p, q in pairs for x, y in zip(p, q, strict=True))
 

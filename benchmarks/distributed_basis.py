@@ -25,7 +25,7 @@ _LIMIT = 1800.0
 
 
 def member(kind, n, steps, folder):
-  """What each process does; it writes what it has measured."""
+  """Runs one process, which writes its measurements."""
   import numpy as np
   import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""What a pass spends its time on: python -m benchmarks.kernels
+"""Time of a pass by operations: python -m benchmarks.kernels
 
 TensorFlow's profiler records every operation of a pass; printed are the shares of convolutions and
 matrix products, and of the ten operations that take longest, of the time of all operations, and how

@@ -1,4 +1,4 @@
-"""What the vectors of Lanczos cost in time, memory and exactness, beside the products.
+"""Costs of Lanczos vectors in time, memory and exactness.
 
   python -m benchmarks.lanczos
 
@@ -191,7 +191,7 @@ class _Unrounded(MemoryBasis):
 
 
 def _choices(n=100_000, steps=90):
-  """What was decided by measurement: the first pass, and which vector H is multiplied by."""
+  """Measures the first pass, and the vector that H is multiplied by."""
   diagonal, rows = _spectrum(n), []
   single = diagonal.astype(np.float32)
 

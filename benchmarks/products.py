@@ -1,4 +1,4 @@
-"""What a Hessian-vector product of ResNet-32 costs, and what its repeatability costs.
+"""Costs of a Hessian-vector product of ResNet-32, and of its repeatability.
 
   python -m benchmarks.products
 

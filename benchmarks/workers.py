@@ -1,4 +1,4 @@
-"""How much faster two workers are than one: python -m benchmarks.workers [strategy]
+"""Times two workers against one: python -m benchmarks.workers [strategy]
 
 A pass of Hessian-vector products of ResNet-32 over 40 batches of 128 images of 32 x 32, by workers
 with one thread each, on this machine. Prints the seconds and exits with 1 if two workers take more
@@ -22,7 +22,7 @@ _LIMIT = 1800.0
 
 
 def member(strategy, output):
-  """What each process does; the chief writes the seconds of the passes."""
+  """Runs one process; the chief writes the seconds of the passes."""
   import keras
   import numpy as np
   import tensorflow as tf

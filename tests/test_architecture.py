@@ -1,8 +1,6 @@
 """Who may import whom, and what importing alone must not do."""
 
 import ast
-import functools
-import gc
 import importlib
 import os
 import pathlib
@@ -11,6 +9,7 @@ import sys
 
 import pytest
 
+from benchmarks import rooms
 import tf_hessian
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -18,94 +17,14 @@ PACKAGE = ROOT / "tf_hessian"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
-# The parts of the package that each part may import, besides itself; docs/ has the reasons.
-MAY_IMPORT = {
-  "": set(),
-  "numerics": set(),
-  "models": set(),
-  "data": {"reading"},
-  "distribute": {"numerics", "records"},
-  "files": set(),
-  "folders": {"files"},
-  "reading": set(),
-  "records": set(),
-  "curvature": {"distribute", "numerics", "reading"},
-  "training": {"distribute", "files", "folders", "records"},
-  "plotting": {"files", "numerics", "spectrum"},  # the last in annotations alone
-  "spectrum": {"files", "numerics", "plotting", "spectrum_file"},
-  "spectrum_file": {"files"},
-  "slq": {
-    "",
-    "curvature",
-    "distribute",
-    "files",
-    "folders",
-    "numerics",
-    "records",
-    "spectrum",
-  },
-  "planning": {"curvature", "distribute", "folders", "numerics", "slq"},
-  "experiments": {
-    "curvature",
-    "data",
-    "distribute",
-    "files",
-    "folders",
-    "models",
-    "numerics",
-    "planning",
-    "plotting",
-    "slq",
-    "spectrum",
-    "training",
-  },
-  "studies": {
-    "curvature",
-    "experiments",
-    "files",
-    "numerics",
-    "plotting",
-    "slq",
-    "spectrum",
-    "training",
-  },
-  "bin": {"distribute", "experiments", "plotting", "slq", "spectrum", "studies"},
-}
-
 
 def name(path):
   return str(path.relative_to(ROOT))
 
 
-def part(module):
-  """Returns the part of the package that a dotted name belongs to; "" is the package itself."""
-  names = module.split(".")[1:]
-  return names[0] if names and names[0] in MAY_IMPORT else ""
-
-
-def part_of_file(path):
-  return path.relative_to(PACKAGE).with_suffix("").parts[0].replace("__init__", "")
-
-
-@functools.cache
-def tree(path):
-  """Returns the syntax tree of a file."""
-  # A finalizer that parses too, run meanwhile, makes Python 3.11 miscount the depth of the tree.
-  gc.disable()
-  try:
-    return ast.parse(path.read_text())
-  finally:
-    gc.enable()
-
-
 def imports(path):
   """Yields the dotted name of everything that a file imports, also inside functions."""
-  for node in ast.walk(tree(path)):
-    if isinstance(node, ast.Import):
-      yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      assert node.level == 0, f"{path}: relative import"
-      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+  return (dotted for dotted, _ in rooms.imports(path))
 
 
 def ours(path):
@@ -130,10 +49,11 @@ def python(code):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_module_imports_only_the_parts_that_its_own_may(path):
-  own = part_of_file(path)
-  assert own in MAY_IMPORT, f"{own}: a part of the package that the table does not know"
-  assert {part(i) for i in ours(path)} - {own} <= MAY_IMPORT[own]
+def test_module_imports_only_the_rooms_that_its_own_may(path):
+  own = rooms.room_of(path, PACKAGE)
+  assert own in rooms.MAY_IMPORT, f"{own}: a room of the package that the table does not know"
+  assert {rooms.room(i) for i in ours(path)} - {own} <= rooms.MAY_IMPORT[own]
+  assert not list(rooms.against_the_arrows(path, PACKAGE))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "numerics").rglob("*.py")), ids=name)
@@ -149,19 +69,18 @@ def test_config_imports_ml_collections_only(path):
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_only_commands_know_flags(path):
   found = {"flags", "app", "config_flags"} & {i.split(".")[-1] for i in imports(path)}
-  assert not found or part_of_file(path) == "bin"
+  assert not found or rooms.room_of(path, PACKAGE) == "bin"
 
 
 @pytest.mark.parametrize("path", MODULES + CONFIGS, ids=name)
 def test_module_has_a_docstring(path):
-  assert ast.get_docstring(tree(path))
+  assert ast.get_docstring(rooms.tree(path))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "bin").glob("*.py")), ids=name)
 def test_command_is_under_sixty_lines_and_its_flags_under_a_hundred(path):
   text = path.read_text()
-  limit = 60 if "__main__" in text else 100
-  assert len(text.splitlines()) < limit
+  assert len(text.splitlines()) < (60 if "__main__" in text else 100)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
   from tf_hessian.numerics.dense import ExactSpectrum
   from tf_hessian.numerics.results import Density
-  from tf_hessian.spectrum import Spectrum
+
+
+class _Drawn(Protocol):
+  """The parts of a `Spectrum` that are drawn."""
+
+  nodes: tuple
+  diagonals: tuple
+  num_parameters: int | None
+  num_draws: int
+  start: str | None
+
+  def density(self, sigma_squared: float, **options: Any) -> Density: ...
+
 
 # What the paper's figures show; a smoothed density has far smaller values between outliers.
 _FLOOR = 1e-10
@@ -67,7 +79,7 @@ def save_figure(figure: Figure, path: str | os.PathLike, /) -> None:
 
 
 def plot_spectrum(
-  spectrum: Spectrum,
+  spectrum: _Drawn,
   path: str | os.PathLike,
   /,
   *,
@@ -118,7 +130,7 @@ def plot_spectrum(
 
 
 def plot_spectra(
-  spectra: Mapping[object, Spectrum],
+  spectra: Mapping[object, _Drawn],
   path: str | os.PathLike,
   /,
   *,

@@ -1,1 +1,1 @@
-"""Whether the product is right for each layer, loss, activation and operation of Keras."""
+"""Correctness of products with each layer, loss and operation of Keras."""

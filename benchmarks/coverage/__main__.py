@@ -1,4 +1,4 @@
-"""Which layers, losses, activations and operations of Keras are measured rightly.
+"""Measures products with all layers, losses and operations of Keras.
 
   python -m benchmarks.coverage --write=docs/coverage.md
 

@@ -1,4 +1,4 @@
-"""What Keras has that is public: its layers, losses, activations and operations."""
+"""The public layers, losses, activations and operations of Keras."""
 
 import dataclasses
 import inspect
@@ -29,17 +29,17 @@ class Item:
 
   kind: str
   name: str
-  aliases: tuple
+  aliases: tuple[str, ...]
   object: object
 
   @property
-  def short(self):
+  def short(self) -> str:
     """The last part of the name."""
     return self.name.rsplit(".", 1)[-1]
 
 
-def public_items():
-  """Returns the list of all `Item`s, by kind and name; what has several names is there once."""
+def public_items() -> list[Item]:
+  """Lists all items by kind and name, each object once."""
   items = []
   for kind in KINDS:
     found = {}
@@ -54,8 +54,8 @@ def public_items():
   return sorted(items, key=lambda item: (KINDS.index(item.kind), item.name.lower(), item.name))
 
 
-def takes_no_tensors(item, /):
-  """Returns why there is nothing to differentiate in an item, by its signature; "" if there may be.
+def takes_no_tensors(item: Item, /) -> str:
+  """Returns why an item takes no tensors, or "" if it may.
 
   An abstract class has no `call` of its own, or one without arguments.
   """

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.coverage.catalog import Item
 from benchmarks.coverage.measure import NO_EXAMPLE, Outcome
 from benchmarks.coverage.problems import BATCH, Feed, Problem, Raw, around_layer
 
@@ -41,7 +42,7 @@ _NUMBERS = np.array([[1, 2], [2, 3], [3, 0]])
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """How a layer is made and called, where its signature doesn't say it.
+  """Arguments and call of a layer that its signature doesn't tell.
 
   Attributes:
     arguments: of the constructor; values that are functions give the value, anew for each layer.
@@ -69,7 +70,10 @@ def _labelled(layer, images, labels):
 
 
 class Inside(L.Layer):
-  """Calls a layer whose symbolic output is its symbolic input, which leaves it out of models."""
+  """Calls a layer that models would leave out.
+
+  Its symbolic output is its symbolic input.
+  """
 
   def __init__(self, layer):
     super().__init__()
@@ -254,8 +258,8 @@ EXAMPLES = {
 }
 
 
-def problems_of(item, /):
-  """Returns the `Problem`s of a layer, in both modes where it has two, or an `Outcome`."""
+def problems_of(item: Item, /) -> list[Problem] | Outcome:
+  """Returns a layer's problems in each of its modes, or an `Outcome`."""
   if not inspect.isclass(item.object):  # such as add(inputs)
     made = Example(inputs=(_VECTOR, _VECTOR), call=_listed)
     arguments = {"axes": 1} if item.short == "dot" else {}

@@ -5,6 +5,7 @@ import inspect
 
 import numpy as np
 
+from benchmarks.coverage.catalog import Item
 from benchmarks.coverage.measure import NO_EXAMPLE, Outcome
 from benchmarks.coverage.problems import BATCH, PROBABILITIES, Problem, around_loss
 
@@ -27,8 +28,8 @@ _DEFAULT = (_SHARES, (_CLASSES,), "softmax")
 _ARGUMENTS = {"q": 0.5}
 
 
-def problems_of(item, /):
-  """Returns the `Problem`s of a loss, with logits where it takes them, or an `Outcome`."""
+def problems_of(item: Item, /) -> list[Problem] | Outcome:
+  """Returns a loss's problems, also of logits, or an `Outcome`."""
   parameters = inspect.signature(item.object).parameters
   arguments = {
     name: _ARGUMENTS.get(name)

@@ -1,4 +1,4 @@
-"""What becomes of a problem: the right product, a refusal by name, or what must not be."""
+"""Outcomes of problems: right products, refusals, and what must not be."""
 
 import contextlib
 import dataclasses
@@ -37,15 +37,15 @@ _NO_KERNEL = re.compile(r"Could not find device|No registered|no kernel|not in t
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What became of one problem."""
+  """The outcome of one problem."""
 
   name: str
   outcome: str  # of OUTCOMES
   reason: str = ""
 
 
-def measure(problem, /):
-  """Returns the `Outcome` of a problem, in float64 or, where it has no kernel, in float32."""
+def measure(problem: problems.Problem, /) -> Outcome:
+  """Measures a problem in float64, or in float32 without a kernel."""
   result, note = None, ""
   for floatx in ("float64", "float32"):
     with _clean(floatx):
@@ -63,8 +63,8 @@ def measure(problem, /):
   return result
 
 
-def callable_at_all(problem, /):
-  """Returns why a problem can't be run by Keras itself, or "" if it can; measures nothing."""
+def callable_at_all(problem: problems.Problem, /) -> str:
+  """Returns why Keras itself can't run a problem, or ""."""
   why = ""
   for floatx in ("float64", "float32"):
     with _clean(floatx):
@@ -157,7 +157,7 @@ def _float_way(built, training):
 
 
 def _changes(built):
-  """Whether outputs change with the inputs by a little, although the gradient is zero."""
+  """Tells if outputs change with the inputs although the gradient is zero."""
   rng = np.random.default_rng(2)
   moves = [1e-5 * rng.standard_normal(x.shape) for x in built.feeds]
   moved = [x + tf.cast(by, x.dtype) for x, by in zip(built.feeds, moves, strict=True)]
@@ -297,7 +297,7 @@ def _assign(operator, point):
 
 
 def _has_low_precision(operator):
-  """Whether a product of float64 computes anything in less, or casts to it."""
+  """Tells if a product of float64 computes anything in less."""
   return any(
     attr.type in _LOW
     for graph in operator.graphs()
@@ -319,8 +319,8 @@ def _of_exception(name, error, names):
   return Outcome(name, ERROR, brief(f"{kind}: {error}"))
 
 
-def brief(text, length=140):
-  """Returns the first words of a message, fit for a cell of a table."""
+def brief(text: str, length: int = 140) -> str:
+  """Returns the first words of a message, for a cell."""
   bold = re.search(r"\x1b\[1m(.*?)\x1b\[0m", text, re.DOTALL)  # Keras's own, of what it quotes
   if bold:
     text = bold[1]

@@ -9,6 +9,7 @@ from keras import ops
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.coverage.catalog import Item
 from benchmarks.coverage.measure import NO_EXAMPLE, NO_WAY, Outcome
 from benchmarks.coverage.problems import BATCH, Feed, Problem, around_function
 
@@ -334,7 +335,7 @@ EXAMPLES = {
 _ARGUMENTS = {"threshold": 0.1, "default_value": 0.0}
 
 
-def problems_of(item, /):
+def problems_of(item: Item, /) -> list[Problem] | Outcome:
   """Returns the `Problem`s of an operation or activation, or an `Outcome`."""
   examples = EXAMPLES.get(item.name.removeprefix(f"{item.kind}."))
   if examples is None:
@@ -369,7 +370,7 @@ def _guessed(item):
 
 
 def _takes_integers_only(function, inputs):
-  """Whether a function takes no floating-point tensors, but integers of one kind."""
+  """Tells if a function takes integers of one kind, but no floats."""
   shapes = [(BATCH, *i.shape) for i in inputs]
   floats = [tf.ones(s, keras.config.floatx()) for s in shapes], [5.0] * len(shapes)
   integers = [tf.ones(s, tf.int32) for s in shapes], [5] * len(shapes)

@@ -6,8 +6,9 @@ Layers before and behind are smooth and have parameters, so that the second deri
 measured has a part in the Hessian.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,9 +25,9 @@ _LARGE = 4.0  # outputs beyond are scaled, or the tanh behind would be flat
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-  """A floating-point input that depends on variables, of a shape without the batch."""
+  """A floating-point input that depends on variables."""
 
-  shape: tuple
+  shape: tuple[int, ...]  # without the batch
   domain: str = "real"
 
 
@@ -39,7 +40,7 @@ class Raw:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What is to be measured.
+  """A model to be measured.
 
   Attributes:
     name: such as "layers.Dropout (training)".
@@ -79,7 +80,14 @@ class Built:
   names: tuple
 
 
-def around_layer(make, call, inputs, name, *, training=False):
+def around_layer(
+  make: Callable[[str], keras.layers.Layer],
+  call: Callable,
+  inputs: Sequence[Feed | Raw],
+  name: str,
+  *,
+  training: bool = False,
+) -> Built:
   """Builds the model around a Keras layer.
 
   Args:
@@ -128,7 +136,9 @@ def around_layer(make, call, inputs, name, *, training=False):
   )
 
 
-def around_function(function, inputs, name, *, domain=None):
+def around_function(
+  function: Callable, inputs: Sequence[Feed], name: str, *, domain: str | None = None
+) -> Built:
   """Builds the model around a function of tensors, of whatever shapes.
 
   Args:
@@ -156,7 +166,13 @@ def around_function(function, inputs, name, *, domain=None):
   )
 
 
-def around_loss(loss, targets, shape, last, names):
+def around_loss(
+  loss: Callable,
+  targets: np.ndarray,
+  shape: tuple[int, ...],
+  last: str,
+  names: tuple[str, ...],
+) -> Built:
   """Builds the model that a loss is put on.
 
   Args:
@@ -164,7 +180,7 @@ def around_loss(loss, targets, shape, last, names):
     targets: array of (BATCH, ...).
     shape: of the outputs, without the batch.
     last: the function of Keras that they end with, or PROBABILITIES.
-    names: see `Built`.
+    names: one of which a refusal has to have in it.
   """
   keras.utils.set_random_seed(0)
   sources, tensors, arrays = _inputs([Feed(shape)])
@@ -201,16 +217,16 @@ class Operation(keras.layers.Layer):
     return keras.KerasTensor((BATCH, size + 1), self.compute_dtype)
 
 
-def projection(y):
-  """Returns a number that depends on all elements of a tensor, of about their size."""
+def projection(y: tf.Tensor) -> tf.Tensor:
+  """Returns a number that depends on all elements of a tensor."""
   flat = tf.reshape(y, [-1])
   weights = tf.cos(tf.cast(tf.range(tf.size(flat)), flat.dtype))
   count = tf.cast(tf.maximum(tf.size(flat), 1), flat.dtype)
   return tf.cast(tf.reduce_sum(flat * weights) / tf.sqrt(count), keras.config.floatx())
 
 
-def floats(outputs):
-  """Returns the tensors of real numbers in a structure: complex ones are two."""
+def floats(outputs: Any) -> list[tf.Tensor]:
+  """Lists the real tensors of a structure; complex ones are two."""
   found = []
   for y in tf.nest.flatten(outputs):
     if not tf.is_tensor(y):

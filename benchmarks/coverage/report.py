@@ -1,6 +1,7 @@
 """The page docs/coverage.md: what became of each layer, loss, activation and operation."""
 
 import collections
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -16,18 +17,18 @@ _TITLES = {
 }
 
 
-def counts(outcomes, /):
-  """Returns [(outcome, how many)] of those that occur, in the order of `measure.OUTCOMES`."""
+def counts(outcomes: Sequence[measure.Outcome], /) -> list[tuple[str, int]]:
+  """Counts the outcomes that occur, in the order of `measure.OUTCOMES`."""
   found = collections.Counter(o.outcome for o in outcomes)
   return [(name, found[name]) for name in measure.OUTCOMES if found[name]]
 
 
-def summary(outcomes, /):
+def summary(outcomes: Sequence[measure.Outcome], /) -> str:
   """Returns a line with the number of each outcome."""
   return ", ".join(f"{count} {name}" for name, count in counts(outcomes))
 
 
-def read(text, /):
+def read(text: str, /) -> list[measure.Outcome]:
   """Returns the list of outcomes that a page has."""
   sections = text.split("\n## ")[1:]
   return [
@@ -39,7 +40,7 @@ def read(text, /):
   ]
 
 
-def page(outcomes, /):
+def page(outcomes: Sequence[measure.Outcome], /) -> str:
   """Returns the page, of the outcomes of all items."""
   lines = [
     "# Coverage",

@@ -1,9 +1,11 @@
 """All items of Keras, each with its outcomes."""
 
+from collections.abc import Iterator
 import fnmatch
 import gc
 
 from benchmarks.coverage import catalog, layers, losses, measure, operations
+from benchmarks.coverage.problems import Problem
 
 _COLLECT = 20  # items, between which models and graphs are thrown away: half a second each time
 _PROBLEMS = {
@@ -14,16 +16,16 @@ _PROBLEMS = {
 }
 
 
-def problems_of(item, /):
-  """Returns the list of an item's `Problem`s; or an `Outcome` where there is nothing to measure."""
+def problems_of(item: catalog.Item, /) -> list[Problem] | measure.Outcome:
+  """Returns an item's problems, or an `Outcome` without a measurement."""
   why = catalog.takes_no_tensors(item)
   if why:
     return measure.Outcome(item.name, measure.NO_WAY, why)
   return _PROBLEMS[item.kind](item)
 
 
-def names():
-  """Returns the names of all outcomes that there are, in the order of the page."""
+def names() -> list[str]:
+  """Lists the names of all outcomes in the order of the page."""
   result = []
   for item in catalog.public_items():
     found = problems_of(item)
@@ -31,8 +33,8 @@ def names():
   return result
 
 
-def outcomes(only=None, /):
-  """Yields the `Outcome`s of all items whose name or whose problem's name matches a pattern."""
+def outcomes(only: str | None = None, /) -> Iterator[measure.Outcome]:
+  """Yields the outcomes of items or problems whose names match."""
   for i, item in enumerate(catalog.public_items()):
     if i % _COLLECT == 0:
       gc.collect()

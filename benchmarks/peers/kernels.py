@@ -1,4 +1,4 @@
-"""How the peers are told the width of the Gaussian kernel, where it is not an argument."""
+"""The Gaussian kernel's width, as peers without such an argument take it."""
 
 import math
 

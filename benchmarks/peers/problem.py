@@ -1,11 +1,13 @@
-"""What all contenders measure: data and a point, in a file that both environments read.
+"""Data and a point that all contenders measure, in a file.
 
 NumPy only. Vectors and weights are kept as Keras has them; PyTorch has the axes of a kernel in
 another order: (height, width, in, out) is (out, in, height, width) there, and (in, out) (out, in).
 """
 
+from collections.abc import Iterator, Sequence
 import dataclasses
 import math
+import os
 
 import numpy as np
 
@@ -17,7 +19,7 @@ _TORCH_NAMES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A mean cross-entropy over a data set, in the parameters of a network.
+  """A mean cross-entropy over data, in a network's parameters.
 
   Attributes:
     network: "mlp" or "resnet32".
@@ -33,27 +35,29 @@ class Problem:
   images: np.ndarray
   labels: np.ndarray
   batch_size: int
-  names: tuple
-  shapes: tuple
+  names: tuple[str, ...]
+  shapes: tuple[tuple[int, ...], ...]
   parameters: np.ndarray
 
   @property
-  def num_batches(self):
+  def num_batches(self) -> int:
+    """Number of batches of a pass."""
     return math.ceil(len(self.labels) / self.batch_size)
 
-  def batches(self):
+  def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images, labels)."""
     for start in range(0, len(self.labels), self.batch_size):
       part = slice(start, start + self.batch_size)
       yield self.images[part], self.labels[part]
 
-  def save(self, path):
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes the problem into an .npz file, for `load`."""
     fields = dataclasses.asdict(self)
     fields["shapes"] = [" ".join(map(str, s)) for s in self.shapes]
     np.savez(path, **fields)
 
 
-def load(path):
+def load(path: str | os.PathLike) -> Problem:
   """Returns the `Problem` that was saved there."""
   with np.load(path, allow_pickle=False) as saved:
     fields = dict(saved)
@@ -64,7 +68,7 @@ def load(path):
   return Problem(**fields)
 
 
-def split(vector, shapes):
+def split(vector: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
   """Returns the arrays of a vector (n,), one for each shape."""
   sizes = [math.prod(s) for s in shapes]
   if sum(sizes) != len(vector):
@@ -73,23 +77,23 @@ def split(vector, shapes):
   return [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
 
 
-def torch_name(name):
+def torch_name(name: str) -> str:
   """Returns what a Keras variable is called in `networks`: "a/kernel" is "a.weight"."""
   layer, _, variable = name.rpartition("/")
   return f"{layer}.{_TORCH_NAMES[variable]}"
 
 
-def torch_arrays(vector, shapes):
+def torch_arrays(vector: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
   """Returns the arrays of a vector with their axes in PyTorch's order."""
   return [_transposed(a, _TO_TORCH) for a in split(vector, shapes)]
 
 
-def keras_vector(arrays):
-  """Returns the vector (n,) float64 of arrays whose axes are in PyTorch's order."""
+def keras_vector(arrays: Sequence[np.ndarray]) -> np.ndarray:
+  """Returns the vector (n,) float64 of arrays in PyTorch's order."""
   return np.concatenate([_transposed(a, _TO_KERAS).ravel() for a in arrays]).astype(np.float64)
 
 
-def torch_vector(vector, shapes):
+def torch_vector(vector: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
   """Returns a vector in PyTorch's order of its entries."""
   return np.concatenate([a.ravel() for a in torch_arrays(vector, shapes)])
 

@@ -1,9 +1,13 @@
-"""The figures of a comparison: on the terminal, against their bounds, and in docs/benchmarks.md."""
+"""The figures of a comparison: printed, bounded, and in docs/benchmarks.md."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
 import platform
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.integrate
@@ -11,6 +15,10 @@ import scipy.integrate
 from benchmarks.peers.worker import OURS
 from tf_hessian import files
 from tf_hessian.numerics.density import l1_distance
+
+if TYPE_CHECKING:
+  from benchmarks.peers.__main__ import Setting
+  from tf_hessian.numerics.results import Density
 
 SECTION = "peers"
 # Relative, in float64, where 6e-15 was seen. A wrong padding, axis or constant is in the first
@@ -26,7 +34,7 @@ _NO_BOUND_OF_DISTANCE = ("curvlinops",)
 
 @dataclasses.dataclass
 class Figures:
-  """What was measured of one contender.
+  """Measurements of one contender.
 
   Attributes:
     versions: dict: package -> version.
@@ -53,13 +61,14 @@ class Figures:
   trace: float = np.nan
   distance: float = np.nan
 
-  def compare_density(self, grid, values, ours):
+  def compare_density(self, grid: np.ndarray, values: np.ndarray, ours: np.ndarray) -> None:
     """Takes its density (g,) on a grid, and ours there."""
     total = scipy.integrate.trapezoid(values, grid)
     self.trace = float(scipy.integrate.trapezoid(grid * values, grid) / total)
     self.distance = float(l1_distance(grid, values, ours))
 
-  def median(self, what):
+  def median(self, what: str) -> float:
+    """Returns the median seconds of a gradient, product or run."""
     return float(np.median(self.seconds[what]))
 
 
@@ -73,34 +82,38 @@ class Outcome(dict):
     trace: our tr(H) / n and its standard error.
   """
 
-  def __init__(self, network, setting):
+  def __init__(self, network: str, setting: Setting):
     super().__init__()
     self.network = network
     self.setting = setting
     self.sigma = np.nan
     self.trace = (np.nan, np.nan)
 
-  def add(self, name, *, seconds, versions, failure, counts):
+  def add(
+    self, name: str, *, seconds: float, versions: dict[str, str], failure: str, counts: bool
+  ) -> None:
+    """Adds a contender that is set up."""
     self[name] = Figures(versions, seconds, failure, counts)
     print(f"{self.network}: {name} set up in {seconds:.1f} s", flush=True)
 
   @property
-  def counted(self):
+  def counted(self) -> list[str]:
+    """Names of the contenders whose density runs are compared."""
     return [name for name, figures in self.items() if figures.counts]
 
-  def ratio(self, name):
-    """Returns its time of a density run / ours: the median over the rounds of the ratio in one."""
+  def ratio(self, name: str) -> float:
+    """Returns the median ratio of its density run's time to ours."""
     theirs, ours = self[name].seconds["density"], self[OURS].seconds["density"]
     return float(np.median(np.divide(theirs, ours)))
 
-  def fastest(self):
-    """Returns (name, time / ours) of the peer with the fastest density run."""
+  def fastest(self) -> tuple[str, float]:
+    """Returns (name, time / ours) of the fastest peer."""
     return min(((n, self.ratio(n)) for n in self.counted if n != OURS), key=lambda pair: pair[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """Where and how it was measured."""
+  """Machine and settings of a comparison."""
 
   threads: int
   rounds: int
@@ -108,8 +121,8 @@ class About:
   images: str
 
 
-def expected_distance(density):
-  """Returns the L1 distance that two `Density` with such a standard error have on average.
+def expected_distance(density: Density) -> float:
+  """Returns the mean L1 distance of two densities of such standard error.
 
   The difference of two normal estimates of the same has the standard deviation sqrt(2) s, and
   its size the mean 2 s / sqrt(pi).
@@ -118,15 +131,16 @@ def expected_distance(density):
   return float(scipy.integrate.trapezoid(2 * stderr / np.sqrt(np.pi), grid))
 
 
-def print_differences(outcome, name):
+def print_differences(outcome: Outcome, name: str) -> None:
+  """Prints how far a contender's numbers are from ours."""
   figures = outcome[name]
   listed = ", ".join(f"{k} {v:.1e}" for k, v in figures.differences.items())
   print(f"  {name}: differences from ours in float64: {listed}", flush=True)
   print(f"  {name}: its product in float32 differs by {figures.rounding:.1e}", flush=True)
 
 
-def unequal_networks(outcome):
-  """Returns a line for each loss, gradient or product of a counted contender that is not ours."""
+def unequal_networks(outcome: Outcome) -> list[str]:
+  """Lists losses, gradients and products that differ from ours."""
   return [
     f"{outcome.network}: {name}: its {key} differs by {difference:.2g} "
     f"(bound: {LARGEST_DIFFERENCE:g})"
@@ -136,7 +150,7 @@ def unequal_networks(outcome):
   ]
 
 
-def failures(outcome):
+def failures(outcome: Outcome) -> list[str]:
   """Returns a line for each figure that misses its bound."""
   name, ratio = outcome.fastest()
   least = outcome.setting.least_ratio
@@ -162,23 +176,23 @@ def _disagreements(outcome, name):
     yield f"its density is {figures.distance:.3g} from ours, expected is {noise:.3g}"
 
 
-def machine():
-  """Returns the processor and the number of cores that this process may use."""
+def machine() -> str:
+  """Returns the processor, and the cores of this process."""
   info = pathlib.Path("/proc/cpuinfo")
   lines = info.read_text().splitlines() if info.exists() else []
   model = next((s.split(":")[1].strip() for s in lines if s.startswith("model name")), "")
   return f"{len(os.sched_getaffinity(0))} cores of {model or platform.machine()}"
 
 
-def write(path, about, outcomes):
-  """Writes the figures into their section of a file, which is made if it isn't there."""
+def write(path: str | os.PathLike, about: About, outcomes: Sequence[Outcome]) -> None:
+  """Writes the figures into their section of a file."""
   path = pathlib.Path(path)
   text = path.read_text() if path.exists() else "# Benchmarks\n\n## Peers\n\n" + _empty(SECTION)
   files.write_text(path, replace_section(text, SECTION, markdown(about, outcomes)))
 
 
-def replace_section(text, name, body):
-  """Returns a text with what stands between the markers of a section replaced by `body`.
+def replace_section(text: str, name: str, body: str) -> str:
+  """Returns a text with the body of a section replaced.
 
   Raises:
     ValueError: if the text doesn't have the two markers, once each and in order.
@@ -198,8 +212,8 @@ def _empty(name):
   return "\n".join(_markers(name)) + "\n"
 
 
-def markdown(about, outcomes):
-  """Returns the section: where it was measured, and the tables of each problem."""
+def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
+  """Returns the section, with the machine and each problem's tables."""
   versions = {k: v for o in outcomes for f in o.values() for k, v in f.versions.items()}
   listed = ", ".join(f"{k} {v}" for k, v in versions.items())
   parts = [

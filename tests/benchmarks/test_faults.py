@@ -5,28 +5,29 @@ import shutil
 
 import pytest
 
-from benchmarks import faults
+from benchmarks.faults import damages, folders, outcomes
+from benchmarks.faults.trials import Trials
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-  return faults.Runs(tmp_path_factory.mktemp("runs"))
+  return folders.Runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory):
-  return faults.Trainings(tmp_path_factory.mktemp("trainings"))
+  return folders.Trainings(tmp_path_factory.mktemp("trainings"))
 
 
-def outcomes(folders, cases, scratch, seed=1):
+def bad_outcomes(folders, cases, scratch, seed=1):
   """Returns case -> what became of it, of those that did not end well."""
   result = {}
   for number, case in enumerate(cases):
     empty = scratch / str(number)
     empty.mkdir()
-    outcome = faults.damaged(folders, case, empty, random.Random(number), seed=seed)
+    outcome = outcomes.damaged(folders, case, empty, random.Random(number), seed=seed)
     shutil.rmtree(empty)
-    if outcome not in faults.GOOD:
+    if outcome not in outcomes.GOOD:
       result[str(case)] = outcome
   return result
 
@@ -36,13 +37,13 @@ FILES = ("run.json", "draw_000.npz", "step_001.npz", "basis_001", "lock")
 
 @pytest.mark.parametrize("file", FILES)
 def test_damaged_file_of_a_run_is_survived_or_named(runs, tmp_path, file):
-  cases = [c for c in faults.cases(runs) if (c.state, c.file) == ("half", file)]
-  assert len(cases) >= len(faults.ANY)
-  assert not outcomes(runs, cases, tmp_path)
+  cases = [c for c in outcomes.cases(runs) if (c.state, c.file) == ("half", file)]
+  assert len(cases) >= len(damages.ANY)
+  assert not bad_outcomes(runs, cases, tmp_path)
 
 
 def test_every_file_of_a_run_is_damaged(runs):
-  assert {c.file for c in faults.cases(runs) if c.state == "half"} == set(FILES)
+  assert {c.file for c in outcomes.cases(runs) if c.state == "half"} == set(FILES)
 
 
 @pytest.mark.slow
@@ -50,37 +51,37 @@ def test_every_file_of_a_run_is_damaged(runs):
 @pytest.mark.parametrize("folders", ["runs", "trainings"])
 def test_damaged_file_is_survived_or_named(request, tmp_path, folders, seed):
   folders = request.getfixturevalue(folders)
-  assert not outcomes(folders, faults.cases(folders), tmp_path, seed)
+  assert not bad_outcomes(folders, outcomes.cases(folders), tmp_path, seed)
 
 
-@pytest.mark.parametrize("name", faults.USERS)
+@pytest.mark.parametrize("name", outcomes.USERS)
 def test_folder_of_the_users_is_refused_and_left_as_it_is(runs, tmp_path, name):
-  assert faults.users_folder(runs, [name], tmp_path) == "refused by name"
+  assert outcomes.users_folder(runs, [name], tmp_path) == "refused by name"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", faults.USERS)
+@pytest.mark.parametrize("name", outcomes.USERS)
 def test_folder_of_the_users_is_not_trained_in(trainings, tmp_path, name):
-  assert faults.users_folder(trainings, [name], tmp_path) == "refused by name"
+  assert outcomes.users_folder(trainings, [name], tmp_path) == "refused by name"
 
 
 @pytest.mark.parametrize("number", [0, 2, 5, 11])
 @pytest.mark.parametrize("call", ["replace", "unlink"])
 def test_run_that_was_killed_goes_on(runs, tmp_path, call, number):
-  assert faults.killed(runs, call, number, tmp_path) == "survived"
+  assert outcomes.killed(runs, call, number, tmp_path) == "survived"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", faults.CALLS)
+@pytest.mark.parametrize("call", outcomes.CALLS)
 def test_run_that_was_killed_at_any_call_goes_on(runs, tmp_path, call):
   for number in range(30):
     scratch = tmp_path / str(number)
     scratch.mkdir()
-    assert faults.killed(runs, call, number, scratch) == "survived", number
+    assert outcomes.killed(runs, call, number, scratch) == "survived", number
 
 
 def test_trials_at_random_end_well(tmp_path):
-  trials = faults.Trials(tmp_path, 0, training=0.0)
+  trials = Trials(tmp_path, 0, training=0.0)
   for _ in range(30):
     trials.one()
   assert not trials.bad
@@ -89,7 +90,7 @@ def test_trials_at_random_end_well(tmp_path):
 
 @pytest.mark.slow
 def test_trials_of_trainings_end_well(tmp_path):
-  trials = faults.Trials(tmp_path, 1, training=0.5)
+  trials = Trials(tmp_path, 1, training=0.5)
   for _ in range(60):
     trials.one()
   assert not trials.bad
@@ -108,15 +109,15 @@ def broken(outcome):
       if outcome == "tracebacks":
         raise KeyError("alphas")
       if outcome == "hangs":
-        raise faults.HangError
+        raise outcomes.HangError
       return outcome == "survived"
 
   return Broken()
 
 
-@pytest.mark.parametrize("outcome", faults.BAD)
+@pytest.mark.parametrize("outcome", outcomes.BAD)
 def test_trial_that_ends_badly_is_noticed(tmp_path, outcome):
-  assert faults.users_folder(broken(outcome), ["notes.txt"], tmp_path) == outcome
+  assert outcomes.users_folder(broken(outcome), ["notes.txt"], tmp_path) == outcome
 
 
 def test_error_that_names_no_path_is_a_traceback(tmp_path):
@@ -124,4 +125,4 @@ def test_error_that_names_no_path_is_a_traceback(tmp_path):
     def again(self, *_):
       raise ValueError("something is wrong")
 
-  assert faults.users_folder(Vague(), ["notes.txt"], tmp_path) == "tracebacks"
+  assert outcomes.users_folder(Vague(), ["notes.txt"], tmp_path) == "tracebacks"

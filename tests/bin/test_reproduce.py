@@ -1,8 +1,11 @@
 """The commands that make the paper's figures and the page about them."""
 
 import json
+import re
 
 import pytest
+
+from tf_hessian.studies import catalog
 
 MADE = "python -m tf_hessian.bin.reproduce --figure=14 --out=runs/figures --nomemory_growth"
 
@@ -91,3 +94,9 @@ def test_mistake_is_explained_without_a_traceback(mistakes, folder, name, messag
   assert message in mistakes[name].stderr
   assert "Traceback" not in mistakes[name].stderr
   assert not list(folder.glob("mistake*"))
+
+
+def test_help_lists_the_figures(run):
+  text = run("reproduce", "--help").stdout
+  found = re.search(r"--figure: (.*?), or all\.", " ".join(text.split()))
+  assert found.group(1).split(", ") == list(catalog.STUDIES)

@@ -1,5 +1,6 @@
 """A network of 163 parameters in the place of the small model, and ways to its exact numbers."""
 
+import dataclasses
 import gc
 import pathlib
 
@@ -10,9 +11,10 @@ import scipy.sparse.linalg
 import scipy.stats
 
 from tf_hessian.experiments.configs import load_config
-from tf_hessian.studies import small_model
+from tf_hessian.studies import catalog, small_model
+from tf_hessian.studies.chapter import Chapter, Verdict
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Study, Verdict
+from tf_hessian.studies.result import Result, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DRAWS = 3
@@ -62,11 +64,27 @@ def root():
   return ROOT
 
 
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What a study has measured, and what it says of that."""
+
+  result: Result
+  chapter: Chapter
+
+  @property
+  def numbers(self):
+    return self.result.numbers
+
+  def __getattr__(self, name):
+    return getattr(self.chapter, name)
+
+
 @pytest.fixture(scope="session")
 def new_study():
   """Returns a function: (figure, fields) -> a `Study` with values for the fields left out."""
 
   def make(figure="15", **fields):
+    about = {f.name for f in dataclasses.fields(Result)}
     known = {
       "title": f"Title of {figure}",
       "section": "B",
@@ -74,7 +92,24 @@ def new_study():
       "found": f"found for {figure}.",
       "verdict": Verdict.AGREES,
     }
-    return Study(figure=figure, **known | fields)
+    known |= {k: v for k, v in fields.items() if k not in about}
+    fields = {"numbers": {}} | {k: v for k, v in fields.items() if k in about}
+    return Study(Result(figure, **fields), Chapter(**known))
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def make_study():
+  """Returns a function: (figure, context) -> what the study has measured and says: a `Study`."""
+
+  def make(figure, context):
+    module = catalog.module(figure)
+    numbers = module.measure(context)
+    made = Study(Result(figure, numbers), module.describe(numbers))
+    # The words are the same when the numbers come from a file.
+    assert catalog.describe(Result(figure, plain(numbers))) == made.chapter
+    return made
 
   return make
 

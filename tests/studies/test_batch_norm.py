@@ -13,10 +13,11 @@ from tf_hessian.data import tfds
 from tf_hessian.experiments import experiment
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.spectrum import Spectrum
-from tf_hessian.studies import batch_norm
-from tf_hessian.studies.batch_norm import BATCH, POPULATION, SLOW_BATCH, WITHOUT, Variant, judge
+from tf_hessian.studies import batch_norm, normalization, population_statistics
+from tf_hessian.studies.batch_norm import judge
+from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Verdict, load, path
+from tf_hessian.studies.normalization import BATCH, POPULATION, SLOW_BATCH, WITHOUT, Variant
 from tf_hessian.training import checkpoints, schedules
 from tf_hessian.training import folder as training_folder
 
@@ -251,14 +252,14 @@ def refuse(*_):
 
 
 @pytest.fixture(scope="module")
-def studied(root, tmp_path_factory):
+def studied(root, make_study, tmp_path_factory):
   """(the study of what was measured before, its context, what was measured)."""
   context = Context(tmp_path_factory.mktemp("finished"), root / "configs", progress=False)
   finished = finish_everything(context)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(tfds, "arrays", random_images)
     patch.setattr(batch_norm._Measurement, "__call__", refuse)
-    return batch_norm.figure_batch_norm(context), context, finished
+    return make_study("batch_norm", context), context, finished
 
 
 def test_study_takes_what_was_measured_before_and_averages_it_over_the_seeds(studied):
@@ -289,8 +290,6 @@ def test_study_judges_the_last_step_and_has_its_pictures(studied):
   last = {name: table[1200] for name, table in made.numbers.items()}
   assert (made.verdict, made.found, made.reason) == judge(last)
   assert {p.name for p in context.out.glob("*.png")} == set(made.pictures)
-  made.save(context.out)
-  assert load(path(context.out, "batch_norm")).line() == made.line()
 
 
 def test_table_has_the_means_of_each_step(studied):
@@ -329,7 +328,7 @@ def test_table_compares_the_two_ways_of_measuring_the_gradients_energy(studied):
 
 
 @pytest.fixture
-def figure_19(here):
+def figure_19(here, make_study):
   """Returns a function: last losses of the three variants -> (study, rows of each log)."""
 
   def make(*last):
@@ -340,14 +339,13 @@ def figure_19(here):
       logs[variant.name] = {s: float(loss + 1000 / s + 0.1 * rng.random()) for s in steps}
       config = variant.config(here, 0)
       finish_training(variant.folder(here, 0), config, logs[variant.name].items())
-    return batch_norm.figure_19(here), logs
+    return make_study("19", here), logs
 
   return make
 
 
 def test_figure_19_has_the_mean_loss_of_the_last_100_steps_and_the_first(figure_19, here):
   made, logs = figure_19(1.0, 1.5, 2.0)
-  assert made.figure == "19"
   for variant in (BATCH, SLOW_BATCH, POPULATION):
     log, end = logs[variant.name], 1200 + variant.zero_steps
     expected = statistics.mean(log[s] for s in range(end - 80, end + 1, 20))
@@ -364,14 +362,14 @@ def test_figure_19_has_the_mean_loss_of_the_last_100_steps_and_the_first(figure_
 def test_figure_19_agrees_where_population_statistics_are_slower(
   figure_19, monkeypatch, last, verdict
 ):
-  monkeypatch.setattr(batch_norm.plotting, "plot_curves", lambda *_, **__: None)
+  monkeypatch.setattr(population_statistics.plotting, "plot_curves", lambda *_, **__: None)
   assert figure_19(*last)[0].verdict is verdict
 
 
 def test_figure_19_counts_the_steps_that_learn(figure_19, monkeypatch):
   drawn = {}
   monkeypatch.setattr(
-    batch_norm.plotting, "plot_curves", lambda curves, *_, **__: drawn.update(curves)
+    population_statistics.plotting, "plot_curves", lambda curves, *_, **__: drawn.update(curves)
   )
   figure_19(1.0, 2.0, 3.0)
   spans = [(int(steps[0]), int(steps[-1])) for steps, _ in drawn.values()]
@@ -528,22 +526,23 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_studies_are_made_of_residual_networks_on_images(root, tmp_path, monkeypatch):
+def test_studies_are_made_of_residual_networks_on_images(root, make_study, tmp_path, monkeypatch):
   original = str(root / "configs" / "cifar10_small_resnet.py")
   (tmp_path / "cifar10_small_resnet.py").write_text(SHORT.format(original=original))
   for name, value in {"SEEDS": (0,), "TOP": 3}.items():
     monkeypatch.setattr(batch_norm, name, value)
   monkeypatch.setattr(tfds, "arrays", random_images)
   delayed = {
-    name: dataclasses.replace(getattr(batch_norm, name), zero_steps=2)
+    name: dataclasses.replace(getattr(normalization, name), zero_steps=2)
     for name in ("POPULATION", "SLOW_BATCH")
   }
+  monkeypatch.setattr(batch_norm, "POPULATION", delayed["POPULATION"])
   for name, variant in delayed.items():
-    monkeypatch.setattr(batch_norm, name, variant)
+    monkeypatch.setattr(population_statistics, name, variant)
   variants = (WITHOUT, BATCH, delayed["POPULATION"])
   monkeypatch.setattr(batch_norm, "VARIANTS", variants)
   context = Context(tmp_path / "out", tmp_path, progress=False)
-  made = batch_norm.figure_batch_norm(context)
+  made = make_study("batch_norm", context)
   for table in made.numbers.values():
     assert list(table) == [0, 3]
     for row in table.values():
@@ -554,6 +553,6 @@ def test_studies_are_made_of_residual_networks_on_images(root, tmp_path, monkeyp
     np.testing.assert_allclose(
       table[3]["gradient_shares_by_lanczos"][:2], table[3]["gradient_shares"][:2], atol=0.01
     )
-  again = batch_norm.figure_19(context)
+  again = make_study("19", context)
   for name in {**made.pictures, **again.pictures}:
     assert (context.out / name).read_bytes().startswith(b"\x89PNG")

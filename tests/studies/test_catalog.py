@@ -1,202 +1,84 @@
-"""All studies: which there are, and what happens when one can't be made."""
+"""The list of studies, and results in words."""
 
-import ast
-import re
-import time
+import inspect
+import pathlib
 
 import pytest
 
-from tf_hessian.studies import catalog, document, study
+from tf_hessian.studies import catalog
+from tf_hessian.studies.chapter import Verdict
+from tf_hessian.studies.result import Result, load, path
 
-COMMAND = "python -m tf_hessian.bin.reproduce"
 
+@pytest.fixture(params=catalog.STUDIES)
+def committed(request, root):
+  """A result of docs/figures."""
+  return load(path(root / "docs" / "figures", request.param))
 
-def no_data(_):
-  raise FileNotFoundError("data set cifar10: not in /nowhere; add --download to fetch it")
 
+@pytest.mark.parametrize("name", catalog.STUDIES)
+def test_study_measures_a_context_and_describes_numbers(name):
+  module = catalog.module(name)
+  assert list(inspect.signature(module.measure).parameters) == ["context"]
+  assert list(inspect.signature(module.describe).parameters) == ["numbers"]
+  assert module.measure.__doc__ and module.describe.__doc__
 
-def fail(_):
-  raise ValueError("Chebyshev: it does not converge")
 
+def test_studies_have_a_module_each(root):
+  names = list(catalog.STUDIES.values())
+  assert len(set(names)) == len(names)
+  known = {p.stem for p in (root / "tf_hessian" / "studies").glob("*.py")}
+  assert set(names) <= known
 
-def full_disk(_):
-  raise OSError(28, "no space left on device")
 
+def test_module_that_describes_is_listed(root):
+  files = (root / "tf_hessian" / "studies").glob("*.py")
+  found = {p.stem for p in files if "\ndef describe(numbers" in p.read_text()}
+  assert found == set(catalog.STUDIES.values())
 
-@pytest.fixture
-def make(configs, tmp_path, monkeypatch, new_study):
-  """Returns a function: (figure, studies) -> what `reproduce` returns, with these studies alone.
 
-  Studies are functions of the context, or None for one that is made at once.
-  """
+def test_names_of_studies_stand_in_one_list(root):
+  for file in ("tf_hessian/bin/reproduce.py", "tf_hessian/studies/document.py"):
+    text = pathlib.Path(root, file).read_text()
+    assert not [n for n in catalog.STUDIES if f'"{n}"' in text or f", {n}," in text]
 
-  def reproduce(figure, studies, **options):
-    made = {n: f or (lambda _, n=n: new_study(n)) for n, f in studies.items()}
-    monkeypatch.setattr(catalog, "FIGURES", made)
-    return catalog.reproduce(figure, tmp_path / "out", configs=configs, progress=False, **options)
 
-  return reproduce
+def test_figures_that_need_cifar_are_made_last():
+  assert set(catalog.NEED_CIFAR) == {"19", "batch_norm"}
+  order = catalog.making_order()
+  assert sorted(order) == sorted(catalog.STUDIES)
+  assert order[-2:] == ["19", "batch_norm"]
+  assert order[:-2] == [n for n in catalog.STUDIES if n not in ("19", "batch_norm")]
 
 
-def made_in(folder):
-  return sorted(p.stem.removeprefix("figure_") for p in folder.glob("out/figure_*.json"))
+def test_result_of_another_version_has_a_chapter_by_its_name():
+  chapter = catalog.describe(Result("zebra", {"x": 1}))
+  assert chapter.title == "Figure zebra" and chapter.verdict is Verdict.OPEN
+  assert "figure_zebra.json" in chapter.found
 
 
-# What there is.
+@pytest.mark.parametrize("name", catalog.STUDIES)
+@pytest.mark.parametrize("numbers", [{}, {"monte_carlo": 3}])
+def test_numbers_of_something_else_are_refused_by_name(name, numbers):
+  with pytest.raises(ValueError, match=rf"figure_{name}\.json: .*make the figure again"):
+    catalog.describe(Result(name, numbers))
 
 
-def test_page_knows_the_place_of_every_figure():
-  assert sorted(document._ORDER) == sorted(catalog.FIGURES)
+def test_committed_numbers_are_needed(committed):
+  """Without any one of the numbers, a chapter is the same or refused: never another."""
+  chapter = catalog.describe(committed)
+  needed = 0
+  for key in committed.numbers:
+    left = {k: v for k, v in committed.numbers.items() if k != key}
+    try:
+      assert catalog.describe(Result(committed.figure, left)) == chapter
+    except ValueError as e:
+      assert "make the figure again" in str(e)
+      needed += 1
+  assert needed
 
 
-def test_figures_are_made_by_the_functions_of_their_names():
-  assert {n: f.__name__ for n, f in catalog.FIGURES.items()} == {
-    name: f"figure_{name}" for name in catalog.FIGURES
-  }
-
-
-def test_figures_that_need_cifar_are_figures():
-  assert set(catalog.FIGURES) >= catalog.NEED_CIFAR == {"19", "batch_norm"}
-
-
-def test_help_of_the_command_lists_the_figures(root):
-  source = (root / "tf_hessian" / "bin" / "reproduce.py").read_text()
-  text = next(
-    node.args[2].value
-    for node in ast.walk(ast.parse(source))
-    if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", 0) == "figure"
-  )
-  assert sorted(re.findall(r"\w+", text.replace("or all.", "all"))) == sorted(
-    [*catalog.FIGURES, "all"]
-  )
-
-
-# Mistakes.
-
-
-def test_unknown_figure_is_refused_with_the_nearest(root, tmp_path):
-  with pytest.raises(ValueError, match="did you mean 'theorem'"):
-    catalog.reproduce("thoerem", tmp_path / "out", configs=root / "configs")
-  assert not (tmp_path / "out").exists()
-
-
-def test_missing_folder_of_configs_is_explained(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r"nowhere/mnist_mlp\.py: .*--configs"):
-    catalog.reproduce("networks", tmp_path / "out", configs=tmp_path / "nowhere")
-
-
-def test_file_in_place_of_the_folder_of_results_is_named(tmp_path):
-  (tmp_path / "out").write_text("")
-  with pytest.raises(OSError, match="out: it is a file"):
-    catalog.reproduce("14", tmp_path / "out")
-
-
-def test_damaged_results_of_another_figure_leave_the_line_of_this_one(make, tmp_path, new_study):
-  (tmp_path / "out").mkdir()
-  (tmp_path / "out" / "figure_1.json").write_text("{")
-  text = make("14", {"14": None})
-  assert text.splitlines()[0] == new_study("14").line()
-  assert "no page about all figures" in text and "figure_1.json" in text
-
-
-# What is made.
-
-
-def test_one_figure_is_made_with_a_line_and_a_page(make, tmp_path, new_study):
-  text = make("14", {"14": None, "1": fail})
-  assert text.splitlines() == [
-    new_study("14").line(),
-    f"the page about all figures is {tmp_path / 'out' / 'reproduction.md'}",
-  ]
-  assert made_in(tmp_path) == ["14"]
-  assert "## Title of 14" in (tmp_path / "out" / "reproduction.md").read_text()
-
-
-def test_all_figures_are_made_in_their_order(make, tmp_path, new_study):
-  text = make("all", {"14": None, "1": None, "theorem": None})
-  assert text.splitlines()[:-1] == [new_study(n).line() for n in ("14", "1", "theorem")]
-  assert made_in(tmp_path) == ["1", "14", "theorem"]
-
-
-def test_page_is_about_figures_made_before_too(make, tmp_path):
-  make("14", {"14": None, "1": None})
-  make("1", {"14": None, "1": None})
-  page = tmp_path / "out" / "reproduction.md"
-  assert page.read_text() == document.render(tmp_path / "out", page)
-  assert page.read_text().index("## Title of 14") < page.read_text().index("## Title of 1\n")
-
-
-def test_result_records_command_time_versions_and_device(make, tmp_path, new_study):
-  def slow(_):
-    time.sleep(0.12)
-    return new_study("14")
-
-  make("14", {"14": slow}, options=("--tf32",))
-  found = study.load(study.path(tmp_path / "out", "14"))
-  assert found.command == f"{COMMAND} --figure=14 --out=runs/figures --tf32"
-  assert found.seconds >= 0.1
-  assert {"tf_hessian", "tensorflow", "numpy"} <= set(found.versions)
-  assert found.device
-
-
-def test_command_of_all_figures_is_on_record_as_one_for_each(make, tmp_path):
-  make("all", {"14": None, "19": None})
-  commands = [study.load(study.path(tmp_path / "out", n)).command for n in ("14", "19")]
-  assert commands == [
-    f"{COMMAND} --figure=14 --out=runs/figures",
-    f"{COMMAND} --figure=19 --out=runs/figures --data_dir=...",
-  ]
-
-
-def test_study_is_given_folders_and_options(make, tmp_path, configs, new_study):
-  seen = []
-
-  def look(context):
-    seen.append((context.out, context.configs, context.data_dir, context.download))
-    return new_study("14")
-
-  make("14", {"14": look}, data_dir="data", download=True)
-  assert seen == [(tmp_path / "out", configs, "data", True)]
-
-
-def test_studies_share_one_small_model(make, new_study, monkeypatch):
-  prepared = []
-  monkeypatch.setattr(
-    "tf_hessian.studies.small_model.prepare", lambda *_, **__: prepared.append(1) or "model"
-  )
-
-  def look(figure):
-    return lambda context: new_study(figure, found=context.small_model)
-
-  make("all", {"1": look("1"), "15": look("15")})
-  assert prepared == [1]
-
-
-# What can't be made.
-
-
-def test_without_cifar_the_other_figures_are_made(make, tmp_path, new_study):
-  lines = make("all", {"14": None, "19": no_data, "batch_norm": no_data, "1": None}).splitlines()
-  assert lines[0] == new_study("14").line()
-  assert lines[1].startswith("19: left out: data set cifar10")
-  assert lines[2].startswith("batch_norm: left out: data set cifar10")
-  assert lines[3] == new_study("1").line()
-  assert made_in(tmp_path) == ["1", "14"]
-
-
-def test_figure_that_was_asked_for_by_name_is_not_left_out(make, tmp_path):
-  with pytest.raises(FileNotFoundError, match="cifar10"):
-    make("19", {"19": no_data})
-  assert made_in(tmp_path) == []
-
-
-def test_other_figures_are_not_left_out(make):
-  with pytest.raises(OSError, match="no space left"):
-    make("all", {"14": None, "1": full_disk})
-
-
-@pytest.mark.parametrize("name", ["1", "19"])
-def test_failing_study_leaves_those_before_it(make, tmp_path, name):
-  with pytest.raises(ValueError, match="does not converge"):
-    make("all", {"14": None, name: fail, "16": None})
-  assert made_in(tmp_path) == ["14"]
+def test_number_that_is_not_known_is_described_as_such(root):
+  result = load(path(root / "docs" / "figures", "17"))
+  unknown = Result("17", result.numbers | {"degree_for_the_draw": None})
+  assert "needs degree 20,000" in catalog.describe(unknown).found

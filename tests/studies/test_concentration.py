@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tf_hessian.studies import concentration
+from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Verdict
 
 TRIALS = 2000
 VARIANCE = 1e-2  # of the Monte-Carlo test
@@ -40,12 +40,12 @@ def kernels(gaussians):
 
 
 @pytest.fixture(scope="module")
-def made(rows, tmp_path_factory):
+def made(rows, make_study, tmp_path_factory):
   """(the study of Figure 14, its folder), of few trials."""
   folder = tmp_path_factory.mktemp("14")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(concentration, "monte_carlo", lambda: rows)
-    return concentration.figure_14(Context(folder)), folder
+    return make_study("14", Context(folder)), folder
 
 
 # The Monte-Carlo test.
@@ -141,7 +141,6 @@ def test_figure_14_has_the_fewest_draws_for_a_tenth(made):
 
 def test_figure_14_has_picture_and_table(made, rows):
   study, folder = made
-  assert study.figure == "14"
   assert set(study.pictures) == {p.name for p in folder.iterdir()} == {"figure_14.png"}
   (table,) = study.tables
   assert len(table.rows) == len(rows)
@@ -153,10 +152,9 @@ def test_figure_14_has_picture_and_table(made, rows):
 
 @pytest.mark.parametrize("frequency, verdict", [(0.0099, Verdict.OPEN), (0.0101, Verdict.DIFFERS)])
 def test_figure_14_is_open_where_the_bound_holds_and_differs_elsewhere(
-  rows, tmp_path, monkeypatch, frequency, verdict
+  made, rows, frequency, verdict
 ):
   assert rows[-1]["probability"] == 0.01
   changed = [*rows[:-1], rows[-1] | {"frequency": frequency}]
-  monkeypatch.setattr(concentration, "monte_carlo", lambda: changed)
-  monkeypatch.setattr(concentration.plotting, "save_figure", lambda *_: None)
-  assert concentration.figure_14(Context(tmp_path)).verdict is verdict
+  numbers = made[0].numbers | {"monte_carlo": changed}
+  assert concentration.describe(numbers).verdict is verdict

@@ -7,7 +7,7 @@ import pytest
 
 from tf_hessian.numerics import probes
 from tf_hessian.studies import deflated
-from tf_hessian.studies.study import Verdict, load, path
+from tf_hessian.studies.chapter import Verdict
 
 SETTINGS = {"SEEDS": 3, "DRAWS": 3, "STEPS": 50}
 VARIANCE = 1e-5
@@ -24,12 +24,12 @@ def cheap(context, as_operator, dense):
 
 
 @pytest.fixture(scope="module")
-def made(cheap):
+def made(cheap, make_study):
   """The study, of fewer seeds, draws and steps."""
   with pytest.MonkeyPatch.context() as patch:
     for name, value in SETTINGS.items():
       patch.setattr(deflated, name, value)
-    return deflated.figure_deflation(cheap)
+    return make_study("deflation", cheap)
 
 
 def lanczos_rule(matrix, v, steps):
@@ -124,22 +124,20 @@ def test_draws_pay_for_the_search_of_eigenpairs(made):
   assert left * 50 + products <= numbers["products"] == 150 < (left + 1) * 50 + products
 
 
-def test_study_is_saved_with_picture_and_table(made, cheap, tmp_path):
-  assert made.figure == "deflation" and made.section == ""
+def test_study_has_picture_and_table(made, cheap):
+  assert made.section == ""
   assert set(made.pictures) == {"figure_deflation.png"}
   assert (cheap.out / "figure_deflation.png").read_bytes().startswith(b"\x89PNG")
   (table,) = made.tables
   assert [row[0] for row in table.rows] == ["plain", "deflated", "projected"]
   assert {len(row) for row in table.rows} == {len(table.columns)}
-  made.save(tmp_path)
-  assert load(path(tmp_path, "deflation")).line() == made.line()
 
 
 def test_study_agrees_where_deflation_is_better(made):
   assert made.verdict is Verdict.AGREES
 
 
-def test_study_differs_where_deflation_changes_nothing(cheap, monkeypatch):
+def test_study_differs_where_deflation_changes_nothing(cheap, make_study, monkeypatch):
   for name, value in SETTINGS.items():
     monkeypatch.setattr(deflated, name, value)
   original = deflated.deflation.deflate
@@ -150,6 +148,14 @@ def test_study_differs_where_deflation_changes_nothing(cheap, monkeypatch):
 
   monkeypatch.setattr(deflated.deflation, "deflate", useless)
   monkeypatch.setattr(deflated, "_draw", lambda *_: None)
-  study = deflated.figure_deflation(cheap)
+  study = make_study("deflation", cheap)
   assert study.verdict is Verdict.DIFFERS
   assert study.numbers["gain"] == 0
+
+
+def test_theory_of_the_mass_is_that_of_gaussian_start_vectors(made, eigen, monkeypatch):
+  monkeypatch.setattr(deflated, "DRAWS", 3)
+  # A weight of a unit vector is chi-square of one degree over n: its variance is 2 / n^2.
+  expected = np.sqrt(2 * np.sum(eigen[0] > 0.4) / 3) / 163
+  text = deflated.describe(made.numbers).found.split("(theory ")[1].split(")")[0]
+  assert float(text) == pytest.approx(expected, rel=0.05)  # two digits

@@ -1,12 +1,14 @@
 """The page about the studies, and the one in docs/."""
 
+import json
 import pathlib
 import re
+import types
 
 import pytest
 
-from tf_hessian.studies import document, study
-from tf_hessian.studies.study import Table, Verdict
+from tf_hessian.studies import catalog, document, result
+from tf_hessian.studies.chapter import Table, Verdict
 
 VERDICTS = {
   Verdict.AGREES: "agrees",
@@ -35,15 +37,31 @@ def anchor(heading):
 
 
 @pytest.fixture
-def render(new_study, tmp_path):
+def save(tmp_path, monkeypatch):
+  """Returns a function: (studies, folder) -> None, which saves them for `describe` to find."""
+  chapters = {}
+  monkeypatch.setattr(
+    catalog,
+    "module",
+    lambda name: types.SimpleNamespace(describe=lambda _: chapters[name]),
+  )
+
+  def write(*studies, folder=tmp_path):
+    for study in studies:
+      study.result.save(folder)
+      chapters[study.result.figure] = study.chapter
+      for name in study.pictures:
+        pathlib.Path(folder, name).touch()
+
+  return write
+
+
+@pytest.fixture
+def render(new_study, save, tmp_path):
   """Returns a function: (studies or figures, page) -> the page about them in tmp_path."""
 
   def make(*studies, page="page.md"):
-    for s in studies:
-      made = new_study(s) if isinstance(s, str) else s
-      made.save(tmp_path)
-      for name in made.pictures:
-        (tmp_path / name).touch()
+    save(*(new_study(s) if isinstance(s, str) else s for s in studies))
     return document.render(tmp_path, tmp_path / page)
 
   return make
@@ -99,8 +117,14 @@ def test_chapters_are_in_the_order_of_the_paper_whatever_the_files_are(render):
 
 def test_unknown_figures_are_at_the_end(render):
   page = render("zebra", "deflation", "ant", "14")
-  names = ["14", "deflation", "ant", "zebra"]
-  assert headings(page)[:-1] == [f"Title of {name}" for name in names]
+  known = [f"Title of {name}" for name in ("14", "deflation")]
+  assert headings(page)[:-1] == [*known, "Figure ant", "Figure zebra"]
+
+
+def test_unknown_figure_says_where_its_numbers_are(render):
+  chapter = render("14", "zebra").split("## Figure zebra")[1]
+  assert "no study of this name" in chapter and "figure_zebra.json" in chapter
+  assert "**open**" in chapter
 
 
 def test_overview_is_in_the_order_of_the_chapters(render):
@@ -125,17 +149,17 @@ def test_pictures_are_found_from_the_page(render, new_study, tmp_path, page):
   assert [f.resolve() for f in found] == [tmp_path.resolve() / n for n in ("a.png", "b.png")]
 
 
-def test_relative_folder_of_results_is_linked_from_the_page(new_study, tmp_path, monkeypatch):
+def test_relative_folder_of_results_is_linked_from_the_page(new_study, save, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  new_study(pictures={"a.png": "A"}).save("docs/figures")
-  pathlib.Path("docs/figures/a.png").touch()
+  save(new_study(pictures={"a.png": "A"}), folder="docs/figures")
   page = document.render("docs/figures", "docs/page.md")
   assert links(page) == ["figures/a.png"]
   assert "JSON file in `figures`" in page
 
 
-def test_picture_that_is_missing_is_named(new_study, tmp_path):
-  new_study(pictures={"a.png": "A"}).save(tmp_path)
+def test_picture_that_is_missing_is_named(new_study, save, tmp_path):
+  save(new_study(pictures={"a.png": "A"}))
+  (tmp_path / "a.png").unlink()
   with pytest.raises(ValueError, match=r"a\.png is missing"):
     document.render(tmp_path, tmp_path / "page.md")
 
@@ -181,11 +205,11 @@ def test_page_is_written_as_it_is_rendered(render, tmp_path):
 
 @pytest.fixture
 def committed(root, monkeypatch):
-  """The studies of docs/figures."""
+  """The chapters of docs/figures: a dict."""
   monkeypatch.chdir(root)
-  found = [study.load(f) for f in pathlib.Path("docs/figures").glob("figure_*.json")]
+  found = [result.load(f) for f in pathlib.Path("docs/figures").glob("figure_*.json")]
   assert found, "docs/figures has no results"
-  return found
+  return {r.figure: catalog.describe(r) for r in found}
 
 
 def test_page_in_the_repository_is_made_of_the_results_beside_it(committed):
@@ -194,13 +218,24 @@ def test_page_in_the_repository_is_made_of_the_results_beside_it(committed):
   assert len(headings(page)) == len(committed) + 1
 
 
+def test_page_in_the_repository_is_about_every_study(committed):
+  assert set(committed) == set(catalog.STUDIES)
+
+
+def test_results_in_the_repository_hold_no_sentences(root):
+  for file in (root / "docs" / "figures").glob("figure_*.json"):
+    content = json.loads(file.read_text())
+    assert content["format_version"] == result.FORMAT_VERSION
+    assert not {"title", "claim", "found", "reason", "tables"} & set(content)
+
+
 def test_pictures_of_the_page_in_the_repository_exist(committed):
   page = document.render("docs/figures", "docs/reproduction.md")
-  assert len(links(page)) == sum(len(s.pictures) for s in committed) > 0
+  assert len(links(page)) == sum(len(c.pictures) for c in committed.values()) > 0
   for link in links(page):
     assert pathlib.Path("docs", link).read_bytes().startswith(b"\x89PNG")
 
 
 def test_headings_of_the_page_in_the_repository_differ(committed):
-  titles = [anchor(s.title) for s in committed]
+  titles = [anchor(c.title) for c in committed.values()]
   assert len(set(titles)) == len(titles)

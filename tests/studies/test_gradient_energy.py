@@ -10,8 +10,8 @@ import tensorflow as tf
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import gradient_energy
+from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.gradient_energy import energies_by_size, energies_near, share_of_batches
-from tf_hessian.studies.study import Verdict
 
 VALUES = np.array([5.0, 3.0, 2.5, 1.0, 0.25, 0.0])  # of a diagonal matrix
 
@@ -24,9 +24,9 @@ def run_from(start, steps):
 
 
 @pytest.fixture(scope="module")
-def made(context):
+def made(context, make_study):
   """The study."""
-  return gradient_energy.figure_gradient(context)
+  return make_study("gradient", context)
 
 
 @pytest.fixture(scope="module")
@@ -170,19 +170,19 @@ def test_shares_of_mini_batches_are_measured_in_three_sizes(made, small):
   assert made.numbers["share_of_a_random_vector"] == pytest.approx(10 / small.n)
 
 
-def test_study_has_picture_and_table(made, context):
-  assert made.figure == "gradient"
+def test_study_has_picture_and_table(made, context, small):
   assert set(made.pictures) == {"figure_gradient.png"}
   assert (context.out / "figure_gradient.png").read_bytes().startswith(b"\x89PNG")
   (table,) = made.tables
   found = np.array(table.rows, float)
+  np.testing.assert_allclose(found[:, 0], small.eigenvalues[:-11:-1], atol=6e-5)  # four decimals
   np.testing.assert_allclose(found[:, 1], made.numbers["exact"], rtol=1e-3)
   np.testing.assert_allclose(found[:, 3], made.numbers["projections"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("share, verdict", [(0.51, Verdict.AGREES), (0.49, Verdict.DIFFERS)])
 def test_study_agrees_where_the_full_gradient_has_more_than_half_there(
-  context, small, direction, monkeypatch, share, verdict
+  context, small, direction, make_study, monkeypatch, share, verdict
 ):
   q = np.zeros_like(small.top_vectors)
   q[0] = np.sqrt(share) * direction
@@ -190,4 +190,4 @@ def test_study_agrees_where_the_full_gradient_has_more_than_half_there(
   other.__dict__["small_model"] = dataclasses.replace(small, top_vectors=q)
   monkeypatch.setattr(gradient_energy, "energies_by_size", lambda *_: {8: (0.5, 0.1)})
   monkeypatch.setattr(gradient_energy, "_draw", lambda *_: None)
-  assert gradient_energy.figure_gradient(other).verdict is verdict
+  assert make_study("gradient", other).verdict is verdict

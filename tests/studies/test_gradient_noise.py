@@ -5,9 +5,9 @@ import pytest
 import scipy.linalg
 
 from tf_hessian.studies import gradient_noise
+from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_noise import predicted, simulate
-from tf_hessian.studies.study import Verdict
 
 RATE = 0.9
 STEPS = 25
@@ -35,13 +35,13 @@ def propagated(hessian, noise, steps):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(make_study, tmp_path_factory):
   """(the study, its folder), of few chains."""
   folder = tmp_path_factory.mktemp("theorem")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(gradient_noise, "CHAINS", 1500)
     patch.setattr(gradient_noise, "STEPS", 300)
-    return gradient_noise.figure_theorem(Context(folder)), folder
+    return make_study("theorem", Context(folder)), folder
 
 
 # The formula.
@@ -190,7 +190,21 @@ def test_figure_agrees_with_the_formula(made):
   assert made[0].verdict is Verdict.AGREES
 
 
-def test_figure_differs_where_updates_are_larger(tmp_path, monkeypatch):
+def test_figure_differs_where_updates_are_larger(tmp_path, make_study, monkeypatch):
   monkeypatch.setattr(gradient_noise, "CHAINS", 500)
   monkeypatch.setattr(gradient_noise, "simulate", lambda *a, **k: 1.2 * simulate(*a, **k))
-  assert gradient_noise.figure_theorem(Context(tmp_path)).verdict is Verdict.DIFFERS
+  assert make_study("theorem", Context(tmp_path)).verdict is Verdict.DIFFERS
+
+
+def test_noises_are_described_under_the_names_of_the_cases(problem):
+  assert tuple(problem[3]) == gradient_noise.NOISES
+
+
+def test_table_has_the_alpha_that_was_measured(made, problem):
+  _, values, q, noises = problem
+  (table,) = made[0].tables
+  for row in table.rows:
+    measured = np.array(made[0].numbers[row[0]]["measured"])
+    alpha = measured / ((values / values[0]) ** 2 * along(q, noises[row[0]]))
+    found = [float(x) for x in row[-1].split(" to ")]
+    assert found == pytest.approx([alpha.min(), alpha.max()], rel=5e-3)  # three digits

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from tf_hessian.studies import networks
+from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.study import Verdict
 
 # As counted from the architectures by the tests of the models.
 KNOWN = {
@@ -21,12 +21,12 @@ LOWEST = -(0.91 * math.log(0.91) + 9 * 0.01 * math.log(0.01))
 
 
 @pytest.fixture
-def figure(root, tmp_path, monkeypatch):
+def figure(root, tmp_path, monkeypatch, make_study):
   """Returns a function: rows of PAPER -> the study of these networks."""
 
   def make(paper=networks.PAPER[:2]):
     monkeypatch.setattr(networks, "PAPER", paper)
-    return networks.figure_networks(Context(tmp_path, root / "configs"))
+    return make_study("networks", Context(tmp_path, root / "configs"))
 
   return make
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tf_hessian.numerics import probes
-from tf_hessian.studies import quadrature_error, small_model
+from tf_hessian.studies import comparison, quadrature_error, small_model
 from tf_hessian.training import checkpoints
 
 EPS = np.finfo(np.float64).eps
@@ -240,9 +240,9 @@ def test_verification_finds_no_failure_here(verified):
 def test_numbers_above_their_bounds_fail(config, small, tmp_path, monkeypatch, value, failed):
   monkeypatch.setattr(small_model, "EXPECTED", {"x": 1.5})
   monkeypatch.setattr(small_model, "prepare", lambda *_, **__: small)
-  monkeypatch.setattr(quadrature_error, "measure", lambda _: {"x": value})
-  for name in ("draw_densities", "draw_errors"):
-    monkeypatch.setattr(quadrature_error, name, lambda *_: None)
+  monkeypatch.setattr(small_model, "_distances", lambda _: {"x": value})
+  monkeypatch.setattr(comparison, "draw_densities", lambda *_: None)
+  monkeypatch.setattr(quadrature_error, "draw_errors", lambda *_: None)
   assert small_model.verify(config, tmp_path)["failed"] == failed
 
 

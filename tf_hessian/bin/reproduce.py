@@ -7,24 +7,22 @@ came out, whether they agree. --figure=all makes all that can be made here.
 from absl import flags as absl_flags
 
 from tf_hessian.bin import flags, kinds, machine_flags, run_flags
+from tf_hessian.studies import catalog
 
 FIGURE = absl_flags.DEFINE_string(
-  "figure",
-  None,
-  "1, 14, 15, 16, 17, 18, 19, theorem, gradient, networks, batch_norm, deflation, or all.",
+  "figure", None, f"{', '.join(catalog.STUDIES)}, or {catalog.ALL}."
 )
 OUT = kinds.define_path("out", None, "Folder of the results.")
 CONFIGS = kinds.define_path("configs", "configs", "Folder of the configs.")
-
 DATA = run_flags.define_data()
 
 
 def main():
   machine_flags.apply(True)
-  from tf_hessian.studies import catalog
+  from tf_hessian.studies import reproduce
 
   print(
-    catalog.reproduce(
+    reproduce.reproduce(
       FIGURE.value,
       OUT.value,
       configs=CONFIGS.value,

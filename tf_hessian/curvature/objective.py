@@ -178,7 +178,8 @@ def _function_term(value, batch):
 # Keras models ----------------------------------------------------------------------------------
 
 
-def _keras_objective(model, loss, loss_weights, variables, training):
+def _check_model(model, training):
+  """Refuses a model that can't be measured, before its loss is looked at."""
   if keras.backend.backend() != "tensorflow":
     raise ValueError(
       f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before importing it"
@@ -191,11 +192,16 @@ def _keras_objective(model, loss, loss_weights, variables, training):
       "or model.build(input_shape)"
     )
   _check_policies(model)
-  trainable, fixed = model.trainable_variables, model.non_trainable_variables
-  paths = [v.path for v in trainable]
+  trainable = model.trainable_variables
   if not trainable:
     raise ValueError(f"model {model.name!r} has no trainable variables: all layers are frozen")
-  _check_dtypes(paths, [v.value for v in trainable])
+  _check_dtypes([v.path for v in trainable], [v.value for v in trainable])
+
+
+def _keras_objective(model, loss, loss_weights, variables, training):
+  _check_model(model, training)
+  trainable, fixed = model.trainable_variables, model.non_trainable_variables
+  paths = [v.path for v in trainable]
   chosen = _select(variables, paths, trainable, model)
   rest = [i for i in range(len(trainable)) if i not in chosen]
   seeds = [i for i, v in enumerate(fixed) if _is_seed(v)]
@@ -251,12 +257,17 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     },
     pieces=pieces,
     weighs_batches=losses.weighs_batches,
-    compute_dtypes=frozenset(
-      # Models and inputs have a policy of their own that nothing computes in.
-      layer.compute_dtype
-      for layer in keras_internals.layers_of(model)
-      if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
-    ),
+    compute_dtypes=_compute_dtypes(model),
+  )
+
+
+def _compute_dtypes(model):
+  """Returns the types that layers declare to compute in."""
+  return frozenset(
+    # Models and inputs have a policy of their own that nothing computes in.
+    layer.compute_dtype
+    for layer in keras_internals.layers_of(model)
+    if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
   )
 
 

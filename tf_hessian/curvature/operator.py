@@ -128,8 +128,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
       model, loss, loss_weights=loss_weights, variables=variables, training=training
     )
     self.batches = loading.load_batches(dataset, num_batches=num_batches, cache_bytes=cache_bytes)
-    self.seed = checks.check_seed(seed)
-    self.deterministic = deterministic
+    self.seed, self.deterministic = checks.check_seed(seed), deterministic
     self.program = Program(
       self.objective,
       self.batches,
@@ -145,12 +144,13 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     self._group = group.ProcessGroup(self.runner, self.description)
     self.mode = self.program.mode
     self.parameter_names, self.parameter_shapes = self.objective.names, self.objective.shapes
-    precision = self.runner.precision
-    self.precision = precision.eps
-    self.precision_dtype = precision.dtype.name
-    self.precision_place = precision.where
-    self.precision_note = self.runner.precision_note
+    self._note_precision()
     self.startup_seconds = time.monotonic() - begin
+
+  def _note_precision(self):
+    found = self.runner.precision
+    self.precision, self.precision_dtype = found.eps, found.dtype.name
+    self.precision_place, self.precision_note = found.where, self.runner.precision_note
 
   @staticmethod
   @abc.abstractmethod

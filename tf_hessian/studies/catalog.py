@@ -1,104 +1,80 @@
-"""All studies: what --figure knows."""
+"""The one list of studies, and a study in words.
 
-import dataclasses
-import pathlib
-import time
+A study is a module with two functions:
 
-from absl import logging
+  measure(context: Context) -> dict     computes numbers, and leaves pictures in `context.out`
+  describe(numbers: dict) -> Chapter    puts them into words: no measurement, no file
 
-from tf_hessian.numerics import checks
-from tf_hessian.slq import provenance
-from tf_hessian.studies import (
-  batch_norm,
-  concentration,
-  deflated,
-  document,
-  gradient_energy,
-  gradient_noise,
-  networks,
-  polynomials,
-  quadrature_error,
-)
-from tf_hessian.studies.context import Context
+Numbers come to `describe` through JSON: keys are text, and what is not known is NaN.
+"""
 
-# In the order of the page; the cheap ones are made first.
-FIGURES = {
-  "14": concentration.figure_14,
-  "1": quadrature_error.figure_1,
-  "15": quadrature_error.figure_15,
-  "16": quadrature_error.figure_16,
-  "17": polynomials.figure_17,
-  "18": polynomials.figure_18,
-  "theorem": gradient_noise.figure_theorem,
-  "gradient": gradient_energy.figure_gradient,
-  "networks": networks.figure_networks,
-  "deflation": deflated.figure_deflation,
-  "19": batch_norm.figure_19,
-  "batch_norm": batch_norm.figure_batch_norm,
+import importlib
+import math
+import types
+
+from tf_hessian.studies import result as result_lib
+from tf_hessian.studies.chapter import Chapter, Verdict
+
+# Name, as --figure and files have it -> module of this folder; in the order of the page.
+STUDIES = {
+  "14": "concentration",
+  "1": "bulk",
+  "15": "quadrature_error",
+  "16": "outliers",
+  "17": "chebyshev_density",
+  "18": "chebyshev_kernel",
+  "theorem": "gradient_noise",
+  "gradient": "gradient_energy",
+  "networks": "networks",
+  "batch_norm": "batch_norm",
+  "19": "population_statistics",
+  "deflation": "deflated",
 }
-NEED_CIFAR = {"19", "batch_norm"}
+# Those that need CIFAR-10 and take hours are made after all others, in this order.
+NEED_CIFAR = ("19", "batch_norm")
 ALL = "all"
 
 
-def reproduce(
-  figure, out, /, *, configs="configs", data_dir=None, download=False, progress=True, options=()
-):
-  """Makes a figure of the paper, or all that can be made here, and the page about them.
+def making_order() -> list[str]:
+  """Returns the names of all studies, the cheap ones first."""
+  costly = [name for name in NEED_CIFAR if name in STUDIES]
+  return [name for name in STUDIES if name not in costly] + costly
 
-  Writes `figure_<id>.json` and pictures into the folder, and reproduction.md about all that are
-  there. What is costly is kept in its folder `work`, and interrupted studies go on from there.
 
-  Args:
-    figure: one of `FIGURES`, or "all".
-    out: folder of the results.
-    configs: folder of the configs.
-    data_dir: folder with TFDS data sets; None for TFDS's own choice.
-    download: fetch a data set that isn't there.
-    progress: show progress.
-    options: further flags of the command that go on record, such as those of the machine.
+def module(name: str, /) -> types.ModuleType:
+  """Returns the module of a study, with `measure` and `describe`."""
+  return importlib.import_module(f"tf_hessian.studies.{STUDIES[name]}")
 
-  Returns:
-    Text: a line for each figure.
+
+def describe(result: result_lib.Result, /) -> Chapter:
+  """Describes a result in words, or by its name where unknown.
 
   Raises:
-    ValueError: for another figure, or what a study can't do.
-    OSError: if data or configs are missing, or the folder can't be written.
+    ValueError: if its numbers are not those that the study describes.
   """
-  checks.check_choice("figure", figure, [*FIGURES, ALL])
-  context = Context(pathlib.Path(out), pathlib.Path(configs), data_dir, download, progress)
+  name = f"figure_{result.figure}.json"
+  if result.figure not in STUDIES:
+    return Chapter(
+      title=f"Figure {result.figure}",
+      section="",
+      claim="not known: this version of tf_hessian has no study of this name.",
+      found=f"its numbers are in {name}.",
+      verdict=Verdict.OPEN,
+      reason="The version that has made it can describe it.",
+    )
   try:
-    context.out.mkdir(parents=True, exist_ok=True)
-  except FileExistsError as e:
-    raise FileExistsError(f"{out}: it is a file; give a folder for the results") from e
-  lines = []
-  for name in FIGURES if figure == ALL else [figure]:
-    try:
-      lines.append(_make(name, context, options).line())
-    except OSError as e:
-      # Data may be missing, and the others can be made without.
-      if figure != ALL or name not in NEED_CIFAR:
-        raise
-      lines.append(f"{name}: left out: {e}")
-  page = context.out / "reproduction.md"
-  try:
-    document.write(context.out, page)
-    lines.append(f"the page about all figures is {page}")
-  except (ValueError, OSError) as e:  # of another figure: what was made is saved
-    lines.append(f"no page about all figures: {e}")
-  return "\n".join(lines)
+    return module(result.figure).describe(_with_nan(result.numbers))
+  except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
+    raise ValueError(
+      f"{name}: its numbers are not those that this version describes "
+      f"({type(e).__name__}: {e}); make the figure again"
+    ) from e
 
 
-def _make(name, context, options):
-  logging.info("figure %s", name)
-  begin = time.monotonic()
-  command = ["python -m tf_hessian.bin.reproduce", f"--figure={name}", "--out=runs/figures"]
-  command += ["--data_dir=..."] if name in NEED_CIFAR else []
-  made = dataclasses.replace(
-    FIGURES[name](context),
-    command=" ".join([*command, *options]),
-    seconds=round(time.monotonic() - begin, 1),
-    versions=provenance.versions(),
-    device=provenance.device(),
-  )
-  made.save(context.out)
-  return made
+def _with_nan(value):
+  """Returns plain values with NaN for None, as which JSON has it."""
+  if isinstance(value, dict):
+    return {k: _with_nan(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [_with_nan(v) for v in value]
+  return math.nan if value is None else value

@@ -1,10 +1,18 @@
-"""Section A of the paper: Figure 14, and how loose its bound is."""
+"""Figure 14: the bound of section A of the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import bounds
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose
+from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.wording import number, prose
+
+if TYPE_CHECKING:
+  from tf_hessian.studies.context import Context
 
 N = 500_000  # paper, as the next two
 DRAWS = 20
@@ -21,8 +29,24 @@ _SIGMA_SQUARED = 1e-2
 _POINTS = (0.0, 0.3, 2.0)
 
 
-def figure_14(context):
-  """Draws the worst-case bound, and measures how often and how far estimates stay below it."""
+def measure(context: Context) -> dict:
+  """Draws the worst-case bound, and tests it on random matrices."""
+  _draw(context.out)
+  quoted = bounds.worst_case_epsilon(
+    n=N, draws=DRAWS, sigma_squared=SIGMA**2, probability=PROBABILITY
+  )
+  return {
+    "epsilon": quoted,
+    "kernel_height": bounds.worst_spectral_norm(SIGMA**2),
+    "draws_for_a_tenth": bounds.worst_case_draws(
+      n=N, sigma_squared=SIGMA**2, epsilon=quoted / 10, probability=PROBABILITY
+    ),
+    "monte_carlo": monte_carlo(),
+    "trials": _TRIALS,
+  }
+
+
+def _draw(folder):
   probabilities = np.logspace(-8, np.log10(0.9), 200)
 
   def curve(draws, sigma):
@@ -39,36 +63,24 @@ def figure_14(context):
   for axes, title in ((left, f"k = {DRAWS}"), (right, f"$\\sigma$ = {SIGMA}")):
     axes.set(xlabel="$\\epsilon$", ylabel="probability bound 2 exp(-x)", title=f"n = 5e5, {title}")
     axes.legend(frameon=False, fontsize="small")
-  plotting.save_figure(figure, context.out / "figure_14.png")
+  plotting.save_figure(figure, folder / "figure_14.png")
 
-  quoted = bounds.worst_case_epsilon(
-    n=N, draws=DRAWS, sigma_squared=SIGMA**2, probability=PROBABILITY
-  )
-  height = bounds.worst_spectral_norm(SIGMA**2)
-  rows = monte_carlo()
+
+def describe(numbers: dict) -> Chapter:
+  """Describes whether the bound holds, and how loose it is."""
+  epsilon, height, rows = numbers["epsilon"], numbers["kernel_height"], numbers["monte_carlo"]
   holds = all(r["frequency"] <= r["probability"] for r in rows)
-  ratios = [r["epsilon_of_eq_11"] / r["quantile"] for r in rows]
-  worst = [r["epsilon_of_eq_12"] / r["quantile"] for r in rows]
-  numbers = {
-    "epsilon": quoted,
-    "kernel_height": height,
-    "draws_for_a_tenth": bounds.worst_case_draws(
-      n=N, sigma_squared=SIGMA**2, epsilon=quoted / 10, probability=PROBABILITY
-    ),
-    "monte_carlo": rows,
-    "trials": _TRIALS,
-  }
-  return Study(
-    figure="14",
+  ratios, worst = ([r[f"epsilon_of_eq_{i}"] / r["quantile"] for r in rows] for i in (11, 12))
+  return Chapter(
     title="Concentration of the estimate",
     section="A",
     claim="modest numbers of draws k bound the distance at a point tightly (Eq. 12, n = 5e5).",
-    found=prose(f"""with k = {DRAWS} and sigma = {SIGMA}, epsilon is {number(quoted)} at probability
-      {PROBABILITY}: {number(100 * quoted / height, 2)} % of the kernel's height, which is the scale
-      of a bulk, and {number(quoted * N / height)} times the peak of an isolated eigenvalue. In
-      {_TRIALS:,} trials on matrices of order {_ORDER} the bound is never exceeded more often than
-      it says; Eq. 11 is {min(ratios):.1f} to {max(ratios):.1f} times the distance that is exceeded
-      so often, Eq. 12 {min(worst):.1f} to {max(worst):.1f} times."""),
+    found=prose(f"""with k = {DRAWS} and sigma = {SIGMA}, epsilon is {number(epsilon)} at
+      probability {PROBABILITY}: {number(100 * epsilon / height, 2)} % of the kernel's height, which
+      is the scale of a bulk, and {number(epsilon * N / height)} times the peak of an isolated
+      eigenvalue. In {numbers["trials"]:,} trials on matrices of order {_ORDER} the bound is never
+      exceeded more often than it says; Eq. 11 is {min(ratios):.1f} to {max(ratios):.1f} times the
+      distance that is exceeded so often, Eq. 12 {min(worst):.1f} to {max(worst):.1f} times."""),
     verdict=Verdict.OPEN if holds else Verdict.DIFFERS,  # "tightly" has no measure
     reason=prose(f"""The bound holds, and its curves are drawn; what "tight" is measured by, the
       text does not say. The values of sigma in the left panel and of k in the right one are ours;
@@ -80,47 +92,41 @@ def figure_14(context):
       {number(height / N)} at n = 5e5: the worst case does not vouch for outliers. Eq. 11 with the a
       and b of their places does better: there both are the kernel's height, and epsilon is in
       proportion to the peak."""),
-    numbers=numbers,
     pictures={"figure_14.png": "Worst-case bound of the distance at one point (Eq. 12)"},
-    tables=(
-      Table(
-        (
-          "t",
-          "draws",
-          "probability",
-          "exceeded, normal v",
-          "unit v",
-          "Eq. 11 / quantile",
-          "Eq. 12 / quantile",
-        ),
-        tuple(
-          (
-            number(r["t"]),
-            str(r["draws"]),
-            number(r["probability"]),
-            number(r["frequency"]),
-            number(r["frequency_on_the_sphere"]),
-            f"{a:.2f}",
-            f"{b:.2f}",
-          )
-          for r, a, b in zip(rows, ratios, worst, strict=True)
-        ),
-        prose(f"""How often the estimates of v'f(H)v lie outside of Eq. 11, and how loose it is:
-          epsilon over the quantile of the distance. n = {_ORDER}, sigma² = {_SIGMA_SQUARED}, a bulk
-          of standard deviation 0.1 and ten outliers from 1 to 3."""),
-      ),
-    ),
+    tables=(_table(rows, ratios, worst),),
   )
 
 
-def spectrum_of_the_trials():
+def _table(rows, ratios, worst):
+  columns = ("t", "draws", "probability", "exceeded, normal v", "unit v")
+  return Table(
+    (*columns, "Eq. 11 / quantile", "Eq. 12 / quantile"),
+    tuple(
+      (
+        number(r["t"]),
+        str(r["draws"]),
+        number(r["probability"]),
+        number(r["frequency"]),
+        number(r["frequency_on_the_sphere"]),
+        f"{a:.2f}",
+        f"{b:.2f}",
+      )
+      for r, a, b in zip(rows, ratios, worst, strict=True)
+    ),
+    prose(f"""How often the estimates of v'f(H)v lie outside of Eq. 11, and how loose it is: epsilon
+      over the quantile of the distance. n = {_ORDER}, sigma² = {_SIGMA_SQUARED}, a bulk of standard
+      deviation 0.1 and ten outliers from 1 to 3."""),
+  )
+
+
+def spectrum_of_the_trials() -> np.ndarray:
   """Returns the eigenvalues of the matrix of the Monte-Carlo test."""
   bulk = 0.1 * np.random.default_rng(1).standard_normal(_ORDER - 10)
   return np.sort(np.concatenate([bulk, np.linspace(1, 3, 10)]))
 
 
-def monte_carlo(trials=_TRIALS, seed=0):
-  """Returns a list of dicts: at each point, how far estimates are off and how often Eq. 11 fails.
+def monte_carlo(trials: int = _TRIALS, seed: int = 0) -> list[dict]:
+  """Measures at each point errors of estimates and failures of Eq. 11.
 
   In the basis of the eigenvectors a normal vector is normal, and a random unit vector is a random
   unit vector: the matrix is taken as diagonal.

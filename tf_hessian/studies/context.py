@@ -1,16 +1,22 @@
-"""What the studies share: where results go, and the networks that several of them measure."""
+"""Folders, options and the small model that studies share."""
+
+from __future__ import annotations
 
 import dataclasses
 import functools
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from tf_hessian.experiments.configs import load_config
 from tf_hessian.studies import small_model
 
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """Where a study finds its configs and data, and where it leaves what it makes.
+  """Folders of configs, data and results, and options, of a study.
 
   Attributes:
     out: folder of the results: a JSON file and pictures for each figure.
@@ -27,16 +33,16 @@ class Context:
   progress: bool = True
 
   @property
-  def work(self):
-    """Folder of trained networks and of what is costly to compute; studies share it."""
+  def work(self) -> pathlib.Path:
+    """Folder of trained networks and costly numbers, which studies share."""
     return self.out / "work"
 
-  def config(self, name, /, **overrides):
-    """Returns a config; see `experiments.configs.load_config`."""
+  def config(self, name: str, /, **overrides: Any) -> ConfigDict:
+    """Loads a config of the folder, with values replaced."""
     return load_config(self.configs / f"{name}.py", **overrides)
 
   @functools.cached_property
-  def small_model(self):
+  def small_model(self) -> small_model.SmallModel:
     """The `SmallModel` of section B, computed once."""
     return small_model.prepare(
       self.config("mnist_mlp"), self.work / "small_model", progress=self.progress

@@ -1,4 +1,8 @@
-"""Beyond the paper: isolated eigenvalues with their exact weight, on the small model."""
+"""Beyond the paper: isolated eigenvalues with their exact weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -6,7 +10,11 @@ from tf_hessian import plotting
 from tf_hessian.numerics import deflation, density, quadrature
 from tf_hessian.slq import eigenpairs
 from tf_hessian.slq.density import spectral_density
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.wording import number, prose, with_error
+
+if TYPE_CHECKING:
+  from tf_hessian.studies.context import Context
 
 SEEDS = 20
 DRAWS = 10
@@ -16,8 +24,12 @@ THRESHOLD = 0.4  # above which the paper counts outliers
 METHODS = ("plain", "deflated", "projected")
 
 
-def figure_deflation(context):
-  """Compares plain and deflated estimates over seeds, at equal numbers of products."""
+def measure(context: Context) -> dict:
+  """Compares plain and deflated estimates over seeds, at equal numbers of products.
+
+  Raises:
+    ValueError: if the network has no eigenvalue above the threshold.
+  """
   small = context.small_model
   outliers = int(np.sum(small.eigenvalues > THRESHOLD))
   if not outliers:
@@ -30,84 +42,101 @@ def figure_deflation(context):
   rows = {name: {"l1": [], "l1_outliers": [], "mass": []} for name in METHODS}
   known = []
   for seed in range(SEEDS):
-    run = spectral_density(
-      small.operator,
-      num_draws=DRAWS,
-      lanczos_steps=STEPS,
-      seed=seed,
-      check=False,
-      workdir=context.work / "deflation" / f"seed_{seed:02d}",
-      progress=context.progress,
-    )
-    found = deflation.deflate(run.quadratures, run.residual_bounds(), small.n)
-    known.append(found.eigenvalues.size)
-    projected = deflation.projected_quadratures(
-      small.operator.matvec, pairs.vectors, pairs.values, steps=STEPS, draws=left, seed=seed
-    )
-    rules = {"plain": run.quadratures, "deflated": found.quadratures, "projected": projected}
-    for name, quadratures in rules.items():
+    estimates, count = _estimates(context, pairs, seed, left)
+    known.append(count)
+    for name, quadratures in estimates.items():
       _add(rows[name], quadratures, grid, exact)
-  exact_mass = outliers / small.n
-  numbers = {
+  _draw(rows, context.out)
+  gain = np.array(rows["plain"]["l1"]) - np.array(rows["deflated"]["l1"])
+  mean_gain, gain_error = quadrature.mean_and_stderr(gain)
+  return {
     "outliers": outliers,
     "isolated_eigenvalues": known,
     "products": DRAWS * STEPS,
     "eigenpair_products": pairs.num_products,
     "draws_after_projection": left,
-    "mass_exact": exact_mass,
+    "mass_exact": outliers / small.n,
+    **{name: _summary(row, outliers / small.n) for name, row in rows.items()},
+    "gain": float(mean_gain),
+    "gain_stderr": float(gain_error),
   }
-  for name, row in rows.items():
-    numbers[name] = _summary(row, exact_mass)
+
+
+def _estimates(context, pairs, seed, left):
+  """Estimates by each method; returns (dict of quadratures, isolated eigenvalues' number).
+
+  Args:
+    context: of the study.
+    pairs: `Eigenpairs` of the outliers.
+    seed: of the draws.
+    left: draws that the search for eigenpairs has left for those in the complement.
+  """
+  small = context.small_model
+  run = spectral_density(
+    small.operator,
+    num_draws=DRAWS,
+    lanczos_steps=STEPS,
+    seed=seed,
+    check=False,
+    workdir=context.work / "deflation" / f"seed_{seed:02d}",
+    progress=context.progress,
+  )
+  found = deflation.deflate(run.quadratures, run.residual_bounds(), small.n)
+  projected = deflation.projected_quadratures(
+    small.operator.matvec, pairs.vectors, pairs.values, steps=STEPS, draws=left, seed=seed
+  )
+  rules = {"plain": run.quadratures, "deflated": found.quadratures, "projected": projected}
+  return rules, found.eigenvalues.size
+
+
+def describe(numbers: dict) -> Chapter:
+  """Describes the gain of deflated estimates at the same cost."""
   plain, new = numbers["plain"], numbers["deflated"]
-  gain = np.array(rows["plain"]["l1"]) - np.array(rows["deflated"]["l1"])
-  mean_gain, gain_error = quadrature.mean_and_stderr(gain)
-  numbers |= {"gain": float(mean_gain), "gain_stderr": float(gain_error)}
-  _draw(rows, context.out)
-  better = mean_gain > 2 * gain_error and new["mass_error"] < 1e-3 * plain["mass_error"]
-  theory = np.sqrt(2 * outliers / DRAWS) / small.n
-  return Study(
-    figure="deflation",
+  known, left = numbers["isolated_eigenvalues"], numbers["draws_after_projection"]
+  gain = numbers["gain"], numbers["gain_stderr"]
+  better = gain[0] > 2 * gain[1] and new["mass_error"] < 1e-3 * plain["mass_error"]
+  # sqrt(2 outliers / draws) / n
+  theory = np.sqrt(2 / (DRAWS * numbers["outliers"])) * numbers["mass_exact"]
+  return Chapter(
     title="Deflated estimate",
     section="",
     claim="isolated eigenvalues with the weight 1/n make the estimate better at the same cost.",
-    found=prose(f"""over {SEEDS} seeds, {DRAWS} draws x {STEPS} steps: root mean square error of the
-      mass of the {outliers} outliers {number(plain["mass_error"], 2)} plain (theory
-      {number(theory, 2)}), {number(new["mass_error"], 2)} deflated; L1 distance above {THRESHOLD}
-      {with_error(*plain["l1_outliers"])} plain, {with_error(*new["l1_outliers"])} deflated; of the
-      whole density {with_error(*plain["l1"])} and {with_error(*new["l1"])} (paired difference
-      {with_error(float(mean_gain), float(gain_error))})."""),
+    found=prose(f"""over {len(known)} seeds, {DRAWS} draws x {STEPS} steps: root mean square error
+      of the mass of the {numbers["outliers"]} outliers {number(plain["mass_error"], 2)} plain
+      (theory {number(theory, 2)}), {number(new["mass_error"], 2)} deflated; L1 distance above
+      {THRESHOLD} {with_error(*plain["l1_outliers"])} plain, {with_error(*new["l1_outliers"])}
+      deflated; of the whole density {with_error(*plain["l1"])} and {with_error(*new["l1"])} (paired
+      difference {with_error(*gain)})."""),
     verdict=Verdict.AGREES if better else Verdict.DIFFERS,
     reason=prose(f"""The deflated estimate needs no product more than the plain one: what a draw
       sees beside the known eigenvectors is a draw of the matrix projected away from them
       (`numerics.deflation`), so known eigenvalues only get their weight. {min(known)} to
       {max(known)} eigenvalues are known in all ten draws, of both ends. Draws that are taken in the
-      complement ("projected") cost the search for eigenpairs, {pairs.num_products} products here,
-      and so have {left} draws. They have fewer known eigenvalues, the outliers only, and no smaller
-      L1 distance than plain draws. What is left of it is the bulk's."""),
-    numbers=numbers,
+      complement ("projected") cost the search for eigenpairs, {numbers["eigenpair_products"]}
+      products here, and so have {left} draws. They have fewer known eigenvalues, the outliers only,
+      and no smaller L1 distance than plain draws. What is left of it is the bulk's."""),
     pictures={"figure_deflation.png": "Errors over the seeds"},
-    tables=(
-      Table(
-        (
-          f"{SEEDS} seeds",
-          "draws",
-          "L1",
-          f"L1 above {THRESHOLD}",
-          "error of the outliers' mass, root mean square",
-        ),
-        tuple(
-          (
-            name,
-            str(left if name == "projected" else DRAWS),
-            with_error(*numbers[name]["l1"]),
-            with_error(*numbers[name]["l1_outliers"]),
-            number(numbers[name]["mass_error"], 2),
-          )
-          for name in METHODS
-        ),
-        f"Mean ± standard error. Each row costs {DRAWS * STEPS} products or less.",
-      ),
+    tables=(_table(numbers),),
+  )
+
+
+def _table(numbers):
+  draws = dict.fromkeys(METHODS, DRAWS) | {"projected": numbers["draws_after_projection"]}
+  seeds = len(numbers["isolated_eigenvalues"])
+  columns = (f"{seeds} seeds", "draws", "L1", f"L1 above {THRESHOLD}")
+  return Table(
+    (*columns, "error of the outliers' mass, root mean square"),
+    tuple(
+      (
+        name,
+        str(draws[name]),
+        with_error(*numbers[name]["l1"]),
+        with_error(*numbers[name]["l1_outliers"]),
+        number(numbers[name]["mass_error"], 2),
+      )
+      for name in METHODS
     ),
+    f"Mean ± standard error. Each row costs {numbers['products']} products or less.",
   )
 
 

@@ -1,20 +1,16 @@
-"""The page about the studies, made from their JSON files, so that its numbers are theirs."""
+"""The page about the studies, made from their JSON files."""
 
 import os
 import pathlib
 
 from tf_hessian import files
-from tf_hessian.studies import study
+from tf_hessian.studies import catalog, result
+from tf_hessian.studies.chapter import Table, Verdict
 
-# Order of the page; what it does not know comes at the end.
-_ORDER = (
-  *("14", "1", "15", "16", "17", "18", "theorem", "gradient"),
-  *("networks", "batch_norm", "19", "deflation"),
-)
 _SIGNS = {
-  study.Verdict.AGREES: "agrees",
-  study.Verdict.DIFFERS: "**differs**",
-  study.Verdict.OPEN: "**open**",
+  Verdict.AGREES: "agrees",
+  Verdict.DIFFERS: "**differs**",
+  Verdict.OPEN: "**open**",
 }
 _HEAD = """# The paper's results and ours
 
@@ -28,7 +24,7 @@ What was computed once is kept. "Differs" and "open" have their reasons below th
 """
 
 
-def render(folder, page, /):
+def render(folder: str | os.PathLike, page: str | os.PathLike, /) -> str:
   """Returns the page about the studies in a folder, as Markdown.
 
   Args:
@@ -39,46 +35,48 @@ def render(folder, page, /):
     ValueError: if there are none, one is damaged, or a picture is missing.
   """
   folder = pathlib.Path(folder)
-  studies = [study.load(f) for f in sorted(folder.glob("figure_*.json"))]
-  if not studies:
+  results = [result.load(f) for f in sorted(folder.glob("figure_*.json"))]
+  if not results:
     raise ValueError(f"{folder}: there are no results (figure_<id>.json); make a figure first")
-  rank = {name: i for i, name in enumerate(_ORDER)}
-  studies.sort(key=lambda s: (rank.get(s.figure, len(rank)), s.figure))
-  missing = [n for s in studies for n in s.pictures if not (folder / n).exists()]
+  rank = {name: i for i, name in enumerate(catalog.STUDIES)}
+  results.sort(key=lambda r: (rank.get(r.figure, len(rank)), r.figure))
+  chapters = [catalog.describe(r) for r in results]
+  missing = [n for c in chapters for n in c.pictures if not (folder / n).exists()]
   if missing:
     raise ValueError(f"{folder}: {', '.join(missing)} is missing; make the figure again")
   relative = pathlib.Path(os.path.relpath(folder, pathlib.Path(page).parent)).as_posix()
   where = "this folder" if relative == "." else f"`{relative}`"
-  parts = [_HEAD.format(folder=where), _overview(studies)]
-  parts += [_chapter(s, relative) for s in studies]
-  parts.append(_foot(studies))
+  parts = [_HEAD.format(folder=where), _overview(chapters)]
+  parts += [_text(c, r.command, relative) for c, r in zip(chapters, results, strict=True)]
+  parts.append(_foot(results))
   return "\n".join(parts)
 
 
-def write(folder, page, /):
+def write(folder: str | os.PathLike, page: str | os.PathLike, /) -> None:
   """Writes the page about the studies in a folder."""
   files.write_text(page, render(folder, page))
 
 
-def _overview(studies):
+def _overview(chapters):
   rows = [
-    (f"[{s.title}](#{_anchor(s.title)})", s.section or "not in the paper", _SIGNS[s.verdict])
-    for s in studies
+    (f"[{c.title}](#{_anchor(c.title)})", c.section or "not in the paper", _SIGNS[c.verdict])
+    for c in chapters
   ]
-  return _table(study.Table(("result", "paper's section", ""), tuple(rows)))
+  return _table(Table(("result", "paper's section", ""), tuple(rows)))
 
 
-def _chapter(s, folder):
-  claim = "The paper" if s.section else "To show"
-  where = f" ({s.section})" if s.section else " (not in the paper)"
+def _text(chapter, command, folder):
+  """Returns a chapter as Markdown, with its command below."""
+  claim = "The paper" if chapter.section else "To show"
+  where = f" ({chapter.section})" if chapter.section else " (not in the paper)"
   parts = [
-    f"## {s.title}",
-    f"**{claim}**{where}: {s.claim}",
-    f"**Here**: {s.found}",
-    f"**Verdict**: {_SIGNS[s.verdict]}. {s.reason}".rstrip(),
-    *(_table(t) for t in s.tables),
-    *(f"![{caption}]({folder}/{name})" for name, caption in s.pictures.items()),
-    f"`{s.command}`" if s.command else "",
+    f"## {chapter.title}",
+    f"**{claim}**{where}: {chapter.claim}",
+    f"**Here**: {chapter.found}",
+    f"**Verdict**: {_SIGNS[chapter.verdict]}. {chapter.reason}".rstrip(),
+    *(_table(t) for t in chapter.tables),
+    *(f"![{caption}]({folder}/{name})" for name, caption in chapter.pictures.items()),
+    f"`{command}`" if command else "",
   ]
   return "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
 
@@ -94,8 +92,8 @@ def _row(cells):
   return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
 
-def _foot(studies):
-  made = sorted({(s.device, tuple(sorted(s.versions.items()))) for s in studies})
+def _foot(results):
+  made = sorted({(r.device, tuple(sorted(r.versions.items()))) for r in results})
   lines = ["## Made with", ""]
   for device, versions in made:
     lines.append(f"- {device or 'unknown device'}: {', '.join(f'{k} {v}' for k, v in versions)}")

@@ -1,4 +1,9 @@
-"""Section E of the paper, on the small model: in which eigenvectors the gradients lie."""
+"""Energy of gradients in eigenvectors of the small model (section E)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -6,15 +11,21 @@ from tf_hessian import plotting
 from tf_hessian.numerics import quadrature
 from tf_hessian.slq import eigenpairs
 from tf_hessian.slq.density import spectral_density
-from tf_hessian.studies.study import Study, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.wording import number, prose, with_error
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.operator import HessianOperator
+  from tf_hessian.spectrum import Spectrum
+  from tf_hessian.studies.context import Context
 
 STEPS = 90
 COUNT = 10  # of top eigenvectors
 BATCH_SIZES = (8, 64, 250)  # 8 is what the small model is trained with
 
 
-def figure_gradient(context):
-  """Measures the gradient's energy in the top eigenspace, in three ways, and mini-batches'."""
+def measure(context: Context) -> dict:
+  """Measures gradients' energy in the top eigenspace, in three ways."""
   small = context.small_model
   direction = small.operator.gradient()
   direction /= np.linalg.norm(direction)
@@ -26,7 +37,9 @@ def figure_gradient(context):
   projected = (pairs.vectors @ direction) ** 2
   lanczos = energies_near(run, pairs.values)
   alone = energies_by_size(small.in_batches_of, small.top_vectors[:COUNT])
-  numbers = {
+  _draw(small, run, context.out)
+  return {
+    "eigenvalues": pairs.values.tolist(),
     "exact": exact.tolist(),
     "lanczos": lanczos.tolist(),
     "projections": projected.tolist(),
@@ -42,45 +55,45 @@ def figure_gradient(context):
     "mini_batches": {size: list(pair) for size, pair in alone.items()},
     "share_of_a_random_vector": COUNT / small.n,
   }
-  _draw(small, run, context.out)
+
+
+def describe(numbers: dict) -> Chapter:
+  """Describes gradients' shares, and the agreement of the three ways."""
   shares = ", ".join(
     f"{with_error(100 * mean, 100 * error)} % in batches of {size}"
-    for size, (mean, error) in alone.items()
+    for size, (mean, error) in numbers["mini_batches"].items()
   )
-  return Study(
-    figure="gradient",
+  columns = (numbers[k] for k in ("exact", "lanczos", "projections"))
+  rows = [
+    (f"{t:.4f}", *(f"{x:.3e}" for x in row))
+    for t, *row in zip(numbers["eigenvalues"], *columns, strict=True)
+  ]
+  return Chapter(
     title="Energy of the gradient in the top eigenspace",
     section="E and the main text",
     claim="gradients of trained networks without batch normalization lie in the top eigenspaces.",
-    found=prose(f"""the {COUNT} largest eigenvalues' vectors hold {number(100 * exact.sum())} % of
-      the energy of the full gradient, and of single mini-batches' gradients {shares}; a random
-      vector has {number(100 * COUNT / small.n, 2)} % there. One Lanczos run of {STEPS} steps from
-      the gradient gives each share to {number(numbers["lanczos_error"], 2)}, projections on the
-      eigenpairs of `top_eigenpairs` to {number(numbers["projection_error"], 2)} for
-      {pairs.num_products} products."""),
-    verdict=Verdict.AGREES if exact.sum() > 0.5 else Verdict.DIFFERS,
+    found=prose(f"""the {COUNT} largest eigenvalues' vectors hold {number(100 * numbers["share"])} %
+      of the energy of the full gradient, and of single mini-batches' gradients {shares}; a random
+      vector has {number(100 * numbers["share_of_a_random_vector"], 2)} % there. One Lanczos run of
+      {STEPS} steps from the gradient gives each share to {number(numbers["lanczos_error"], 2)},
+      projections on the eigenpairs of `top_eigenpairs` to {number(numbers["projection_error"], 2)}
+      for {numbers["eigenpair_products"]} products."""),
+    verdict=Verdict.AGREES if numbers["share"] > 0.5 else Verdict.DIFFERS,
     reason=prose("""The paper shows this for large networks (see the study of batch normalization);
       here every share has an exact counterpart. The full gradient of a trained network is what its
       mini-batches have left over, and need not lie where theirs do."""),
-    numbers=numbers,
     pictures={
       "figure_gradient.png": prose("""The gradient's energy below each eigenvalue, from its own
         Lanczos run and exactly""")
     },
     tables=(
-      Table(
-        ("eigenvalue", "exact share", "Lanczos from the gradient", "projection"),
-        tuple(
-          (f"{t:.4f}", f"{a:.3e}", f"{b:.3e}", f"{c:.3e}")
-          for t, a, b, c in zip(pairs.values, exact, lanczos, projected, strict=True)
-        ),
-      ),
+      Table(("eigenvalue", "exact share", "Lanczos from the gradient", "projection"), tuple(rows)),
     ),
   )
 
 
-def energies_near(run, values, /):
-  """Returns the weights of a one-draw run's nodes at each of these eigenvalues, (k,).
+def energies_near(run: Spectrum, values: Sequence[float] | np.ndarray, /) -> np.ndarray:
+  """Returns the weights of a run's nodes at each eigenvalue, (k,).
 
   A node counts for the eigenvalue that is nearest, if it is within a thousandth of the largest; one
   that is farther from all has not converged, or is another eigenvalue.
@@ -96,18 +109,23 @@ def energies_near(run, values, /):
   return np.bincount(nearest[near], rule.weights[near], minlength=len(values))
 
 
-def radius(values, /):
-  """Returns how far from an eigenvalue a node may be that stands for it."""
+def radius(values: Sequence[float] | np.ndarray, /) -> float:
+  """Returns the largest distance of a node from its eigenvalue."""
   return 1e-3 * float(np.abs(values).max())
 
 
-def energies_by_size(operator_of, vectors, sizes=BATCH_SIZES, /):
-  """Returns dict: batch size -> (mean share of single batches' gradients, its standard error)."""
+def energies_by_size(
+  operator_of: Callable[[int], HessianOperator],
+  vectors: np.ndarray,
+  sizes: Sequence[int] = BATCH_SIZES,
+  /,
+) -> dict[int, tuple[float, float]]:
+  """Returns dict: batch size -> (mean share of gradients, standard error)."""
   return {size: share_of_batches(operator_of(size), vectors) for size in sizes}
 
 
-def share_of_batches(operator, vectors, /):
-  """Returns the mean over batches of |V g|^2 / |g|^2 and its standard error.
+def share_of_batches(operator: HessianOperator, vectors: np.ndarray, /) -> tuple[float, float]:
+  """Returns the batches' mean of |V g|²/|g|², and its standard error.
 
   Args:
     operator: a `HessianOperator`.

@@ -1,10 +1,18 @@
-"""Section F of the paper: sizes of the networks, and the lowest loss under label smoothing."""
+"""Sizes of the networks, and the lowest loss (section F)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian.experiments import experiment
-from tf_hessian.studies.study import Study, Table, Verdict, prose
+from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.wording import prose
 from tf_hessian.training import task
+
+if TYPE_CHECKING:
+  from tf_hessian.studies.context import Context
 
 # Config, what the paper says, and the range that its words allow.
 PAPER = (
@@ -17,30 +25,33 @@ PAPER = (
 PAPER_LOWEST = 0.509
 
 
-def figure_networks(context):
-  """Counts the trainable parameters of the paper's networks, as the configs build them."""
+def measure(context: Context) -> dict:
+  """Counts the trainable parameters of the paper's networks."""
   counts = {}
   for config, *_ in PAPER:
     fields = dict(context.config(config).model.to_dict())
     model = experiment.MODELS[fields.pop("name")](**fields)
     counts[config] = sum(int(np.prod(w.shape)) for w in model.trainable_variables)
-  lowest = task.smoothed_entropy(0.1, 10)
-  fits = {c: low <= counts[c] <= high for c, _, _, (low, high) in PAPER}
-  return Study(
-    figure="networks",
+  return {"parameters": counts, "lowest_loss": task.smoothed_entropy(0.1, 10)}
+
+
+def describe(numbers: dict) -> Chapter:
+  """Describes the networks' sizes and the lowest loss."""
+  counts, lowest = numbers["parameters"], numbers["lowest_loss"]
+  fits = [low <= counts[config] <= high for config, _, _, (low, high) in PAPER]
+  return Chapter(
     title="Sizes of the networks",
     section="F",
     claim=prose(f"""the networks have 15,910 to 27 million parameters, and the lowest cross entropy
       with label smoothing 0.1 is {PAPER_LOWEST}."""),
-    found=prose(f"""{sum(fits.values())} of {len(fits)} networks have as many as the text says; the
-      lowest cross entropy is {lowest:.4f}."""),
+    found=prose(f"""{sum(fits)} of {len(fits)} networks have as many as the text says; the lowest
+      cross entropy is {lowest:.4f}."""),
     verdict=Verdict.DIFFERS,  # of the entropy, whatever the networks have
     reason=prose("""Smoothing 0.1 over ten classes gives targets of 0.91 and 0.01, whose entropy is
       the number here (`training.task.smoothed_entropy`, with a test). The text does not fix how
       many poolings VGG-11 has: the config has three; with five it would have 9,420,170 parameters.
       ResNet-18 and Inception V3 have 1,001 classes, Inception V3 its auxiliary head. Trained ones
       are counted: weights, biases, scales and offsets."""),
-    numbers={"parameters": counts, "lowest_loss": lowest},
     tables=(
       Table(
         ("", "paper", "here"),

@@ -1,10 +1,14 @@
-"""Section B of the paper: the small model, its exact spectrum, and Figures 1, 15 and 16."""
+"""The small model of section B, and its exact spectrum."""
+
+from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import resource
 import time
+from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
@@ -17,8 +21,14 @@ from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
 from tf_hessian.slq.density import spectral_density
-from tf_hessian.studies import quadrature_error
+from tf_hessian.studies import bulk, comparison, quadrature_error
 from tf_hessian.training import checkpoints
+
+if TYPE_CHECKING:
+  import keras
+  from ml_collections import ConfigDict
+
+  from tf_hessian.spectrum import Spectrum
 
 MAX_STEPS = 120
 NUM_TOP = 20  # exact eigenvectors that are kept, of the largest eigenvalues
@@ -50,33 +60,38 @@ class SmallModel:
   """
 
   setup: experiment.Experiment
-  model: object
+  model: keras.Model
   operator: HessianOperator
-  spectrum: object
+  spectrum: Spectrum
   eigenvalues: np.ndarray
-  draws: tuple
-  gradient: tuple
+  draws: tuple[tuple[np.ndarray, np.ndarray], ...]
+  gradient: tuple[np.ndarray, np.ndarray]
   top_vectors: np.ndarray
   facts: dict
 
   @property
-  def n(self):
+  def n(self) -> int:
+    """Number of parameters."""
     return self.eigenvalues.size
 
   @property
-  def weights(self):
+  def weights(self) -> np.ndarray:
     """(n,): 1/n each."""
     return np.full(self.n, 1 / self.n)
 
-  def in_batches_of(self, size):
+  def in_batches_of(self, size: int) -> HessianOperator:
     """Returns the operator on the same data in other batches."""
     section = self.setup.config["hessian"] | {"batch_size": size}
     setup = dataclasses.replace(self.setup, config=self.setup.config | {"hessian": section})
     return setup.operator(self.model, dtype="float64")
 
 
-def prepare(config, workdir, /, *, num_draws=10, progress=True):
-  """Trains the small model, computes its exact spectrum and estimates; or reads what is there.
+def prepare(
+  config: ConfigDict, workdir: str | os.PathLike, /, *, num_draws: int = 10, progress: bool = True
+) -> SmallModel:
+  """Trains the small model, and computes its exact spectrum and estimates.
+
+  Reads what is there already.
 
   Args:
     config: `ml_collections.ConfigDict`, such as configs/mnist_mlp.py.
@@ -88,7 +103,7 @@ def prepare(config, workdir, /, *, num_draws=10, progress=True):
     A `SmallModel`.
 
   Raises:
-    ValueError, OSError: as `experiments.train.train`.
+    ValueError, OSError: as `experiments.train.train` does, for a bad config or folder.
   """
   workdir = pathlib.Path(workdir)
   train(config, workdir)
@@ -120,7 +135,10 @@ def prepare(config, workdir, /, *, num_draws=10, progress=True):
 
 
 def _exact_side(operator, seed, num_draws, path, progress):
-  """Returns the arrays of exact.npz, from the file if it is of this matrix and these draws."""
+  """Returns the arrays of exact.npz, read or computed.
+
+  The file is read if it is of this matrix and these draws.
+  """
   n = operator.shape[0]
   # A product tells this matrix from another.
   mark = np.array([seed, num_draws, *(operator @ probes.probe(0, 0, n))[: 10**4]])
@@ -172,8 +190,10 @@ def _decompose(operator, facts, progress):
   return truth
 
 
-def verify(config, workdir, /, *, num_draws=10, progress=True):
-  """Compares the estimated spectrum of a trained small model with the exact one, in float64.
+def verify(
+  config: ConfigDict, workdir: str | os.PathLike, /, *, num_draws: int = 10, progress: bool = True
+) -> dict:
+  """Compares the small model's estimated spectrum with the exact one, in float64.
 
   Args:
     config: `ml_collections.ConfigDict`, such as configs/mnist_mlp.py.
@@ -185,17 +205,17 @@ def verify(config, workdir, /, *, num_draws=10, progress=True):
     dict: the numbers, as in verify.json; "failed" lists the bounds of `EXPECTED` that don't hold.
 
   Raises:
-    ValueError, OSError: as `experiments.train.train`.
+    ValueError, OSError: as `experiments.train.train` does, for a bad config or folder.
   """
   workdir = pathlib.Path(workdir)
   small = prepare(config, workdir, num_draws=num_draws, progress=progress)
   with files.replacing(workdir / "exact_eigenvalues.npy") as file:
     np.save(file, small.eigenvalues)
   numbers = {"n": small.n, "loss": small.operator.loss()} | small.facts
-  numbers |= _extremes(small) | quadrature_error.measure(small)
+  numbers |= _extremes(small) | _distances(small)
   numbers["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   numbers["failed"] = [k for k, bound in EXPECTED.items() if not numbers[k] <= bound]
-  quadrature_error.draw_densities(small, workdir)
+  comparison.draw_densities(small, workdir)
   quadrature_error.draw_errors(numbers, workdir / "figure_15.png")
   files.write_text(workdir / "verify.json", json.dumps(numbers, indent=2))
   return numbers
@@ -215,7 +235,16 @@ def _extremes(small):
   }
 
 
-def report(numbers, workdir, /):
+def _distances(small):
+  """Returns the distances between estimated and exact densities."""
+  numbers = quadrature_error.errors_of_draws(small) | bulk.mean_error(small)
+  return numbers | {
+    "l1_draw_90": max(numbers["l1_draws_by_steps"][90]),
+    "l1_draw_120": max(numbers["l1_draws_by_steps"][120]),
+  }
+
+
+def report(numbers: dict, workdir: str | os.PathLike, /) -> str:
   """Returns the numbers of `verify` as text."""
   rows = [
     ("n", f"{numbers['n']} ({numbers['zero_rows']} rows are exactly zero)"),

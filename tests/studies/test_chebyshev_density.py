@@ -1,12 +1,12 @@
-"""Figures 17 and 18: Chebyshev polynomials in the place of Gauss quadrature."""
+"""Figure 17: Chebyshev polynomials in the place of Gauss quadrature."""
 
 import numpy as np
 from numpy.polynomial import chebyshev as np_chebyshev
 import pytest
 
 from tf_hessian.numerics import probes
-from tf_hessian.studies import polynomials
-from tf_hessian.studies.study import Verdict
+from tf_hessian.studies import chebyshev_density
+from tf_hessian.studies.chapter import Verdict
 
 SIGMA = 1e-5**0.5
 DEGREE = 24  # and so many Lanczos steps: few enough for Lanczos to be off
@@ -49,12 +49,12 @@ def interval(eigen):
 
 
 @pytest.fixture(scope="module")
-def made(context):
+def made(context, make_study):
   """The study of Figure 17 at a low degree."""
   with pytest.MonkeyPatch.context() as patch:
     for name, value in SETTINGS.items():
-      patch.setattr(polynomials, name, value)
-    return polynomials.figure_17(context)
+      patch.setattr(chebyshev_density, name, value)
+    return make_study("17", context)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_distance_is_right_in_an_interval_of_200_sigma(
   context, eigen, interval, gaussians, l1, monkeypatch
 ):
   for name, value in (SETTINGS | {"SIGMA_SQUARED": 1e-4}).items():
-    monkeypatch.setattr(polynomials, name, value)
+    monkeypatch.setattr(chebyshev_density, name, value)
   center, half = interval
   assert 18 < 2 * half / 0.01 < 434
   grid = np.linspace(center - half, center + half, 4000)
@@ -175,7 +175,7 @@ def test_distance_is_right_in_an_interval_of_200_sigma(
   truth = gaussians(eigen[0], np.full(n, 1 / n), grid, 1e-4)
   mu = chebyshev_moments(eigen[0], np.full(n, 1 / n), DEGREE, *interval)
   expected = l1(grid, mu @ coefficients(grid, DEGREE, 1e-4, *interval), truth)
-  found = polynomials.figure_17(context).numbers["l1_exact_moments"]
+  found = chebyshev_density.measure(context)["l1_exact_moments"]
   assert found == pytest.approx(expected, rel=0.02)
 
 
@@ -206,20 +206,17 @@ def test_figure_17_has_picture_and_table(made, context):
   [(1.0, 10_000, Verdict.DIFFERS), (1e-9, 200, Verdict.DIFFERS), (1e-9, 10_000, Verdict.AGREES)],
 )
 def test_figure_17_agrees_where_lanczos_is_better_and_many_times_the_degree_is_needed(
-  context, small, monkeypatch, lanczos, degree, verdict
+  made, monkeypatch, lanczos, degree, verdict
 ):
   for name, value in SETTINGS.items():
-    monkeypatch.setattr(polynomials, name, value)
-  needed = {"degree_for_the_draw": degree, "degree_for_the_mean": 1, "l1_of_a_draw_lanczos": 0.1}
-  monkeypatch.setattr(polynomials, "_degrees_needed", lambda *_: needed)
-  monkeypatch.setattr(polynomials, "_draw_figure_17", lambda *_: None)
+    monkeypatch.setattr(chebyshev_density, name, value)
+  changed = {"l1_lanczos": lanczos, "degree_for_the_draw": degree, "degree_for_the_mean": 1}
+  assert chebyshev_density.describe(made.numbers | changed).verdict is verdict
 
-  def estimate(_, grid):  # whose distance is `lanczos`, for the exact density's integral is 1
-    exact = polynomials.density.smooth(small.eigenvalues, small.weights, grid, SIGMA**2)
-    return (1 + lanczos) * exact[None]
 
-  monkeypatch.setattr(polynomials, "_lanczos", estimate)
-  assert polynomials.figure_17(context).verdict is verdict
+def test_distance_that_is_not_reached_needs_more_than_all_degrees(made):
+  chapter = chebyshev_density.describe(made.numbers | {"degree_for_the_draw": None})
+  assert f"needs degree {chebyshev_density.MAX_DEGREE:,};" in chapter.found
 
 
 # The smallest degree.
@@ -242,12 +239,12 @@ def distances(l1):
 def smallest(distances, target):
   mu, grid, exact, _ = distances
   where = {"center": 0.0, "half_width": 1.0}
-  return polynomials.smallest_degree(mu, grid, exact, target, where)
+  return chebyshev_density.smallest_degree(mu, grid, exact, target, where)
 
 
 @pytest.mark.parametrize("target", [0.3, 0.1, 1e-3, 1e-5, 1e-7])
 def test_smallest_degree_is_the_first_that_reaches_the_distance(distances, monkeypatch, target):
-  monkeypatch.setattr(polynomials, "SIGMA_SQUARED", 0.01)
+  monkeypatch.setattr(chebyshev_density, "SIGMA_SQUARED", 0.01)
   reached = distances[3] <= target
   first = int(np.argmax(reached))
   assert reached[first:].all()  # no ripples here
@@ -255,62 +252,10 @@ def test_smallest_degree_is_the_first_that_reaches_the_distance(distances, monke
 
 
 def test_distance_that_no_degree_reaches_has_none(distances, monkeypatch):
-  monkeypatch.setattr(polynomials, "SIGMA_SQUARED", 0.01)
+  monkeypatch.setattr(chebyshev_density, "SIGMA_SQUARED", 0.01)
   assert smallest(distances, 1e-20) is None
 
 
 def test_degree_0_is_the_smallest_where_it_reaches_the_distance(distances, monkeypatch):
-  monkeypatch.setattr(polynomials, "SIGMA_SQUARED", 0.01)
+  monkeypatch.setattr(chebyshev_density, "SIGMA_SQUARED", 0.01)
   assert smallest(distances, 1.01 * distances[3][0]) == 0
-
-
-# Figure 18.
-
-
-@pytest.mark.parametrize("degree", [10, 40, 90])
-def test_kernel_error_is_that_of_numpys_truncated_interpolant(degree, l1):
-  half = 0.1
-  kernel = lambda x: np.exp(-((x * half / SIGMA) ** 2) / 2) / np.sqrt(2 * np.pi) / SIGMA  # noqa: E731
-  x = np.linspace(-1, 1, 5001)
-  series = np_chebyshev.chebinterpolate(kernel, 500)[: degree + 1]
-  found = np_chebyshev.chebval(x, series)
-  distance, largest = polynomials.kernel_error(degree, half)
-  # Of the grid: see above.
-  assert distance == pytest.approx(half * l1(x, found, kernel(x)), rel=0.01)
-  expected = np.abs(found - kernel(x)).max() / kernel(0.0)
-  assert largest == pytest.approx(expected, rel=0.01)
-
-
-def test_kernel_error_is_rounding_at_a_high_degree():
-  # exp(-(j s)^2 / 2) at j s = 400 x 0.0316 = 12.6 is 3e-35.
-  distance, largest = polynomials.kernel_error(400, 0.1)
-  assert distance < 1e-12 and largest < 1e-13
-
-
-@pytest.fixture(scope="module")
-def figure_18(context):
-  """The study of Figure 18, with a narrower range than the paper's."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(polynomials, "PAPER_HALF_WIDTH", 1.5)
-    return polynomials.figure_18(context)
-
-
-def test_figure_18_has_the_errors_in_both_ranges(figure_18, context, interval):
-  numbers = figure_18.numbers
-  assert numbers["half_width"] == pytest.approx(interval[1], rel=1e-12)
-  for suffix, half in (("", interval[1]), ("_paper_range", 1.5)):
-    errors = [polynomials.kernel_error(d, half) for d in (500, 1000)]
-    for i, name in enumerate(("l1", "largest")):
-      found = numbers[f"{name}_by_degree{suffix}"]
-      assert list(found) == [90, 200, 500, 1000, 2000, 4000]
-      assert [found[500], found[1000]] == pytest.approx([e[i] for e in errors], rel=1e-6)
-  assert (context.out / "figure_18.png").read_bytes().startswith(b"\x89PNG")
-  (table,) = figure_18.tables
-  assert {len(row) for row in table.rows} == {len(table.columns)}
-
-
-@pytest.mark.parametrize("distance, verdict", [(0.11, Verdict.AGREES), (0.09, Verdict.DIFFERS)])
-def test_figure_18_agrees_where_degree_500_is_off(context, monkeypatch, distance, verdict):
-  monkeypatch.setattr(polynomials, "kernel_error", lambda *_: (distance, 1.0))
-  monkeypatch.setattr(polynomials, "_draw_figure_18", lambda *_: None)
-  assert polynomials.figure_18(context).verdict is verdict

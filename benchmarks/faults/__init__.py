@@ -1,0 +1,1 @@
+"""Faults of files, processes and users that runs must survive."""

@@ -1,0 +1,53 @@
+"""A study in words: claim, finding, verdict, tables and pictures."""
+
+import dataclasses
+import enum
+
+
+class Verdict(enum.Enum):
+  """Relation of a finding to the claim."""
+
+  AGREES = "agrees"
+  DIFFERS = "differs"
+  OPEN = "open"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows of text below a header."""
+
+  columns: tuple[str, ...]
+  rows: tuple[tuple[str, ...], ...]  # each as long as `columns`
+  caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chapter:
+  """One study on the page.
+
+  Attributes:
+    title: a heading.
+    section: where the paper has it; "" for what it does not have.
+    claim: what the paper claims, or what is to be shown; a sentence.
+    found: what came out, with its numbers; a sentence.
+    verdict: a `Verdict`.
+    reason: why it differs, or what is open; paragraphs of Markdown, empty where there is nothing to
+      say.
+    pictures: dict: file name in the folder of results -> caption.
+    tables: below the verdict, in this order.
+  """
+
+  title: str
+  section: str
+  claim: str
+  found: str
+  verdict: Verdict
+  reason: str = ""
+  pictures: dict[str, str] = dataclasses.field(default_factory=dict)
+  tables: tuple[Table, ...] = ()
+
+  def line(self) -> str:
+    """Returns one line: what is claimed, what came out, whether they agree."""
+    source = "paper" if self.section else "to show"
+    why = "" if self.verdict is Verdict.AGREES else " (the page says why)"
+    return f"{self.title}: {source}: {self.claim} Here: {self.found} -> {self.verdict.value}{why}"

@@ -1,0 +1,61 @@
+"""Trainings on CIFAR-10 that normalise in different ways (section G)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tf_hessian.experiments.train import train
+
+if TYPE_CHECKING:
+  import pathlib
+
+  from ml_collections import ConfigDict
+
+  from tf_hessian.studies.context import Context
+
+CONFIG = "cifar10_small_resnet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One way of normalising, and how it is trained and measured."""
+
+  name: str
+  normalization: str
+  learning_rate: float
+  zero_steps: int = 0
+  training: bool = False  # of the measurement: True for batch statistics
+
+  def config(self, context: Context, seed: int) -> ConfigDict:
+    """Returns the config of a training and its measurement."""
+    config = context.config(
+      CONFIG,
+      seed=seed,
+      model={"normalization": self.normalization},
+      train={"learning_rate": self.learning_rate, "zero_steps": self.zero_steps},
+      hessian={"training": self.training},
+    )
+    if self.zero_steps:  # the steps that learn are the same
+      with config.unlocked():
+        for field in ("decay_steps", "checkpoint_steps"):
+          config.train[field] = tuple(s + self.zero_steps if s else 0 for s in config.train[field])
+        config.train.steps += self.zero_steps
+    return config
+
+  def folder(self, context: Context, seed: int) -> pathlib.Path:
+    """Returns the folder of a training and of its measurements."""
+    return context.work / "batch_norm" / f"{self.name.replace(' ', '_')}_seed_{seed}"
+
+  def train(self, context: Context, seed: int) -> pathlib.Path:
+    """Trains where that is left to do; returns the folder."""
+    folder = self.folder(context, seed)
+    train(self.config(context, seed), folder, data_dir=context.data_dir, download=context.download)
+    return folder
+
+
+WITHOUT = Variant("without", "none", 0.1)
+BATCH = Variant("batch statistics", "batch", 0.1, training=True)
+# Section G: a hundredth of the learning rate, and 400 steps at learning rate 0 first.
+POPULATION = Variant("population statistics", "population", 0.001, 400)
+SLOW_BATCH = Variant("batch statistics, same rate", "batch", 0.001, 400, training=True)
