@@ -1,5 +1,8 @@
 """The least precise type that a loss is computed in, read from its graph."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import dataclasses
 
 import tensorflow as tf
@@ -24,7 +27,13 @@ class Precision:
   where: str = ""
 
 
-def of_loss(concretes, num_parameters, num_state, layers, /):
+def of_loss(
+  concretes: Sequence[tf.types.experimental.ConcreteFunction],
+  num_parameters: int,
+  num_state: int,
+  layers: Sequence[str],
+  /,
+) -> Precision:
   """Returns the `Precision` of a loss.
 
   Data that are less precise than the variables don't count, since widening them rounds nothing.

@@ -5,7 +5,9 @@ block are made again when the backward pass reaches it. With `tf.recompute_grad`
 but keeps the activations; `keras.RematScope` fails inside a `tf.function` in Keras 3.15.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import dataclasses
 
 import keras
@@ -53,7 +55,17 @@ class Pieces:
   finish: Callable
 
 
-def build_pieces(model, losses, values, count, /, *, chosen, drawn, training):
+def build_pieces(
+  model: keras.Model,
+  losses: fit_losses.GivenLosses,
+  values: Callable[..., list],
+  count: int,
+  /,
+  *,
+  chosen: Sequence[keras.Variable],
+  drawn: Sequence[keras.Variable],
+  training: bool,
+) -> Pieces:
   """Returns the `Pieces` of a Keras model's loss.
 
   Args:
@@ -110,7 +122,7 @@ def _penalized(variable):
   return variable.trainable and variable.regularizer is not None
 
 
-def split(model, count, /):
+def split(model: keras.Model, count: int, /) -> list[Block]:
   """Returns `Block`s whose activations take about equal memory.
 
   Args:
@@ -135,7 +147,7 @@ def split(model, count, /):
   return blocks
 
 
-def check_count(model, count, /):
+def check_count(model: keras.Model, count: int, /) -> None:
   """Raises ValueError for more blocks than the model has calls of layers.
 
   Args:

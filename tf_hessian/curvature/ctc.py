@@ -6,8 +6,12 @@ the label sequence: l_0, where every path begins, blank_0, l_1, blank_1, ..., l_
 the values of `tf.nn.ctc_loss` to rounding, also where labels don't fit into the frames.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 import contextlib
 import threading
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,15 +28,15 @@ _WRONG_END = float(np.log(1e-307))
 
 
 def ctc_loss(
-  labels,
-  logits,
-  label_length,
-  logit_length,
-  logits_time_major=True,
-  unique=None,
-  blank_index=None,
-  name=None,
-):
+  labels: Any,
+  logits: Any,
+  label_length: Any,
+  logit_length: Any,
+  logits_time_major: bool = True,
+  unique: Any = None,
+  blank_index: int | None = None,
+  name: str | None = None,
+) -> tf.Tensor:
   """Returns -log P(labels | logits) of each sequence, as `tf.nn.ctc_loss` of dense labels does.
 
   Where the labels don't fit into the frames, P is 1e-307 times that of paths that end too early: a
@@ -146,7 +150,7 @@ _PLACES = tuple(
 
 
 @contextlib.contextmanager
-def differentiable_ctc():
+def differentiable_ctc() -> Iterator[None]:
   """Functions traced inside have a CTC loss that can be differentiated twice."""
   with _lock:
     before = [place.ctc_loss for place, _ in _PLACES]

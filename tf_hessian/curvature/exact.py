@@ -1,11 +1,25 @@
 """The dense Hessian and its exact spectrum, for models small enough."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tf_hessian.numerics import dense, probes
 
+if TYPE_CHECKING:
+  from scipy.sparse.linalg import LinearOperator
 
-def dense_hessian(operator, /, *, rows=None, progress=None):
+
+def dense_hessian(
+  operator: LinearOperator,
+  /,
+  *,
+  rows: Sequence[int] | np.ndarray | None = None,
+  progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
   """Returns the matrix of an operator, column by column through its products.
 
   Several columns are computed in one pass over the data. The result is symmetric to rounding, and
@@ -33,7 +47,7 @@ def dense_hessian(operator, /, *, rows=None, progress=None):
   return matrix
 
 
-def nonzero_rows(operator, /):
+def nonzero_rows(operator: LinearOperator, /) -> np.ndarray:
   """Returns the ascending indices of the rows that are not exactly zero.
 
   A row is zero exactly if its entry in the products with random vectors is zero: other rows have a
@@ -44,7 +58,13 @@ def nonzero_rows(operator, /):
   return np.flatnonzero((products[0] != 0) | (products[1] != 0))
 
 
-def exact_spectrum(operator, /, *, eigenvectors=False, progress=None):
+def exact_spectrum(
+  operator: LinearOperator,
+  /,
+  *,
+  eigenvectors: bool = False,
+  progress: Callable[[int], None] | None = None,
+) -> dense.ExactSpectrum:
   """Returns the `ExactSpectrum` of an operator, from the dense matrix of its nonzero rows.
 
   With r nonzero rows this takes r products, 8 r^2 bytes for the matrix and up to twice as much as

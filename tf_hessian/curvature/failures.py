@@ -1,11 +1,20 @@
 """What stops a pass over the data, or makes its sums NaN: which batch, variable and worker."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 import contextlib
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import tensorflow as tf
 
 from tf_hessian.distribute import copies
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.batches import Batches
+  from tf_hessian.curvature.objective import Objective
+  from tf_hessian.curvature.passes import DataPass
 
 
 class NonFiniteError(ValueError):
@@ -27,7 +36,9 @@ _NOT_OF_DATA = (
 
 
 @contextlib.contextmanager
-def explained(what, data_pass, arguments, batches, /):
+def explained(
+  what: str, data_pass: DataPass, arguments: Sequence[tf.Tensor], batches: Batches, /
+) -> Iterator[None]:
   """Explains TensorFlow's errors in a pass that is run inside.
 
   Args:
@@ -75,7 +86,14 @@ def _reason(error):
   return " ".join(lines)[-600:]
 
 
-def raise_not_finite(what, data_pass, arguments, batches, objective, /):
+def raise_not_finite(
+  what: str,
+  data_pass: DataPass,
+  arguments: Sequence[tf.Tensor],
+  batches: Batches,
+  objective: Objective,
+  /,
+) -> NoReturn:
   """Raises a NonFiniteError that names the first batch, and the variable, that is not finite.
 
   Args:
@@ -102,7 +120,7 @@ def raise_not_finite(what, data_pass, arguments, batches, objective, /):
   )
 
 
-def check_variable(name, value, /):
+def check_variable(name: str, value: tf.Tensor | tf.Variable, /) -> None:
   """Raises a NonFiniteError unless a variable, and each copy on a replica, has finite numbers.
 
   Args:

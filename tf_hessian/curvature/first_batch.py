@@ -4,8 +4,11 @@ The copies can be moved without moving the model. In float64 they tell what roun
 differences of gradients along them have digits enough to judge a product by.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
@@ -13,8 +16,11 @@ import tensorflow as tf
 from tf_hessian.curvature import keras_internals
 from tf_hessian.distribute import copies
 
+if TYPE_CHECKING:
+  from tf_hessian.curvature.operator import CurvatureOperator
 
-def on_first_batch(operator, /, *, float64):
+
+def on_first_batch(operator: CurvatureOperator, /, *, float64: bool) -> CurvatureOperator:
   """Returns an operator of the same kind, of an operator's loss on its first batch.
 
   The model and its loss are run as they are, with copies of its variables for values. So models

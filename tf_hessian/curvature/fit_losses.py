@@ -11,7 +11,10 @@ A loss object has
   weighs_batches()       whether all terms, once traced, say themselves what a batch weighs
 """
 
+from __future__ import annotations
+
 import inspect
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,7 +26,9 @@ _METHODS = ("compute_loss", "train_step")
 _PENALTIES = "model.losses"
 
 
-def of_model(model, loss, loss_weights, /):
+def of_model(
+  model: keras.Model, loss: Any, loss_weights: Any, /
+) -> GivenLosses | AddedLosses | ComputedLoss | StepLoss:
   """Returns the loss object of a model.
 
   Args:
@@ -77,7 +82,7 @@ def _overrides(model, name):
   return name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name)
 
 
-def unpack(batch, /):
+def unpack(batch: Any, /) -> tuple[Any, Any, Any]:
   """Returns (inputs, targets, sample weights) of a batch, None for what it has not.
 
   A tuple is these; anything else, a list too, is inputs.
@@ -88,7 +93,7 @@ def unpack(batch, /):
 class GivenLosses:
   """Losses of the outputs, and those that layers add, which are weighted like the first."""
 
-  def __init__(self, outputs):
+  def __init__(self, outputs: OutputLosses) -> None:
     self._outputs = outputs
     self.loss_weights = outputs.coefficients
     self.names = [*outputs.names, _PENALTIES]
@@ -97,7 +102,9 @@ class GivenLosses:
     self.terms = outputs.terms
     self.weighs_batches = outputs.weighs_batches
 
-  def of_batch(self, model, batch, training, /):
+  def of_batch(
+    self, model: keras.Model, batch: Any, training: bool, /
+  ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms of a batch; see the module."""
     inputs, targets, sample_weight = unpack(batch)
     predictions = model(inputs, training=training)
@@ -113,11 +120,13 @@ class AddedLosses:
   coefficients = loss_weights = (1.0,)
   description = {_PENALTIES: "add_loss"}
 
-  def weighs_batches(self):
+  def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
     return False
 
-  def of_batch(self, model, batch, training, /):
+  def of_batch(
+    self, model: keras.Model, batch: Any, training: bool, /
+  ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms of a batch; see the module."""
     inputs, _, _ = unpack(batch)
     model(inputs, training=training)
@@ -139,14 +148,16 @@ class ComputedLoss:
   coefficients = loss_weights = (1.0,)
   description = {"compute_loss": "compute_loss"}
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._weighs = False
 
-  def weighs_batches(self):
+  def weighs_batches(self) -> bool:
     """Returns whether `compute_loss` has returned a pair (sum, weight)."""
     return self._weighs
 
-  def of_batch(self, model, batch, training, /):
+  def of_batch(
+    self, model: keras.Model, batch: Any, training: bool, /
+  ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms of a batch; see the module."""
     inputs, targets, sample_weight = unpack(batch)
     _refuse_scaling(model)
@@ -172,11 +183,13 @@ class StepLoss:
   coefficients = loss_weights = (1.0,)
   description = {"train_step": "train_step"}
 
-  def weighs_batches(self):
+  def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
     return False
 
-  def of_batch(self, model, batch, training, /):
+  def of_batch(
+    self, model: keras.Model, batch: Any, training: bool, /
+  ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms of a batch; see the module."""
     if not training:
       raise ValueError(

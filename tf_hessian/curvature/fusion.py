@@ -5,6 +5,9 @@ time of a residual network's tangents, whose convolutions have few channels. XLA
 them to one loop. Convolutions, matrix products and reductions are better left to TensorFlow.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import functools
 
 from absl import logging
@@ -32,7 +35,9 @@ class Waiting:
     dtype: its dtype.
   """
 
-  def __init__(self, name, arguments, shape):
+  def __init__(
+    self, name: str, arguments: Sequence[tf.Tensor | Waiting], shape: tf.TensorShape
+  ) -> None:
     self._name = name
     self._arguments = arguments
     self._value = None
@@ -41,11 +46,11 @@ class Waiting:
     self.size = 1 + sum(a.size for a in arguments if _waits(a))
 
   @property
-  def known(self):
+  def known(self) -> bool:
     """Whether the value has been computed."""
     return self._value is not None
 
-  def value(self):
+  def value(self) -> tf.Tensor:
     """Returns the tensor, computing it the first time, in the current graph."""
     if self._value is None:
       leaves = []
@@ -77,12 +82,12 @@ def _waits(x):
   return isinstance(x, Waiting) and not x.known
 
 
-def tensor(x, /):
+def tensor(x: tf.Tensor | Waiting | None, /) -> tf.Tensor | None:
   """Returns the tensor of a waiting value; tensors and None as they are."""
   return x.value() if isinstance(x, Waiting) else x
 
 
-def elementwise(name, /, *arguments, wait):
+def elementwise(name: str, /, *arguments: tf.Tensor | Waiting, wait: bool) -> tf.Tensor | Waiting:
   """Returns the value of an operation: waiting, if that is wanted and worth it, or a tensor.
 
   Args:
@@ -115,7 +120,7 @@ def _compiled(structure):
 
 
 @functools.cache
-def available():
+def available() -> bool:
   """Whether XLA can compile for the device that functions run on by default."""
   try:
     with tf.init_scope():

@@ -7,6 +7,9 @@ the function anew for each direction, and makes a function for each operation, w
 networks long to start.
 """
 
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
 import functools
 
 import numpy as np
@@ -31,7 +34,9 @@ class Linearization:
     obstacle_op: the operation itself.
   """
 
-  def __init__(self, outputs, inputs, /, *, fuse=False):
+  def __init__(
+    self, outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /, *, fuse: bool = False
+  ) -> None:
     self._fuse = fuse
     self._outputs = outputs
     self._inputs = inputs
@@ -39,7 +44,7 @@ class Linearization:
     self.obstacle_op = next((op for op in self._between if not _passable(op)), None)
     self.obstacle = self.obstacle_op and self.obstacle_op.type
 
-  def __call__(self, tangents, /):
+  def __call__(self, tangents: Sequence[tf.Tensor], /) -> list[tf.Tensor]:
     """Builds the derivative along a direction, in the current graph.
 
     Args:
@@ -62,7 +67,9 @@ class Linearization:
     return [_or_zeros(fusion.tensor(known.get(y.name)), y) for y in self._outputs]
 
 
-def between(outputs, inputs, /):
+def between(
+  outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /
+) -> tuple[list[tf.Operation], set[str]]:
   """Finds the operations on the ways from inputs to outputs.
 
   Args:
@@ -84,8 +91,10 @@ def between(outputs, inputs, /):
   return ways[::-1], needed
 
 
-def reached(graph, names, found=None, /):
-  """Returns the names of all tensors that change with those named; appends to `found` the ways."""
+def reached(
+  graph: tf.Graph, names: Iterable[str], found: list[tf.Operation] | None = None, /
+) -> set[str]:
+  """Returns the names of all tensors that change with those named; appends the operations."""
   names = set(names)
   for op in graph.get_operations():
     if op.type not in second_order.CONSTANT_OPS and any(x.name in names for x in op.inputs):
@@ -395,7 +404,9 @@ def _dense(tangent):
 _SHAPES = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"})
 
 
-def depends(tensors, names, known=(), /):
+def depends(
+  tensors: Iterable[tf.Tensor], names: Container[str], known: Iterable[str] = (), /
+) -> bool:
   """Whether values of tensors depend on those named, by other ways than through known ones."""
   waiting, seen = list(tensors), set(known)
   while waiting:

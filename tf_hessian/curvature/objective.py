@@ -11,11 +11,14 @@ batches, sample weights and masks count exactly. A Keras model has one term an o
 there are.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import dataclasses
 import fnmatch
 import functools
 import inspect
+from typing import Any
 
 from absl import logging
 import keras
@@ -61,12 +64,20 @@ class Objective:
   compute_dtypes: frozenset = frozenset()
 
   @property
-  def shapes(self):
+  def shapes(self) -> tuple[tuple[int, ...], ...]:
     """Tuple of the parameters' shapes, each a tuple."""
     return tuple(tuple(p.shape.as_list()) for p in self.parameters)
 
 
-def build_objective(model, loss, /, *, loss_weights=None, variables=None, training=False):
+def build_objective(
+  model: keras.Model | Objective | Sequence,
+  loss: Any,
+  /,
+  *,
+  loss_weights: Any = None,
+  variables: Any = None,
+  training: bool = False,
+) -> Objective:
   """Returns the `Objective` of a Keras model, or of a list of tensors and a plain function.
 
   Args:
@@ -178,26 +189,6 @@ def _function_term(value, batch):
 # Keras models ----------------------------------------------------------------------------------
 
 
-def _check_model(model, training):
-  """Refuses a model that can't be measured, before its loss is looked at."""
-  if keras.backend.backend() != "tensorflow":
-    raise ValueError(
-      f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before importing it"
-    )
-  if not isinstance(training, bool):
-    raise TypeError(f"training: expected True or False, got {training!r}")
-  if not model.built or not model.variables:
-    raise ValueError(
-      f"model {model.name!r} is not built, so it has no variables yet: call it on a batch first, "
-      "or model.build(input_shape)"
-    )
-  _check_policies(model)
-  trainable = model.trainable_variables
-  if not trainable:
-    raise ValueError(f"model {model.name!r} has no trainable variables: all layers are frozen")
-  _check_dtypes([v.path for v in trainable], [v.value for v in trainable])
-
-
 def _keras_objective(model, loss, loss_weights, variables, training):
   _check_model(model, training)
   trainable, fixed = model.trainable_variables, model.non_trainable_variables
@@ -237,7 +228,6 @@ def _keras_objective(model, loss, loss_weights, variables, training):
       drawn=[fixed[i] for i in seeds],
       training=training,
     )
-
   return Objective(
     parameters=tuple(trainable[i].value for i in chosen),
     names=tuple(paths[i] for i in chosen),
@@ -248,27 +238,48 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     term_names=tuple(losses.names),
     terms=terms,
     layers=tuple(layer.name for layer in keras_internals.layers_of(model, include_self=False)),
-    description={
-      "model": model.name,
-      "loss": losses.description,
-      "loss_weights": [float(c) for c in losses.loss_weights],
-      "training": training,
-      "random_layers": len(seeds),
-    },
+    description=_describe(model, losses, training, len(seeds)),
     pieces=pieces,
     weighs_batches=losses.weighs_batches,
     compute_dtypes=_compute_dtypes(model),
   )
 
 
+def _describe(model, losses, training, random_layers):
+  return {
+    "model": model.name,
+    "loss": losses.description,
+    "loss_weights": [float(c) for c in losses.loss_weights],
+    "training": training,
+    "random_layers": random_layers,
+  }
+
+
 def _compute_dtypes(model):
-  """Returns the types that layers declare to compute in."""
-  return frozenset(
-    # Models and inputs have a policy of their own that nothing computes in.
-    layer.compute_dtype
-    for layer in keras_internals.layers_of(model)
-    if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
-  )
+  # Models and inputs have a policy of their own that nothing computes in.
+  containers = (keras.Model, keras.layers.InputLayer)
+  layers = (x for x in keras_internals.layers_of(model) if not isinstance(x, containers))
+  return frozenset(x.compute_dtype for x in layers)
+
+
+def _check_model(model, training):
+  """Refuses a model that can't be measured, whatever its loss."""
+  if keras.backend.backend() != "tensorflow":
+    raise ValueError(
+      f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before importing it"
+    )
+  if not isinstance(training, bool):
+    raise TypeError(f"training: expected True or False, got {training!r}")
+  if not model.built or not model.variables:
+    raise ValueError(
+      f"model {model.name!r} is not built, so it has no variables yet: call it on a batch first, "
+      "or model.build(input_shape)"
+    )
+  _check_policies(model)
+  trainable = model.trainable_variables
+  if not trainable:
+    raise ValueError(f"model {model.name!r} has no trainable variables: all layers are frozen")
+  _check_dtypes([v.path for v in trainable], [v.value for v in trainable])
 
 
 def _check_training(model, training):

@@ -108,25 +108,22 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     begin = time.monotonic()
     if mode is not None:
       checks.check_choice("mode", mode, products.MODES)
+    of_loss = {"loss_weights": loss_weights, "variables": variables, "training": training}
+    of_passes = {"deterministic": deterministic, "jit_compile": jit_compile}
     self._options = {
       "loss": loss,
-      "loss_weights": loss_weights,
-      "variables": variables,
-      "training": training,
+      **of_loss,
       "seed": seed,
       "mode": mode,
-      "deterministic": deterministic,
       "cache_bytes": cache_bytes,
       "strategy": strategy,
-      "jit_compile": jit_compile,
+      **of_passes,
       "recompute_blocks": recompute_blocks,
     }
     self.model = model
     self.sharing = Sharing.of(strategy)
     self.engine = engines.make_engine(self.sharing, deterministic=deterministic)
-    self.objective = objective_lib.build_objective(
-      model, loss, loss_weights=loss_weights, variables=variables, training=training
-    )
+    self.objective = objective_lib.build_objective(model, loss, **of_loss)
     self.batches = loading.load_batches(dataset, num_batches=num_batches, cache_bytes=cache_bytes)
     self.seed, self.deterministic = checks.check_seed(seed), deterministic
     self.program = Program(
@@ -135,9 +132,8 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
       self.engine,
       self.batch_product,
       seed=self.seed,
-      deterministic=deterministic,
-      jit_compile=jit_compile,
       blocks=recompute_blocks,
+      **of_passes,
     )
     super().__init__(np.dtype(np.float64), (self.program.n, self.program.n))
     self.runner = Runner(model, self.program, mode=mode)

@@ -4,6 +4,10 @@ Keras's own loss objects cast to their dtype and divide by the number of example
 the losses are taken before both, and targets are refused that Keras would silently broadcast.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from absl import logging
 import keras
 import tensorflow as tf
@@ -25,7 +29,9 @@ class OutputLosses:
     description: name of each loss, by output.
   """
 
-  def __init__(self, model, loss, loss_weights, *, as_fit=False):
+  def __init__(
+    self, model: keras.Model, loss: Any, loss_weights: Any, *, as_fit: bool = False
+  ) -> None:
     self._as_fit = as_fit
     self._outputs = _output_keys(model)
     self._weigh = {}  # by output: whether its loss returns a pair
@@ -40,11 +46,13 @@ class OutputLosses:
       n: _loss_name(fn) for n, fn in zip(self.names, self._losses.values(), strict=True)
     }
 
-  def weighs_batches(self):
+  def weighs_batches(self) -> bool:
     """Returns whether all losses, once traced, return a pair (sum, weight)."""
     return bool(self._weigh) and all(self._weigh.values())
 
-  def terms(self, targets, predictions, sample_weight, /):
+  def terms(
+    self, targets: Any, predictions: Any, sample_weight: Any, /
+  ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns a list of (sum of the weighted losses, sum of the weights), one a loss.
 
     Losses that read variables of the model read those of the scope that this is called in.
@@ -375,13 +383,13 @@ def _show(tensors):
   return ", ".join(f"{t.dtype.name}{t.shape}" for t in tf.nest.flatten(tensors))
 
 
-def check_loss_dtype(name, value, /):
+def check_loss_dtype(name: str, value: tf.Tensor, /) -> None:
   """Raises TypeError unless a tensor of losses is floating-point."""
   if not value.dtype.is_floating:
     raise TypeError(f"{name}: expected floating-point losses, got {value.dtype.name}")
 
 
-def batch_size(batch, /):
+def batch_size(batch: Any, /) -> tf.Tensor | int:
   """Returns the number of examples: the first dimension of the first tensor of a nest."""
   first = tf.nest.flatten(batch)[0]
   return tf.shape(first)[0] if first.shape.rank else 1

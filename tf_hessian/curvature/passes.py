@@ -4,7 +4,11 @@ The function is traced once for each shape of batch, and its graph is made repea
 (distribute.engines) runs the loop over the batches, on the devices that there are.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import contextlib
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -18,6 +22,10 @@ from tf_hessian.curvature import (
   side_effects,
 )
 from tf_hessian.distribute import copies
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.batches import Batches
+  from tf_hessian.curvature.objective import Objective
 
 
 class DataPass:
@@ -45,18 +53,18 @@ class DataPass:
 
   def __init__(
     self,
-    name,
-    function,
-    objective,
-    batches,
-    engine,
+    name: str,
+    function: Callable,
+    objective: Objective,
+    batches: Batches,
+    engine: Any,
     *,
-    seed,
-    prepare,
-    signature,
-    deterministic,
-    jit_compile=False,
-  ):
+    seed: int,
+    prepare: Callable,
+    signature: Sequence[tf.TensorSpec],
+    deterministic: bool,
+    jit_compile: bool = False,
+  ) -> None:
     self.name = name
     self.signature = signature
     self.prepare = prepare
@@ -72,22 +80,22 @@ class DataPass:
     self._run = engine.build(self, batches)
 
   @property
-  def concretes(self):
+  def concretes(self) -> list[tf.types.experimental.ConcreteFunction]:
     """List of the traced functions, one for each shape of batch."""
     return [concrete for concrete, _ in self._traced]
 
   @property
-  def graphs(self):
+  def graphs(self) -> list[tf.compat.v1.GraphDef]:
     """List of `GraphDef`s of the function, one for each shape of batch."""
     return [graph_def for _, graph_def in self._traced]
 
-  def ways(self):
+  def ways(self) -> list[tuple[list[tf.Tensor], list[tf.Tensor]]]:
     """Returns (outputs, parameters) of the function's graphs, one pair for each shape of batch."""
     count = len(self._objective.parameters)
     return [(concrete.outputs, concrete.inputs[:count]) for concrete, _ in self._traced]
 
   @property
-  def bytes(self):
+  def bytes(self) -> list[int]:
     """List of the bytes of all tensors of the function, one number for each shape of batch."""
     return [
       sum(
@@ -99,16 +107,16 @@ class DataPass:
     ]
 
   @property
-  def tracing_count(self):
+  def tracing_count(self) -> int:
     """How often the loop over batches was traced."""
     return self._run.tracing_count
 
   @property
-  def culprits(self):
+  def culprits(self) -> Sequence[str]:
     """Who computed sums that are not finite in the last pass, where an engine knows: strings."""
     return self._run.culprits
 
-  def __call__(self, *arguments):
+  def __call__(self, *arguments: tf.Tensor) -> tf.Tensor:
     """Runs the pass; returns the sums, flattened one after the other: a float64 tensor."""
     with processes.LOCK:
       # Not inside: there, a data set that draws random numbers would only say that it may not.
@@ -118,7 +126,7 @@ class DataPass:
       self._refuse_changes()
       return result
 
-  def join(self):
+  def join(self) -> None:
     """Takes part in a pass that the chief of several workers has announced."""
     with processes.LOCK:
       feeds = self._run.feeds()
@@ -126,7 +134,7 @@ class DataPass:
         self._run.join(feeds)
       self._refuse_changes()
 
-  def together(self, *arguments):
+  def together(self, *arguments: tf.Tensor) -> tf.Tensor:
     """Runs the pass with the sums of the arguments of several workers, all of which call this."""
     with processes.LOCK:
       feeds = self._run.feeds()
@@ -145,7 +153,7 @@ class DataPass:
         f"read{f': {cause}' if cause else ''}; nothing of this pass counts"
       )
 
-  def single(self, b, batch, *arguments):
+  def single(self, b: int, batch: Any, *arguments: tf.Tensor) -> list[tf.Tensor]:
     """Returns the function's values for one batch, eagerly; for looking for the one at fault."""
     with processes.LOCK, self._execution(), _as_traced():
       return self._function(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
@@ -160,14 +168,16 @@ class DataPass:
 
   # What an engine asks of its work ------------------------------------------------------------
 
-  def state(self):
+  def state(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """Returns (parameters, context), as tensors."""
     return (
       [tf.convert_to_tensor(p) for p in self._objective.parameters],
       [tf.convert_to_tensor(copies.first_copy(c)) for c in self._objective.context],
     )
 
-  def values(self, signature, b, batch, state, prepared):
+  def values(
+    self, signature: int, b: tf.Tensor, batch: Any, state: tuple, prepared: Sequence
+  ) -> list[tf.Tensor]:
     """Returns what batch number b adds to the sums, in the graph that is being built."""
     concrete, graph_def = self._traced[signature]
     values = [*state, batch, self._batch_seed(b), *prepared]

@@ -4,6 +4,9 @@ The steps are read from the graph that TensorFlow makes of a data set. It has th
 it too; for large ones the Python objects are asked instead, which know less.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import math
@@ -92,7 +95,9 @@ _DIFFERENCES = {
 }
 
 
-def explain_changes(dataset, find_difference, /, *, cut=False):
+def explain_changes(
+  dataset: tf.data.Dataset | list, find_difference: Callable[[], str], /, *, cut: bool = False
+) -> str:
   """Returns a sentence with what makes the passes over a data set differ, and the remedy.
 
   Args:

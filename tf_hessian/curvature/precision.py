@@ -1,5 +1,7 @@
 """Copies of models in float64, as oracles."""
 
+from __future__ import annotations
+
 import keras
 
 from tf_hessian.curvature import keras_internals
@@ -7,7 +9,7 @@ from tf_hessian.curvature import keras_internals
 _LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
 
 
-def float64_model(model, /):
+def float64_model(model: keras.Model, /) -> keras.Model:
   """Returns a copy of a Keras model that computes in float64, with the same weights.
 
   Layers of integers or strings keep their types. Classes of the model's layers need not be

@@ -4,17 +4,23 @@ A pass uses the accumulators of its operator and settings of the whole process, 
 turns; side by side passes would not be faster.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 import functools
 import os
 import threading
+from typing import ParamSpec, TypeVar
 
 from tf_hessian.curvature import keras_internals
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 LOCK = threading.RLock()
 _started_before_fork = False
 
 
-def one_at_a_time(method, /):
+def one_at_a_time(method: Callable[_P, _R], /) -> Callable[_P, _R]:
   """Decorates a method so that one thread at a time is in it, or in others that are decorated.
 
   It raises RuntimeError where `check_process` does.
@@ -29,7 +35,7 @@ def one_at_a_time(method, /):
   return alone
 
 
-def check_process():
+def check_process() -> None:
   """Raises RuntimeError in a process that was forked after TensorFlow had begun to work.
 
   The threads that TensorFlow waits for there don't exist: without this, it waits for ever.

@@ -5,17 +5,24 @@ Each is a pure function (parameters, context, batch, seed, ...) -> tensors, made
 be divided by the weight of the first once everything is summed: c_t W_0 / W_t.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 import contextlib
 import functools
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tf_hessian.curvature import fusion, linearize, second_order, soundness
 
+if TYPE_CHECKING:
+  from tf_hessian.curvature.objective import Objective
+
 MODES = ("forward_over_backward", "backward_over_backward")
 
 
-def loss_sums(objective):
+def loss_sums(objective: Objective) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed) -> [S_tb ..., W_tb ...], scalars."""
 
   def function(params, context, batch, seed):
@@ -25,7 +32,9 @@ def loss_sums(objective):
   return function
 
 
-def batch_gradient(objective, connected=None):
+def batch_gradient(
+  objective: Objective, connected: Callable[[list[bool]], None] | None = None
+) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed, ratios) -> gradient, like the parameters.
 
   Args:
@@ -46,7 +55,13 @@ def batch_gradient(objective, connected=None):
   return function
 
 
-def hessian_product(objective, mode, *, blocks=None, connected=None):
+def hessian_product(
+  objective: Objective,
+  mode: str,
+  *,
+  blocks: int | None = None,
+  connected: Callable[[list[bool]], None] | None = None,
+) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
   """Returns (parameters, context, batch, seed, ratios) -> v -> H_b v, of tensors like the former.
 
   What does not depend on v is computed outside of the inner function where the model allows it:
@@ -68,7 +83,7 @@ def hessian_product(objective, mode, *, blocks=None, connected=None):
   return functools.partial(_HESSIANS[mode], batch_gradient(objective, connected))
 
 
-def of_one(product):
+def of_one(product: Callable) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed, ratios, v) -> product with v.
 
   Args:
@@ -82,7 +97,9 @@ def of_one(product):
   return function
 
 
-def of_several(product, *, vectorized=False, sparing=False):
+def of_several(
+  product: Callable, *, vectorized: bool = False, sparing: bool = False
+) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed, ratios, V, used) -> products with V.
 
   The columns are the first dimension of each tensor of V and of the result.
@@ -171,7 +188,9 @@ _HESSIANS = {
 }
 
 
-def batch_gradient_by_blocks(objective, count, connected=None):
+def batch_gradient_by_blocks(
+  objective: Objective, count: int, connected: Callable[[list[bool]], None] | None = None
+) -> Callable[..., list[tf.Tensor]]:
   """Does what `batch_gradient` does, recomputing the activations of `count` blocks."""
   pieces = objective.pieces(count)
 

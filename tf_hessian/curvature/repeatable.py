@@ -7,6 +7,9 @@ ordinary additions. So each `AddN` of a traced graph becomes a chain of addition
 whose order is fixed, and the functions run without that optimizer. See docs/design/repeatable.md.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 import contextlib
 
 import tensorflow as tf
@@ -37,7 +40,7 @@ STATEFUL_RANDOM_OPS = frozenset(
 
 
 @contextlib.contextmanager
-def repeatable_execution(enabled=True):
+def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   """Runs TensorFlow functions so that they give bitwise the same result each time.
 
   Inside, op determinism is on and Grappler's arithmetic optimizer is off; both are restored
@@ -60,7 +63,7 @@ def repeatable_execution(enabled=True):
       keras_internals.disable_op_determinism()
 
 
-def chain_sums(graph_def, /):
+def chain_sums(graph_def: tf.compat.v1.GraphDef, /) -> int:
   """Replaces, in place, every numeric `AddN` by a chain of two-term additions.
 
   Args:
@@ -106,7 +109,9 @@ def _chain_nodes(nodes, output):
   return len(sums)
 
 
-def stateful_random_ops(graph_def, layers, /):
+def stateful_random_ops(
+  graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /
+) -> Iterator[str]:
   """Yields a sentence, with the layer and the remedy, for each op that draws from its own state.
 
   Args:

@@ -8,6 +8,9 @@ traced with moments that are differentiable, and so are sums of exponentials tha
 two registered gradients that divide by what comes in, or take its logarithm.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 import contextlib
 import re
 import threading
@@ -114,7 +117,7 @@ _REPLACED = (
 
 
 @contextlib.contextmanager
-def differentiable_operations():
+def differentiable_operations() -> Iterator[None]:
   """Functions traced inside have moments and gradients that can be differentiated again."""
   registry = keras_internals.gradient_registry()
   with _lock:
@@ -164,14 +167,14 @@ _WRONG_STACKED_OPS = frozenset(
 )
 
 
-def can_be_vectorized(graph_def, /):
+def can_be_vectorized(graph_def: tf.compat.v1.GraphDef, /) -> bool:
   """Returns whether a function of the operations of a `GraphDef` can be vectorized."""
   unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
   kinds = {node.op for node in graph_nodes(graph_def)}
   return not kinds & unfit and not any(kind.startswith("TensorList") for kind in kinds)
 
 
-def backward_only_op(graph_def, layers, /):
+def backward_only_op(graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /) -> str | None:
   """Returns "operation of layer" for the first operation of BACKWARD_ONLY_OPS, or None."""
   for node in graph_nodes(graph_def):
     if node.op in BACKWARD_ONLY_OPS:
@@ -225,12 +228,14 @@ class NoDerivativeError(LookupError):
     reason: why: end of a sentence.
   """
 
-  def __init__(self, op, reason):
+  def __init__(self, op: tf.Operation, reason: str) -> None:
     super().__init__(f"operation {op.type} has no derivative: {reason}")
     self.type, self.name, self.reason = op.type, op.name, reason
 
 
-def gradient_parts(op, by_outputs, changing, /):
+def gradient_parts(
+  op: tf.Operation, by_outputs: Sequence[tf.Tensor], changing: Sequence[bool], /
+) -> list:
   """Returns the gradients of an operation's inputs, as TensorFlow has them registered.
 
   Args:
@@ -263,7 +268,7 @@ def gradient_parts(op, by_outputs, changing, /):
 # Max pooling ----------------------------------------------------------------------------------
 
 
-def needs_padding(op, /):
+def needs_padding(op: tf.Operation, /) -> bool:
   """Whether TensorFlow's second derivative of a max pooling, or of its gradient, is wrong."""
   if op.get_attr("padding") == b"EXPLICIT":
     return True
@@ -274,7 +279,7 @@ def _pooled(op):
   return op.inputs[1] if "Grad" in op.type else op.outputs[0]
 
 
-def pooling_windows(op, /):
+def pooling_windows(op: tf.Operation, /) -> Sequence:
   """Returns (sizes, strides) of a max pooling: lists, or None where they are not known."""
   if "V2" not in op.type:
     return op.get_attr("ksize"), op.get_attr("strides")
@@ -285,7 +290,9 @@ def pooling_windows(op, /):
 # Errors ---------------------------------------------------------------------------------------
 
 
-def explain(error, graph_defs, layers, /):
+def explain(
+  error: Exception, graph_defs: Sequence[tf.compat.v1.GraphDef], layers: Sequence[str], /
+) -> DifferentiationError:
   """Returns a `DifferentiationError` for an error of TensorFlow, naming operation and layer.
 
   Args:
@@ -310,7 +317,7 @@ def explain(error, graph_defs, layers, /):
   )
 
 
-def graph_nodes(graph_def, /):
+def graph_nodes(graph_def: tf.compat.v1.GraphDef, /) -> Iterator:
   """Yields every node of a `GraphDef`, those of its functions included."""
   yield from graph_def.node
   for function in graph_def.library.function:
@@ -322,7 +329,7 @@ def _place(op_name, layers):
   return f"layer {layer!r}" if layer else "the model or its loss"
 
 
-def layer_in(op_name, layers, /):
+def layer_in(op_name: str, layers: Sequence[str], /) -> str | None:
   """Returns the layer of `layers` that is the innermost scope of an op's name, or None."""
   for part in reversed(op_name.split("/")):
     for name in (part, re.sub(r"_\d+$", "", part)):

@@ -3,7 +3,15 @@
 Changes of Keras variables are kept from them (`keras.StatelessScope`). Others stand in the graph.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from tf_hessian.curvature import second_order
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 # Of resources, those that only read, or make what is gone when the function returns.
 _READING = (
@@ -28,7 +36,12 @@ _CHANGING_PREFIXES = (
 )
 
 
-def refuse_changes(concrete, graph_def, layers, /):
+def refuse_changes(
+  concrete: tf.types.experimental.ConcreteFunction,
+  graph_def: tf.compat.v1.GraphDef,
+  layers: Sequence[str],
+  /,
+) -> None:
   """Raises ValueError for a function that changes variables or tables outside of it.
 
   Args:

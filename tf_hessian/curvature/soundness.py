@@ -6,6 +6,10 @@ loss, or gradient, are looked at one by one, those in the bodies of functions, l
 included.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -15,7 +19,9 @@ _LOOPS = frozenset({"StatelessWhile", "While"})
 _BRANCHES = frozenset({"Case", "If", "StatelessCase", "StatelessIf"})
 
 
-def loss_problem(outputs, inputs, /):
+def loss_problem(
+  outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /
+) -> second_order.NoDerivativeError | None:
   """Returns a `NoDerivativeError` for the first operation whose gradient is wrong, or None.
 
   Args:
@@ -25,17 +31,21 @@ def loss_problem(outputs, inputs, /):
   return next(_problems(outputs, inputs, _once(_unproved_problem)), None)
 
 
-def gradient_problem(outputs, inputs, /):
+def gradient_problem(
+  outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /
+) -> second_order.NoDerivativeError | None:
   """Does what `loss_problem` does for a gradient, which TensorFlow is to differentiate."""
   return next(_problems(outputs, inputs, _once(_second_problem)), None)
 
 
-def transform_problem(outputs, inputs, /):
+def transform_problem(
+  outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /
+) -> second_order.NoDerivativeError | None:
   """Does what `loss_problem` does for transforms of images alone."""
   return next(_problems(outputs, inputs, _transform_problem), None)
 
 
-def is_proved(outputs, inputs, /):
+def is_proved(outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /) -> bool:
   """Whether all operations between are of `SOUND_OPS`, or part of batch normalization."""
   ways, _ = linearize.between(outputs, inputs)
   return all(op.type in operations.SOUND_OPS or op.type == "FusedBatchNormV3" for op in ways)

@@ -5,14 +5,27 @@ derivative: products are those of the loss with these values frozen. Where they 
 variables, that is not the derivative of the gradient.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from tf_hessian.curvature import linearize, second_order
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 _STOPPING = frozenset({"PreventGradient", "StopGradient"})
 # The maximum that is taken out of an exponential, and put back: its derivatives cancel.
 _HARMLESS = ("ReduceLogSumExp", "reduce_logsumexp", "logsumexp")
 
 
-def stopping_places(concretes, num_parameters, layers, /):
+def stopping_places(
+  concretes: Sequence[tf.types.experimental.ConcreteFunction],
+  num_parameters: int,
+  layers: Sequence[str],
+  /,
+) -> list[str]:
   """Returns a sorted list of phrases such as "layer 'vq'", one for each place that stops.
 
   Args:
