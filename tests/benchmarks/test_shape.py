@@ -242,7 +242,7 @@ def test_adaptor_of_another_room_may_not_ask(package):
     ("slq__a", "import tf_hessian.experiments.b", ["slq imports tf_hessian.experiments.b"]),
     ("planning__a", "import tf_hessian.slq.b", []),
     ("planning__a", "import tf_hessian.studies.b", ["planning imports tf_hessian.studies.b"]),
-    ("experiments__a", "import tf_hessian.slq.b, tf_hessian.planning.b, tf_hessian", []),
+    ("experiments__a", "import tf_hessian.slq.b, tf_hessian.planning.b", []),
     ("studies__a", "import tf_hessian.slq.b, tf_hessian.experiments.b", []),
     ("studies__a", "import tf_hessian.planning.b", ["studies imports tf_hessian.planning.b"]),
     ("bin__a", "import tf_hessian.studies.b, tf_hessian.experiments.b", []),
