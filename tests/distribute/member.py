@@ -42,11 +42,14 @@ def dataset(examples=52, seed=0):
   return tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
 
 
-def operator(strategy=None, seed=0, **options):
+def operator(strategy=None, seed=0, vectors_per_pass=None, **options):
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-  return HessianOperator(
+  result = HessianOperator(
     model(), loss, dataset(seed=seed), training=True, strategy=strategy, **options
   )
+  if vectors_per_pass is not None:
+    result.vectors_per_pass = vectors_per_pass
+  return result
 
 
 def vectors(n):
