@@ -19,7 +19,7 @@ import re
 import secrets
 import stat
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from absl import logging
 
@@ -88,6 +88,9 @@ def look(path: str | os.PathLike, kind: Kind, /) -> str | None:
   return None
 
 
+_Folder = TypeVar("_Folder", bound="OwnedFolder")
+
+
 class OwnedFolder:
   """A folder of one run; a context manager that holds its lock.
 
@@ -133,7 +136,7 @@ class OwnedFolder:
       self.close()
       raise
 
-  def __enter__(self) -> OwnedFolder:
+  def __enter__(self: _Folder) -> _Folder:
     return self
 
   def __exit__(self, *unused: object) -> None:
@@ -194,7 +197,8 @@ def scratch() -> Iterator[pathlib.Path]:
   for entry in os.scandir(root):
     if re.fullmatch(rf"{_SCRATCH}[0-9a-f]{{16}}", entry.name):
       _remove_scratch(entry.path)
-  path = lock = None
+  path: pathlib.Path | None = None
+  lock: int | None = None
   while path is None or not path.exists():  # another process may remove it before it is locked
     if lock is not None:
       os.close(lock)
@@ -205,7 +209,8 @@ def scratch() -> Iterator[pathlib.Path]:
   try:
     yield path
   finally:
-    os.close(lock)
+    if lock is not None:
+      os.close(lock)
     _remove_scratch(path)
 
 

@@ -87,6 +87,12 @@ def test_serving_needs_a_task_that_serves(monkeypatch):
     cluster.serve()
 
 
+def test_releasing_servers_needs_a_cluster(monkeypatch):
+  monkeypatch.delenv("TF_CONFIG", raising=False)
+  with pytest.raises(ValueError, match="TF_CONFIG"):
+    cluster.release()
+
+
 def test_port_that_is_taken_is_an_error(monkeypatch):
   import socket
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import functools
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from tf_hessian.numerics import distributed_basis as distributed
 if TYPE_CHECKING:
   from tf_hessian.curvature.operator import CurvatureOperator
   from tf_hessian.curvature.runner import Runner
+  from tf_hessian.distribute.protocols import Engine, Group
 
 _Result = TypeVar("_Result")
 
@@ -31,7 +32,7 @@ class ProcessGroup:
   def __init__(self, runner: Runner, describe: Callable[[], dict], /) -> None:
     self._runner = runner
     self._program = runner.program
-    self._engine = runner.program.engine
+    self._engine: Engine = runner.program.engine
     self._describe = describe
     self._agreed = False
 
@@ -84,11 +85,11 @@ class ProcessGroup:
     rows = [(basis.number, j, place) for (basis, j), place in zip(rows, places, strict=True)]
     used = vectors_per_pass if self._program.vectorized else len(rows)
     weight, ratios = runner.weight, runner.ratios  # which may take a pass of their own
-    self._engine.announce(
+    self._group.announce(
       f"distributed {vectors_per_pass} {len(rows)} {used} {distributed.to_bits(weight)}"
     )
-    with self._engine.committed():
-      self._engine.broadcast(tf.constant(rows, tf.int64))
+    with self._group.committed():
+      self._group.broadcast(tf.constant(rows, tf.int64))
       products = self._make_products(rows, vectors_per_pass, used, weight, ratios)
     if not np.isfinite(products.sum()):
       for number, j, _ in rows:
@@ -96,7 +97,7 @@ class ProcessGroup:
     return [products[place] for *_, place in rows]
 
   def _join_products(self, vectors_per_pass, count, used, weight):
-    rows = self._engine.broadcast(tf.zeros((count, 3), tf.int64)).numpy().tolist()
+    rows = self._group.broadcast(tf.zeros((count, 3), tf.int64)).numpy().tolist()
     ratios = tf.zeros(self._program.ratios_spec.shape, tf.float64)  # the chief's are added to these
     self._make_products(rows, vectors_per_pass, used, distributed.from_bits(weight), ratios)
 
@@ -111,10 +112,15 @@ class ProcessGroup:
       self._shards.keep(number, products[place])
     return products
 
+  @property
+  def _group(self) -> Group:
+    """The engine, which is that of a group wherever there are followers."""
+    return cast("Group", self._engine)
+
   @functools.cached_property
   def _shards(self):
     """What this worker has of distributed bases."""
-    return distributed.Shards(self._engine)
+    return distributed.Shards(self._group)
 
 
 def lead(

@@ -55,7 +55,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     precision_note: the same, but empty if the layers declare that they compute in that type.
     mode: how the product is differentiated.
     seed: seed of dropout and other random layers.
-    engine: what runs its passes; see distribute.engines.
+    engine: the `distribute.protocols.Engine` that runs its passes.
     sharing: how workers share the batches.
     startup_seconds: that reading the data and tracing the loss have taken.
     program: the `Program`: its passes.

@@ -1,14 +1,14 @@
 """A pass: one function of a batch, summed over a whole data set in float64.
 
 The function is traced once for each shape of batch, and its graph is made repeatable; an engine
-(distribute.engines) runs the loop over the batches, on the devices that there are.
+(`distribute.protocols`) runs the loop over the batches, on the devices that there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import tensorflow as tf
 
@@ -26,6 +26,7 @@ from tf_hessian.distribute import copies
 if TYPE_CHECKING:
   from tf_hessian.curvature.batches import Batches
   from tf_hessian.curvature.objective import Objective
+  from tf_hessian.distribute.protocols import Engine, SharedPass
 
 
 class DataPass:
@@ -36,7 +37,7 @@ class DataPass:
     function: (parameters, context, batch, seed, *arguments) -> list of tensors.
     objective: the `Objective` whose parameters and context it is called with.
     batches: the `Batches`.
-    engine: what runs it.
+    engine: the `Engine` that runs it; for `join` and `together` that of a `Group`.
     seed: seed of the run; batch b is given a seed made from it and b.
     prepare: (*pass arguments) -> list of the function's arguments: work that is done once a pass.
     signature: `tf.TensorSpec`s of the pass arguments.
@@ -57,7 +58,7 @@ class DataPass:
     function: Callable,
     objective: Objective,
     batches: Batches,
-    engine: Any,
+    engine: Engine,
     *,
     seed: int,
     prepare: Callable,
@@ -131,7 +132,7 @@ class DataPass:
     with processes.LOCK:
       feeds = self._run.feeds()
       with self._execution():
-        self._run.join(feeds)
+        cast("SharedPass", self._run).join(feeds)
       self._refuse_changes()
 
   def together(self, *arguments: tf.Tensor) -> tf.Tensor:
@@ -139,7 +140,7 @@ class DataPass:
     with processes.LOCK:
       feeds = self._run.feeds()
       with self._execution():
-        result = self._run.together(feeds, *arguments)
+        result = cast("SharedPass", self._run).together(feeds, *arguments)
       self._refuse_changes()
       return result
 

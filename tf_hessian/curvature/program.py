@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
@@ -16,6 +16,7 @@ from tf_hessian.curvature.passes import DataPass
 if TYPE_CHECKING:
   from tf_hessian.curvature.batches import Batches
   from tf_hessian.curvature.objective import Objective
+  from tf_hessian.distribute.protocols import Engine
 
 # What TensorFlow raises while it differentiates what it can't.
 _UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
@@ -27,7 +28,7 @@ class Program:
   Args:
     objective: the `Objective` whose loss and gradient they sum.
     batches: the `Batches`.
-    engine: what runs them; see `distribute.engines`.
+    engine: the `Engine` that runs them.
     batch_product: see `operator.CurvatureOperator.batch_product`.
     seed: seed of dropout and other random layers.
     deterministic: passes are bitwise repeatable.
@@ -44,7 +45,7 @@ class Program:
     self,
     objective: Objective,
     batches: Batches,
-    engine: Any,
+    engine: Engine,
     batch_product: Callable,
     *,
     seed: int,

@@ -73,7 +73,7 @@ class OperatorReport:
   precision: str = ""
 
   @property
-  def passed(self) -> bool:
+  def passed(self) -> bool | None:
     """True, False, or None where no problem was found but products were compared with nothing."""
     if self.problems:
       return False
@@ -84,7 +84,7 @@ class OperatorReport:
     if self.problems:
       raise ValueError("the Hessian can't be relied on: " + "; ".join(self.problems))
 
-  def summary(self) -> dict:
+  def summary(self) -> str:
     """Returns the report as one line."""
     if self.problems:
       return "FAILED: " + "; ".join(self.problems)
@@ -100,7 +100,7 @@ class OperatorReport:
       found.append(self.precision)
     return ("passed: " if self.passed else "nothing wrong found: ") + ", ".join(found)
 
-  def __str__(self):
+  def __str__(self) -> str:
     return self.summary()
 
 

@@ -1,6 +1,15 @@
 """Sums in float64 variables, added to under a lock."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
+
+if TYPE_CHECKING:
+  from tf_hessian.distribute.protocols import Batches, Work
+
 
 NONE = 2**62  # number of a batch that there is not
 
@@ -17,7 +26,7 @@ class Accumulators:
     changed: int64 variable: the first batch whose data have changed, NONE if there is no such.
   """
 
-  def __init__(self, shapes, /):
+  def __init__(self, shapes: Iterable[tf.TensorShape], /) -> None:
     self.changed = tf.Variable(NONE, dtype=tf.int64, trainable=False, name="changed")
     self.shapes = tuple(tf.TensorShape(s) for s in shapes)
     self.size = sum(s.num_elements() for s in self.shapes)
@@ -25,23 +34,23 @@ class Accumulators:
       tf.Variable(tf.zeros(s, tf.float64), trainable=False, name="accumulator") for s in self.shapes
     ]
 
-  def reset(self):
+  def reset(self) -> None:
     """Sets all sums to zero, and forgets what has changed."""
     self.changed.assign(NONE)
     for total in self._sums:
       total.assign(tf.zeros_like(total))
 
-  def add(self, values, /):
+  def add(self, values: Iterable[tf.Tensor], /) -> None:
     """Casts each value to float64 and adds it to its sum."""
     for total, value in zip(self._sums, values, strict=True):
       total.assign_add(tf.cast(value, tf.float64), use_locking=True, read_value=False)
 
-  def read(self):
+  def read(self) -> tf.Tensor:
     """Returns the sums, each flattened, one after the other: (size,) float64."""
     return tf.concat([tf.reshape(total, [-1]) for total in self._sums], 0)
 
 
-def bounds(count, parts, part, /):
+def bounds(count: int, parts: int, part: int, /) -> tuple[int, int]:
   """Returns (low, high): part number `part` of `count` batches has those from low to high - 1.
 
   The parts are equal but for one batch; there may be more of them than batches.
@@ -49,8 +58,16 @@ def bounds(count, parts, part, /):
   return count * part // parts, count * (part + 1) // parts
 
 
-def add_batches(work, batches, sums, signature, feed, state, prepared):
-  """Adds the values of a run of batches to `Accumulators`, in a graph loop; see `engines`."""
+def add_batches(
+  work: Work,
+  batches: Batches,
+  sums: Accumulators,
+  signature: int,
+  feed: tuple,
+  state: Any,
+  prepared: Any,
+) -> None:
+  """Adds the values of a run of batches to `Accumulators`, in a graph loop."""
 
   def body(i):
     b, batch = batches.read(feed, signature, i)
@@ -73,12 +90,15 @@ class Parts:
   processes would need all of them at once.
 
   Args:
-    work, batches: see `engines`.
+    work: what is summed.
+    batches: what it is summed over.
     strategy: a `tf.distribute.Strategy`.
     ids: numbers of this process's replicas among all.
   """
 
-  def __init__(self, work, batches, strategy, ids, /):
+  def __init__(
+    self, work: Work, batches: Batches, strategy: tf.distribute.Strategy, ids: Sequence[int], /
+  ) -> None:
     self._work = work
     self._batches = batches
     count = strategy.num_replicas_in_sync
@@ -90,15 +110,17 @@ class Parts:
       with tf.device(device):
         self._sums.append(Accumulators(work.shapes))
 
-  def first_changed(self):
+  def first_changed(self) -> int | None:
     """Returns the first batch of these parts whose data had changed in the last pass, or None."""
     return first_changed(s.changed.numpy() for s in self._sums)
 
-  def feeds(self):
+  def feeds(self) -> list[list[tuple]]:
     """Returns what the parts are read from in one pass: for each, a list of `Segment.feed`s."""
     return [[s.feed for s in self._batches.segments(*b)] for b in self._bounds]
 
-  def add_up(self, feeds, arguments, /):
+  def add_up(
+    self, feeds: Sequence[Sequence[tuple]], arguments: Sequence[tf.Tensor], /
+  ) -> tf.Tensor:
     """Returns the flattened sums of the part of the replica that runs this, in a graph."""
     part = this_replica() - self._first
     sums = self._sums[part]
@@ -108,17 +130,17 @@ class Parts:
       add_batches(self._work, self._batches, sums, signature, feed, state, prepared)
     return sums.read()
 
-  def changed_here(self):
+  def changed_here(self) -> tf.Tensor:
     """Returns the first batch of this replica whose data had changed, or NONE; in a graph."""
     return self._sums[this_replica() - self._first].changed.read_value()
 
 
-def first_changed(numbers, /):
+def first_changed(numbers: Iterable[int], /) -> int | None:
   """Returns the first batch whose data had changed in a pass, of several; None if there is none."""
   first = int(min(numbers))
   return None if first == NONE else first
 
 
-def this_replica():
+def this_replica() -> int:
   """Returns the number of the replica that runs this among all: an int, also in a graph."""
   return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))

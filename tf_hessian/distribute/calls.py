@@ -1,11 +1,17 @@
 """Blocking calls in threads of their own, so that whoever waits for them can do something else."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import threading
 import time
+from typing import Any, TypeVar
 
 from tf_hessian.distribute import errors
 
 _POLL_SECONDS = 1.0
+
+_Value = TypeVar("_Value")
 
 
 class Call:
@@ -20,10 +26,10 @@ class Call:
     error: the exception that it ended with, or None.
   """
 
-  def __init__(self, function, changed=None):
+  def __init__(self, function: Callable[[], Any], changed: threading.Event | None = None) -> None:
     self.done = False
-    self.error = None
-    self._value = None
+    self.error: BaseException | None = None
+    self._value: Any = None
     self._function = function
     self._changed = changed or threading.Event()
     threading.Thread(target=self._run, daemon=True).start()
@@ -36,21 +42,23 @@ class Call:
     self.done = True
     self._changed.set()
 
-  def wait(self, seconds, /):
+  def wait(self, seconds: float, /) -> bool:
     """Waits for its end, so many seconds at most; returns whether it has ended."""
     deadline = time.monotonic() + seconds
     while not self.done and time.monotonic() < deadline:
       self._changed.wait(max(0.0, deadline - time.monotonic()))
     return self.done
 
-  def result(self):
+  def result(self) -> Any:
     """Returns the value, or raises the error, once it is done."""
     if self.error is not None:
       raise self.error
     return self._value
 
 
-def attended(function, servers, patience, remedy, /):
+def attended(
+  function: Callable[[], _Value], servers: Sequence[str], patience: float, remedy: str, /
+) -> _Value:
   """Returns the value of a blocking call to parameter servers.
 
   Args:
@@ -69,7 +77,7 @@ def attended(function, servers, patience, remedy, /):
   return call.result()
 
 
-def check_answers(servers, waited, patience, remedy, /):
+def check_answers(servers: Sequence[str], waited: float, patience: float, remedy: str, /) -> None:
   """Raises ClusterError if a parameter server is silent that was waited for long enough."""
   if waited > patience and (gone := errors.silent(servers, served=True)):
     raise errors.ClusterError(

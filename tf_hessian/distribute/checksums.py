@@ -1,9 +1,13 @@
 """Checksums of tensors, in graphs and outside."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 
-def checksum(tensors, /):
+def checksum(tensors: Any, /) -> tf.Tensor:
   """Returns a 64-bit hash of all values of a nest of tensors, in order: int64 (1,)."""
   flat = [t for t in tf.nest.flatten(tensors) if t.shape.num_elements() != 0]
   if not flat:

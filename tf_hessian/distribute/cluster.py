@@ -4,6 +4,9 @@
 process's job and index. See docs/cluster.md.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
@@ -11,6 +14,7 @@ import json
 import os
 import socket
 import time
+from typing import Any
 
 from absl import logging
 import tensorflow as tf
@@ -44,26 +48,26 @@ class Task:
     index: its number in the job.
   """
 
-  jobs: dict
+  jobs: dict[str, list[str]]
   job: str
   index: int
 
   @property
-  def name(self):
+  def name(self) -> str:
     return f"{self.job} {self.index}"
 
   @property
-  def address(self):
+  def address(self) -> str:
     return self.jobs[self.job][self.index]
 
   @property
-  def peers(self):
+  def peers(self) -> dict[str, str]:
     """The other tasks: a dict, name -> address."""
     every = {f"{job} {i}": a for job, jobs in self.jobs.items() for i, a in enumerate(jobs)}
     return {name: address for name, address in every.items() if name != self.name}
 
 
-def task(environment=None, /):
+def task(environment: Mapping[str, str] | None = None, /) -> Task | None:
   """Returns the `Task` that `TF_CONFIG` describes, or None if it is not set.
 
   Args:
@@ -100,7 +104,9 @@ def task(environment=None, /):
   return Task(jobs, job, index)
 
 
-def make_strategy(name, /, *, num_devices=0, patience=600.0):
+def make_strategy(
+  name: str, /, *, num_devices: int = 0, patience: float = 600.0
+) -> tf.distribute.Strategy | None:
   """Returns the strategy of that name; None for "one_device".
 
   Call it before TensorFlow has initialised its devices. In a cluster it waits for the other tasks.
@@ -198,13 +204,15 @@ def _local_devices(count):
   return [f"CPU:{i}" for i in range(count)]
 
 
-def serves(strategy, /):
+def serves(strategy: str, /) -> bool:
   """Whether this process only serves the chief, as workers and ps of "parameter_server" do."""
   here = task()
   return strategy == "parameter_server" and here is not None and here.job != "chief"
 
 
-def serve(identity=None, /, *, patience=600.0, deterministic=True):
+def serve(
+  identity: dict[str, Any] | None = None, /, *, patience: float = 600.0, deterministic: bool = True
+) -> None:
   """Serves as a worker or parameter server until the chief says that it has finished.
 
   Args:
@@ -279,7 +287,7 @@ def _wait_for_end(here, patience):
 
 
 @contextlib.contextmanager
-def released(strategy, /):
+def released(strategy: str, /) -> Iterator[None]:
   """On the chief of "parameter_server": ends the servers afterwards, also after an error.
 
   In each process of a cluster, Ctrl-C ends what is within, also while it waits for another.
@@ -298,13 +306,18 @@ def released(strategy, /):
       release()
 
 
-def release(reason="", /):
+def release(reason: str = "", /) -> None:
   """On the chief of "parameter_server": ends the servers.
 
   Args:
     reason: why they end; "" if all went well.
+
+  Raises:
+    ValueError: if this process is in no cluster.
   """
   here = task()
+  if here is None:
+    raise ValueError("release(): TF_CONFIG: expected the chief of a cluster, and it is not set")
   begun = {}
   silent = errors.silent(list(here.peers.values()))
   for job in ("worker", "ps"):

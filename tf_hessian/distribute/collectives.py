@@ -1,7 +1,11 @@
 """Calls with collectives, which return only once all workers have made them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 import threading
 import time
+from typing import Any, TypeVar
 import weakref
 
 from absl import logging
@@ -20,6 +24,8 @@ LOST = (
 _LOG_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
 
+_Result = TypeVar("_Result")
+
 
 class Guard:
   """Calls that wait for other workers; one that doesn't answer is not waited for without end.
@@ -33,17 +39,18 @@ class Guard:
     broken: whether a call has ended by an error or by Ctrl-C, after which no other can be made.
   """
 
-  def __init__(self, addresses, patience, goes_on, /):
+  def __init__(self, addresses: Iterable[str], patience: float, goes_on: str, /) -> None:
     self.broken = False
     self._addresses = list(addresses)
     self._patience = patience
     self._goes_on = goes_on
-    self._since = self._seen = None
+    self._since: float | None = None
+    self._seen: float | None = None
     self._looked = time.monotonic()
     if self._addresses:
       threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
-  def call(self, function, /, *arguments):
+  def call(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result:
     """Calls a function with collectives.
 
     Raises:
@@ -68,7 +75,7 @@ class Guard:
     finally:
       self._since = None
 
-  def look(self):
+  def look(self) -> None:
     """Ends a call in which a worker has not answered for as long as it is waited for."""
     since, now = self._since, time.monotonic()
     if since is None or now - max(since, self._looked) < min(_LOG_SECONDS, self._patience / 4):

@@ -6,10 +6,14 @@ twice after a failure counts once. The chief adds the shards in their order, so 
 depend on the number of workers or on who did what.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import json
 import threading
 import time
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from absl import logging
 import numpy as np
@@ -17,6 +21,10 @@ import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, calls, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
+
+if TYPE_CHECKING:
+  from tf_hessian.distribute.protocols import Batches, Work
+
 
 # Errors by which a result is lost with the worker that had it.
 _LOST = (
@@ -34,6 +42,8 @@ _RETRY_SECONDS = 0.2
 _POLL_SECONDS = 0.002
 _HOPELESS = 20  # times the seconds of a pass, or the patience before the first has ended
 
+_Value = TypeVar("_Value")
+
 
 class Coordinator:
   """Shards of batches to the workers of a parameter-server cluster.
@@ -49,50 +59,58 @@ class Coordinator:
     deterministic: passes are to be bitwise repeatable.
 
   Attributes:
-    leads, followers, is_cluster, description: see `engines.Engine`.
+    leads, followers, is_cluster, description: those of an `Engine`.
   """
 
   leads = True
   followers = False
   is_cluster = True
 
-  def __init__(self, strategy, /, *, num_shards, patience, deterministic):
+  def __init__(
+    self,
+    strategy: tf.distribute.ParameterServerStrategy,
+    /,
+    *,
+    num_shards: int,
+    patience: float,
+    deterministic: bool,
+  ) -> None:
     if deterministic:
       # For good, unlike in `repeatable`: the coordinator's threads keep the settings they find.
       tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     self.strategy = strategy
     self.num_shards = num_shards
     self.patience = patience
-    self.description = {"strategy": "parameter_server", "num_shards": num_shards}
+    self.description: dict[str, Any] = {"strategy": "parameter_server", "num_shards": num_shards}
     # The public property is None for this strategy.
     spec = strategy._cluster_resolver.cluster_spec()
     self.workers = spec.job_tasks("worker")
     self.servers = spec.job_tasks("ps")
     self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     self._deterministic = deterministic
-    self._kernels = None  # that workers must have
-    self._identity = {}
-    self._refused = set()
-    self._starts = {}  # of each worker, the process that was last heard of
-    self._data = None
+    self._kernels: dict[str, str] | None = None  # that workers must have
+    self._identity: dict[str, Any] = {}
+    self._refused: set[str] = set()
+    self._starts: dict[str, str] = {}  # of each worker, the process that was last heard of
+    self._data: Any = None
     self._state = _Published(strategy)
 
-  def build(self, work, batches, /):
-    """Returns a pass; see `engines`."""
+  def build(self, work: Work, batches: Batches, /) -> _CoordinatorPass:
+    """Returns a pass."""
     return _CoordinatorPass(self, work, batches)
 
-  def agree(self, identity, /):
+  def agree(self, identity: dict[str, Any], /) -> None:
     """Sets what workers must have been started for; results of others are not taken."""
     self._identity = json.loads(json.dumps(identity))
 
-  def follow(self, passes, /):  # noqa: ARG002
+  def follow(self, passes: Mapping[str, Callable], /) -> NoReturn:  # noqa: ARG002
     """Raises ValueError: workers of this strategy serve, and run no program."""
     raise ValueError("follow(): workers of a parameter-server cluster serve; see docs/cluster.md")
 
-  def finish(self, content=b"", error="", /):
+  def finish(self, content: bytes = b"", error: str = "", /) -> None:
     """Nothing to be done: servers outlive an operator."""
 
-  def admits(self, note):
+  def admits(self, note: str) -> bool:
     """Whether a worker is the run's; one that isn't is told to end, with the difference.
 
     Args:
@@ -100,26 +118,26 @@ class Coordinator:
     """
     if not note:
       return True
-    note = json.loads(note)
-    if note["start"] in self._refused:
+    about = json.loads(note)
+    if about["start"] in self._refused:
       return False
-    found = list(errors.differences(self._identity, note["identity"]))
-    reason = f"{note['task']} was started for something else: {'; '.join(found)}"
-    if not found and (other := self._other_kernels(note)):
+    found = list(errors.differences(self._identity, about["identity"]))
+    reason = f"{about['task']} was started for something else: {'; '.join(found)}"
+    if not found and (other := self._other_kernels(about)):
       found = [other]
-      reason = f"{note['task']} {other}"
+      reason = f"{about['task']} {other}"
     if not found:
-      if self._starts.get(note["task"]) not in (None, note["start"]):
-        logging.info("%s is back", note["task"])
-      self._starts[note["task"]] = note["start"]
+      if self._starts.get(about["task"]) not in (None, about["start"]):
+        logging.info("%s is back", about["task"])
+      self._starts[about["task"]] = about["start"]
       return True
-    self._refused.add(note["start"])
+    self._refused.add(about["start"])
     logging.error("%s; its results are not taken", reason)
-    job, index = note["task"].split()
+    job, index = about["task"].split()
     try:
-      members.end(f"/job:{job}/replica:0/task:{index}", reason, note["start"])
+      members.end(f"/job:{job}/replica:0/task:{index}", reason, about["start"])
     except tf.errors.OpError as e:
-      logging.warning("%s could not be told: %s", note["task"], e.message)
+      logging.warning("%s could not be told: %s", about["task"], e.message)
     return False
 
   def _other_kernels(self, note):
@@ -137,7 +155,7 @@ class Coordinator:
       f"computes what: {kernels.REMEDY}"
     )
 
-  def compare_kernels(self):
+  def compare_kernels(self) -> None:
     """Before the first pass: decides which kernels workers must have, by those of most."""
     if self._kernels is not None or not self._deterministic:
       return
@@ -150,11 +168,11 @@ class Coordinator:
         found.append(json.loads(call.result())["identity"].get(members.KERNELS))
     self._kernels = kernels.most_common([f for f in found if f], kernels.digest())
 
-  def publish_state(self, tensors):
+  def publish_state(self, tensors: Sequence[tf.Tensor]) -> list[tf.Variable]:
     """Returns the variables on the parameter servers that have these values."""
     return self.attended(lambda: self._state.set(tensors))
 
-  def data(self, batches):
+  def data(self, batches: Batches) -> Iterator:
     """Returns what shards read cached batches from: the workers' iterators, each of which yields
     all of them, again and again. A worker that comes back is sent them anew."""
     if self._data is None:
@@ -162,7 +180,7 @@ class Coordinator:
       self._data = iter(self.coordinator.create_per_worker_dataset(dataset))
     return self._data
 
-  def take(self, result):
+  def take(self, result: tf.distribute.coordinator.RemoteValue) -> Any:
     """Returns a result once the coordinator's own thread has brought it here.
 
     Fetching it at the same time as that thread makes workers wait for each other.
@@ -171,7 +189,13 @@ class Coordinator:
       time.sleep(_POLL_SECONDS)
     return result.fetch()
 
-  def wait(self, fetch, what, again, usual):
+  def wait(
+    self,
+    fetch: Callable[[], Any],
+    what: str,
+    again: Callable[[], Callable[[], Any]],
+    usual: float | None,
+  ) -> Any:
     """Returns the value of the first of several equal blocking calls that ends.
 
     Args:
@@ -232,7 +256,7 @@ class Coordinator:
       who = f"no answer from worker {', '.join(gone)}" if gone else "all workers answer"
     logging.warning("%s is waited for since %.0f s; %s", what, seconds, who)
 
-  def check_servers(self):
+  def check_servers(self) -> None:
     """Raises ClusterError if a parameter server is gone."""
     gone = errors.silent(self.servers)
     if gone:
@@ -241,7 +265,7 @@ class Coordinator:
         f"{_REMEDY}"
       )
 
-  def attended(self, function, /):
+  def attended(self, function: Callable[[], _Value], /) -> _Value:
     """Returns the value of a blocking call to the parameter servers; see `calls.attended`."""
     return calls.attended(function, self.servers, self.patience, _REMEDY)
 
@@ -270,7 +294,7 @@ class _Published:
 class _CoordinatorPass:
   """A pass that is one scheduled function a shard."""
 
-  def __init__(self, engine, work, batches):
+  def __init__(self, engine: Coordinator, work: Work, batches: Batches) -> None:
     self._engine = engine
     self._work = work
     self._batches = batches
@@ -281,21 +305,21 @@ class _CoordinatorPass:
     self._checksums = None
     self._seconds = None  # of the last pass
     self._shard = tf.function(functools.partial(self._sum_shard), autograph=False)
-    self.culprits = ()
+    self.culprits: Sequence[str] = ()
 
-  changed = None  # a shard whose data have changed is refused when it comes back
+  changed: int | None = None  # a shard whose data have changed is refused when it comes back
 
   @property
-  def tracing_count(self):
+  def tracing_count(self) -> int:
     return self._shard.experimental_get_tracing_count()
 
-  def feeds(self):
+  def feeds(self) -> list[np.ndarray]:
     """Returns the shards' tables of batches; see `Batches.table`."""
     count = self._batches.num_batches
     ends = [accumulators.bounds(count, self._count, s) for s in range(self._count)]
     return [self._batches.table(*e) for e in ends]
 
-  def __call__(self, feeds, *arguments):
+  def __call__(self, feeds: Sequence[np.ndarray], *arguments: tf.Tensor) -> tf.Tensor:
     try:
       return self._pass(feeds, arguments)
     except _LOST as e:

@@ -1,43 +1,27 @@
-"""Engines: how a pass over batches is run on the devices there are.
+"""Engines in one process, and the choice of an engine by its strategy."""
 
-An engine is given work and batches. Whole batches are handed out; which examples are in a batch,
-its weight and its seed don't depend on the engine.
+from __future__ import annotations
 
-Work is an object with
-
-  name                 of the pass
-  shapes               shapes of the sums
-  signature            `tf.TensorSpec`s of a pass's arguments
-  state()              nest of tensors that a pass reads once, such as parameters
-  prepare(*arguments)  nest of tensors that a pass makes once of its arguments
-  values(signature, b, batch, state, prepared)
-                       what batch number b adds to the sums: a list of tensors
-
-whose methods are called while a graph is built. Batches are those of `curvature.batches`.
-
-`engine.build(work, batches)` returns a pass with
-
-  feeds()                   what it reads the batches from, made anew for each pass
-  __call__(feeds, *arguments)  the sums, flattened one after the other: float64
-  tracing_count             how often its loop over batches was traced
-  culprits                  who computed sums that are not finite, in the last pass: strings
-  changed                   number of the first batch whose data had changed in the last pass, or
-                            None; of data that are streamed
-"""
-
+from collections.abc import Callable, Mapping, Sequence
 import functools
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, coordinator, sharing, workers
 
+if TYPE_CHECKING:
+  from tf_hessian.distribute.protocols import Batches, Engine, Segment, Work
 
-def make_engine(strategy, /, *, deterministic=True):
+
+def make_engine(
+  strategy: tf.distribute.Strategy | sharing.Sharing | None, /, *, deterministic: bool = True
+) -> Engine:
   """Returns the engine for a `tf.distribute.Strategy`, or for one device if it is None.
 
   Args:
-    strategy: the strategy, or a `Sharing` with it.
-    deterministic: passes are to be bitwise repeatable.
+    strategy: the strategy, or a `Sharing` with it; None for one device.
+    deterministic: whether passes are to be bitwise repeatable, as by default.
 
   Raises:
     TypeError: for a strategy that isn't supported.
@@ -63,40 +47,33 @@ def make_engine(strategy, /, *, deterministic=True):
   )
 
 
-class Engine:
-  """What an engine in one process is to its operator; others replace parts of it.
-
-  Attributes:
-    leads: whether this process calls the passes; of several workers, only the chief does.
-    followers: whether there are processes that `follow`.
-    is_cluster: whether batches go to other processes.
-    description: what the order of additions depends on, for records.
-  """
+class _OneProcess:
+  """The parts of an `Engine` that nobody follows; see `protocols` for its attributes."""
 
   leads = True
   followers = False
   is_cluster = False
-  description = {"strategy": "one_device"}
+  description: dict[str, Any] = {"strategy": "one_device"}
 
-  def agree(self, identity, /):
-    """Makes sure that all processes measure the same: `identity` is a dict of plain values."""
+  def agree(self, identity: dict[str, Any], /) -> None:
+    """Does nothing: there is one process."""
 
-  def follow(self, passes, /):  # noqa: ARG002
-    """On workers other than the chief: takes part in its passes until it has finished."""
+  def follow(self, passes: Mapping[str, Callable], /) -> NoReturn:  # noqa: ARG002
+    """Raises ValueError: there is nobody to follow."""
     raise ValueError("follow(): is for workers other than the chief; this process leads")
 
-  def finish(self, content=b"", error="", /):
-    """On the chief: lets the followers go, with a result or the reason why there is none."""
+  def finish(self, content: bytes = b"", error: str = "", /) -> None:
+    """Does nothing: nobody follows."""
 
 
-class OneDevice(Engine):
+class OneDevice(_OneProcess):
   """Batch after batch, on one device."""
 
-  def __init__(self, strategy, /):
+  def __init__(self, strategy: tf.distribute.Strategy | None, /) -> None:
     self._device = None if strategy is None else strategy.extended.worker_devices[0]
 
-  def build(self, work, batches, /):
-    """Returns a pass; see the module."""
+  def build(self, work: Work, batches: Batches, /) -> _OneDevicePass:
+    """Returns a pass."""
     return _OneDevicePass(work, batches, self._device)
 
 
@@ -106,9 +83,9 @@ class _OneDevicePass:
   For small models a call takes as long as a batch.
   """
 
-  culprits = ()
+  culprits: Sequence[str] = ()
 
-  def __init__(self, work, batches, device):
+  def __init__(self, work: Work, batches: Batches, device: str | None) -> None:
     self._work = work
     self._batches = batches
     self._device = device
@@ -122,19 +99,19 @@ class _OneDevicePass:
     self._read = tf.function(functools.partial(self._sums.read), autograph=False)
 
   @property
-  def changed(self):
+  def changed(self) -> int | None:
     return (
       None if self._batches.cached else accumulators.first_changed([self._sums.changed.numpy()])
     )
 
   @property
-  def tracing_count(self):
+  def tracing_count(self) -> int:
     return sum(f.experimental_get_tracing_count() for f in (self._segment, self._whole))
 
-  def feeds(self):
+  def feeds(self) -> Sequence[Segment]:
     return self._batches.segments()
 
-  def __call__(self, feeds, *arguments):
+  def __call__(self, feeds: Sequence[Segment], *arguments: tf.Tensor) -> tf.Tensor:
     with tf.device(self._device):
       if len(feeds) == 1:
         return self._whole(feeds[0].signature, feeds[0].feed, *arguments)
@@ -155,15 +132,15 @@ class _OneDevicePass:
     return self._sums.read()
 
 
-class Replicas(Engine):
+class Replicas(_OneProcess):
   """Equal parts of the batches to the replicas of this process; sums added in their order."""
 
-  def __init__(self, strategy, /):
+  def __init__(self, strategy: tf.distribute.MirroredStrategy, /) -> None:
     self._strategy = strategy
     self.description = {"strategy": "mirrored", "replicas": strategy.num_replicas_in_sync}
 
-  def build(self, work, batches, /):
-    """Returns a pass; see the module."""
+  def build(self, work: Work, batches: Batches, /) -> _ReplicasPass:
+    """Returns a pass."""
     return _ReplicasPass(self._strategy, work, batches)
 
 
@@ -173,23 +150,23 @@ class _ReplicasPass:
   One that has no batches adds zeros, and none waits for another before the end.
   """
 
-  def __init__(self, strategy, work, batches):
+  def __init__(self, strategy: tf.distribute.Strategy, work: Work, batches: Batches) -> None:
     self._strategy = strategy
     self._batches = batches
     self._parts = accumulators.Parts(work, batches, strategy, range(strategy.num_replicas_in_sync))
     self._run = tf.function(functools.partial(self._pass), autograph=False)
     self.feeds = self._parts.feeds
-    self.culprits = ()
+    self.culprits: Sequence[str] = ()
 
   @property
-  def changed(self):
+  def changed(self) -> int | None:
     return None if self._batches.cached else self._parts.first_changed()
 
   @property
-  def tracing_count(self):
+  def tracing_count(self) -> int:
     return self._run.experimental_get_tracing_count()
 
-  def __call__(self, feeds, *arguments):
+  def __call__(self, feeds: Sequence[Sequence[tuple]], *arguments: tf.Tensor) -> tf.Tensor:
     total, finite = self._run(feeds, *arguments)
     self.culprits = [
       f"replica {r} ({device})"

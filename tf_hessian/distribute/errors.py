@@ -1,7 +1,11 @@
 """What goes wrong in a cluster, in words."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 import concurrent.futures
 import socket
+from typing import Any
 
 from tf_hessian import records
 
@@ -19,7 +23,7 @@ class DisagreementError(ValueError):
   """Processes of one run measure different things; raised by all of them at once."""
 
 
-def silent(addresses, /, *, seconds=2.0, served=False):
+def silent(addresses: Sequence[str], /, *, seconds: float = 2.0, served: bool = False) -> list[str]:
   """Returns the addresses ("host:port") at which nobody answers.
 
   Args:
@@ -53,7 +57,7 @@ def _answers(address, seconds, served):
     return False
 
 
-def differences(expected, found, /):
+def differences(expected: Mapping[str, Any], found: Mapping[str, Any], /) -> Iterator[str]:
   """Yields a sentence for each value of `found` that is another than in `expected`.
 
   Args:

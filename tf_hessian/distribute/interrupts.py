@@ -4,13 +4,17 @@ Python acts upon Ctrl-C when a call into TensorFlow returns. A call that waits f
 has ended, perhaps by the same Ctrl-C, may not return, and neither may the clearing up at the end.
 """
 
+from __future__ import annotations
+
 import atexit
+from collections.abc import Iterator
 import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
+from typing import NoReturn
 
 from tf_hessian.distribute import errors
 
@@ -19,7 +23,7 @@ INTERRUPTED = "interrupted; the same command goes on from here"
 
 
 @contextlib.contextmanager
-def bounded(seconds=GRACE_SECONDS, /):
+def bounded(seconds: float = GRACE_SECONDS, /) -> Iterator[None]:
   """Within it, Ctrl-C ends the process after some seconds at the latest; a context manager.
 
   If the code within ends by Ctrl-C or a `ClusterError`, the process does not wait for TensorFlow to
@@ -32,6 +36,7 @@ def bounded(seconds=GRACE_SECONDS, /):
   if threading.current_thread() is not threading.main_thread():
     yield
     return
+  writer: socket.socket | None
   reader, writer = socket.socketpair()
   writer.setblocking(False)
   before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -59,12 +64,12 @@ def _watch(reader, seconds):
     end_at_once(1, INTERRUPTED)
 
 
-def end_at_once_at_exit(code, /):
+def end_at_once_at_exit(code: int, /) -> None:
   """Lets the process end before TensorFlow clears up, which can wait for others for ever."""
   atexit.register(end_at_once, code)
 
 
-def end_at_once(code, message="", /):
+def end_at_once(code: int, message: str = "", /) -> NoReturn:
   """Ends the process, with a line on standard error."""
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(Exception):

@@ -15,7 +15,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _REQUEST = "16sH14x"  # struct ifreq: name, flags
 
 
-def enter():
+def enter() -> None:
   """Moves this process, and those it will start, into a network that has 127.0.0.1 only.
 
   Call it before there are other threads.

@@ -4,7 +4,10 @@ The same operation has other kernels for other instruction sets, libraries and n
 which round differently.
 """
 
+from __future__ import annotations
+
 import collections
+from collections.abc import Sequence
 import functools
 import hashlib
 
@@ -16,7 +19,7 @@ _ROWS, _INNER, _COLUMNS = 64, 1031, 48
 _IMAGES, _SIZE, _CHANNELS, _FILTERS = 8, 17, 8, 16
 
 
-def digest():
+def digest() -> dict[str, str]:
   """Returns a digest of the results of this process's kernels: a dict, kind -> hex.
 
   Kinds are matrix products, convolutions, reductions and elementary functions, with their
@@ -43,7 +46,7 @@ REMEDY = (
 )
 
 
-def most_common(found, mine, /):
+def most_common(found: Sequence[dict[str, str]], mine: dict[str, str], /) -> dict[str, str]:
   """Returns the digest that most workers have.
 
   Args:

@@ -1,5 +1,8 @@
 """A cluster of processes on this machine."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import concurrent.futures
 import functools
 import json
@@ -27,7 +30,15 @@ class LocalCluster:
     output: where lines of the processes go: called with (task's name, line).
   """
 
-  def __init__(self, command, /, *, workers, ps=0, output=None):
+  def __init__(
+    self,
+    command: Sequence[str],
+    /,
+    *,
+    workers: int,
+    ps: int = 0,
+    output: Callable[[str, str], None] | None = None,
+  ) -> None:
     self._command = command
     self._output = output or _print
     names = {"chief": 1 if ps else 0, "worker": workers, "ps": ps}
@@ -37,14 +48,14 @@ class LocalCluster:
       for job, count in names.items()
       if count
     }
-    self.processes = {}
+    self.processes: dict[tuple[str, int], subprocess.Popen] = {}
 
   @property
-  def tasks(self):
+  def tasks(self) -> list[tuple[str, int]]:
     """List of (job, index), the chief first."""
     return [(job, i) for job, addresses in self.jobs.items() for i in range(len(addresses))]
 
-  def start(self, job, index, /, *, command=None):
+  def start(self, job: str, index: int, /, *, command: Sequence[str] | None = None) -> None:
     """Starts a task, for the first time or again, perhaps by another command."""
     config = {"cluster": self.jobs, "task": {"type": job, "index": index}}
     process = _launch(
@@ -58,25 +69,25 @@ class LocalCluster:
     name = f"{job} {index}"
     threading.Thread(target=self._forward, args=(name, process.stdout), daemon=True).start()
 
-  def kill(self, job, index, /):
+  def kill(self, job: str, index: int, /) -> None:
     """Kills a task with SIGKILL and waits for its end."""
     process = self.processes[job, index]
     process.kill()
     process.wait()
 
-  def wait(self, timeout=None, /):
+  def wait(self, timeout: float | None = None, /) -> int:
     """Waits for the chief to end; returns its exit code."""
     return self.processes[self.tasks[0]].wait(timeout)
 
-  def __enter__(self):
+  def __enter__(self) -> LocalCluster:
     for job, index in self.tasks:
       self.start(job, index)
     return self
 
-  def __exit__(self, *unused):
+  def __exit__(self, *unused: object) -> None:
     self.end(_GRACE_SECONDS if unused[0] is None else 0.0)
 
-  def end(self, grace=0.0, /):
+  def end(self, grace: float = 0.0, /) -> None:
     """Gives the processes some seconds to end by themselves, then ends them."""
     deadline = time.monotonic() + grace
     for process in self.processes.values():
@@ -109,7 +120,7 @@ def _launcher():
   return concurrent.futures.ThreadPoolExecutor(1)
 
 
-def run(arguments, /, *, workers, ps, command="spectrum"):
+def run(arguments: Sequence[str], /, *, workers: int, ps: int, command: str = "spectrum") -> int:
   """Runs a command of tf_hessian.bin in all roles.
 
   Args:

@@ -1,6 +1,10 @@
 """Settings of the machine: threads, memory, Grappler, TF32. Call before devices are initialised."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 import os
+from typing import Any
 
 from absl import logging
 import tensorflow as tf
@@ -8,13 +12,13 @@ import tensorflow as tf
 from tf_hessian.distribute.grappler import GRAPPLER
 
 
-def set_threads(intra_op=0, inter_op=0, /):
+def set_threads(intra_op: int = 0, inter_op: int = 0, /) -> None:
   """Sets the numbers of threads; 0 leaves the choice to TensorFlow."""
   tf.config.threading.set_intra_op_parallelism_threads(intra_op)
   tf.config.threading.set_inter_op_parallelism_threads(inter_op)
 
 
-def set_memory(growth=None, limit=None, /):
+def set_memory(growth: bool | None = None, limit: int | None = None, /) -> None:
   """Sets how accelerators' memory is taken.
 
   Args:
@@ -39,7 +43,7 @@ def set_memory(growth=None, limit=None, /):
       tf.config.experimental.set_memory_growth(device, growth)
 
 
-def set_grappler(options, /, *, deterministic=True):
+def set_grappler(options: Mapping[str, bool], /, *, deterministic: bool = True) -> None:
   """Switches rewrites of graphs on or off.
 
   Args:
@@ -60,12 +64,12 @@ def set_grappler(options, /, *, deterministic=True):
   tf.config.optimizer.set_experimental_options(dict(options))
 
 
-def set_tf32(enabled, /):
+def set_tf32(enabled: bool, /) -> None:
   """Allows TF32, with 10 bits of mantissa, in float32 matrix products and convolutions, or not."""
   tf.config.experimental.enable_tensor_float_32_execution(enabled)
 
 
-def settings():
+def settings() -> dict[str, Any]:
   """Returns the settings that the numbers depend on, for records: a dict of plain values."""
   return {
     "grappler": tf.config.optimizer.get_experimental_options(),
@@ -75,7 +79,7 @@ def settings():
   }
 
 
-def session_config():
+def session_config() -> tf.compat.v1.ConfigProto:
   """Returns these settings as the `ConfigProto` of a server.
 
   It has one thread more than operations may run at a time: a server handles a request in a thread

@@ -3,22 +3,32 @@
 TensorFlow would wait as well, but for ever, with Python's lock held, and without a name.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 import contextlib
 import signal
 import socket
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from absl import logging
 
 from tf_hessian.distribute import errors
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+  from tf_hessian.distribute.cluster import Task
+
 
 _POLL_SECONDS = 0.2
 _LOG_SECONDS = 30.0
 _ANSWER_SECONDS = 2.0
 
 
-def wait_for(here, patience, /):
+def wait_for(here: Task, patience: float, /) -> None:
   """Waits until all other tasks have answered once.
 
   Args:
@@ -45,7 +55,7 @@ def wait_for(here, patience, /):
 
 
 @contextlib.contextmanager
-def point(here, /, *, answers=True):
+def point(here: Task, /, *, answers: bool = True) -> Iterator[None]:
   """Holds this task's port before TensorFlow takes it; a context manager.
 
   Args:
@@ -88,7 +98,7 @@ def _answer(mine, over):
 
 
 @contextlib.contextmanager
-def limited(seconds, /):
+def limited(seconds: float, /) -> Iterator[None]:
   """Ends the process if the code within takes longer, or at Ctrl-C; a context manager.
 
   For calls that hold Python's lock, so that neither another thread nor a handler can do anything.
@@ -111,13 +121,13 @@ def limited(seconds, /):
         signal.signal(number, handler)
 
 
-def silent(tasks, /):
+def silent(tasks: Mapping[str, str], /) -> dict[str, str]:
   """Returns those of some tasks that don't answer as TensorFlow does: a dict, name -> address."""
   gone = errors.silent(list(tasks.values()), seconds=_ANSWER_SECONDS, served=True)
   return {name: address for name, address in tasks.items() if address in gone}
 
 
-def listed(tasks, /):
+def listed(tasks: Mapping[str, str], /) -> str:
   """Returns tasks and their addresses as text, and where something else answers."""
   closed = errors.silent(list(tasks.values()))
   return ", ".join(
@@ -126,12 +136,12 @@ def listed(tasks, /):
   )
 
 
-def first_line(error, /):
+def first_line(error: tf.errors.OpError, /) -> str:
   """Returns the first line of a `tf.errors.OpError`."""
   return error.message.split("\n")[0].rstrip(".")[:300]
 
 
-def port_error(here, why, /):
+def port_error(here: Task, why: str | None, /) -> OSError:
   """Returns the OSError of a task that can't have its port."""
   return OSError(
     f"{here.name} can't serve at {here.address}: {why}; end the program that holds the port, or "

@@ -5,7 +5,10 @@ chief reads and writes by operations that run there. So nothing has to be shared
 TensorFlow's own ports.
 """
 
+from __future__ import annotations
+
 import json
+from typing import Any
 import uuid
 
 import tensorflow as tf
@@ -15,7 +18,7 @@ _IDENTITY = "ram://tf_hessian/identity"
 _END = "ram://tf_hessian/end"
 
 
-def publish(task, identity, /):
+def publish(task: str, identity: dict[str, Any], /) -> None:
   """In a server: leaves its identity for the chief.
 
   Args:
@@ -29,7 +32,7 @@ def publish(task, identity, /):
   tf.io.write_file(_IDENTITY, json.dumps(note))
 
 
-def read_in_graph():
+def read_in_graph() -> tf.Tensor:
   """Returns the note of the process that runs this, in a graph; "" where there is none."""
   return tf.cond(
     tf.size(tf.io.matching_files(_IDENTITY)) > 0,
@@ -38,7 +41,7 @@ def read_in_graph():
   )
 
 
-def read(device, /):
+def read(device: str, /) -> str:
   """On the chief: returns the note of the server at a device; "" where there is none.
 
   Raises:
@@ -53,7 +56,7 @@ def read(device, /):
       return ""
 
 
-def end(device, reason, start="", /):
+def end(device: str, reason: str, start: str = "", /) -> None:
   """On the chief: tells the server at a device to end.
 
   Args:
@@ -71,7 +74,7 @@ def end(device, reason, start="", /):
     tf.io.write_file(path, note)
 
 
-def ending():
+def ending() -> str | None:
   """In a server: returns None, or the reason why it is to end ("" if all went well)."""
   if not tf.io.gfile.exists(_END):
     return None

@@ -1,22 +1,24 @@
 """What this process takes of the machine's memory, and of its accelerators'."""
 
+from __future__ import annotations
+
 import pathlib
 
 from absl import logging
 import tensorflow as tf
 
 
-def resident():
+def resident() -> int:
   """Returns the bytes of memory that this process has now."""
   return _status("VmRSS")
 
 
-def peak():
+def peak() -> int:
   """Returns the most bytes that it has had since `reset_peak`, or since its beginning."""
   return _status("VmHWM")
 
 
-def reset_peak():
+def reset_peak() -> None:
   """Begins to measure the peaks anew, of the accelerators too."""
   try:
     pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -26,7 +28,7 @@ def reset_peak():
     tf.config.experimental.reset_memory_stats(device)
 
 
-def accelerator_peak():
+def accelerator_peak() -> int | None:
   """Returns the most bytes that an accelerator has had since `reset_peak`; None without one."""
   peaks = [tf.config.experimental.get_memory_info(d)["peak"] for d in _accelerators()]
   return max(peaks, default=None)

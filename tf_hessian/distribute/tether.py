@@ -11,7 +11,7 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent, *command):
+def main(parent: str, *command: str) -> None:
   if sys.platform == "linux":
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):  # it has ended before

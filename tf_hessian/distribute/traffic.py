@@ -1,7 +1,9 @@
 """Bytes over the network of a pass, counted from the sizes of the tensors that a strategy moves."""
 
 
-def of_shards(parameters, vectors, sums, /, *, num_shards, num_workers):
+def of_shards(
+  parameters: int, vectors: int, sums: int, /, *, num_shards: int, num_workers: int
+) -> float:
   """Returns the bytes that a worker receives and sends in a pass, with a coordinator.
 
   For every shard it reads parameters and vectors, and sends its sums.
@@ -16,7 +18,7 @@ def of_shards(parameters, vectors, sums, /, *, num_shards, num_workers):
   return (parameters + vectors + sums) * num_shards / num_workers
 
 
-def of_equal_parts(vectors, sums, /, *, num_workers):
+def of_equal_parts(vectors: int, sums: int, /, *, num_workers: int) -> float:
   """Returns the bytes that each of some equal workers receives and sends in a pass.
 
   Vectors and sums are each reduced once around a ring; parameters stay where they are.

@@ -6,9 +6,13 @@ different numbers of batches. The others either make the same calls as the chief
 TensorFlow ends the collectives of all workers when one of them dies.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import functools
 import json
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +20,18 @@ import tensorflow as tf
 from tf_hessian.distribute import accumulators, collectives, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
 
+if TYPE_CHECKING:
+  from numpy.typing import ArrayLike
+
+  from tf_hessian.distribute.protocols import Batches, Work
+
+
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
 _WORDS = 8  # of what announces a pass
 _CHECKS = 4  # numbers that each replica tells the others after it
+
+_Result = TypeVar("_Result")
 
 
 class Workers:
@@ -36,12 +48,19 @@ class Workers:
     rank: number of this worker, from 0, the chief's.
     size: number of workers.
     neighbours: how many of them are on this one's host, with itself.
-    is_cluster, description: see `engines.Engine`.
+    is_cluster, description: those of an `Engine`.
   """
 
   is_cluster = True
 
-  def __init__(self, strategy, /, *, patience=600.0, deterministic=True):
+  def __init__(
+    self,
+    strategy: tf.distribute.MultiWorkerMirroredStrategy,
+    /,
+    *,
+    patience: float = 600.0,
+    deterministic: bool = True,
+  ) -> None:
     resolver = strategy.cluster_resolver
     jobs = resolver.cluster_spec().jobs if resolver.cluster_spec() else ()
     chief = "chief" in jobs
@@ -54,7 +73,10 @@ class Workers:
     hosts = [address.rpartition(":")[0] for address in self.addresses]
     self.neighbours = hosts.count(hosts[self.rank]) if hosts else 1
     self.followers = self.size > 1
-    self.description = {"strategy": "multi_worker", "replicas": strategy.num_replicas_in_sync}
+    self.description: dict[str, Any] = {
+      "strategy": "multi_worker",
+      "replicas": strategy.num_replicas_in_sync,
+    }
     self._gather = tf.function(self._gather_tensor, autograph=False)
     self._left = False
     self._deterministic = deterministic
@@ -64,11 +86,11 @@ class Workers:
     )
     self._add = tf.function(self._add_tensor, autograph=False)
 
-  def build(self, work, batches, /):
-    """Returns a pass; see `engines`. All workers must call it, or the others `follow`."""
+  def build(self, work: Work, batches: Batches, /) -> _WorkersPass:
+    """Returns a pass. All workers must call it, or the others `follow`."""
     return _WorkersPass(self, work, batches)
 
-  def agree(self, identity, /):
+  def agree(self, identity: dict[str, Any], /) -> None:
     """Makes sure that all workers measure the same; all must call it.
 
     Args:
@@ -99,19 +121,19 @@ class Workers:
     """What workers must agree on besides: a dict."""
     return {members.KERNELS: kernels.digest()} if self._deterministic and self.followers else {}
 
-  def broadcast(self, value, source=0, /):
+  def broadcast(self, value: tf.Tensor | ArrayLike, source: int = 0, /) -> tf.Tensor:
     """Returns one worker's tensor on every worker; all must call it, with the same shape."""
     value = tf.convert_to_tensor(value)
     return self.add(value if self.rank == source else tf.zeros_like(value))
 
-  def add(self, value, /):
+  def add(self, value: tf.Tensor | ArrayLike, /) -> tf.Tensor:
     """Returns the sum of all workers' tensors; all must call it, with the same shape.
 
     It is exact where no more than one has another number than zero.
     """
     return self.guarded(self._add, tf.convert_to_tensor(value))
 
-  def broadcast_bytes(self, content, source=0, /):
+  def broadcast_bytes(self, content: bytes, source: int = 0, /) -> bytes:
     """Returns one worker's bytes on every worker; the others pass anything."""
     size = int(self.broadcast(tf.constant(len(content), tf.int64), source))
     if not size:  # reducing nothing crashes TensorFlow 2.21
@@ -119,17 +141,17 @@ class Workers:
     mine = np.frombuffer(content, np.uint8) if self.rank == source else np.zeros(size, np.uint8)
     return self.broadcast(mine.astype(np.int32), source).numpy().astype(np.uint8).tobytes()
 
-  def gather(self, numbers, /):
+  def gather(self, numbers: tf.Tensor | Sequence[int], /) -> list:
     """Returns the int64 numbers (k,) of all workers: a list, of lists if k > 1."""
     rows = self.guarded(self._gather, tf.reshape(tf.cast(numbers, tf.int64), [1, -1])).numpy()
     return [row[0] if len(row) == 1 else row for row in rows.tolist()]
 
-  def failure(self, message, /):
+  def failure(self, message: str, /) -> errors.ClusterError:
     """Returns the error that all workers raise at once when one of them can't go on."""
     return errors.ClusterError(message)
 
   @contextlib.contextmanager
-  def committed(self):
+  def committed(self) -> Iterator[None]:
     """While the others wait for what this process has announced.
 
     After an error they can't be told anything, and `finish` doesn't try; they find that this
@@ -141,7 +163,7 @@ class Workers:
       self._left = True
       raise
 
-  def announce(self, name, /):
+  def announce(self, name: str, /) -> None:
     """Before a pass: the chief says which one it is, and the others check that it is theirs.
 
     Args:
@@ -157,7 +179,7 @@ class Workers:
         f"{name}: the chief runs another pass; workers must make the same calls, or follow()"
       )
 
-  def follow(self, passes, /):
+  def follow(self, passes: Mapping[str, Callable], /) -> bytes:
     """On the others: takes part in what the chief announces until it has finished.
 
     Args:
@@ -183,7 +205,7 @@ class Workers:
       except tf.errors.OpError as e:  # the chief will find that this worker is gone
         raise ValueError(f"worker {self.rank}: a pass fails: {e.message}") from e
 
-  def finish(self, content=b"", error="", /):
+  def finish(self, content: bytes = b"", error: str = "", /) -> None:
     """On the chief: lets the followers go, with a result or the reason why there is none."""
     if self._left or self._guard.broken:
       return
@@ -198,8 +220,8 @@ class Workers:
       raise errors.ClusterError(f"the chief has ended: {error}")
     return content
 
-  def guarded(self, function, /, *arguments):
-    """Calls a function with collectives; see `collectives.Guard.call`."""
+  def guarded(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result:
+    """Calls a function with collectives, and waits no longer than `patience` for a worker."""
     return self._guard.call(function, *arguments)
 
   def _add_tensor(self, value):
@@ -217,7 +239,7 @@ class Workers:
     rows = self.strategy.experimental_local_results(self.strategy.run(replica))[0]
     return rows[:: len(self.strategy.extended.worker_devices)]
 
-  def local_ids(self):
+  def local_ids(self) -> list[int]:
     """Returns the numbers of this worker's replicas among all."""
     count = len(self.strategy.extended.worker_devices)
     return list(range(self.rank * count, (self.rank + 1) * count))
@@ -233,29 +255,29 @@ def _numbers(name):
 class _WorkersPass:
   """A pass in which this process computes the batches of its own replicas."""
 
-  def __init__(self, engine, work, batches):
+  def __init__(self, engine: Workers, work: Work, batches: Batches) -> None:
     self._engine = engine
     self._work = work
     self._ids = engine.local_ids()
     self._parts = accumulators.Parts(work, batches, engine.strategy, self._ids)
     self._run = tf.function(functools.partial(self._pass), autograph=False)
     self.feeds = self._parts.feeds
-    self.culprits = ()
-    self.changed = None
+    self.culprits: Sequence[str] = ()
+    self.changed: int | None = None
 
   @property
-  def tracing_count(self):
+  def tracing_count(self) -> int:
     return self._run.experimental_get_tracing_count()
 
-  def __call__(self, feeds, *arguments):
+  def __call__(self, feeds: Sequence[Sequence[tuple]], *arguments: tf.Tensor) -> tf.Tensor:
     self._engine.announce(self._work.name)
     return self._participate(feeds, arguments if self._engine.leads else self._nothing())
 
-  def join(self, feeds):
+  def join(self, feeds: Sequence[Sequence[tuple]]) -> None:
     """Takes part in a pass that the chief has announced."""
     self._participate(feeds, self._nothing())
 
-  def together(self, feeds, *arguments):
+  def together(self, feeds: Sequence[Sequence[tuple]], *arguments: tf.Tensor) -> tf.Tensor:
     """Runs a pass with the sums of all workers' arguments, in which each has a part of them.
 
     All must call it, without its being announced.

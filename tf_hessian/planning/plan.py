@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tf_hessian.numerics import stopping
 
 if TYPE_CHECKING:
+  from typing import Any
+
   from tf_hessian.planning.pilot import ExpectedError
 
 
@@ -51,28 +53,28 @@ class Plan:
   error: ExpectedError
 
   @property
-  def pass_seconds(self):
+  def pass_seconds(self) -> float:
     """Seconds of a pass of the draws."""
     return self._of_draws.seconds
 
   @property
-  def num_passes(self):
+  def num_passes(self) -> int:
     """Passes over the data of the whole run."""
     return sum(p.count for p in self.passes)
 
   @property
-  def num_products(self):
+  def num_products(self) -> int:
     """Products of H with vectors in the whole run."""
     return sum(p.count * p.vectors for p in self.passes)
 
   @property
-  def total_seconds(self):
+  def total_seconds(self) -> float:
     """Seconds of the whole run."""
     passes = sum(p.count * p.seconds for p in self.passes)
     return self.startup_seconds + passes + self.lanczos_seconds
 
   @property
-  def network_bytes(self):
+  def network_bytes(self) -> dict[str, float]:
     """Bytes of the whole run that a worker receives and sends: dict, by design."""
     designs = self._of_draws.network_bytes
     return {d: sum(p.count * p.network_bytes[d] for p in self.passes) for d in designs}
@@ -81,16 +83,16 @@ class Plan:
   def _of_draws(self):
     return max((p for p in self.passes if p.for_draws), key=lambda p: p.count * p.vectors)
 
-  def to_dict(self):
+  def to_dict(self) -> dict[str, Any]:
     """Returns all of it as plain values, for JSON."""
     derived = ("pass_seconds", "num_passes", "num_products", "total_seconds", "network_bytes")
     return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
 
-  def report(self):
+  def report(self) -> str:
     """Returns a table: text of a few lines."""
     return "\n".join(f"{name:21s} {text}" for name, text in self._lines())
 
-  def __str__(self):
+  def __str__(self) -> str:
     return self.report()
 
   def _lines(self):

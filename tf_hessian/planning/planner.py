@@ -13,6 +13,7 @@ import dataclasses
 import os
 import tempfile
 import time
+from typing import Literal
 
 from absl import logging
 import tensorflow as tf
@@ -22,7 +23,7 @@ from tf_hessian.distribute import memory, traffic
 from tf_hessian.numerics import checks, probes
 from tf_hessian.planning.pilot import expect_error
 from tf_hessian.planning.plan import Passes, Plan
-from tf_hessian.planning.timing import largest_part, time_lanczos, time_pass
+from tf_hessian.planning.timing import TimedPass, largest_part, time_lanczos, time_pass
 from tf_hessian.slq import storage as storage_lib
 from tf_hessian.slq.layout import Layout, plan_layout
 from tf_hessian.slq.matrix import as_matrix
@@ -68,7 +69,7 @@ def plan(
   num_draws: int = 10,
   lanczos_steps: int = 90,
   seed: int = 0,
-  start: str | None = None,
+  start: Literal["gradient"] | None = None,
   target_error: float | None = None,
   sigma_squared: float = 1e-5,
   relative: bool = False,
@@ -169,7 +170,7 @@ class Planner:
     self._layout = _layout(operator, method, storage, workdir, self._workers)
     self._num_shards = min(operator.sharing.num_shards, operator.batches.num_batches)
     replicas = operator.engine.description.get("replicas", 1)
-    self._fewer = {}  # number of draws in lock step -> `TimedPass`
+    self._fewer: dict[int, TimedPass] = {}  # number of draws in lock step -> `TimedPass`
     self.sample = operator.sample(_BATCHES * replicas)
     self._products = SharedProducts(as_matrix(self.sample), self._layout)
     sizes, sampled = operator.batches.sizes, self.sample.batches.sizes
@@ -249,7 +250,7 @@ class Planner:
       basis_bytes=basis.rows_bytes,
       basis_place=self._place(),
       basis_reason=basis.reason,
-      error=None,
+      error=None,  # type: ignore[arg-type]  # which `plan_with_error` knows
     )
 
   def _time(self, name, function):

@@ -1,7 +1,11 @@
 """Seconds of the parts of a density run: its passes, and its Lanczos steps."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +16,11 @@ from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
 from tf_hessian.slq import blas, run_folder
 from tf_hessian.slq.bases import Bases
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.batches import Batches
+  from tf_hessian.slq.storage import BasisPlan
+
 
 # A timing is repeated for so many seconds, but so often at least and at most.
 _SECONDS, _LEAST, _MOST = 1.0, 3, 15
@@ -27,16 +36,16 @@ _FEWEST_ROWS = 4
 class TimedPass:
   """Seconds of a pass over a sample of the batches."""
 
-  build: float  # by which the first pass is longer, in which functions are built
+  build: float  # by which the first pass is longer, for tracing
   once: float  # of a pass without batches
   batches: float  # that the sample's batches add to that
 
-  def seconds(self, scale):
+  def seconds(self, scale: float) -> float:
     """Returns those of a pass over `scale` times as much data."""
     return self.once + scale * self.batches
 
 
-def time_pass(function, batches=None, /):
+def time_pass(function: Callable[[], object], batches: Batches | None = None, /) -> TimedPass:
   """Times a pass that was not run before: first as it is, then with and without its batches.
 
   Args:
@@ -48,7 +57,8 @@ def time_pass(function, batches=None, /):
     A `TimedPass`, of medians.
   """
   first = _seconds(function)
-  with_batches, without = [], [0.0] if batches is None else []
+  with_batches: list[float] = []
+  without = [0.0] if batches is None else []
   begin = time.monotonic()
   while len(with_batches) < _LEAST or (
     time.monotonic() - begin < _SECONDS and len(with_batches) < _MOST
@@ -63,7 +73,7 @@ def time_pass(function, batches=None, /):
   return TimedPass(float(max(0.0, first - usual)), float(once), float(usual - once))
 
 
-def largest_part(sizes, parts, /):
+def largest_part(sizes: Sequence[int] | np.ndarray, parts: int, /) -> int:
   """Returns the sum of the sizes of batches in the largest of so many equal parts of them."""
   if parts >= len(sizes):  # one batch each, or none
     return int(max(sizes))
@@ -78,12 +88,12 @@ class TimedLanczos:
   steps: float  # of all steps
   sync: float  # of forcing a step to the disk, which is done at most every few seconds
 
-  def seconds(self, num_steps, lasting):
+  def seconds(self, num_steps: int, lasting: float) -> float:
     """Returns those of all steps of a draw that lasts so many seconds."""
     return self.steps + self.sync * min(num_steps, lasting / run_folder.SYNC_SECONDS)
 
 
-def time_lanczos(basis, /, *, recorded):
+def time_lanczos(basis: BasisPlan, /, *, recorded: bool) -> TimedLanczos:
   """Times the steps of a draw; returns a `TimedLanczos`.
 
   A few draws take steps in lock step with a diagonal matrix, on bases like the run's but of fewer

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import pathlib
+
+  from tf_hessian.numerics.basis import Basis
+  from tf_hessian.slq.run_folder import RunFolder
+  from tf_hessian.slq.storage import BasisPlan
+
 
 class Bases:
   """The bases of draws in progress; a context manager that gives them back.
@@ -13,14 +23,21 @@ class Bases:
       where there are none.
   """
 
-  def __init__(self, plan, folder, /, *, distributed=None):
+  def __init__(
+    self,
+    plan: BasisPlan,
+    folder: RunFolder | None,
+    /,
+    *,
+    distributed: Callable[[int, pathlib.Path | None], Basis] | None = None,
+  ) -> None:
     self._plan = plan
     self._folder = folder
     self._distributed = distributed
-    self._open = {}
-    self._spare = []
+    self._open: dict[int, Basis] = {}
+    self._spare: list[Basis] = []
 
-  def open(self, draws, /):
+  def open(self, draws: Sequence[int], /) -> list[Basis]:
     """Returns the bases of a group of draws, making those that there are not yet.
 
     Raises:
@@ -34,7 +51,7 @@ class Bases:
       self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
     return [self._open[draw] for draw in draws]
 
-  def release(self, draws, /):
+  def release(self, draws: Sequence[int], /) -> None:
     """Says that draws are finished."""
     for draw in draws:
       basis = self._open.pop(draw)
@@ -51,9 +68,9 @@ class Bases:
       return self._distributed(self._plan.steps, path)
     return self._plan.open(path)
 
-  def __enter__(self):
+  def __enter__(self) -> Bases:
     return self
 
-  def __exit__(self, *unused):
+  def __exit__(self, *unused: object) -> None:
     for basis in (*self._open.values(), *self._spare):
       basis.close()

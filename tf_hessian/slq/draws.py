@@ -46,10 +46,11 @@ class Draws:
   ) -> list[tuple[dict[str, np.ndarray], float]]:
     """Returns a list of (coefficients, wall time), computing what the folder does not have."""
     finished = {}
-    for draw in range(self.method.num_draws) if folder else ():
-      state = folder.load_draw(draw)
-      if state:
-        finished[draw] = state
+    if folder:
+      for draw in range(self.method.num_draws):
+        state = folder.load_draw(draw)
+        if state:
+          finished[draw] = state
     groups = layout.groups(self._missing(finished))
     distributed = self.matrix.distributed_basis
     with Bases(layout.basis, folder, distributed=distributed) as bases:

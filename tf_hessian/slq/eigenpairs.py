@@ -1,5 +1,9 @@
 """The extreme eigenvalues of a model's Hessian, with eigenvectors."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from absl import logging
 import numpy as np
 
@@ -14,22 +18,22 @@ _TOLERANCE = 20.0
 
 
 def top_eigenpairs(
-  operator,
+  operator: Any,
   /,
-  largest=10,
-  smallest=0,
+  largest: int = 10,
+  smallest: int = 0,
   *,
-  tolerance=None,
-  max_products=None,
-  basis_size=None,
-  seed=0,
-  progress=True,
-):
+  tolerance: float | None = None,
+  max_products: int | None = None,
+  basis_size: int | None = None,
+  seed: int = 0,
+  progress: bool = True,
+) -> Eigenpairs:
   """Returns the largest and smallest eigenvalues of an operator, with eigenvectors and residuals.
 
   Lanczos with restarts, until all residuals |H y - theta y|, each computed by a product of its own,
-  are within the tolerance. See `numerics.eigenpairs.top_eigenpairs`, also for what happens with
-  multiple eigenvalues. Memory: the basis, and once more the vectors returned.
+  are within the tolerance. `numerics.eigenpairs.top_eigenpairs` tells more, also of multiple
+  eigenvalues. Memory: the basis, and once more the vectors returned.
 
   Args:
     operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or matrix. Of

@@ -46,7 +46,8 @@ class Matrix:
   shares_passes = False
   traced = False
   leads = True
-  distributed_basis = None  # function (steps, path or None) -> `Basis`, if there are workers
+  # Function (steps, path or None) -> `Basis`, if there are workers.
+  distributed_basis: Callable[..., Basis] | None = None
 
   def __init__(self, operator: scipy.sparse.linalg.LinearOperator, /):
     self.n = operator.shape[0]

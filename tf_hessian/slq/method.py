@@ -38,7 +38,7 @@ class SLQ:
   start: None | Literal["gradient"] | np.ndarray = None
   target: stopping.Target | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.check_count("num_draws", self.num_draws)
     checks.check_count("lanczos_steps", self.lanczos_steps)
     object.__setattr__(self, "num_draws", int(self.num_draws))

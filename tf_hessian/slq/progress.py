@@ -1,5 +1,7 @@
 """Progress of a run: a bar on a terminal, plain log lines elsewhere."""
 
+from __future__ import annotations
+
 import sys
 import time
 
@@ -18,7 +20,7 @@ class Progress:
     enabled: False shows nothing.
   """
 
-  def __init__(self, total, *, done=0, enabled=True):
+  def __init__(self, total: int, *, done: int = 0, enabled: bool = True) -> None:
     self._total = total
     self._done = done
     self._begin = self._logged = time.monotonic()
@@ -32,12 +34,12 @@ class Progress:
       dynamic_ncols=True,
     )
 
-  def resume(self, steps):
+  def resume(self, steps: int) -> None:
     """Counts the products of a draw that an earlier start has made."""
     self._done += steps
     self._bar.update(steps)
 
-  def advance(self, text, *, products=1, skipped=0):
+  def advance(self, text: str, *, products: int = 1, skipped: int = 0) -> None:
     """Counts one more pass.
 
     Args:
@@ -64,10 +66,10 @@ class Progress:
         _clock(left),
       )
 
-  def __enter__(self):
+  def __enter__(self) -> Progress:
     return self
 
-  def __exit__(self, *unused):
+  def __exit__(self, *unused: object) -> None:
     self._bar.close()
 
 

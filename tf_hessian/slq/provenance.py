@@ -1,9 +1,12 @@
 """What a result records of where it was made."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pathlib
 import platform
+from typing import Any
 
 import keras
 import ml_collections
@@ -14,7 +17,7 @@ import tensorflow as tf
 import tf_hessian
 
 
-def versions():
+def versions() -> dict[str, str]:
   """Returns a dict: package -> version."""
   return {
     "tf_hessian": tf_hessian.__version__,
@@ -27,7 +30,7 @@ def versions():
   }
 
 
-def identity():
+def identity() -> dict[str, Any]:
   """Returns what must be the same in all processes of a run: a dict of plain values."""
   names = ("tf_hessian", "tensorflow", "keras", "numpy")
   found = versions()
@@ -43,7 +46,7 @@ def _code_digest():
   return digest.hexdigest()
 
 
-def device():
+def device() -> str:
   """Returns what computes: the accelerators, or the processor and its number of cores."""
   accelerators = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
   if accelerators:

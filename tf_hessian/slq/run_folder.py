@@ -15,11 +15,15 @@ another run is renamed, so that it is not lost. Folders of earlier versions have
 in them is believed beside a run.json without one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 import json
 import os
 import pathlib
 import re
 import time
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 import numpy as np
@@ -28,6 +32,10 @@ from tf_hessian import files, folders, records
 from tf_hessian.distribute import errors
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
+
+if TYPE_CHECKING:
+  from tf_hessian.numerics.basis import Basis
+
 
 # 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2
@@ -59,14 +67,14 @@ class RunFolder(folders.OwnedFolder):
     OSError: if it can't be written or has not enough space, before anything is computed.
   """
 
-  def __init__(self, path, identity, /):
+  def __init__(self, path: str | os.PathLike, identity: dict[str, Any], /) -> None:
     path = pathlib.Path(path)
     identity = {k: v for k, v in identity.items() if k != "digest"}
     identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
     self.digest = folders.digest(identity)
     self._steps = identity.get("lanczos_steps")
-    self._checksums = {}  # draw in progress -> list
-    self._synced = {}
+    self._checksums: dict[int, list[int]] = {}  # draw in progress -> list
+    self._synced: dict[int, float] = {}
     text = json.dumps(identity | {"digest": self.digest}, indent=2)
     super().__init__(path, KIND, text, lambda found: _compare(path, found, identity))
     try:
@@ -94,11 +102,11 @@ class RunFolder(folders.OwnedFolder):
     if owner != self.digest and not (owner is None and self._unmarked):
       self.set_aside(path, owner)
 
-  def basis_path(self, draw, /):
+  def basis_path(self, draw: int, /) -> pathlib.Path:
     """Returns the file of the basis of a draw in progress."""
     return self.path / f"basis_{draw:03d}"
 
-  def save_step(self, draw, lanczos, wall_time, /):
+  def save_step(self, draw: int, lanczos: Lanczos, wall_time: float, /) -> None:
     """Records the state of draw number `draw` after a step, or before the first."""
     basis = lanczos.vectors
     rows = min(lanczos.num_steps + 1, basis.steps)
@@ -110,17 +118,17 @@ class RunFolder(folders.OwnedFolder):
     if sync:
       basis.flush()
       self._synced[draw] = time.monotonic()
+    state: dict[str, Any] = {
+      "run": self.digest,
+      "draw": draw,
+      "checksums": np.array(checksums, np.uint32),
+      "wall_time": wall_time,
+      **lanczos.coefficients(),
+    }
     with files.replacing(self._step_path(draw), sync=sync) as file:
-      np.savez(
-        file,
-        run=self.digest,
-        draw=draw,
-        checksums=np.array(checksums, np.uint32),
-        wall_time=wall_time,
-        **lanczos.coefficients(),
-      )
+      np.savez(file, **state)
 
-  def load_step(self, draw, basis, /):
+  def load_step(self, draw: int, basis: Basis, /) -> tuple[dict[str, np.ndarray], float] | None:
     """Returns (coefficients, wall time) of draw number `draw` if it was begun, else None.
 
     Args:
@@ -146,12 +154,16 @@ class RunFolder(folders.OwnedFolder):
     self._checksums[draw] = checksums
     return state, float(state["wall_time"])
 
-  def save_draw(self, draw, coefficients, wall_time, /):
+  def save_draw(
+    self, draw: int, coefficients: Mapping[str, np.ndarray], wall_time: float, /
+  ) -> None:
     """Records the `Lanczos.coefficients` of a finished draw."""
+    state: dict[str, Any] = {"run": self.digest, "draw": draw, "wall_time": wall_time}
+    state |= coefficients
     with files.replacing(self._draw_path(draw)) as file:
-      np.savez(file, run=self.digest, draw=draw, wall_time=wall_time, **coefficients)
+      np.savez(file, **state)
 
-  def load_draw(self, draw, /):
+  def load_draw(self, draw: int, /) -> tuple[dict[str, np.ndarray], float] | None:
     """Returns (coefficients, wall time) of a finished draw, or None."""
     path = self._draw_path(draw)
     if not path.exists():
@@ -176,13 +188,13 @@ class RunFolder(folders.OwnedFolder):
     elif "draw" in state and state["draw"].tolist() != draw:
       raise ValueError(f"it is draw {state['draw']}")
 
-  def clear_in_progress(self, draws, /):
+  def clear_in_progress(self, draws: Iterable[int], /) -> None:
     """Removes the bases of draws that are finished, or are to begin again."""
     for draw in draws:
       for path in (self._step_path(draw), self.basis_path(draw)):
         path.unlink(missing_ok=True)
 
-  def clear_all_in_progress(self):
+  def clear_all_in_progress(self) -> None:
     """Removes all bases, once all draws are finished."""
     for path in self.made():
       if _IN_PROGRESS.fullmatch(path.name):
@@ -195,7 +207,7 @@ class RunFolder(folders.OwnedFolder):
     return self.path / f"draw_{draw:03d}.npz"
 
 
-def check(path, /):
+def check(path: str | os.PathLike, /) -> None:
   """Refuses a folder that is neither a run's nor empty, before anything is computed.
 
   Raises:
@@ -204,7 +216,7 @@ def check(path, /):
   folders.look(path, KIND)
 
 
-def recorded(path, /):
+def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
   """Returns what run.json of a folder says: a dict, empty if there is none that can be read."""
   try:
     found = dict(json.loads(files.read_own(pathlib.Path(path) / KIND.record)))
@@ -235,7 +247,7 @@ def _difference(key, there, now):
   return f"{_ARGUMENTS.get(key, key)}: {_short(there)} there, {_short(now)} now"
 
 
-def held_bytes(path, /):
+def held_bytes(path: str | os.PathLike[str] | None, /) -> int:
   """Returns the bytes of the bases that lie in a run's folder already."""
   if path is None or not os.path.isdir(path):
     return 0

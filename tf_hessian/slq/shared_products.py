@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 import numpy as np
@@ -35,8 +36,9 @@ class SharedProducts:
     self._layout = layout
     self._choose = choose and layout.unsure
     self._together = layout.vectors_per_pass > 1
-    self._seconds = []  # of a product, in each pass that was shared to find out
+    self._seconds: list[float] = []  # of a product, in each pass that was shared to find out
     self._scratch = None
+    self._one: Callable[[Any], np.ndarray]
     self._one = self._one_distributed if distributed else matrix.product
     self._several = self._several_distributed if distributed else self._several_here
 

@@ -5,6 +5,7 @@ Those of a run with several workers may also be distributed over their memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -82,7 +83,7 @@ class Storage:
     None, "vectors_per_pass", "Draws whose products share a pass; default: as many as have room."
   )
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.check_choice("storage.place", self.place, PLACES)
     checks.check_choice("storage.dtype", self.dtype, DTYPES)
     if (self.place, self.dtype) == ("workers", "float32"):
@@ -134,7 +135,7 @@ class BasisPlan:
   workers: int = 1  # over which they are spread
 
   @property
-  def on_disk(self):
+  def on_disk(self) -> bool:
     """Whether rows are read from files, not from memory that may be mapped to files."""
     return _KINDS[self.kind][1]
 
@@ -144,17 +145,17 @@ class BasisPlan:
     return self.kind == "workers"
 
   @property
-  def rows_bytes(self):
+  def rows_bytes(self) -> int:
     """Bytes of the rows of all bases, in this process."""
     columns = -(-self.n // self.workers)
     return self.draws * self.steps * columns * np.dtype(_KINDS[self.kind][0]).itemsize
 
   @property
-  def held_bytes(self):
+  def held_bytes(self) -> int:
     """Bytes of memory for rows and buffers alone, without the vectors of a step."""
     return self.memory_bytes - _vector_bytes(self.n, self.draws)
 
-  def part(self):
+  def part(self) -> BasisPlan:
     """Returns the plan of what this process has of bases that are spread: its columns, in memory.
 
     Of others it is the plan itself.
@@ -164,7 +165,7 @@ class BasisPlan:
     columns = -(-self.n // self.workers)
     return dataclasses.replace(self, kind="memory", n=columns, workers=1)
 
-  def open(self, path=None, /) -> Basis:
+  def open(self, path: str | os.PathLike | None = None, /) -> Basis:
     """Returns the basis of one draw, in a file if the plan has files or a path is given.
 
     One that is spread over workers is for `HessianOperator.distributed_basis` to make.
@@ -174,31 +175,29 @@ class BasisPlan:
     """
     dtype, on_disk = _KINDS[self.kind]
     shape = (self.steps, self.n)
-    if path is None and not on_disk:
-      return self.open_in_memory(1)[0]
     if not on_disk:
-      return mapped(path, *shape, dtype)
+      return self.open_in_memory(1)[0] if path is None else mapped(path, *shape, dtype)
     return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
 
-  def open_in_memory(self, count, /) -> list:
+  def open_in_memory(self, count: int, /) -> list:
     """Returns the bases of so many draws, in one piece: systems give that in larger pages."""
     dtype, _ = _KINDS[self.kind]
     return [MemoryBasis(a) for a in np.empty((count, self.steps, self.n), dtype)]
 
 
 def plan_basis(
-  n,
-  steps,
+  n: int,
+  steps: int,
   /,
-  draws=1,
+  draws: int = 1,
   *,
-  kinds=tuple(_KINDS),
-  memory=None,
-  disk=0,
-  precision=0.0,
-  in_files=False,
-  workers=None,
-):
+  kinds: Sequence[str] = tuple(_KINDS),
+  memory: float | None = None,
+  disk: float = 0,
+  precision: float = 0.0,
+  in_files: bool = False,
+  workers: Workers | None = None,
+) -> BasisPlan:
   """Chooses where the Lanczos bases of a run live.
 
   Float64 in memory comes first: of this process, then spread over several workers, if there are
@@ -232,15 +231,15 @@ def plan_basis(
     _check_workers(workers, n)
   elif "workers" in order and (workers is None or n < workers.size):
     order.remove("workers")
-  size = workers.size if workers else 1
+  size, of_worker = (workers.size, workers.memory) if workers else (1, 0)
   needs = {k: _needs(k, n, steps, draws, in_files, size) for k in order}
   for choice in order:
     in_memory, on_disk = needs[choice]
-    allowed = min(memory, workers.memory) if choice == "workers" else memory
+    allowed = min(memory, of_worker) if choice == "workers" else memory
     if in_memory <= allowed and on_disk <= disk:
       plan = _plan(choice, n, steps, draws, allowed, needs)
       return dataclasses.replace(plan, workers=size if choice == "workers" else 1)
-  least = f", {_gb(workers.memory)} of it on each worker" if "workers" in order else ""
+  least = f", {_gb(of_worker)} of it on each worker" if "workers" in order else ""
   raise NoRoomError(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
     + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
@@ -255,12 +254,14 @@ def pass_bytes(n: int, count: int, /) -> int:
   return _PASS_BYTES * n * (count if count > 1 else 0)
 
 
-def default_memory():
+def default_memory() -> int:
   """Returns how many bytes bases may take if nothing is said: 70 % of what there is."""
   return int(_FRACTION * available_memory())
 
 
-def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):
+def available_memory(
+  *, proc: str | os.PathLike = "/proc", cgroups: str | os.PathLike = "/sys/fs/cgroup"
+) -> int:
   """Returns how many bytes this process can still take, by the machine and by its limits.
 
   Those are control groups, of version 1 or 2, and the limit of its address space.
@@ -282,13 +283,13 @@ def available_memory(*, proc="/proc", cgroups="/sys/fs/cgroup"):
       names = ("memory.max", "memory.current", ("inactive_file", "active_file"))
       left += _left_in_groups(pathlib.Path(cgroups), path, *names)
     elif "memory" in controllers.split(","):
-      names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-      names += (("total_inactive_file", "total_active_file"),)
+      cache = ("total_inactive_file", "total_active_file")
+      names = ("memory.limit_in_bytes", "memory.usage_in_bytes", cache)
       left += _left_in_groups(pathlib.Path(cgroups, "memory"), path, *names)
   return max(0, min(left))
 
 
-def free_disk(path, /):
+def free_disk(path: str | os.PathLike, /) -> int:
   """Returns the free bytes of the disk of a folder that may not exist yet."""
   path = pathlib.Path(path).absolute()
   while not path.exists():

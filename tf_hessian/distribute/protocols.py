@@ -1,0 +1,221 @@
+"""Contracts between those who make passes over batches and those who run them.
+
+Whoever computes something of each batch makes a `Work`. An `Engine` makes a `Pass` of it, by
+handing out whole `Batches` to the devices there are. Which examples are in a batch, its weight and
+its seed don't depend on the engine. The engine of several workers is a `Group` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tf_hessian.numerics import distributed_basis
+
+if TYPE_CHECKING:
+  import numpy as np
+  import tensorflow as tf
+
+
+class Segment(Protocol):
+  """A run of batches of one shape, to be read in one graph loop.
+
+  Attributes:
+    signature: number of the batches' shape in `Batches.signatures`.
+    feed: what the graph function is called with, to be read by `Batches.read`; its third entry is
+      the number of batches.
+  """
+
+  @property
+  def signature(self) -> int: ...
+
+  @property
+  def feed(self) -> tuple: ...
+
+
+class Batches(Protocol):
+  """A data set as a fixed sequence of batches, such as `curvature.batches.Batches`.
+
+  Attributes:
+    num_batches: number of batches.
+    cached: whether they are kept in memory; others are streamed.
+    signatures: nested `tf.TensorSpec` of a batch, one for each different shape.
+    stacks: the stacked batches of each signature, if they are cached; None if not.
+  """
+
+  @property
+  def num_batches(self) -> int: ...
+
+  @property
+  def cached(self) -> bool: ...
+
+  @property
+  def signatures(self) -> Sequence[Any]: ...
+
+  @property
+  def stacks(self) -> Any: ...
+
+  def segments(self, low: int = 0, high: int | None = None) -> Sequence[Segment]:
+    """Returns the segments of batches low to high - 1, by default all, made for one pass."""
+
+  def read(self, feed: tuple, signature: int, i: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Returns (its number, batch) of batch i of a segment; in a graph."""
+
+  def changed(self, b: tf.Tensor, batch: Any) -> tf.Tensor:
+    """Returns whether streamed batch number b has other values than at first; in a graph."""
+
+  def table(self, low: int, high: int) -> np.ndarray:
+    """Returns (number, signature, position in its stack) of batches low to high - 1: int64."""
+
+  def shaped(self, batch: Any, signature: int) -> Any:
+    """Returns a batch with the static shapes of its signature."""
+
+  def serialized(self) -> bytes:
+    """Returns streamed data as a graph that other processes can run."""
+
+  def stream(self, graph: tf.Tensor, low: tf.Tensor, count: tf.Tensor) -> Iterator:
+    """Returns an iterator over `count` batches of `serialized` data; in a graph."""
+
+  def checksum(self, low: int, high: int) -> np.int64:
+    """Returns the sum of the checksums of streamed batches low to high - 1."""
+
+  def add_checksum(self, total: tf.Tensor, batch: Any) -> tf.Tensor:
+    """Returns an int64 sum with a batch's checksum added to it; in a graph."""
+
+
+class Work(Protocol):
+  """A computation on one batch, of which a pass sums the values over all.
+
+  The methods are called while a graph is built.
+
+  Attributes:
+    name: name of the pass, a word that may be followed by integers.
+    shapes: shapes of the sums.
+    signature: `tf.TensorSpec`s of a pass's arguments.
+  """
+
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def shapes(self) -> Sequence[tf.TensorShape]: ...
+
+  @property
+  def signature(self) -> Sequence[tf.TensorSpec]: ...
+
+  def state(self) -> Any:
+    """Returns a nest of tensors that a pass reads once, such as parameters."""
+
+  @property
+  def prepare(self) -> Callable[..., Any]:
+    """Function (*arguments) -> nest of tensors that a pass makes once of its arguments."""
+
+  def values(
+    self, signature: int, b: tf.Tensor, batch: Any, state: Any, prepared: Any
+  ) -> list[tf.Tensor]:
+    """Returns what batch number b adds to the sums."""
+
+
+class Pass(Protocol):
+  """Sums of some work over all batches.
+
+  Attributes:
+    tracing_count: how often its loop over batches was traced.
+    culprits: names of those who computed sums that are not finite in the last pass.
+    changed: number of the first batch whose data, which are streamed, had changed in the last pass;
+      None if there is none.
+  """
+
+  @property
+  def tracing_count(self) -> int: ...
+
+  @property
+  def culprits(self) -> Sequence[str]: ...
+
+  @property
+  def changed(self) -> int | None: ...
+
+  @property
+  def feeds(self) -> Callable[[], Any]:
+    """Function () -> what the batches are read from, made anew for each pass."""
+
+  def __call__(self, feeds: Any, /, *arguments: tf.Tensor) -> tf.Tensor:
+    """Returns the sums, flattened one after the other: float64."""
+
+
+class SharedPass(Pass, Protocol):
+  """A pass in which all workers of a group take part."""
+
+  def join(self, feeds: Any, /) -> None:
+    """Takes part in a pass that the chief has announced."""
+
+  def together(self, feeds: Any, /, *arguments: tf.Tensor) -> tf.Tensor:
+    """Returns the sums of a pass with the sum of all workers' arguments, not announced."""
+
+
+class Engine(Protocol):
+  """A way to run passes on the devices there are.
+
+  Attributes:
+    leads: whether this process calls the passes; of several workers, only the chief does.
+    followers: whether there are processes that `follow`.
+    is_cluster: whether batches go to other processes.
+    description: plain values that the order of additions depends on, for records.
+  """
+
+  @property
+  def leads(self) -> bool: ...
+
+  @property
+  def followers(self) -> bool: ...
+
+  @property
+  def is_cluster(self) -> bool: ...
+
+  @property
+  def description(self) -> dict[str, Any]: ...
+
+  def build(self, work: Work, batches: Batches, /) -> Pass:
+    """Returns a pass; of several workers all must call it, or the others `follow`."""
+
+  def agree(self, identity: dict[str, Any], /) -> None:
+    """Makes sure that all processes measure the same, by plain values that define it.
+
+    Raises:
+      DisagreementError: if one measures something else.
+    """
+
+  def follow(self, passes: Mapping[str, Callable], /) -> bytes:
+    """Takes part in the chief's passes until it has finished, on the other workers.
+
+    Args:
+      passes: first word of a pass's name -> function that takes part in it; it is given the numbers
+        that follow in the name.
+
+    Returns:
+      The bytes that the chief gave to `finish`.
+
+    Raises:
+      ClusterError: if the chief has ended with an error, in its words, or if a worker is gone.
+      ValueError: if this process has nobody to follow, or a pass fails here.
+    """
+
+  def finish(self, content: bytes = b"", error: str = "", /) -> None:
+    """Lets the followers go, with a result or the reason why there is none, on the chief."""
+
+
+class Group(Engine, distributed_basis.Group, Protocol):
+  """An engine of several workers, with the ways between them.
+
+  Attributes:
+    neighbours: number of workers on this one's host, with itself.
+  """
+
+  @property
+  def neighbours(self) -> int: ...
+
+  def build(self, work: Work, batches: Batches, /) -> SharedPass:
+    """Returns a pass; all workers must call it, or the others `follow`."""
+
+  def gather(self, numbers: tf.Tensor | Sequence[int], /) -> list:
+    """Returns the int64 numbers (k,) of all workers: a list, of lists if k > 1."""
