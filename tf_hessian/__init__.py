@@ -5,7 +5,7 @@ Names are loaded when they are first used, so that `tf_hessian.numerics` needs n
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
   "DifferentiationError": "tf_hessian.curvature.second_order",
