@@ -1,8 +1,13 @@
 """Models on disk: whole or not there, checked when they are read, named by their step."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 import contextlib
 import json
+import os
 import pathlib
+from typing import Any
 import zipfile
 import zlib
 
@@ -15,13 +20,20 @@ from tf_hessian.training import steps
 _NOTE = "tf_hessian.json"
 
 
-def save_model(model, path, /, *, compiled=False, note=None):
+def save_model(
+  model: keras.Model,
+  path: str | os.PathLike,
+  /,
+  *,
+  compiled: bool = False,
+  note: dict[str, Any] | None = None,
+) -> None:
   """Writes a `.keras` file, whole or not at all; a link is replaced itself.
 
   Args:
     model: a Keras model.
     path: the file; its folder is made if needed.
-    compiled: write the optimizer's state too.
+    compiled: whether to write the optimizer's state too, to go on training.
     note: dict of plain values to carry along, for `read_note`.
 
   Raises:
@@ -32,8 +44,15 @@ def save_model(model, path, /, *, compiled=False, note=None):
 
 
 @contextlib.contextmanager
-def saved(model, path, /, *, compiled=False, note=None):
-  """Does what `save_model` does; in its context, the new file is on disk, but not yet at `path`."""
+def saved(
+  model: keras.Model,
+  path: str | os.PathLike,
+  /,
+  *,
+  compiled: bool = False,
+  note: dict[str, Any] | None = None,
+) -> Iterator[None]:
+  """Writes a `.keras` file as `save_model`, but puts it in its place after the context."""
   with files.replacing(path, suffix=".keras") as file:
     model.save(file.name, include_optimizer=compiled)
     if note is not None:
@@ -42,12 +61,12 @@ def saved(model, path, /, *, compiled=False, note=None):
     yield
 
 
-def load_model(path, /, *, compiled=False):
+def load_model(path: str | os.PathLike, /, *, compiled: bool = False) -> keras.Model:
   """Reads a `.keras` file.
 
   Args:
     path: the file.
-    compiled: read the optimizer's state too.
+    compiled: whether to read the optimizer's state too, to go on training.
 
   Raises:
     FileNotFoundError: if there is none.
@@ -62,7 +81,7 @@ def load_model(path, /, *, compiled=False):
     raise _damaged(path, e) from e
 
 
-def check_finite(variables, path, /):
+def check_finite(variables: Iterable[keras.Variable], path: str | os.PathLike, /) -> None:
   """Refuses variables that were read from a file if they are not finite.
 
   Raises:
@@ -73,7 +92,7 @@ def check_finite(variables, path, /):
       raise ValueError(f"{path}: {variable.path} is not finite")
 
 
-def check_archive(path, /):
+def check_archive(path: str | os.PathLike, /) -> None:
   """Refuses a `.keras` file that is damaged, by its checksums.
 
   Raises:
@@ -88,7 +107,7 @@ def check_archive(path, /):
     raise _damaged(path, e) from e
 
 
-def read_note(path, /):
+def read_note(path: str | os.PathLike, /) -> dict[str, Any] | None:
   """Returns the note that a `.keras` file carries: a dict, or None.
 
   Raises:
@@ -106,7 +125,7 @@ def read_note(path, /):
     raise _damaged(path, e) from e
 
 
-def step_path(workdir, step, /):
+def step_path(workdir: str | os.PathLike, step: int, /) -> pathlib.Path:
   """Returns the path of the checkpoint of a step."""
   return pathlib.Path(workdir) / steps.FOLDER / f"{steps.name(step)}.keras"
 

@@ -14,15 +14,23 @@ another training is renamed, so that it is not lost. Folders of earlier versions
 what is in them is believed beside a config.json without one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import json
 import os
 import pathlib
 import re
+from typing import TYPE_CHECKING, Any
 
 from tf_hessian import files, folders, records
 from tf_hessian.training import checkpoints, record
 from tf_hessian.training.steps import saved_steps
+
+if TYPE_CHECKING:
+  import keras
+
 
 KIND = folders.Kind(
   "training folder",
@@ -44,21 +52,21 @@ class FollowedFolder:
 
   Args:
     path: the folder.
-    identity: dict of plain values that say which training it is; see `identity_of`.
+    identity: plain values that say which training it is, as `identity_of` makes them.
   """
 
-  def __init__(self, path, identity, /):
+  def __init__(self, path: str | os.PathLike, identity: dict[str, Any], /) -> None:
     self.path = pathlib.Path(path)
     self.digest = digest_of(_plain(identity))
     self._unmarked = (self.path / KIND.record).exists() and _unmarked(self.path)
 
-  def __enter__(self):
+  def __enter__(self) -> FollowedFolder:
     return self
 
-  def __exit__(self, *unused):
+  def __exit__(self, *unused: object) -> None:
     pass
 
-  def check(self, note, /):
+  def check(self, note: Mapping[str, Any] | None, /) -> None:
     """Refuses the note, or None, of a model of another training.
 
     Raises:
@@ -66,11 +74,11 @@ class FollowedFolder:
     """
     _check_note(note, self.digest, self._unmarked)
 
-  def states(self):
+  def states(self) -> list[pathlib.Path]:
     """Returns the paths of the states that there are, the last first."""
     return [p for p in _state_paths(self.path) if p.exists()]
 
-  def kept_steps(self):
+  def kept_steps(self) -> str:
     """Returns words about the checkpoints of steps that there are."""
     numbers = list(saved_steps(self.path))
     if not numbers:
@@ -83,7 +91,7 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
 
   Args:
     path: the folder; made if needed.
-    identity: dict of plain values that say which training it is; see `identity_of`.
+    identity: plain values that say which training it is, as `identity_of` makes them.
 
   Attributes:
     digest: of what identifies the training.
@@ -93,7 +101,7 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
     OSError: if it can't be written.
   """
 
-  def __init__(self, path, identity, /):
+  def __init__(self, path: str | os.PathLike, identity: dict[str, Any], /) -> None:
     path = pathlib.Path(path)
     identity = _plain(identity)
     self.digest = digest_of(identity)
@@ -112,18 +120,20 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
       self.close()
       raise
 
-  def save_model(self, model, /, **note):
+  def save_model(self, model: keras.Model, /, **note: Any) -> None:
     """Writes model.keras."""
     note = {"run": self.digest, **note}
     checkpoints.save_model(model, self.path / "model.keras", note=note)
 
-  def save_state(self, model, rows, /, *, replace_last=False):
+  def save_state(
+    self, model: keras.Model, rows: Sequence[dict], /, *, replace_last: bool = False
+  ) -> None:
     """Writes the state, and keeps the one before it.
 
     Args:
       model: a compiled Keras model.
       rows: the log up to there.
-      replace_last: don't keep the last state, because it is damaged.
+      replace_last: whether the last state is not kept, as when it is damaged.
     """
     last, before = _state_paths(self.path)
     note = {"run": self.digest, "rows": rows}
@@ -131,12 +141,12 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
       if last.exists() and not replace_last:
         os.replace(last, before)
 
-  def save_step(self, model, step, /):
+  def save_step(self, model: keras.Model, step: int, /) -> None:
     """Writes the named checkpoint of a step."""
     path = checkpoints.step_path(self.path, step)
     checkpoints.save_model(model, path, note={"run": self.digest, "step": step})
 
-  def finish(self, model, result, rows, /):
+  def finish(self, model: keras.Model, result: dict[str, Any], rows: Sequence[dict], /) -> None:
     """Writes the trained model, with what it has reached; states are not needed any more."""
     self.save_model(model, result=result, rows=rows)
     _write_result(self.path, result, rows)
@@ -166,12 +176,12 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
       ) from e
 
 
-def identity_of(config, /):
+def identity_of(config: Mapping[str, Any], /) -> dict[str, Any]:
   """Returns what identifies the training of a config's values: a dict."""
   return {k: config[k] for k in _SECTIONS if k in config}
 
 
-def digest_of(identity, /):
+def digest_of(identity: Mapping[str, Any], /) -> str:
   """Returns the digest of what identifies a training, apart from what may change.
 
   Raises:
@@ -182,12 +192,14 @@ def digest_of(identity, /):
   return folders.digest(_plain(identity) | {"train": fixed})
 
 
-def finished(path, identity, /, *, leads=True):
+def finished(
+  path: str | os.PathLike, identity: dict[str, Any], /, *, leads: bool = True
+) -> dict[str, Any] | None:
   """Returns the result of a training that is finished, else None; nothing is locked.
 
   Args:
     path: the folder.
-    identity: see `TrainingFolder`.
+    identity: plain values that say which training it is.
     leads: whether to write train.json and train.csv again where they are lost or damaged.
 
   Raises:
@@ -215,7 +227,7 @@ def finished(path, identity, /, *, leads=True):
   return result
 
 
-def load(path, model, /):
+def load(path: str | os.PathLike, model: str | os.PathLike, /) -> keras.Model:
   """Returns a model of a training folder, which has to be that folder's, where it has a record.
 
   Args:
@@ -245,7 +257,9 @@ def load(path, model, /):
   return result
 
 
-def differences(found, config, keys, /):
+def differences(
+  found: Mapping[str, Any], config: Mapping[str, Any], keys: Iterable[str], /
+) -> list[str]:
   """Returns a list of the fields that differ and matter, with both values.
 
   A field that is new since the record was made is the same at its off value: 0, None or empty.

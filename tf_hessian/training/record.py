@@ -1,9 +1,14 @@
 """The log of a training: a table, lines, and summaries for TensorBoard."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import csv
 import importlib.util
 import io
+import os
 import pathlib
+from typing import Any
 
 from absl import logging
 import numpy as np
@@ -24,7 +29,7 @@ COLUMNS = (
 )
 
 
-def read(workdir, /):
+def read(workdir: str | os.PathLike, /) -> list[dict[str, Any]]:
   """Returns the rows of the log in a folder of training: dicts, without what is empty.
 
   Raises:
@@ -42,7 +47,7 @@ def read(workdir, /):
     raise ValueError(f"{path}: damaged ({type(e).__name__}: {e})") from e
 
 
-def table(rows, /):
+def table(rows: Sequence[dict[str, Any]], /) -> str:
   """Returns rows, dicts of some of `COLUMNS`, as the text of a table."""
   columns = [c for c in COLUMNS if any(c in row for row in rows)]
   text = io.StringIO()
@@ -57,18 +62,18 @@ class Record:
 
   Args:
     workdir: the folder.
-    verbose: log each row too.
+    verbose: whether to log each row too.
   """
 
-  def __init__(self, workdir, /, *, verbose):
+  def __init__(self, workdir: str | os.PathLike, /, *, verbose: bool) -> None:
     self._path = pathlib.Path(workdir) / "train.csv"
     self._verbose = verbose
-    self.rows = []
+    self.rows: list[dict[str, Any]] = []
     self._writer = None
     if importlib.util.find_spec("tensorboard"):
       self._writer = tf.summary.create_file_writer(str(self._path.parent / "tensorboard"))
 
-  def restore(self, step, rows=None, /):
+  def restore(self, step: int, rows: Sequence[dict[str, Any]] | None = None, /) -> None:
     """Takes over the rows of an interrupted run, up to a step.
 
     Args:
@@ -82,11 +87,11 @@ class Record:
     self.rows = [row for row in rows if row["step"] <= step]
 
   @property
-  def seconds(self):
+  def seconds(self) -> float:
     """Time that training has taken up to the last row."""
     return self.rows[-1]["seconds"] if self.rows else 0.0
 
-  def add(self, row, /):
+  def add(self, row: dict[str, Any], /) -> None:
     """Adds a row: a dict of some of `COLUMNS`."""
     self.rows.append(row)
     if self._verbose:
@@ -97,7 +102,7 @@ class Record:
         for name in row.keys() - {"step", "seconds"}:
           tf.summary.scalar(name, row[name])
 
-  def save(self):
+  def save(self) -> None:
     """Writes the table, whole or not at all."""
     files.write_text(self._path, table(self.rows))
     if self._writer is not None:

@@ -1,6 +1,15 @@
 """Learning rates over the steps of a training."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import keras
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
 
 SCHEDULES = ("constant", "steps", "exponential")
 
@@ -14,25 +23,27 @@ class Delayed(keras.optimizers.schedules.LearningRateSchedule):
     zero_steps: number of steps at learning rate 0.
   """
 
-  def __init__(self, schedule, zero_steps):
+  def __init__(
+    self, schedule: keras.optimizers.schedules.LearningRateSchedule, zero_steps: int
+  ) -> None:
     self.schedule = schedule
     self.zero_steps = zero_steps
 
-  def __call__(self, step):
+  def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
     rate = self.schedule(step)
     return keras.ops.where(step < self.zero_steps, keras.ops.zeros_like(rate), rate)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     schedule = keras.saving.serialize_keras_object(self.schedule)
     return {"schedule": schedule, "zero_steps": self.zero_steps}
 
   @classmethod
-  def from_config(cls, config):
+  def from_config(cls, config: dict[str, Any]) -> Delayed:
     schedule = keras.saving.deserialize_keras_object(config["schedule"])
     return cls(schedule, config["zero_steps"])
 
 
-def learning_rate(config, /):
+def learning_rate(config: Mapping[str, Any], /) -> keras.optimizers.schedules.LearningRateSchedule:
   """Returns the Keras schedule that `config.train` describes.
 
   Args:
@@ -63,7 +74,7 @@ def learning_rate(config, /):
   return Delayed(schedule, config["zero_steps"]) if config["zero_steps"] else schedule
 
 
-def scaled(config, scale, /):
+def scaled(config: Mapping[str, Any], scale: float, /) -> dict[str, Any]:
   """Returns `config.train` with its schedule shortened: numbers of steps multiplied by `scale`.
 
   The steps at learning rate 0 stay as they are, since statistics settle at their own pace, and so

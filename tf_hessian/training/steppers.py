@@ -13,12 +13,23 @@ A stepper has
   set_values(values)  sets them
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 import functools
 import time
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tf_hessian.distribute import calls, collectives, errors
+
+if TYPE_CHECKING:
+  import keras
+  import numpy as np
+
+  from tf_hessian.training.task import Task
+
 
 _UNIT = 10  # steps that a free worker makes at a time
 _POLL_SECONDS = 0.01
@@ -29,7 +40,15 @@ _REMEDY = (
 )
 
 
-def make_stepper(strategy, new_model, new_optimizer, task, /, *, patience=600.0):
+def make_stepper(
+  strategy: tf.distribute.Strategy | None,
+  new_model: Callable[[], keras.Model],
+  new_optimizer: Callable[[], keras.Optimizer],
+  task: Task,
+  /,
+  *,
+  patience: float = 600.0,
+) -> Synchronous | Asynchronous:
   """Returns the stepper of a `tf.distribute.Strategy`, or of one device for None.
 
   Args:
@@ -63,7 +82,14 @@ def _others(strategy):
 class _Stepper:
   """What the two kinds share: variables, and the function of one step."""
 
-  def __init__(self, strategy, new_model, new_optimizer, task, patience):
+  def __init__(
+    self,
+    strategy: tf.distribute.Strategy,
+    new_model: Callable[[], keras.Model],
+    new_optimizer: Callable[[], keras.Optimizer],
+    task: Task,
+    patience: float,
+  ) -> None:
     self.strategy = strategy
     self.replicas = strategy.num_replicas_in_sync
     self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -71,7 +97,8 @@ class _Stepper:
     self._guard = collectives.Guard(_others(strategy), patience, "the last checkpoint")
     self.leads = strategy.extended.should_checkpoint
     self._task = task
-    self.model = self.optimizer = None
+    self.model: keras.Model
+    self.optimizer: keras.Optimizer
     self._guard.call(self._build, new_model, new_optimizer)
     self._iterator = None
     self._run = tf.function(functools.partial(self._steps), autograph=False)
@@ -84,18 +111,18 @@ class _Stepper:
       self.optimizer.build(self.model.trainable_variables)
 
   @property
-  def variables(self):
+  def variables(self) -> list[keras.Variable]:
     """All variables, the optimizer's too."""
     return [*self.model.variables, *self.optimizer.variables]
 
-  def values(self):
+  def values(self) -> list[np.ndarray]:
     return [v.numpy() for v in self.variables]
 
-  def set_values(self, values):
+  def set_values(self, values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(self.variables, values, strict=True):
       variable.assign(value)
 
-  def mean(self, number):
+  def mean(self, number: float) -> float:
     """Returns the mean of what the processes give."""
 
     @tf.function(autograph=False)
@@ -138,7 +165,7 @@ class Synchronous(_Stepper):
 
   in_step = True
 
-  def start(self, batches):
+  def start(self, batches: tf.data.Dataset) -> None:
     if self.replicas == 1:
       self._iterator = iter(batches)
       return
@@ -156,7 +183,7 @@ class Synchronous(_Stepper):
 
     self._iterator = iter(self.strategy.distribute_datasets_from_function(parts))
 
-  def run(self, count):
+  def run(self, count: int) -> list[float]:
     return self._guard.call(self._run, self._iterator, tf.constant(count)).numpy().tolist()
 
 
@@ -169,24 +196,31 @@ class Asynchronous(_Stepper):
 
   in_step = False
 
-  def __init__(self, strategy, new_model, new_optimizer, task, patience):
+  def __init__(
+    self,
+    strategy: tf.distribute.ParameterServerStrategy,
+    new_model: Callable[[], keras.Model],
+    new_optimizer: Callable[[], keras.Optimizer],
+    task: Task,
+    patience: float,
+  ) -> None:
     super().__init__(strategy, new_model, new_optimizer, task, patience)
     spec = strategy._cluster_resolver.cluster_spec()  # the public property is None
     self._workers, self._servers = spec.job_tasks("worker"), spec.job_tasks("ps")
     self._slowest = 0.0  # seconds of what a worker makes at a time
     self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
 
-  def values(self):
+  def values(self) -> list[np.ndarray]:
     return calls.attended(super().values, self._servers, self._patience, _REMEDY)
 
-  def set_values(self, values):
+  def set_values(self, values: Sequence[np.ndarray]) -> None:
     setting = functools.partial(super().set_values, values)
     calls.attended(setting, self._servers, self._patience, _REMEDY)
 
-  def start(self, batches):
+  def start(self, batches: tf.data.Dataset) -> None:
     self._iterator = iter(self._coordinator.create_per_worker_dataset(batches))
 
-  def run(self, count):
+  def run(self, count: int) -> list[float]:
     units = [min(_UNIT, count - i) for i in range(0, count, _UNIT)]
     try:
       results = [

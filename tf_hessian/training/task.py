@@ -1,7 +1,11 @@
 """What a model is trained for: its losses, and whether its outputs are classes."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 import functools
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,13 +25,17 @@ class Task:
     lowest: the smallest value that the loss can have: the entropy of smoothed targets, or 0.
   """
 
-  def __init__(self, loss, /, *, weights=(), classes=0):
+  def __init__(
+    self, loss: keras.losses.Loss, /, *, weights: Iterable[float] = (), classes: int = 0
+  ) -> None:
     self.loss = loss
     self.weights = tuple(weights) or (1.0,)
     self.classes = classes
     self.lowest = sum(self.weights) * _lowest(loss, classes)
 
-  def measure(self, model, inputs, targets, /, *, training):
+  def measure(
+    self, model: keras.Model, inputs: Any, targets: tf.Tensor, /, *, training: bool
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns (mean loss of a batch, number of right classes), scalars."""
     outputs = tf.nest.flatten(model(inputs, training=training))
     if len(outputs) != len(self.weights):
@@ -47,7 +55,9 @@ class Task:
       right = tf.math.count_nonzero(tf.argmax(outputs[0], -1) == tf.argmax(targets, -1))
     return loss, right
 
-  def evaluator(self, model, examples, /, *, most=0):
+  def evaluator(
+    self, model: keras.Model, examples: tf.data.Dataset, /, *, most: int = 0
+  ) -> Callable[[], dict[str, float]]:
     """Returns a function () that returns the `summary` of the model, out of training mode.
 
     Args:
@@ -75,7 +85,7 @@ class Task:
 
     return evaluate
 
-  def summary(self, loss, accuracy, /):
+  def summary(self, loss: float, accuracy: float, /) -> dict[str, float]:
     """Returns a dict: loss; excess, if the lowest isn't 0; accuracy, if there are classes."""
     result = {"loss": loss}
     if self.lowest:
@@ -92,7 +102,7 @@ def _lowest(loss, classes):
   return smoothed_entropy(smoothing, classes)
 
 
-def smoothed_entropy(smoothing, classes, /):
+def smoothed_entropy(smoothing: float, classes: int, /) -> float:
   """Returns the entropy, in nats, of one-hot targets of so many classes after label smoothing.
 
   It is the lowest cross entropy there is: 0.5003 for 0.1 and ten classes, whose targets are 0.91

@@ -1,9 +1,14 @@
 """Training by SGD for a number of steps, on any strategy, resumable."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 import functools
 import math
+import os
 import sys
 import time
+from typing import TYPE_CHECKING, Any, Protocol
 
 from absl import logging
 import keras
@@ -16,25 +21,44 @@ from tf_hessian.training.checkpoints import check_finite, load_model, read_note
 from tf_hessian.training.record import Record
 from tf_hessian.training.steps import saved_steps
 
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+  from tf_hessian.training.task import Task
+
+
 _SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
 _SAVE_FACTOR = 20
 _BAR_SECONDS = 2.0
 
 
+class Source(Protocol):
+  """A data set to train on, such as a `data.source.Source`, whose attributes these are."""
+
+  @property
+  def examples(self) -> tf.data.Dataset: ...
+
+  @property
+  def test(self) -> tf.data.Dataset | None: ...
+
+  @property
+  def batches(self) -> Callable[[int | None, int, int], tf.data.Dataset]: ...
+
+
 def train(
-  new_model,
-  task,
-  source,
-  config,
-  workdir,
+  new_model: Callable[[], keras.Model],
+  task: Task,
+  source: Source,
+  config: dict[str, Any],
+  workdir: str | os.PathLike,
   /,
   *,
-  seed=0,
-  identity=None,
-  strategy=None,
-  patience=600.0,
-  verbose=True,
-):
+  seed: int = 0,
+  identity: dict[str, Any] | None = None,
+  strategy: tf.distribute.Strategy | None = None,
+  patience: float = 600.0,
+  verbose: bool = True,
+) -> dict[str, Any] | None:
   """Trains a model by SGD and saves it; goes on where an interrupted run stopped.
 
   A batch depends on the seed and its step alone, so on one device an interrupted run ends with the
