@@ -1,1 +1,1 @@
-"""Products of the Hessian of a model's loss with vectors, over a whole data set, in TensorFlow."""
+"""Hessian-vector products of a model's loss over a data set, in TensorFlow."""

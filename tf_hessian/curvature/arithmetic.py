@@ -1,4 +1,4 @@
-"""The least precise type that a loss is computed in, read from its graph."""
+"""The least precise type of a loss, read from its graph."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _rounds(before, after, own):
 
 
 def _of_data(concrete, batch, own, layers):
-  """Yields the precisions that data are rounded to on their way to the loss."""
+  """Yields the precisions that data are rounded to before the loss."""
   batch = [x for x in batch if x.dtype in _EPS]
   for op in linearize.between(concrete.outputs, batch)[0] if batch else ():
     if op.type == "Cast":

@@ -1,8 +1,9 @@
-"""A data set as a fixed sequence of batches, read from inside a graph.
+"""A data set as a fixed sequence of batches.
 
-H is defined by its batches: batch b has fixed examples, however often and wherever it is read. The
-data set is read once at the start, to count and to fingerprint it. A small one is then kept in
-memory, stacked by shape, so that a pass has no input pipeline at all; a large one is streamed.
+It is read from inside a graph. H is defined by its batches: batch b has fixed examples, however
+often and wherever it is read. The data set is read once at the start, to count and to fingerprint
+it. A small one is then kept in memory, stacked by shape, so that a pass has no input pipeline at
+all; a large one is streamed.
 """
 
 import collections
@@ -21,7 +22,9 @@ from tf_hessian.distribute import checksums
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A run of batches of one shape, to be read in one graph loop.
+  """A run of batches of one shape.
+
+  It is read in one graph loop.
 
   Attributes:
     signature: number of the batches' entry in `Batches.signatures`.
@@ -44,7 +47,7 @@ class Batches:
     fingerprint: hex digest of the contents of all batches in order.
     cached: whether the batches are kept in memory.
     stacks: if so, the stacked batches of each signature, else None.
-    seconds: what reading them for the first time took.
+    seconds: time that reading them for the first time took.
     idle: if set, passes read none of them, which shows what a pass costs beside its batches.
   """
 
@@ -100,13 +103,19 @@ class Batches:
     return stacks
 
   def table(self, low: int, high: int) -> np.ndarray:
-    """Returns (batch, signature, position in its stack) of batches low to high - 1: int64 rows."""
+    """Returns the places of batches low to high - 1.
+
+    Each is an int64 row (batch, signature, position in its stack).
+    """
     chosen = range(low, high)
     rows = [(b, self._shapes[b], self._positions[b]) for b in chosen]
     return np.array(rows, np.int64).reshape(-1, 3)
 
   def segments(self, low: int = 0, high: int | None = None) -> list[Segment]:
-    """Returns the `Segment`s of batches low to high - 1, by default all, in order."""
+    """Returns the `Segment`s of batches low to high - 1, in order.
+
+    By default those of all batches.
+    """
     high = self.num_batches if high is None else high
     if (low, high) not in self._places:
       self._places[low, high] = list(self._runs(low, high))
@@ -137,7 +146,10 @@ class Batches:
     return np.array(entries)[self._shapes]
 
   def largest(self, count: int) -> list:
-    """Returns those `count` batches in a row that have the most data, the first such: a list."""
+    """Returns a list of `count` batches in a row, with most data.
+
+    Of several such runs it is the first.
+    """
     count = min(count, self.num_batches)
     totals = np.convolve(self.sizes, np.ones(count, np.int64), mode="valid")
     low = int(np.argmax(totals))
@@ -146,7 +158,9 @@ class Batches:
     return list(self._range(low, low + count))
 
   def serialized(self) -> bytes:
-    """Returns the data set as a graph that other processes can run: bytes.
+    """Returns the bytes of a graph of the data set.
+
+    Other processes can run that graph.
 
     Raises:
       ValueError: if it runs Python code, which can't be sent.
@@ -168,9 +182,9 @@ class Batches:
     """Reads batch number i of a segment; for use inside a graph.
 
     Args:
-      feed: `Segment.feed`.
-      signature: `Segment.signature`.
-      i: scalar integer tensor.
+      feed: the segment's values, `Segment.feed`.
+      signature: number of the batches' entry in `signatures`, `Segment.signature`.
+      i: number of the batch in the segment, a scalar integer tensor.
 
     Returns:
       (index of the batch in the data set, batch), the batch with static shapes.
@@ -189,27 +203,51 @@ class Batches:
     return tf.nest.map_structure(lambda t, s: tf.ensure_shape(t, s.shape), batch, specs)
 
   def stream(self, graph: tf.Tensor, low: tf.Tensor, count: tf.Tensor) -> Iterator:
-    """Returns an iterator over `count` batches from batch `low` on, of a `serialized` data set."""
+    """Returns an iterator over batches of a `serialized` data set.
+
+    Args:
+      graph: the `serialized` data set.
+      low: number of the first batch, a scalar integer tensor.
+      count: number of batches, a scalar integer tensor.
+    """
     variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
     dataset = tf.data.experimental.from_variant(variant, self._dataset.element_spec)
     return iter(dataset.skip(low).take(count))
 
   def checksum(self, low: int, high: int) -> np.int64:
-    """Returns the sum of the checksums of batches low to high - 1 of streamed data: int64."""
+    """Returns the sum of the checksums of streamed batches, int64.
+
+    Args:
+      low: number of the first batch.
+      high: number of the last one plus 1.
+    """
     return self._checksums[low:high].sum()
 
   def changed(self, b: tf.Tensor, batch: Any) -> tf.Tensor:
-    """Returns whether streamed batch number b has other values than at first; in a graph."""
+    """Returns whether a streamed batch has other values than at first.
+
+    For use inside a graph.
+
+    Args:
+      b: number of the batch, a scalar integer tensor.
+      batch: the batch.
+    """
     with tf.device("CPU:0"):
       return checksums.checksum(batch)[0] != tf.gather(tf.constant(self._checksums), b)
 
   @staticmethod
   def add_checksum(total: tf.Tensor, batch: Any) -> tf.Tensor:
-    """Adds a batch's checksum to an int64 scalar; for use inside a graph and outside."""
+    """Adds a batch's checksum to an int64 scalar.
+
+    For use inside a graph and outside.
+    """
     return total + checksums.checksum(batch)[0]
 
   def __iter__(self) -> Iterator:
-    """Yields the batches eagerly, in order; for looking for the one that is at fault."""
+    """Yields the batches eagerly, in order.
+
+    So the one that is at fault can be found.
+    """
     if not self.cached:
       yield from self._dataset
       return
@@ -217,7 +255,7 @@ class Batches:
       yield tf.nest.map_structure(lambda s, i=i: s[i], self.stacks[signature])
 
   def changes(self) -> str | None:
-    """Reads the data set again and says how it differs from the first time.
+    """Reads the data set again and compares it with the first time.
 
     Returns:
       None if every batch is the same, else a sentence that names the cause and the remedy.
@@ -236,7 +274,10 @@ class Batches:
     )
 
   def _difference(self, digests):
-    """Returns how a pass with such digests differs from the first; reads the data again."""
+    """Returns how a pass with such digests differs from the first.
+
+    Reads the data again.
+    """
     if digests == [digest(tf.nest.flatten(batch)) for batch in self._dataset]:
       return "once"
     first = self if self.cached else self._dataset  # the very first is gone
@@ -244,7 +285,7 @@ class Batches:
 
 
 def check_examples(batches: Batches, /) -> None:
-  """Raises ValueError unless all tensors of a batch have the same number of examples."""
+  """Raises ValueError unless a batch's tensors have equally many examples."""
   for spec in batches.signatures:
     counts = {t.shape[0] if t.shape.rank else None for t in tf.nest.flatten(spec)}
     if len(counts) > 1:
@@ -256,7 +297,11 @@ def check_examples(batches: Batches, /) -> None:
 
 
 def count_examples(tensors: Sequence[tf.Tensor], /) -> int:
-  """Returns the number of examples of a batch, given as the list of its tensors."""
+  """Returns the number of examples of a batch.
+
+  Args:
+    tensors: list of the batch's tensors, of which the first counts.
+  """
   return int(tensors[0].shape[0]) if tensors[0].shape.rank else 1
 
 
@@ -270,7 +315,7 @@ def digest(tensors: Sequence[tf.Tensor], arrays: Sequence[np.ndarray] | None = N
 
   Args:
     tensors: list of its tensors.
-    arrays: the same as arrays, if they are there already.
+    arrays: the same as arrays; None to make them, if they are not there already.
   """
   result = hashlib.blake2b(digest_size=16)
   for t, array in zip(tensors, arrays or [np.asarray(t.numpy()) for t in tensors], strict=True):

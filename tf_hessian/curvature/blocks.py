@@ -1,8 +1,9 @@
-"""A Keras model cut into blocks, for products that recompute activations block by block.
+"""A Keras model cut into blocks whose activations are recomputed.
 
-What a product keeps of the whole model is then only what crosses the cuts; the activations inside a
-block are made again when the backward pass reaches it. With `tf.recompute_grad` a product is right,
-but keeps the activations; `keras.RematScope` fails inside a `tf.function` in Keras 3.15.
+Products recompute them block by block. What a product keeps of the whole model is then only what
+crosses the cuts; the activations inside a block are made again when the backward pass reaches it.
+With `tf.recompute_grad` a product is right, but keeps the activations; `keras.RematScope` fails
+inside a `tf.function` in Keras 3.15.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-  """The loss of one batch as a chain of blocks, each a pure function.
+  """The loss of one batch as a chain of blocks.
+
+  Each block is a pure function.
 
   Attributes:
     count: number of blocks.
@@ -75,7 +78,7 @@ def build_pieces(
     count: number of blocks; fewer where the model can't be cut so often.
     chosen: the Keras variables of the parameters.
     drawn: the Keras variables that hold states of random generators.
-    training: what `training` the layers are called with.
+    training: whether the layers are called in training mode.
 
   Raises:
     ValueError: for a model that can't be cut: a subclassed one, or one with masks.
@@ -164,7 +167,7 @@ def check_count(model: keras.Model, count: int, /) -> None:
 
 
 def _cuts(model, nodes, count):
-  """Returns a list of (number of nodes before the cut, tensors that cross it)."""
+  """Returns a list of cuts: (number of nodes before, crossing tensors)."""
   sizes = [sum(_size(t) for t in node.outputs) for node in nodes]
   cumulated = np.cumsum(sizes)
   crossing = [_crossing(model, nodes, i) for i in range(1, len(nodes))]
@@ -181,7 +184,7 @@ def _cuts(model, nodes, count):
 
 
 def _crossing(model, nodes, cut):
-  """Returns the tensors that are made before a cut and needed after it."""
+  """Returns the tensors made before a cut and needed after it."""
   needed = {id(t) for node in nodes[cut:] for t in node.input_tensors}
   needed |= {id(t) for t in model.outputs}
   made = [*model.inputs, *(t for node in nodes[:cut] for t in node.outputs)]
@@ -215,7 +218,10 @@ def _block(model, inputs, outputs, nodes):
 
 
 def _in_mode(operation, training):
-  """Returns an operation of a model's graph; a layer is told whether it is trained."""
+  """Returns an operation of a model's graph, in a given mode.
+
+  A layer is told whether it is trained.
+  """
   if not isinstance(operation, keras.layers.Layer):
     return operation
   # Over what the graph has recorded, as Keras does.

@@ -1,4 +1,4 @@
-"""What the traced loss of a batch decides: refusals, precision, mode of the product, its width."""
+"""Decisions from a batch's traced loss: refusals, precision, mode, vectors per pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _STACKED_BYTES = 2**26
 
 
 def check_rows(model: object, program: Program, /) -> None:
-  """Traces the loss; refuses batches whose rows are not examples, unless the loss weighs them.
+  """Traces the loss, and refuses batches whose rows are not examples.
+
+  They are accepted if the loss weighs them.
 
   Raises:
     TypeError, ValueError: for data that don't fit the model or the loss.
@@ -48,7 +50,12 @@ def check_rows(model: object, program: Program, /) -> None:
 
 
 def check_blocks(model: object, objective: Objective, count: int | None, /) -> None:
-  """Refuses a number of recomputed blocks that the model can't be cut into.
+  """Refuses a number of blocks that the model can't be cut into.
+
+  Args:
+    model: what the objective was made from.
+    objective: the `Objective`.
+    count: number of blocks whose activations are recomputed; None for none.
 
   Raises:
     TypeError, ValueError: if it is no count, or too many, or the loss is a function.
@@ -71,7 +78,10 @@ def find_precision(objective: Objective, loss: DataPass, /) -> arithmetic.Precis
 
 
 def tell_stops(objective: Objective, loss: DataPass, /) -> None:
-  """Warns of values that a traced loss holds fixed though they depend on the variables."""
+  """Warns of values that a traced loss holds fixed.
+
+  Only those that depend on the variables are named.
+  """
   places = stopped.stopping_places(loss.concretes, len(objective.parameters), objective.layers)
   if places:
     logging.warning(
@@ -119,9 +129,9 @@ def choose_mode(program: Program, mode: str | None, /) -> None:
 
 
 def _take_mode_that_passes(program):
-  """Takes forward over backward, or where that product can't be built and the other can, that.
+  """Takes forward over backward, unless only the other can be built.
 
-  Built here only if operations are between parameters and loss that no test has proved.
+  Builds the product only if tests leave an operation between parameters and loss unproved.
   """
   program.mode = "forward_over_backward"
   if program.blocks or all(soundness.is_proved(*way) for way in program.loss.ways()):
@@ -138,10 +148,10 @@ def _take_mode_that_passes(program):
 
 
 def can_be_vectorized(program: Program, /) -> bool:
-  """Returns whether products of several vectors are computed on stacked tensors.
+  """Returns whether products of several vectors are to be vectorized.
 
-  Where tensors are larger than caches, operations on stacked ones are slower: 1.5 times for a small
-  residual network, while they are 1.5 times faster for a small dense one. The rule is fixed, not
+  Where tensors are larger than caches, vectorized operations are slower: 1.5 times for a small
+  residual network. For a small dense one they are 1.5 times faster. The rule is fixed, not
   timed, since rounding depends on it.
   """
   fit = all(second_order.can_be_vectorized(g) for g in program.loss.graphs)
@@ -149,7 +159,10 @@ def can_be_vectorized(program: Program, /) -> bool:
 
 
 def choose_width(program: Program, /) -> int:
-  """Returns how many vectors a pass takes at once: as many as 1 GiB holds, at most 32."""
+  """Returns how many vectors a pass takes at once.
+
+  That is as many as 1 GiB holds, at most 32.
+  """
   size = _PARAMETER_BYTES * program.n
   if program.vectorized:
     size += _activation_bytes(program.loss)

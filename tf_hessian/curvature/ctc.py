@@ -37,21 +37,22 @@ def ctc_loss(
   blank_index: int | None = None,
   name: str | None = None,
 ) -> tf.Tensor:
-  """Returns -log P(labels | logits) of each sequence, as `tf.nn.ctc_loss` of dense labels does.
+  """Returns -log P(labels | logits) of each sequence.
 
-  Where the labels don't fit into the frames, P is 1e-307 times that of paths that end too early: a
-  loss of about 707, as in TensorFlow. The derivatives are those of that loss, while TensorFlow's
-  gradient is not; give such sequences the sample weight 0.
+  The values are those of `tf.nn.ctc_loss` with dense labels. Where the labels don't fit into the
+  frames, P is 1e-307 times that of paths that end too early: a loss of about 707, as in TensorFlow.
+  The derivatives are those of that loss, while TensorFlow's gradient is not; give such sequences
+  the sample weight 0.
 
   Args:
     labels: (batch, labels) integers, padded.
     logits: (frames, batch, classes), or (batch, frames, classes) if not `logits_time_major`.
-    label_length: (batch,) integers.
-    logit_length: (batch,) integers.
-    logits_time_major: which of the two `logits` are.
-    unique: for TensorFlow's signature; it only makes that one faster.
+    label_length: (batch,) integers, the numbers of labels.
+    logit_length: (batch,) integers, the numbers of frames.
+    logits_time_major: whether frames come first in `logits`; True by default, as in TensorFlow.
+    unique: not used: it only makes TensorFlow's own loss faster, whose signature this is.
     blank_index: class of the blank, 0 by default; negative from the end.
-    name: of the operations.
+    name: name scope of the operations; None for "ctc_loss".
 
   Returns:
     (batch,) in the dtype of `logits`; float16 and bfloat16 are computed in float32.
@@ -87,7 +88,10 @@ def _blank_first(log_probs, labels, blank):
 
 
 def _forward(log_probs, labels, label_length, logit_length):
-  """Returns the loss of each sequence; the blank is class 0, and frames come first."""
+  """Returns the loss of each sequence, (batch,).
+
+  The blank is class 0, and frames come first.
+  """
   dtype = log_probs.dtype
   frames, batch, classes = tf.unstack(tf.shape(log_probs))
   never = tf.fill([batch, 1], tf.constant(_NEVER, dtype))
@@ -126,7 +130,7 @@ def _forward(log_probs, labels, label_length, logit_length):
 
 
 def _keras_ctc_loss(target, output, target_length, output_length, mask_index=0):
-  """Keras's own without its rounding of float64 to float32."""
+  """Computes Keras's CTC loss without its rounding of float64 to float32."""
   output = tf.convert_to_tensor(output)
   dtype = tf.float64 if output.dtype == tf.float64 else tf.float32
   return ctc_loss(
@@ -151,7 +155,7 @@ _PLACES = tuple(
 
 @contextlib.contextmanager
 def differentiable_ctc() -> Iterator[None]:
-  """Functions traced inside have a CTC loss that can be differentiated twice."""
+  """Makes the CTC loss of functions traced inside twice differentiable."""
   with _lock:
     before = [place.ctc_loss for place, _ in _PLACES]
     for place, function in _PLACES:

@@ -28,7 +28,7 @@ def dense_hessian(
   Args:
     operator: a `HessianOperator`, or any symmetric `scipy.sparse.linalg.LinearOperator`.
     rows: (r,) indices of the rows and columns to return; all by default.
-    progress: called with the number of finished columns.
+    progress: called with the number of finished columns; None for no calls.
 
   Returns:
     (r, r) float64: r * r * 8 bytes.
@@ -65,15 +65,16 @@ def exact_spectrum(
   eigenvectors: bool = False,
   progress: Callable[[int], None] | None = None,
 ) -> dense.ExactSpectrum:
-  """Returns the `ExactSpectrum` of an operator, from the dense matrix of its nonzero rows.
+  """Returns the `ExactSpectrum` of an operator.
 
-  With r nonzero rows this takes r products, 8 r^2 bytes for the matrix and up to twice as much as
-  work space.
+  It is computed from the dense matrix of the nonzero rows. With r nonzero rows this takes r
+  products, 8 r^2 bytes for the matrix and up to twice as much as work space.
 
   Args:
     operator: a `HessianOperator` or symmetric `LinearOperator`.
-    eigenvectors: keep the eigenvectors, which the exact density of one draw needs.
-    progress: called with the number of finished columns.
+    eigenvectors: whether to keep the eigenvectors, which only the exact density of one draw needs;
+      False by default, since they take as much memory as the matrix.
+    progress: called with the number of finished columns; None for no calls.
   """
   rows = nonzero_rows(operator)
   block = dense_hessian(operator, rows=rows, progress=progress)

@@ -1,4 +1,7 @@
-"""What stops a pass over the data, or makes its sums NaN: which batch, variable and worker."""
+"""Failures of a pass over the data: their batch, variable and worker.
+
+They stop the pass, or make its sums NaN.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class NonFiniteError(ValueError):
-  """A loss, gradient or product has NaN or infinity in it."""
+  """NaN or infinity in a loss, gradient or product."""
 
 
 class DataChangedError(ValueError):
-  """A batch of the data set has other values than when it was first read."""
+  """A batch with other values than when it was first read."""
 
 
 # Of memory and of other processes; who runs the pass knows more of them.
@@ -44,7 +47,7 @@ def explained(
   Args:
     what: what the pass computes, for messages.
     data_pass: the `DataPass`.
-    arguments: those that it is called with.
+    arguments: tensors that it is called with.
     batches: the `Batches`.
 
   Raises:
@@ -61,7 +64,10 @@ def explained(
 
 
 def _explanation(what, data_pass, arguments, batches, error):
-  """Returns the error that says why a pass failed: the data, a batch, or TensorFlow's graph."""
+  """Returns the error that says why a pass failed.
+
+  The cause is the data, a batch, or TensorFlow's graph.
+  """
   b = 0
   try:
     change = None if batches.cached else batches.changes()
@@ -94,11 +100,15 @@ def raise_not_finite(
   objective: Objective,
   /,
 ) -> NoReturn:
-  """Raises a NonFiniteError that names the first batch, and the variable, that is not finite.
+  """Raises a NonFiniteError for the first batch that is not finite.
+
+  It names the batch and the variable; of a loss, the term.
 
   Args:
     what: what the pass has computed: "loss", "gradient" or "product".
-    data_pass, arguments, batches: see `explained`.
+    data_pass: the `DataPass`.
+    arguments: tensors that it was called with.
+    batches: the `Batches`.
     objective: the `Objective`.
   """
   for b, batch in enumerate(batches):
@@ -121,11 +131,13 @@ def raise_not_finite(
 
 
 def check_variable(name: str, value: tf.Tensor | tf.Variable, /) -> None:
-  """Raises a NonFiniteError unless a variable, and each copy on a replica, has finite numbers.
+  """Raises a NonFiniteError unless a variable has finite numbers.
+
+  Each copy on a replica must have them too.
 
   Args:
     name: its name.
-    value: a tensor or variable; other than floating-point ones are fine.
+    value: a tensor or variable; only floating-point ones are looked at.
   """
   if not value.dtype.is_floating:
     return

@@ -1,7 +1,8 @@
-"""An operator of the first batch alone, on copies of the parameters, perhaps in float64.
+"""An operator of the first batch alone.
 
-The copies can be moved without moving the model. In float64 they tell what rounding does, and
-differences of gradients along them have digits enough to judge a product by.
+It is on copies of the parameters, perhaps in float64. The copies can be moved without moving the
+model. In float64 they tell what rounding does, and differences of gradients along them have digits
+enough to judge a product by.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def on_first_batch(operator: CurvatureOperator, /, *, float64: bool) -> CurvatureOperator:
-  """Returns an operator of the same kind, of an operator's loss on its first batch.
+  """Returns an operator of the same kind, on the first batch.
 
-  The model and its loss are run as they are, with copies of its variables for values. So models
-  that no config describes, with layers of their own and tables, are copied too. It runs on one
-  device, and without recomputing activations.
+  It is of the operator's loss. The model and its loss are run as they are, with copies of its
+  variables for values. So models that no config describes, with layers of their own and tables, are
+  copied too. It runs on one device, and without recomputing activations.
 
   Args:
     operator: a `CurvatureOperator`.
-    float64: make copies and data float64, and let Keras layers compute in it; whether all of the
-      loss does is told by the result's `precision`.
+    float64: whether to make copies and data float64, and let Keras layers compute in it. The
+      result's `precision` tells whether all of the loss does.
 
   Raises:
     Exception: of any kind, where code of the model's own can't run in float64.

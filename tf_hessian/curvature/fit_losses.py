@@ -1,4 +1,6 @@
-"""The loss of a Keras model's batch: given, compiled, added by layers, or computed by the model.
+"""The loss of a Keras model's batch.
+
+It is given, compiled, added by layers, or computed by the model.
 
 A loss object has
 
@@ -83,15 +85,18 @@ def _overrides(model, name):
 
 
 def unpack(batch: Any, /) -> tuple[Any, Any, Any]:
-  """Returns (inputs, targets, sample weights) of a batch, None for what it has not.
+  """Returns (inputs, targets, sample weights) of a batch.
 
-  A tuple is these; anything else, a list too, is inputs.
+  Each is None if the batch has none. A tuple is these; anything else, a list too, is inputs.
   """
   return keras.utils.unpack_x_y_sample_weight(batch if isinstance(batch, tuple) else (batch,))
 
 
 class GivenLosses:
-  """Losses of the outputs, and those that layers add, which are weighted like the first."""
+  """Losses of a model's outputs, and those that layers add.
+
+  Those of layers are weighted like the first output's.
+  """
 
   def __init__(self, outputs: OutputLosses) -> None:
     self._outputs = outputs
@@ -105,7 +110,7 @@ class GivenLosses:
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the terms of a batch; see the module."""
+    """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
     predictions = model(inputs, training=training)
     result = self.terms(targets, predictions, sample_weight)
@@ -127,7 +132,7 @@ class AddedLosses:
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the terms of a batch; see the module."""
+    """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, _, _ = unpack(batch)
     model(inputs, training=training)
     losses = model.losses
@@ -142,7 +147,10 @@ class AddedLosses:
 
 
 class ComputedLoss:
-  """The result of a model's own `compute_loss`, the mean over a batch or (sum, weight)."""
+  """The result of a model's own `compute_loss`.
+
+  It is the mean over a batch, or a pair (sum, weight).
+  """
 
   names = ("compute_loss",)
   coefficients = loss_weights = (1.0,)
@@ -158,7 +166,7 @@ class ComputedLoss:
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the terms of a batch; see the module."""
+    """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
     _refuse_scaling(model)
     options = {"training": training} if _takes_training(model.compute_loss) else {}
@@ -177,7 +185,10 @@ class ComputedLoss:
 
 
 class StepLoss:
-  """The loss whose gradient a model's own `train_step` takes, the mean over a batch."""
+  """The loss whose gradient a model's own `train_step` takes.
+
+  It is the mean over a batch.
+  """
 
   names = ("train_step",)
   coefficients = loss_weights = (1.0,)
@@ -190,7 +201,7 @@ class StepLoss:
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the terms of a batch; see the module."""
+    """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     if not training:
       raise ValueError(
         f"loss: the train_step() of model {model.name!r} runs it in training mode: give "
@@ -224,7 +235,7 @@ def _takes_training(method):
 
 
 def _mean_of_batch(name, loss, inputs):
-  """Returns the term of a loss that is the mean over a batch's examples."""
+  """Returns the term of a mean over a batch's examples."""
   if loss is None:
     raise ValueError(f"loss: {name}() of the model returned None")
   loss = tf.convert_to_tensor(loss)
@@ -238,7 +249,10 @@ def _mean_of_batch(name, loss, inputs):
 
 
 def _refuse_scaling(model):
-  """Refuses strategies' scopes, in which Keras divides losses by the number of replicas."""
+  """Refuses scopes in which Keras divides losses by the replicas.
+
+  Those are scopes of strategies; the divisor is the number of replicas.
+  """
   if tf.distribute.get_strategy().num_replicas_in_sync > 1:
     raise ValueError(
       f"loss: make the operator of model {model.name!r} outside of strategy.scope(): inside, Keras "

@@ -1,8 +1,9 @@
-"""Elementwise operations that wait until their value is needed, and are then one loop over memory.
+"""Elementwise operations that wait until their value is needed.
 
-TensorFlow runs each elementwise operation by itself, reading and writing whole tensors: half of the
-time of a residual network's tangents, whose convolutions have few channels. XLA compiles several of
-them to one loop. Convolutions, matrix products and reductions are better left to TensorFlow.
+They are then one loop over memory. TensorFlow runs each elementwise operation by itself, reading
+and writing whole tensors: half of the time of a residual network's tangents, whose convolutions
+have few channels. XLA compiles several of them to one loop. Convolutions, matrix products and
+reductions are better left to TensorFlow.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class Waiting:
     return self._value
 
   def _structure(self, leaves):
-    """Returns a nested tuple of names and positions among the leaves, which it appends to."""
+    """Returns a nested tuple of names and positions among the leaves.
+
+    New leaves are appended to the list.
+    """
     parts = [self._name]
     for a in self._arguments:
       if _waits(a):
@@ -83,12 +87,17 @@ def _waits(x):
 
 
 def tensor(x: tf.Tensor | Waiting | None, /) -> tf.Tensor | None:
-  """Returns the tensor of a waiting value; tensors and None as they are."""
+  """Returns the tensor of a waiting value.
+
+  Tensors and None are returned as they are.
+  """
   return x.value() if isinstance(x, Waiting) else x
 
 
 def elementwise(name: str, /, *arguments: tf.Tensor | Waiting, wait: bool) -> tf.Tensor | Waiting:
-  """Returns the value of an operation: waiting, if that is wanted and worth it, or a tensor.
+  """Returns the value of an elementwise operation.
+
+  It waits if that is wanted and worth it; otherwise it is a tensor.
 
   Args:
     name: "add", "subtract", "multiply", "divide", "negative" or "relu_grad".
@@ -113,7 +122,10 @@ def _evaluated(structure, leaves):
 
 @functools.cache
 def _compiled(structure):
-  """Returns the function of the leaves; one for each structure, so that XLA compiles it once."""
+  """Returns the function of the leaves, compiled by XLA.
+
+  There is one for each structure, so that XLA compiles it once.
+  """
   return tf.function(
     lambda *leaves: _evaluated(structure, leaves), autograph=False, jit_compile=True
   )
@@ -121,7 +133,10 @@ def _compiled(structure):
 
 @functools.cache
 def available() -> bool:
-  """Whether XLA can compile for the device that functions run on by default."""
+  """Returns whether XLA can compile for functions' default device.
+
+  Logs a warning if it can't.
+  """
   try:
     with tf.init_scope():
       _compiled(("add", ("add", 0, 1), 1))(tf.ones([2]), tf.ones([2]))

@@ -1,4 +1,4 @@
-"""The processes of one operator: a chief that leads, and others that follow its passes."""
+"""The processes of one operator: a chief, and workers that follow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ _Result = TypeVar("_Result")
 
 
 class ProcessGroup:
-  """The processes that make the products of one matrix together; often this one alone.
+  """The processes that make the products of one matrix together.
+
+  Often it is this one alone.
 
   Args:
-    runner: what runs the passes.
+    runner: the `Runner` of the passes.
     describe: () -> dict of plain values that define the matrix.
   """
 
@@ -37,11 +39,13 @@ class ProcessGroup:
     self._agreed = False
 
   def agree(self, about: dict, /) -> None:
-    """Makes sure that all processes measure the same matrix; called before the first pass.
+    """Makes sure that all processes measure the same matrix.
+
+    It is called before the first pass.
 
     Args:
-      about: plain values that must agree besides what defines the matrix; empty if there are none,
-        and then nothing is done from the second time on.
+      about: dict of plain values that must agree besides what defines the matrix. If it is empty,
+        nothing is done from the second time on.
 
     Raises:
       DisagreementError: if a worker measures another; says the difference.
@@ -51,7 +55,11 @@ class ProcessGroup:
       self._agreed = True
 
   def follow(self) -> bytes:
-    """Takes part in the chief's passes until it calls `finish`; see `CurvatureOperator.follow`."""
+    """Takes part in the chief's passes until it calls `finish`.
+
+    Returns:
+      The bytes that the chief has given to `finish`.
+    """
     self.agree({})
     self._runner.look_at_point()
     program = self._program
@@ -69,7 +77,16 @@ class ProcessGroup:
       self._shards.clear()
 
   def basis(self, steps: int, path: str | os.PathLike | None, /) -> distributed.DistributedBasis:
-    """Returns a basis on all workers; see `CurvatureOperator.distributed_basis`."""
+    """Returns a Lanczos basis that is distributed over all workers.
+
+    Args:
+      steps: number of rows.
+      path: file of each worker's part, to which its place among the workers is added; None for
+        memory.
+
+    Raises:
+      ValueError: if no workers follow.
+    """
     if not self._engine.followers:
       raise ValueError(
         "distributed_basis: expected a MultiWorkerMirroredStrategy of several workers"
@@ -79,7 +96,16 @@ class ProcessGroup:
   def products(
     self, rows: Sequence, places: Sequence[int], vectors_per_pass: int, /
   ) -> list[np.ndarray]:
-    """Returns products with rows of bases; see `CurvatureOperator.distributed_products`."""
+    """Returns the products with rows of distributed bases, by one pass.
+
+    Args:
+      rows: list of (basis, number of a row).
+      places: for each, its place in the pass.
+      vectors_per_pass: how many places there are.
+
+    Returns:
+      list of the products, (n,) float64 each.
+    """
     self.agree({})
     runner = self._runner
     rows = [(basis.number, j, place) for (basis, j), place in zip(rows, places, strict=True)]
@@ -119,7 +145,7 @@ class ProcessGroup:
 
   @functools.cached_property
   def _shards(self):
-    """What this worker has of distributed bases."""
+    """Parts that this worker has of distributed bases."""
     return distributed.Shards(self._group)
 
 
@@ -130,7 +156,7 @@ def lead(
   decode: Callable[[bytes], Any],
   /,
 ) -> _Result:
-  """Runs a computation on the chief while the other workers follow its passes.
+  """Runs a computation on the chief while other workers follow its passes.
 
   Args:
     operator: a `CurvatureOperator` whose workers have agreed.

@@ -1,6 +1,7 @@
-"""Private names of Keras and TensorFlow, which may be others in another version.
+"""Private names of Keras and TensorFlow.
 
-Seen in Keras 3.15 and TensorFlow 2.21. Everything here restores what it has changed.
+They were seen in Keras 3.15 and TensorFlow 2.21, and may be others in another version. Everything
+here restores what it has changed.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def graphs_not_run_eagerly() -> Iterator[None]:
 
 
 def with_values(mapping: Iterable[tuple[keras.Variable, Any]], /) -> keras.StatelessScope:
-  """Returns a scope in which Keras variables have other values, whatever their dtype.
+  """Returns a scope in which Keras variables have other values.
+
+  The values may have another dtype than the variables.
 
   Args:
     mapping: iterable of (Keras variable, value).
@@ -113,7 +116,9 @@ def with_values(mapping: Iterable[tuple[keras.Variable, Any]], /) -> keras.State
 def stateless(
   model: keras.Model, mapping: Iterable[tuple[keras.Variable, Any]], /
 ) -> Iterator[keras.StatelessScope]:
-  """Runs what is inside with other values of a model's variables, and without changing any.
+  """Runs code inside with other values of a model's variables.
+
+  No variable is changed.
 
   Args:
     model: the `keras.Model`.
@@ -137,7 +142,10 @@ def stateless(
 
 
 def compiled_loss(model: keras.Model, /) -> tuple[Any, Any]:
-  """Returns (loss, loss weights) that a model was compiled with, None for what it has not."""
+  """Returns (loss, loss weights) that a model was compiled with.
+
+  Each is None if the model has none.
+  """
   compiled = getattr(model, "_compile_loss", None)
   if compiled is None:
     return None, None
@@ -146,7 +154,7 @@ def compiled_loss(model: keras.Model, /) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
-  """Runs what is inside, such as a `train_step`, up to where it would change the model.
+  """Runs code such as a `train_step` inside, without changing the model.
 
   Gradients in the model's variables are zeros, and optimizers do nothing.
 
@@ -196,9 +204,10 @@ def _replaced(owner, name, value):
 
 @contextlib.contextmanager
 def float64_arithmetic(model: keras.Model, /) -> Iterator[None]:
-  """Lets a model's own layers compute in float64 inside, whatever types they were made with.
+  """Lets a model's own layers compute in float64 inside.
 
-  Types of integers and strings stay. Layers that name a type in their code keep that one.
+  It does so whatever types they were made with. Types of integers and strings stay. Layers that
+  name a type in their code keep that one.
 
   Args:
     model: a `keras.Model`.
@@ -246,23 +255,29 @@ def layers_of(model: keras.Model, /, *, include_self: bool = True) -> list[keras
 
 
 def graph_of(model: keras.Model, /) -> keras.Model:
-  """Returns the functional model that a sequential one consists of; another one as it is."""
+  """Returns the functional model that a sequential one consists of.
+
+  Another model is returned as it is.
+  """
   return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def calls_of(model: keras.Model, /) -> list:
-  """Returns the calls that make up a functional model, in the order in which they are run."""
+  """Returns the calls that make up a functional model.
+
+  They are in the order in which they are run.
+  """
   by_depth = keras.Function(model.inputs, model.outputs)._nodes_by_depth
   return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input]
 
 
 def standardized_inputs(graph: keras.Model, inputs: Any, /) -> list:
-  """Returns the tensors that a functional model takes for inputs of any form."""
+  """Returns inputs of any form as a functional model's tensors."""
   return list(graph._standardize_inputs(inputs))
 
 
 def packed_outputs(graph: keras.Model, outputs: Sequence, /) -> Any:
-  """Returns the tensors of a functional model's outputs in the form in which it returns them."""
+  """Returns a functional model's output tensors as the model returns them."""
   return keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
 
 
@@ -277,7 +292,10 @@ def has_mask(tensor: keras.KerasTensor, /) -> bool:
 
 
 def ctc_module() -> types.ModuleType | None:
-  """Returns the module whose `ctc_loss` Keras's losses call, or None if it isn't there."""
+  """Returns the module whose `ctc_loss` Keras's losses call.
+
+  None if it isn't there.
+  """
   return _keras_nn if hasattr(_keras_nn, "ctc_loss") else None
 
 
@@ -302,12 +320,17 @@ def disable_op_determinism() -> None:
 
 
 def gradient_registry() -> dict:
-  """Returns TensorFlow's own table of gradients: type of operation -> {"type": function, ...}."""
+  """Returns TensorFlow's own table of gradients.
+
+  It is a dict: type of operation -> {"type": function, ...}.
+  """
   return ops.gradient_registry._registry
 
 
 def gradient_function(op: tf.Operation, /) -> Callable | None:
-  """Returns the registered gradient of an operation, None if it is registered as none.
+  """Returns the registered gradient of an operation.
+
+  None if it is registered as none.
 
   Raises:
     LookupError: if there is none.
@@ -316,18 +339,23 @@ def gradient_function(op: tf.Operation, /) -> Callable | None:
 
 
 def is_function(op: tf.Operation, /) -> bool:
-  """Returns whether an operation is the call of a function of TensorFlow 1."""
+  """Returns whether an operation calls a function of TensorFlow 1."""
   return op.graph._get_function(op.type) is not None
 
 
 def scratch_graph(graph: tf.Graph, /) -> tf.Graph:
-  """Returns a graph that captures tensors of another one, and leaves that as it is."""
+  """Returns a graph that captures tensors of another one.
+
+  It leaves the other as it is.
+  """
   with graph.as_default():
     return func_graph.FuncGraph("derivative")
 
 
 def function_graph(graph: tf.Graph, name: str, /) -> tf.Graph:
-  """Returns the graph of a function that a graph, or one around it, knows by name.
+  """Returns the graph of a function by its name.
+
+  The given graph, or one around it, must know the name.
 
   Raises:
     LookupError: if there is none.

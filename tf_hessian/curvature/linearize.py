@@ -1,4 +1,6 @@
-"""The derivative of a traced function along many directions, with all else computed once.
+"""The derivative of a traced function along many directions.
+
+All that does not depend on the direction is computed once.
 
 A `Linearization` walks the graph of a function from its inputs to its outputs, and builds the
 operations of the tangents in the graph that is current: perhaps the body of a loop over directions,
@@ -21,12 +23,13 @@ _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "SymbolicGradi
 
 
 class Linearization:
-  """The derivative of tensors of the current graph in other tensors of it.
+  """The derivative of the current graph's tensors in others of it.
 
   Args:
     outputs: list of tensors.
     inputs: list of tensors.
-    fuse: compute elementwise operations together; see `fusion`.
+    fuse: whether elementwise operations wait for each other, to be one loop over memory (`fusion`);
+      False by default, since XLA can't compile everywhere.
 
   Attributes:
     obstacle: type of an operation in between that it can't pass, such as a loop; None if there is
@@ -94,7 +97,10 @@ def between(
 def reached(
   graph: tf.Graph, names: Iterable[str], found: list[tf.Operation] | None = None, /
 ) -> set[str]:
-  """Returns the names of all tensors that change with those named; appends the operations."""
+  """Returns the names of all tensors that change with those named.
+
+  The operations that make them are appended to `found`.
+  """
   names = set(names)
   for op in graph.get_operations():
     if op.type not in second_order.CONSTANT_OPS and any(x.name in names for x in op.inputs):
@@ -105,7 +111,10 @@ def reached(
 
 
 def _passable(op):
-  """Whether an operation is of tensors of real numbers, without a graph of its own."""
+  """Returns whether tangents can pass an operation.
+
+  It must be of tensors of real numbers, without a graph of its own.
+  """
   return (
     op.type not in _CALLS
     and op.type not in second_order.CONTROL_FLOW_OPS
@@ -122,17 +131,19 @@ def _or_zeros(tangent, like):
 
 
 class _Rules:
-  """How tangents pass an operation.
+  """The rules by which tangents pass an operation.
 
   Args:
-    fuse: let elementwise operations wait for each other.
+    fuse: whether elementwise operations wait for each other, to be one loop over memory.
   """
 
   def __init__(self, fuse):
     self._elementwise = functools.partial(fusion.elementwise, wait=fuse)
 
   def tangents(self, op, given, needed):
-    """Returns the tangents of an operation's outputs, or None for those that are constant.
+    """Returns the tangents of an operation's outputs.
+
+    Those of constant outputs are None.
 
     Args:
       op: `tf.Operation`.
@@ -304,7 +315,9 @@ def _normalization(op, x):
 
 
 def _max_pool(op, t, second):
-  """Returns the tangent of max pooling, or None where the general rule is right.
+  """Returns the tangent of max pooling.
+
+  It is None where the general rule is right.
 
   The CPU kernel of the second gradient overwrites its input if the output has its shape, and knows
   no explicit padding. So the padding is done before: what is pooled is larger than the output.
@@ -344,7 +357,10 @@ def _pads(op, sizes, strides):
 
 
 def _broadcast(part, y):
-  """Returns a tangent of a sum, one term of which has changed, in the shape of the sum."""
+  """Returns a tangent of a sum in the shape of the sum.
+
+  One term of the sum has changed.
+  """
   if y.shape.is_fully_defined() and part.shape == y.shape:
     return part
   return tf.broadcast_to(fusion.tensor(part), tf.shape(y))
@@ -407,7 +423,10 @@ _SHAPES = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"}
 def depends(
   tensors: Iterable[tf.Tensor], names: Container[str], known: Iterable[str] = (), /
 ) -> bool:
-  """Whether values of tensors depend on those named, by other ways than through known ones."""
+  """Returns whether values of tensors depend on those named.
+
+  Ways through known tensors don't count.
+  """
   waiting, seen = list(tensors), set(known)
   while waiting:
     tensor = waiting.pop()

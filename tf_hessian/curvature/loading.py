@@ -1,4 +1,7 @@
-"""Reading a data set once: its batches are checked, counted, fingerprinted and kept or dropped."""
+"""Reading a data set once, into `Batches`.
+
+Its batches are checked, counted, fingerprinted, and kept or dropped.
+"""
 
 from collections.abc import Callable, Mapping
 import time
@@ -21,14 +24,18 @@ def load_batches(
   cache_bytes: float = 2**30,
   clock: Callable[[], float] = time.monotonic,
 ) -> batches_lib.Batches:
-  """Reads a data set once and returns it as `Batches`; logs how far that is, if it takes long.
+  """Reads a data set once and returns it as `Batches`.
+
+  Logs how far that is, if it takes long.
 
   Args:
     dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
       tensors whose first dimension counts examples.
-    num_batches: use only the first so many; required for an infinite data set.
-    cache_bytes: data up to this size is kept in memory; a list always is.
-    clock: function () -> seconds, by which is told what takes long.
+    num_batches: use only the first so many; None for all, which an infinite data set can't have.
+    cache_bytes: size in bytes up to which data are kept in memory, by default 1 GiB; a list always
+      is.
+    clock: function () -> seconds, by which is told what takes long; by default one that is never
+      set back.
 
   Raises:
     TypeError: for another kind of data set, or tensors that are not dense.
@@ -110,7 +117,10 @@ def _prepare(dataset, num_batches):
 
 
 def _is_cut(dataset, num_batches):
-  """Returns whether num_batches leaves batches of a `tf.data.Dataset` out, as far as is known."""
+  """Returns whether num_batches leaves batches of a data set out.
+
+  As far as is known; True if it is not, and False for a list.
+  """
   if num_batches is None or not isinstance(dataset, tf.data.Dataset):
     return False
   return int(dataset.cardinality()) != num_batches
@@ -151,7 +161,10 @@ def _check_same_structure(b, structure, dtypes, batch, this):
 
 
 def _check_finite(b, batch, tensors, arrays):
-  """Raises NonFiniteError for the first tensor of a batch that has NaN or infinity."""
+  """Raises NonFiniteError for NaN or infinity in a batch.
+
+  It names the first tensor that has them.
+  """
   for i, (t, array) in enumerate(zip(tensors, arrays, strict=True)):
     if not (t.dtype.is_floating or t.dtype.is_complex) or _all_finite(array):
       continue
@@ -174,7 +187,10 @@ _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
 
 
 def _all_finite(array):
-  """Returns whether there is no NaN or infinity; costs 2% to 8% of a digest."""
+  """Returns whether there is no NaN or infinity.
+
+  That costs 2% to 8% of a digest.
+  """
   bits = _EXPONENT_BITS.get(array.dtype.name)
   if bits is not None:
     return (array.view(np.uint16) & bits).max(initial=0) != bits
@@ -184,7 +200,10 @@ def _all_finite(array):
 
 
 def _tensor_names(batch):
-  """Yields what the user calls each tensor of a batch, in the order of `tf.nest.flatten`."""
+  """Yields the user's name for each tensor of a batch.
+
+  They come in the order of `tf.nest.flatten`.
+  """
   keras_like = isinstance(batch, tuple) and 2 <= len(batch) <= 3 and not hasattr(batch, "_fields")
   if not keras_like:
     yield from _paths("batch", batch)

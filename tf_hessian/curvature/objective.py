@@ -78,7 +78,9 @@ def build_objective(
   variables: Any = None,
   training: bool = False,
 ) -> Objective:
-  """Returns the `Objective` of a Keras model, or of a list of tensors and a plain function.
+  """Returns the `Objective` of a Keras model or a plain function.
+
+  A plain function comes with a list of tensors.
 
   Args:
     model: a built `keras.Model`; a list of floating-point tensors or variables; or an `Objective`,
@@ -86,15 +88,17 @@ def build_objective(
     loss: for a Keras model: a `keras.losses.Loss`, a name that Keras knows, or a function (targets,
       outputs) -> losses, whose first dimension counts examples (or which is their mean, or a pair
       (sum of losses, sum of weights)); with several outputs a dict or list of these like the
-      outputs, or one for all. None for what `fit` minimises; see `fit_losses.of_model`. For a
-      list of tensors: a function (parameters, batch) that returns the examples' losses (examples,),
-      or a pair (sum of losses, sum of weights), or a scalar, the mean over the batch's examples; if
-      it takes a third argument `seed`, that is the batch's, for `tf.random.stateless_*`.
-    loss_weights: coefficient of each output's loss, structured like `loss`.
+      outputs, or one for all. None for what `fit` minimises: the loss that the model was compiled
+      with, computes itself, or has from its layers (`fit_losses.of_model`). For a list of tensors:
+      a function (parameters, batch) that returns the examples' losses (examples,), or a pair (sum
+      of losses, sum of weights), or a scalar, the mean over the batch's examples; if it takes a
+      third argument `seed`, that is the batch's, for `tf.random.stateless_*`.
+    loss_weights: coefficient of each output's loss, structured like `loss`; None for 1 each, or for
+      those compiled if `loss` is None.
     variables: the block of the Hessian: a variable, a layer, a name or a pattern such as
       "block_1/*" (of variable paths or layer names), or a list of these; None for all.
     training: what `training` the model is called with: True normalises by batch statistics and
-      drops units (by seed).
+      drops units (by seed); False by default, for a loss that does neither.
 
   Raises:
     TypeError, ValueError: for what can't be measured, saying what was expected.
@@ -294,7 +298,10 @@ def _check_training(model, training):
 
 
 def _refuse_power_iterations(model):
-  """Refuses a layer whose second derivative in training mode is known to be another one."""
+  """Refuses layers that hold a power iteration fixed in training mode.
+
+  Their second derivative is known to be another one then.
+  """
   for layer in keras_internals.layers_of(model):
     if isinstance(layer, keras.layers.SpectralNormalization):
       raise ValueError(

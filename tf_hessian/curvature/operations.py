@@ -1,6 +1,7 @@
-"""Tables of TensorFlow's operations: in which inputs they are linear, constant, or proved right.
+"""Tables of TensorFlow's operations: linear, constant, or proved right.
 
-By type of operation; inputs and outputs are given by their positions.
+They say in which inputs an operation is linear or constant, and which ones are proved right. They
+are by type of operation; inputs and outputs are given by their positions.
 """
 
 # Linear in these inputs together. The others are settings, or data in which the operation is

@@ -1,4 +1,7 @@
-"""Curvature of the mean loss over a data set, as SciPy linear operators: the Hessian."""
+"""Curvature of the mean loss over a data set: the Hessian.
+
+Matrices are SciPy linear operators.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 
 
 class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
-  """C = sum_b w_b C_b / sum_b w_b, a symmetric matrix of a whole data set.
+  """A symmetric matrix of a whole data set.
+
+  C = sum_b w_b C_b / sum_b w_b.
 
   A `scipy.sparse.linalg.LinearOperator`, float64, of shape (n, n): pass it to `eigsh`, `cg` and so
   on. The vector is the chosen variables, each flattened in C order, one after the other. Vectors
@@ -53,7 +58,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     precision_place: a phrase that says where that type comes in, empty if the variables have it
       themselves.
     precision_note: the same, but empty if the layers declare that they compute in that type.
-    mode: how the product is differentiated.
+    mode: how the product is differentiated, one of `products.MODES`.
     seed: seed of dropout and other random layers.
     engine: the `distribute.protocols.Engine` that runs its passes.
     sharing: how workers share the batches.
@@ -84,22 +89,30 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
     Args:
       model: a built `keras.Model`, or a list of tensors or variables.
-      loss: see `objective.build_objective`; left out, that which `fit` minimises.
+      loss: a Keras loss, its name or a function (targets, outputs) -> losses, or several by output;
+        for a list of tensors, a function (parameters, batch). None for what `fit` minimises. All
+        forms are in `objective.build_objective`.
       dataset: `tf.data.Dataset` of batches (inputs, targets[, sample_weight]), or a list of them.
-      loss_weights: coefficients of several outputs' losses.
-      variables: the block of the matrix; see `objective.build_objective`.
-      training: what `training` the model is called with.
-      seed: seed of dropout and other random layers.
-      num_batches: use only the first so many batches of the data set.
+      loss_weights: coefficients of several outputs' losses, structured like `loss`; None for 1
+        each, or for those compiled if `loss` is None.
+      variables: the block of the matrix: a variable, layer, name or pattern, or a list of these;
+        None for all trainable variables.
+      training: what `training` the model is called with; False by default, for a loss without
+        dropout and batch statistics.
+      seed: integer seed of dropout and other random layers.
+      num_batches: use only the first so many batches of the data set; None for all.
       mode: "forward_over_backward" or "backward_over_backward"; by default the first, unless the
         model has operations that only the second can pass, such as the loops of recurrent layers.
-      deterministic: make products with the same vector bitwise equal.
-      cache_bytes: keep data sets up to this size in memory.
+      deterministic: make products with the same vector bitwise equal; True by default, so that
+        runs can be repeated.
+      cache_bytes: size in bytes up to which data sets are kept in memory, by default 1 GiB.
       strategy: a `tf.distribute.Strategy` whose replicas or workers share the batches, or a
-        `Sharing`, which also says how; None for one device. See docs/cluster.md.
-      jit_compile: compile the function of a batch by XLA.
-      recompute_blocks: cut the model into so many blocks, whose activations are computed again in
-        the backward pass, for models that don't fit into memory; see docs/cluster.md.
+        `Sharing`, which also says how (docs/cluster.md); None for one device.
+      jit_compile: compile the function of a batch by XLA; not by default, since XLA draws other
+        random numbers.
+      recompute_blocks: number of blocks to cut the model into, whose activations are computed again
+        in the backward pass, for models that don't fit into memory (docs/cluster.md); None for
+        none.
 
     Raises:
       TypeError, ValueError: for what can't be measured, saying what was expected.
@@ -157,7 +170,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     blocks: int | None,
     connected: Callable[[list[bool]], None],
   ) -> Callable:
-    """Returns the pure function of a batch that makes products with the matrix of that batch.
+    """Returns the pure function that makes products with a batch's matrix.
 
     Args:
       objective: the `Objective`.
@@ -167,8 +180,8 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
     Returns:
       (parameters, context, batch, seed, ratios) -> v -> w_b C_b v, where v and the product are
-      lists of tensors like the parameters; see `products`. What doesn't depend on v belongs outside
-      of the inner function.
+      lists of tensors like the parameters, and ratios the factors of the loss's terms (`products`).
+      Values that don't depend on v belong outside of the inner function.
     """
 
   # Loss, gradient, and the point ----------------------------------------------------------------
@@ -186,9 +199,10 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     return self.runner.gradient()
 
   def batch_gradients(self) -> Iterator[np.ndarray]:
-    """Yields the gradient of each batch's own mean loss, (n,) float64, in the order of the batches.
+    """Yields the gradient of each batch's own mean loss.
 
-    Computed by this process alone, one batch at a time.
+    Each is (n,) float64; they come in the order of the batches. Computed by this process alone, one
+    batch at a time.
     """
     return self.runner.batch_gradients()
 
@@ -210,7 +224,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
   @processes.one_at_a_time
   def products(self, vectors: np.ndarray, *, vectors_per_pass: int | None = None) -> np.ndarray:
-    """Returns the products with several vectors, in passes over the data that they share.
+    """Returns the products with several vectors, which share passes.
 
     Args:
       vectors: (k, n).
@@ -245,10 +259,10 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
   @property
   def vectors_per_pass(self) -> int:
-    """How many columns `matmat` takes through the data at once; to be set to another number.
+    """Number of columns that `matmat` takes through the data at once.
 
-    More cost less a column, and memory for so many vectors (36 bytes a parameter): at first at most
-    32, fewer for large models.
+    It may be set to another number. More cost less a column, and memory for so many vectors: 36
+    bytes a parameter each. At first it is at most 32, and less for large models.
     """
     return self.runner.vectors_per_pass
 
@@ -258,9 +272,10 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
   @property
   def vectorized(self) -> bool:
-    """Whether it computes these by the same operations, on stacked tensors; to be set to another.
+    """Whether several columns are computed by the same, vectorized operations.
 
-    At first where that is faster; see `choices.can_be_vectorized`.
+    It may be set to another value. At first it is True where that is faster, which is with small
+    tensors (`choices.can_be_vectorized`).
     """
     return self.program.vectorized
 
@@ -270,17 +285,25 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
   @property
   def tracing_count(self) -> int:
-    """How often the product of one vector was traced: once for each shape of batch."""
+    """Number of times that the product of one vector was traced.
+
+    That is once for each shape of batch.
+    """
     return self.program.product.tracing_count
 
   def graphs(self) -> list:
-    """Returns the `GraphDef`s of the product of one batch, one for each shape of batch."""
+    """Returns the `GraphDef`s of the product of one batch.
+
+    There is one for each shape of batch.
+    """
     return self.program.product.graphs
 
   # Several processes ----------------------------------------------------------------------------
 
   def agree(self, **about: Any) -> None:
-    """Makes sure that all processes measure the same matrix; called before the first pass.
+    """Makes sure that all processes measure the same matrix.
+
+    It is called before the first pass.
 
     Args:
       **about: plain values that must agree besides what defines the matrix.
@@ -291,10 +314,10 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     self._group.agree(about)
 
   def follow(self) -> bytes:
-    """On workers other than the chief: takes part in its passes until it calls `finish`.
+    """Takes part in the chief's passes until it calls `finish`.
 
-    With a `MultiWorkerMirroredStrategy`, each worker either makes the same calls as the chief, or
-    this one.
+    It is for workers other than the chief. With a `MultiWorkerMirroredStrategy`, each worker either
+    makes the same calls as the chief, or this one.
 
     Returns:
       The bytes that the chief has given to `finish`.
@@ -307,7 +330,9 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
   def distributed_basis(
     self, steps: int, path: str | os.PathLike | None = None, /
   ) -> DistributedBasis:
-    """On the chief: returns a Lanczos basis that is spread over the workers, which `follow`.
+    """Returns a Lanczos basis that is distributed over the workers.
+
+    It is for the chief; the other workers `follow`.
 
     Args:
       steps: number of rows.
@@ -327,7 +352,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
   def distributed_products(
     self, rows: Sequence, /, *, places: Sequence[int] = (0,), vectors_per_pass: int = 1
   ) -> list[np.ndarray]:
-    """Returns the products with rows of bases that are spread over the workers, by one pass.
+    """Returns the products with rows of distributed bases, by one pass.
 
     Each worker makes its part of the vectors from its part of the bases, and keeps its part of the
     products for the next `orthogonalize` of each basis. So vectors move as in any pass, and no
@@ -351,12 +376,14 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
   def like(
     self, *, dataset: Any, model: Any = None, variables: Any = None, **changes: Any
   ) -> CurvatureOperator:
-    """Returns an operator that is like this one but for the data set, the model or the block.
+    """Returns an operator like this one, of another data set.
+
+    The model, the block and further arguments may differ too.
 
     Args:
-      dataset: see the class, also for the others.
-      model: None for this one's.
-      variables: None for this one's.
+      dataset: a `tf.data.Dataset` of batches, or a list of them.
+      model: the other model; None for this one's.
+      variables: the other block; None for this one's.
       **changes: further arguments that differ, such as strategy=None for this process alone.
     """
     options = self._options | ({} if variables is None else {"variables": variables}) | changes
@@ -365,10 +392,10 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     )
 
   def sample(self, count: int) -> CurvatureOperator:
-    """Returns an operator like this one, on the same devices, on `count` of its batches.
+    """Returns an operator like this one on `count` of its batches.
 
-    They are kept in memory: those in a row with the most data. Its `vectorized`, `mode` and
-    `vectors_per_pass` are this one's.
+    It runs on the same devices. The batches are kept in memory: those in a row with the most data.
+    Its `vectorized`, `mode` and `vectors_per_pass` are this one's.
     """
     result = self.like(dataset=self.batches.largest(count), mode=self.mode)
     result.vectors_per_pass = self.vectors_per_pass
@@ -394,9 +421,11 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
 
 
 class HessianOperator(CurvatureOperator):
-  """H = sum_b w_b H_b / sum_b w_b, the Hessian of the mean loss over a whole data set.
+  """The Hessian of the mean loss over a whole data set.
 
-  See `CurvatureOperator` for its arguments, attributes and methods.
+  H = sum_b w_b H_b / sum_b w_b.
+
+  Its arguments, attributes and methods are those of a `CurvatureOperator`.
   """
 
   batch_product = staticmethod(products.hessian_product)

@@ -1,4 +1,6 @@
-"""One Keras loss for each of a model's outputs, as sums over a batch that carry their weights.
+"""One Keras loss for each output, as sums over a batch.
+
+Each sum carries its weight.
 
 Keras's own loss objects cast to their dtype and divide by the number of examples of the batch; here
 the losses are taken before both, and targets are refused that Keras would silently broadcast.
@@ -53,9 +55,10 @@ class OutputLosses:
   def terms(
     self, targets: Any, predictions: Any, sample_weight: Any, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Returns a list of (sum of the weighted losses, sum of the weights), one a loss.
+    """Returns (sum of weighted losses, sum of weights) of each loss.
 
-    Losses that read variables of the model read those of the scope that this is called in.
+    The result is a list. Losses that read variables of the model read those of the scope that this
+    is called in.
     """
     if targets is None:
       raise ValueError(
@@ -78,7 +81,10 @@ class OutputLosses:
     return result
 
   def _one_a_loss(self, nest):
-    """Returns a dict of what is one for each loss, where there are outputs without a loss."""
+    """Returns a nest with one part for each loss as a dict.
+
+    That is only done where there are outputs without a loss.
+    """
     if nest is None or isinstance(nest, dict) or len(self._losses) >= len(self._outputs):
       return nest
     flat = tf.nest.flatten(nest)
@@ -86,11 +92,11 @@ class OutputLosses:
 
 
 def _output_keys(model):
-  """Returns a list of (name, key in the model's result) of the outputs.
+  """Returns a list of (name, key in the result) of outputs.
 
-  Keys are the names of a dict, the numbers of a list, None for a single output. Names may repeat,
-  as those of a layer that is called twice. The list is empty for a subclassed model, which says
-  nothing of its outputs, and for a sequence that ends in such a one.
+  Keys are those of the model's result: names of a dict, numbers of a list, None for a single
+  output. Names may repeat, as those of a layer that is called twice. The list is empty for a
+  subclassed model, which says nothing of its outputs, and for a sequence that ends in such a one.
   """
   if isinstance(model, keras.Sequential):
     last = model.layers[-1]
@@ -105,7 +111,10 @@ def _output_keys(model):
 
 
 def _name(key, outputs):
-  """Returns the name of an output, or its number where that doesn't tell it from the others."""
+  """Returns the name of an output, or its key.
+
+  The key is taken where the name doesn't tell it from the others.
+  """
   name = {k: n for n, k in outputs}.get(key, key)
   return str(key) if [n for n, _ in outputs].count(name) > 1 else str(name)
 
@@ -125,7 +134,7 @@ def _by_key(what, value, outputs):
 
 
 def _key(what, given, outputs):
-  """Returns the key of the output that is given by its name or key."""
+  """Returns the key of an output given by its name or key."""
   if given in [k for _, k in outputs]:
     return given
   found = [k for n, k in outputs if n == given]
@@ -138,7 +147,10 @@ def _key(what, given, outputs):
 
 
 def _pick(what, nest, key, outputs):
-  """Returns the part of a nest of targets, outputs or weights that belongs to an output."""
+  """Returns the part of a nest that belongs to an output.
+
+  The nest is of targets, outputs or weights.
+  """
   if what == "outputs" and key is None and isinstance(nest, (dict, list, tuple)) and len(nest) > 1:
     raise ValueError(
       f"loss: the model returns {len(nest)} outputs; give a loss for each, as a list or a dict"
@@ -184,7 +196,9 @@ def _loss_name(loss):
 
 
 def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
-  """Returns the (sum, weight) of one output's losses over a batch, and whether the loss said it.
+  """Returns ((sum, weight), whether the loss said it) of one output.
+
+  The sum is that of the output's losses over a batch.
 
   Keras's own call would cast to the loss's dtype, float32 whatever the model's, and divide by the
   number of examples of this batch; so the losses are taken before both.
@@ -213,7 +227,10 @@ def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
 
 
 def _losses(name, loss, targets, outputs):
-  """Returns what a loss gives for targets, cast as Keras does, or else as they are."""
+  """Returns a loss's values for targets cast as Keras does.
+
+  Where a loss takes no such targets, it gets them as they are.
+  """
   call = loss.call if isinstance(loss, keras.losses.Loss) else loss
   known = _loss_function_name(loss)
   if known in _OF_CLASS_NUMBERS:
@@ -293,7 +310,10 @@ def _at_least_float32(x):
 
 
 def _like(name, target, outputs):
-  """Casts numbers to the outputs' dtype, as Keras does, but so that float64 stays float64."""
+  """Casts numbers to the outputs' dtype, as Keras does.
+
+  Unlike in Keras, float64 stays float64.
+  """
   if target.dtype == tf.string:
     raise _TargetsTypeError(f"{name}: targets are strings; turn them into class numbers first")
   if tf.is_tensor(outputs) and outputs.dtype.is_floating and not target.dtype.is_complex:
@@ -302,7 +322,10 @@ def _like(name, target, outputs):
 
 
 def _align(targets, outputs):
-  """Removes a last dimension of 1 that only one of the two has, as Keras's loss classes do."""
+  """Removes a last dimension of 1 that one of two has.
+
+  Only one of the two may have it, as in Keras's loss classes.
+  """
   if targets.shape.rank == outputs.shape.rank + 1 and targets.shape[-1] == 1:
     targets = tf.squeeze(targets, -1)
   elif outputs.shape.rank == targets.shape.rank + 1 and outputs.shape[-1] == 1:
@@ -318,7 +341,7 @@ class _TargetsError(ValueError):
 
 
 class _TargetsTypeError(TypeError):
-  """Targets of a wrong type, likewise."""
+  """Targets of a wrong type, as the message says by itself."""
 
 
 def _class_numbers(name, known, targets, outputs):
@@ -390,6 +413,9 @@ def check_loss_dtype(name: str, value: tf.Tensor, /) -> None:
 
 
 def batch_size(batch: Any, /) -> tf.Tensor | int:
-  """Returns the number of examples: the first dimension of the first tensor of a nest."""
+  """Returns the number of examples of a nest of tensors.
+
+  That is the first dimension of the first tensor; 1 if that is a scalar.
+  """
   first = tf.nest.flatten(batch)[0]
   return tf.shape(first)[0] if first.shape.rank else 1

@@ -1,7 +1,8 @@
-"""A pass: one function of a batch, summed over a whole data set in float64.
+"""A pass: a function of a batch, summed over a data set.
 
-The function is traced once for each shape of batch, and its graph is made repeatable; an engine
-(`distribute.protocols`) runs the loop over the batches, on the devices that there are.
+The sum is made in float64. The function is traced once for each shape of batch, and its graph is
+made repeatable; an engine (`distribute.protocols`) runs the loop over the batches, on the devices
+that there are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 
 class DataPass:
-  """Sums a function of one batch over `Batches`; the work of an engine.
+  """The sums of a function of one batch over `Batches`.
+
+  They are the work of an engine.
 
   Args:
     name: name of the pass.
@@ -41,8 +44,8 @@ class DataPass:
     seed: seed of the run; batch b is given a seed made from it and b.
     prepare: (*pass arguments) -> list of the function's arguments: work that is done once a pass.
     signature: `tf.TensorSpec`s of the pass arguments.
-    deterministic: passes are bitwise repeatable.
-    jit_compile: the function of a batch is compiled by XLA.
+    deterministic: whether passes are bitwise repeatable.
+    jit_compile: whether the function of a batch is compiled by XLA; False by default.
 
   Attributes:
     shapes: list of the shapes of the sums.
@@ -91,13 +94,19 @@ class DataPass:
     return [graph_def for _, graph_def in self._traced]
 
   def ways(self) -> list[tuple[list[tf.Tensor], list[tf.Tensor]]]:
-    """Returns (outputs, parameters) of the function's graphs, one pair for each shape of batch."""
+    """Returns (outputs, parameters) of each of the function's graphs.
+
+    There is one pair for each shape of batch.
+    """
     count = len(self._objective.parameters)
     return [(concrete.outputs, concrete.inputs[:count]) for concrete, _ in self._traced]
 
   @property
   def bytes(self) -> list[int]:
-    """List of the bytes of all tensors of the function, one number for each shape of batch."""
+    """List of the bytes of all tensors of the function.
+
+    There is one number for each shape of batch.
+    """
     return [
       sum(
         t.dtype.size * (t.shape.num_elements() or 0)
@@ -109,16 +118,22 @@ class DataPass:
 
   @property
   def tracing_count(self) -> int:
-    """How often the loop over batches was traced."""
+    """Number of times that the loop over batches was traced."""
     return self._run.tracing_count
 
   @property
   def culprits(self) -> Sequence[str]:
-    """Who computed sums that are not finite in the last pass, where an engine knows: strings."""
+    """Names of those who computed sums that are not finite.
+
+    They are of the last pass, and empty where the engine doesn't know.
+    """
     return self._run.culprits
 
   def __call__(self, *arguments: tf.Tensor) -> tf.Tensor:
-    """Runs the pass; returns the sums, flattened one after the other: a float64 tensor."""
+    """Runs the pass and returns its sums, a float64 tensor.
+
+    Sums are flattened, one after the other.
+    """
     with processes.LOCK:
       # Not inside: there, a data set that draws random numbers would only say that it may not.
       feeds = self._run.feeds()
@@ -128,7 +143,7 @@ class DataPass:
       return result
 
   def join(self) -> None:
-    """Takes part in a pass that the chief of several workers has announced."""
+    """Takes part in a pass that the workers' chief has announced."""
     with processes.LOCK:
       feeds = self._run.feeds()
       with self._execution():
@@ -136,7 +151,10 @@ class DataPass:
       self._refuse_changes()
 
   def together(self, *arguments: tf.Tensor) -> tf.Tensor:
-    """Runs the pass with the sums of the arguments of several workers, all of which call this."""
+    """Runs the pass with the sums of several workers' arguments.
+
+    All of them call this.
+    """
     with processes.LOCK:
       feeds = self._run.feeds()
       with self._execution():
@@ -145,7 +163,7 @@ class DataPass:
       return result
 
   def _refuse_changes(self):
-    """Refuses a pass in which data that are streamed were others than at first."""
+    """Refuses a pass in which streamed data were others than at first."""
     changed = self._run.changed
     if changed is not None:
       cause = self._batches.changes()
@@ -155,7 +173,10 @@ class DataPass:
       )
 
   def single(self, b: int, batch: Any, *arguments: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the function's values for one batch, eagerly; for looking for the one at fault."""
+    """Returns the function's values for one batch, eagerly.
+
+    So the batch at fault can be found.
+    """
     with processes.LOCK, self._execution(), _as_traced():
       return self._function(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
 
@@ -179,7 +200,10 @@ class DataPass:
   def values(
     self, signature: int, b: tf.Tensor, batch: Any, state: tuple, prepared: Sequence
   ) -> list[tf.Tensor]:
-    """Returns what batch number b adds to the sums, in the graph that is being built."""
+    """Returns the values that batch number b adds to the sums.
+
+    They are in the graph that is being built.
+    """
     concrete, graph_def = self._traced[signature]
     values = [*state, batch, self._batch_seed(b), *prepared]
     return _call(concrete, graph_def, values, self._jit_compile)
@@ -189,7 +213,7 @@ class DataPass:
     return tf.random.experimental.stateless_fold_in(base, tf.cast(b, tf.int32))
 
   def _trace(self, signature, argument_specs):
-    """Returns (concrete function of a batch, its graph with sums in fixed order)."""
+    """Returns (concrete function of a batch, graph with ordered sums)."""
     spec = lambda t: tf.TensorSpec(t.shape, t.dtype)  # noqa: E731
     objective = self._objective
     prepared = tf.function(self.prepare, autograph=False).get_concrete_function(*argument_specs)
@@ -214,7 +238,10 @@ class DataPass:
     return concrete, graph_def
 
   def _refuse_hidden_variables(self, concrete):
-    """Refuses a function that reads a variable behind the back of the objective's parameters."""
+    """Refuses a function that reads an objective's variable by itself.
+
+    The derivative would miss it: the function must read the values that it is given.
+    """
     captured = {id(t) for t in concrete.captured_inputs}
     objective = self._objective
     for p in (*objective.parameters, *objective.context):
@@ -239,7 +266,10 @@ def _as_traced():
 
 
 def _handle(tensor):
-  """Returns the resource of a variable, or None of what has none, or one on each replica."""
+  """Returns the resource of a variable.
+
+  It is None of tensors without one, and of variables that have one on each replica.
+  """
   try:
     return getattr(tensor, "handle", None)
   except ValueError:
@@ -247,12 +277,15 @@ def _handle(tensor):
 
 
 def _capture(resource):
-  """Returns a resource that stands outside, such as a lookup table, as a tensor of this graph."""
+  """Returns a resource from outside as a tensor of this graph.
+
+  A lookup table is such a resource.
+  """
   return tf.compat.v1.get_default_graph().capture(resource)
 
 
 def _call(concrete, graph_def, values, jit_compile):
-  """Calls a rewritten graph on tensors of the graph that is being built."""
+  """Calls a rewritten graph on tensors of the graph being built."""
   inputs = tf.nest.flatten(values) + list(concrete.captured_inputs)
   # A graph can be imported only onto tensors of this graph, not of one around it.
   inputs = [_capture(t) if t.dtype == tf.resource else tf.identity(t) for t in inputs]
@@ -288,9 +321,10 @@ def _refuse_random_numbers(graph_def, layers):
 
 
 def _drop_control_on_placeholders(graph_def):
-  """Removes, in place, orders to wait for an input, which the import would leave on a placeholder.
+  """Removes, in place, orders to wait for an input.
 
-  Gradients of tanh, sqrt and others wait for the gradient that comes in, which may be v itself.
+  The import would leave them on a placeholder. Gradients of tanh, sqrt and others wait for the
+  gradient that comes in, which may be v itself.
   """
   waits = {f"^{n.name}" for n in graph_def.node if n.op == "Placeholder"}
   for node in graph_def.node:

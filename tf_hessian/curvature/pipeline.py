@@ -1,7 +1,8 @@
-"""Why a tf.data pipeline gives other batches in each pass, from its steps.
+"""Reasons why a tf.data pipeline gives other batches in each pass.
 
-The steps are read from the graph that TensorFlow makes of a data set. It has the data in memory in
-it too; for large ones the Python objects are asked instead, which know less.
+They are found from its steps. The steps are read from the graph that TensorFlow makes of a data
+set. It has the data in memory in it too; for large ones the Python objects are asked instead, which
+know less.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Step:
 
 @dataclasses.dataclass(frozen=True)
 class _Cause:
-  """Why a pass may read other examples than the one before."""
+  """A reason why a pass may read other examples than before."""
 
   step: str  # its name
   does: str
@@ -98,13 +99,15 @@ _DIFFERENCES = {
 def explain_changes(
   dataset: tf.data.Dataset | list, find_difference: Callable[[], str], /, *, cut: bool = False
 ) -> str:
-  """Returns a sentence with what makes the passes over a data set differ, and the remedy.
+  """Returns a sentence on why passes over a data set differ.
+
+  It says the remedy too.
 
   Args:
     dataset: a `tf.data.Dataset` whose passes differ.
     find_difference: function that says how they differ, called where the steps don't tell: "order"
       (the same examples), "examples", or "once" (not any more).
-    cut: whether the last take() is that of num_batches.
+    cut: whether the last take() is that of num_batches; False by default, for none.
   """
   causes = list(dict.fromkeys(_causes(dataset, cut)))
   # A cache that is read to its end holds what comes before.
@@ -126,7 +129,10 @@ def explain_changes(
 
 
 def _causes(dataset, cut):
-  """Yields what makes passes differ, from the end of a pipeline to its beginnings."""
+  """Yields the `_Cause`s that make passes differ.
+
+  They come from the end of a pipeline to its beginnings.
+  """
   sink = _read(dataset)
   if sink is None:
     return
@@ -146,7 +152,7 @@ def _causes(dataset, cut):
 
 
 def _chain(step):
-  """Yields a step and those before it, as long as there is one only."""
+  """Yields a step and those before it, up to a branch."""
   yield step
   while len(step.inputs) == 1:
     (step,) = step.inputs
@@ -215,7 +221,10 @@ def _has_seed(node):
 
 
 def _shuffles_by_seed(node, nodes):
-  """Returns whether a shuffle inside a function has a seed: two constants 0 mean none."""
+  """Returns whether a shuffle inside a function has a seed.
+
+  Two constants 0 mean none.
+  """
   constants = {n.name: n.attr["value"].tensor for n in nodes if n.op == "Const"}
   seeds = [constants.get(i.split(":")[0]) for i in node.input[2:4]]
   return not all(s is not None and not tf.make_ndarray(s).any() for s in seeds)
@@ -225,7 +234,10 @@ def _shuffles_by_seed(node, nodes):
 
 
 def _read(dataset):
-  """Returns the last step of a data set, or None if its steps can't be known."""
+  """Returns the last step of a data set.
+
+  It is None if the steps can't be known.
+  """
   large = False
   try:
     large = _size(dataset) > _MAX_BYTES
@@ -242,7 +254,10 @@ def _kind(name):
 
 
 def _step_of_variant(variant):
-  """Returns the step that a tensor stands for, or None if it is no data set."""
+  """Returns the step that a tensor stands for.
+
+  It is None if the tensor is no data set.
+  """
   graph = tf.compat.v1.GraphDef()
   with contextlib.suppress(tf.errors.OpError):
     graph.ParseFromString(
@@ -275,7 +290,10 @@ def _step_of_variant(variant):
 
 
 def _function_nodes(node, library, seen):
-  """Yields the nodes of all functions that a node calls, and of those that they call."""
+  """Yields the nodes of all functions that a node calls.
+
+  Those that these call are included.
+  """
   for value in node.attr.values():
     for name in (value.func.name, *(f.name for f in value.list.func)):
       if name in library and name not in seen:
@@ -286,7 +304,7 @@ def _function_nodes(node, library, seen):
 
 
 def _size(dataset):
-  """Returns the bytes of the tensors in memory that a data set reads."""
+  """Returns the bytes of in-memory tensors that a data set reads."""
   tensors = getattr(dataset, "_tensors", ())
   own = sum(t.dtype.size * math.prod(t.shape) for t in tensors if isinstance(t, tf.Tensor))
   return own + sum(map(_size, dataset._inputs()))

@@ -10,10 +10,10 @@ _LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
 
 
 def float64_model(model: keras.Model, /) -> keras.Model:
-  """Returns a copy of a Keras model that computes in float64, with the same weights.
+  """Returns a copy of a Keras model that computes in float64.
 
-  Layers of integers or strings keep their types. Classes of the model's layers need not be
-  registered.
+  It has the same weights. Layers of integers or strings keep their types. Classes of the model's
+  layers need not be registered.
 
   Raises:
     NotImplementedError, TypeError, ValueError: if its config doesn't describe it, or a layer can't
@@ -54,7 +54,10 @@ def _check_layers(copy, model):
 
 
 def _with_float64(config):
-  """Replaces every low-precision dtype and dtype policy of a Keras config by float64."""
+  """Replaces low-precision types of a Keras config by float64.
+
+  It does so for every dtype and dtype policy.
+  """
   if isinstance(config, dict):
     if config.get("class_name") in ("DTypePolicy", "FloatDTypePolicy"):
       return "float64" if config["config"]["name"] in _LOW else config

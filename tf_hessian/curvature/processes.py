@@ -1,4 +1,6 @@
-"""One pass at a time in a process, and none in a process that was forked from one with TensorFlow.
+"""One pass at a time in a process.
+
+No pass can run in a process that was forked from one with TensorFlow at work.
 
 A pass uses the accumulators of its operator and settings of the whole process, so threads take
 turns; side by side passes would not be faster.
@@ -21,9 +23,9 @@ _started_before_fork = False
 
 
 def one_at_a_time(method: Callable[_P, _R], /) -> Callable[_P, _R]:
-  """Decorates a method so that one thread at a time is in it, or in others that are decorated.
+  """Decorates a method that one thread at a time may run.
 
-  It raises RuntimeError where `check_process` does.
+  All decorated methods share one lock. It raises RuntimeError where `check_process` does.
   """
 
   @functools.wraps(method)
@@ -36,7 +38,7 @@ def one_at_a_time(method: Callable[_P, _R], /) -> Callable[_P, _R]:
 
 
 def check_process() -> None:
-  """Raises RuntimeError in a process that was forked after TensorFlow had begun to work.
+  """Raises RuntimeError in a process forked after TensorFlow began to work.
 
   The threads that TensorFlow waits for there don't exist: without this, it waits for ever.
   """

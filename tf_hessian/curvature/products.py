@@ -40,7 +40,7 @@ def batch_gradient(
   Args:
     objective: an `Objective`.
     connected: (list of bool) -> None: told, when the function is traced, on which parameters the
-      loss depends.
+      loss depends; None if nobody needs it.
   """
 
   def function(params, context, batch, seed, ratios):
@@ -62,7 +62,10 @@ def hessian_product(
   blocks: int | None = None,
   connected: Callable[[list[bool]], None] | None = None,
 ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
-  """Returns (parameters, context, batch, seed, ratios) -> v -> H_b v, of tensors like the former.
+  """Returns the function that makes products with a batch's Hessian.
+
+  It is (parameters, context, batch, seed, ratios) -> v -> H_b v, with v and H_b v lists of tensors
+  like the parameters.
 
   What does not depend on v is computed outside of the inner function where the model allows it:
   see `linearize`.
@@ -75,7 +78,8 @@ def hessian_product(
       that cross the cuts and their tangents along v are kept. Backward, each block is run once
       more, from its inputs, when the gradient of its outputs is there. That costs one more forward
       pass with tangents: 4/3 of the time.
-    connected: see `batch_gradient`.
+    connected: (list of bool) -> None: told, when the function is traced, on which parameters the
+      loss depends; None if nobody needs it.
   """
   if blocks:
     pieces = objective.pieces(blocks)
@@ -105,12 +109,12 @@ def of_several(
   The columns are the first dimension of each tensor of V and of the result.
 
   Args:
-    product: see `of_one`.
-    vectorized: compute all columns by one set of operations on stacked tensors: faster where
-      tensors are small. Otherwise the first `used` are computed by a loop around what depends on
-      them, two in each turn if their number is even, and the others are zero. Each is bitwise the
-      single product.
-    sparing: memory is short, so a turn of the loop computes one.
+    product: (parameters, context, batch, seed, ratios) -> v -> product, such as `hessian_product`
+      returns.
+    vectorized: compute all columns by one set of vectorized operations, faster where tensors are
+      small. Otherwise the first `used` are computed by a loop around what depends on them, two in
+      each turn if their number is even. The others are zero. Each is bitwise the single product.
+    sparing: whether memory is short, so that a turn of the loop computes one.
   """
 
   def function(params, context, batch, seed, ratios, columns, used):
@@ -125,7 +129,10 @@ def of_several(
 
 
 def _by_loop(product, params, columns, used, turn):
-  """Returns the products of the first `used` columns, `turn` of them in each turn of a loop."""
+  """Returns the products of the first `used` columns, by a loop.
+
+  Each turn of the loop computes `turn` of them.
+  """
   count = columns[0].shape[0]
   arrays = [tf.TensorArray(p.dtype, count, element_shape=p.shape) for p in params]
 
@@ -143,7 +150,10 @@ def _by_loop(product, params, columns, used, turn):
 
 
 def _forward_over_backward(gradient, params, *batch):
-  """Returns v -> H_b v; what does not depend on v is computed outside of it."""
+  """Returns v -> H_b v, by forward over backward.
+
+  Values that do not depend on v are computed outside of it.
+  """
   obstacle = None
   if not tf.executing_eagerly():
     grads = gradient(params, *batch)
@@ -170,7 +180,10 @@ def _forward_over_backward(gradient, params, *batch):
 
 
 def _backward_over_backward(gradient, params, *batch):
-  """Returns v -> H_b v, which computes all anew."""
+  """Returns v -> H_b v, by backward over backward.
+
+  It computes all anew for each v.
+  """
 
   def product(v):
     with tf.GradientTape() as tape:
@@ -258,7 +271,10 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
 
 
 def _along(params, v, tensors, tangents):
-  """Returns a `ForwardAccumulator` of both along theirs, or nothing where there is no v."""
+  """Returns a `ForwardAccumulator` of parameters and tensors along their tangents.
+
+  Those of the parameters are v. Where there is no v, it is a context that does nothing.
+  """
   if v is None:
     return contextlib.nullcontext()
   floats = [i for i, x in enumerate(tensors) if x.dtype.is_floating]
@@ -302,7 +318,10 @@ def _weighted(terms, ratios):
 
 
 def _dense(values, like):
-  """Returns dense tensors of known shape: of sparse ones, as embeddings' gradients, and of None."""
+  """Returns dense tensors of known shape.
+
+  It makes them of sparse ones, as embeddings' gradients, and of None.
+  """
   tensors = [
     tf.zeros_like(p) if v is None else tf.convert_to_tensor(v)
     for v, p in zip(values, like, strict=True)

@@ -23,16 +23,19 @@ _UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
 
 
 class Program:
-  """The passes of one matrix, each built when it is first asked for.
+  """The passes of one matrix.
+
+  Each is built when it is first asked for.
 
   Args:
     objective: the `Objective` whose loss and gradient they sum.
     batches: the `Batches`.
     engine: the `Engine` that runs them.
-    batch_product: see `operator.CurvatureOperator.batch_product`.
+    batch_product: (objective, mode, blocks, connected) -> the function that makes products with a
+      batch's matrix, as `operator.CurvatureOperator.batch_product`.
     seed: seed of dropout and other random layers.
-    deterministic: passes are bitwise repeatable.
-    jit_compile: functions of a batch are compiled by XLA.
+    deterministic: whether passes are bitwise repeatable.
+    jit_compile: whether functions of a batch are compiled by XLA.
     blocks: number of blocks whose activations are recomputed, or None.
 
   Attributes:
@@ -69,7 +72,7 @@ class Program:
 
   @functools.cached_property
   def loss(self) -> DataPass:
-    """The pass () -> sums and weights of the loss's terms, one after the other."""
+    """The pass () -> sums of the loss's terms, then their weights."""
     return self._build("loss", products.loss_sums(self.objective), list)
 
   @functools.cached_property
@@ -102,10 +105,15 @@ class Program:
     return self._build_product("product", function, lambda r, v: [r, self._split(v)], spec)
 
   def columns(self, count: int, /) -> DataPass:
-    """Returns the pass (ratios, vectors (count, n), number of them used) -> sums of the products.
+    """Returns the pass for the products with several vectors.
+
+    It is (ratios, vectors (count, n), number of them used) -> sums of the products.
+
+    Args:
+      count: number of vectors that a pass takes.
 
     Raises:
-      DifferentiationError: see `product`.
+      DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
     if count not in self._columns:
       function = products.of_several(
@@ -122,9 +130,9 @@ class Program:
 
   @property
   def vectorized(self) -> bool:
-    """Whether products of several vectors are computed by the same operations, on stacked tensors.
+    """Whether several products are computed by the same, vectorized operations.
 
-    By default where that is faster; see `choices.can_be_vectorized`.
+    By default where that is faster, with small tensors (`choices.can_be_vectorized`).
     """
     if self._vectorized is None:
       self._vectorized = choices.can_be_vectorized(self)
@@ -138,7 +146,7 @@ class Program:
 
   @property
   def ratios_spec(self) -> tf.TensorSpec:
-    """What the factors of the loss's terms are like: (terms,) float64."""
+    """Spec of the factors of the loss's terms: (terms,) float64."""
     return tf.TensorSpec((len(self.objective.coefficients),), tf.float64)
 
   def _product_of_batch(self):
@@ -183,7 +191,10 @@ class Program:
     self._connected = [a or b for a, b in zip(self._connected, connected, strict=True)]
 
   def _look_at_influence(self):
-    """Refuses a loss that no variable has influence on, once it has been traced."""
+    """Refuses a loss that no variable has influence on.
+
+    That is known once it has been traced. Warns of single variables without influence.
+    """
     if self._looked_at_influence:
       return
     self._looked_at_influence = True

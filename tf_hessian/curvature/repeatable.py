@@ -1,10 +1,10 @@
-"""What makes two passes bitwise equal, beyond TensorFlow's op determinism.
+"""Bitwise equal passes, beyond TensorFlow's op determinism.
 
 The kernel of `AddN` begins its sum with whichever input buffer it may reuse, and that depends on
 which consumer ran first: with several inter-op threads, three or more terms are added in varying
 order. Gradients are summed by `AddN`, and Grappler's arithmetic optimizer makes more of them from
 ordinary additions. So each `AddN` of a traced graph becomes a chain of additions of two terms,
-whose order is fixed, and the functions run without that optimizer. See docs/design/repeatable.md.
+whose order is fixed, and the functions run without that optimizer (docs/design/repeatable.md).
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ STATEFUL_RANDOM_OPS = frozenset(
 
 @contextlib.contextmanager
 def repeatable_execution(enabled: bool = True) -> Iterator[None]:
-  """Runs TensorFlow functions so that they give bitwise the same result each time.
+  """Makes TensorFlow functions inside give bitwise the same result each time.
 
   Inside, op determinism is on and Grappler's arithmetic optimizer is off; both are restored
   afterwards. They are settings of the process, which threads enter one at a time
   (`processes.LOCK`); other functions that run meanwhile see them.
+
+  Args:
+    enabled: False leaves all as it is.
   """
   if not enabled:
     yield
@@ -112,7 +115,9 @@ def _chain_nodes(nodes, output):
 def stateful_random_ops(
   graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /
 ) -> Iterator[str]:
-  """Yields a sentence, with the layer and the remedy, for each op that draws from its own state.
+  """Yields a sentence for each op that draws from its state.
+
+  That is a state of its own, not one that it is given. The sentence has the layer and the remedy.
 
   Args:
     graph_def: a `GraphDef`.

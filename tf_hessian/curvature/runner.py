@@ -1,4 +1,4 @@
-"""Running the passes of a program: the loss, gradient and products that their sums give."""
+"""Running the passes of a program for loss, gradient and products."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 
 class Runner:
-  """Runs the passes of a program, and makes their sums the loss, gradient and products.
+  """The loss, gradient and products that a program's passes give.
 
   It is for one thread at a time.
 
   Args:
     model: what the objective was made from.
     program: the `Program`, of which nothing is built.
-    mode: how the product is to be differentiated; None chooses.
+    mode: how the product is to be differentiated, one of `products.MODES`; None chooses the first
+      that can be built.
 
   Attributes:
     program: the `Program`.
@@ -36,7 +37,7 @@ class Runner:
     precision_note: where its least precise type comes in, empty if the layers declare that type.
 
   Raises:
-    TypeError, ValueError: for data or a loss that can't be measured; see `choices`.
+    TypeError, ValueError: for data or a loss that can't be measured, by the checks of `choices`.
   """
 
   def __init__(self, model: object, program: Program, /, *, mode: str | None) -> None:
@@ -60,7 +61,10 @@ class Runner:
 
   @property
   def vectors_per_pass(self) -> int:
-    """How many vectors a pass takes at once, unless its caller says otherwise; see `choices`."""
+    """Number of vectors that a pass takes, unless its caller says.
+
+    At first as many as `choices.choose_width` finds room for.
+    """
     return self._vectors_per_pass
 
   @vectors_per_pass.setter
@@ -78,7 +82,10 @@ class Runner:
     return self._mean("gradient", self.program.gradient, self.ratios)
 
   def batch_gradients(self) -> Iterator[np.ndarray]:
-    """Yields the gradient of each batch's own mean loss, (n,) float64, computed here alone."""
+    """Yields the gradient of each batch's own mean loss.
+
+    Each is (n,) float64, computed by this process alone.
+    """
     coefficients = np.array(self._objective.coefficients)
     for b, batch in enumerate(self.program.batches):
       sums = np.array([float(x) for x in self.program.loss.single(b, batch)])
@@ -103,7 +110,11 @@ class Runner:
     return self._mean("product", self.program.product, self.ratios, v)
 
   def products(self, vectors: np.ndarray, vectors_per_pass: int | None = None, /) -> np.ndarray:
-    """Returns the products with vectors (k, n), so many to a pass over the data: (k, n) float64.
+    """Returns the products with vectors (k, n): (k, n) float64.
+
+    Args:
+      vectors: (k, n).
+      vectors_per_pass: how many share a pass over the data; None for the runner's own number.
 
     Raises:
       TypeError, ValueError: for bad vectors, or products that are not finite.
@@ -121,7 +132,7 @@ class Runner:
     return result
 
   def _write_products(self, vectors, count, out):
-    """Writes the products with at most `count` vectors, by one pass over the data."""
+    """Writes the products with at most `count` vectors, by one pass."""
     k = len(vectors)
     v = np.ascontiguousarray(vectors, np.float64)
     if k < count:  # fewer than usual are filled up with zeros, so that nothing is traced again
@@ -137,7 +148,9 @@ class Runner:
   def products_together(
     self, vectors: np.ndarray, used: int, ratios: tf.Tensor, weight: float, /
   ) -> np.ndarray:
-    """Returns the products with vectors of which each worker has parts; all must call it.
+    """Returns the products with vectors that are distributed over workers.
+
+    Each worker has parts of them, and all must call this.
 
     Args:
       vectors: (k, n): this worker's parts, zeros elsewhere; they are overwritten by the result.
@@ -157,7 +170,10 @@ class Runner:
     return self._unpack(flat, len(vectors), weight, vectors)
 
   def _unpack(self, flat, count, weight, out):
-    """Writes the first (k, n) of `count` vectors' sums, divided by a weight, and returns them."""
+    """Writes sums of products, divided by a weight, and returns them.
+
+    The sums are of `count` vectors, of which the first k are written, (k, n).
+    """
     start = 0
     for size in self.program.sizes:
       block = flat[start * count : (start + size) * count].reshape(count, size)
@@ -167,17 +183,23 @@ class Runner:
 
   @property
   def weight(self) -> float:
-    """The examples' weights that sums are divided by: W of the first term."""
+    """Sum of the examples' weights, by which sums are divided.
+
+    It is W of the first term.
+    """
     return self._weights[0]
 
   @functools.cached_property
   def ratios(self) -> tf.Tensor:
-    """The factors that the loss's terms enter with, (terms,) float64; see `products`."""
+    """Factors of the loss's terms, c_t W_0 / W_t: (terms,) float64."""
     return tf.constant(np.array(self._objective.coefficients) * self.weight / self._weights)
 
   @functools.cached_property
   def _weights(self):
-    """(terms,) float64: W_t, which depends on the data only."""
+    """Sums of the terms' weights, W_t: (terms,) float64.
+
+    They depend on the data only.
+    """
     return self._term_sums()[1]
 
   def _term_sums(self):
@@ -201,14 +223,18 @@ class Runner:
       what: "loss", "gradient" or "product".
       data_pass: the pass.
       *arguments: its arguments.
-      together: they are the sums of all workers' arguments, all of which call this.
+      together: whether arguments are summed over all workers, which then all call this; False by
+        default.
     """
     self.look_at_point()
     with failures.explained(what, data_pass, arguments, self.program.batches):
       return (data_pass.together if together else data_pass)(*arguments).numpy()
 
   def _mean(self, what, data_pass, *arguments):
-    """Returns a pass's sums divided by the weight; explains them if they are not finite."""
+    """Returns a pass's sums divided by the weight.
+
+    If they are not finite, an error explains why.
+    """
     result = self.run(what, data_pass, *arguments)
     if not np.isfinite(np.sum(result)) and not np.isfinite(result).all():
       failures.raise_not_finite(what, data_pass, arguments, self.program.batches, self._objective)
@@ -216,7 +242,10 @@ class Runner:
     return result
 
   def look_at_point(self) -> None:
-    """Looks at the variables before the first pass: fused kernels may clip NaN to numbers."""
+    """Checks the variables before the first pass.
+
+    Fused kernels may clip NaN to numbers.
+    """
     if not self._looked_at_point:
       self.check_point()
 
@@ -231,7 +260,9 @@ class Runner:
 
 
 def check_point(objective: Objective, /) -> None:
-  """Checks the variables of an objective; warns of those whose copies on replicas differ.
+  """Checks that the variables of an objective are finite numbers.
+
+  Warns of those whose copies on replicas differ.
 
   Raises:
     NonFiniteError: names the first that has NaN or infinity.

@@ -1,4 +1,4 @@
-"""Where TensorFlow's second derivatives are wrong or missing.
+"""TensorFlow's wrong or missing second derivatives.
 
 `tf.nn.moments`, which Keras's BatchNormalization and GroupNormalization call, stops the gradient at
 the mean inside the variance, because that path contributes nothing to the *first* derivative. It
@@ -24,7 +24,7 @@ _lock = threading.RLock()
 
 
 class DifferentiationError(ValueError):
-  """An operation of the model has no second derivative in TensorFlow."""
+  """An operation of the model without a second derivative in TensorFlow."""
 
 
 # In the names of operations whose custom gradients are the derivatives, and cheaper than those of
@@ -33,9 +33,10 @@ EXACT = "exact_gradient"
 
 
 def _moments(x, axes, shift=None, keepdims=False, name=None):
-  """`tf.nn.moments` without the stopped gradient; the same values.
+  """Computes `tf.nn.moments` without the stopped gradient.
 
-  With a gradient of its own, since that of `tf.reduce_mean` is a tensor like x, made in two steps.
+  The values are the same. It has a gradient of its own, since that of `tf.reduce_mean` is a tensor
+  like x, made in two steps.
   """
   del shift  # not used by TensorFlow either
 
@@ -59,9 +60,10 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
 
 
 def _reduce_logsumexp(input_tensor, axis=None, keepdims=False, name=None):
-  """`tf.reduce_logsumexp` with derivatives of zero where all entries are minus infinity.
+  """Computes `tf.reduce_logsumexp`, with derivatives of zero for empty sums.
 
-  The same values. There, the second derivative of TensorFlow's is 0 times infinity.
+  A sum is empty if all entries are minus infinity; the second derivative of TensorFlow's is 0 times
+  infinity there. The values are the same.
   """
   with tf.name_scope(name or "ReduceLogSumExp"):
     x = tf.convert_to_tensor(input_tensor)
@@ -75,10 +77,11 @@ def _reduce_logsumexp(input_tensor, axis=None, keepdims=False, name=None):
 
 
 def _cumulative_logsumexp_gradient(op, gradient):
-  """The registered gradient for positive entries, to which all are raised before.
+  """Computes the registered gradient for positive entries.
 
-  It takes logarithms of what comes in, and so loses second derivatives where that is zero. As it is
-  linear in fact, what was added is taken away again.
+  All entries are raised to positive ones before: the registered gradient takes logarithms of what
+  comes in, and so loses second derivatives where that is zero. As it is linear in fact, what was
+  added is taken away again.
   """
   x, axis = op.inputs
   largest = tf.reduce_max(tf.abs(gradient))
@@ -97,7 +100,10 @@ def _cumulative_logsumexp_gradient(op, gradient):
 
 
 def _euclidean_norm_gradient(op, gradient):
-  """The registered gradient, which divides by what comes in, as a multiple of that."""
+  """Computes the registered gradient as a multiple of what comes in.
+
+  The one that TensorFlow has registered divides by what comes in.
+  """
   x, axes = op.inputs
   kept = tf.shape(tf.reduce_sum(x, axes, keepdims=True))
   return [x * tf.reshape(gradient / op.outputs[0], kept), None]
@@ -118,7 +124,7 @@ _REPLACED = (
 
 @contextlib.contextmanager
 def differentiable_operations() -> Iterator[None]:
-  """Functions traced inside have moments and gradients that can be differentiated again."""
+  """Makes moments and gradients of functions traced inside differentiable again."""
   registry = keras_internals.gradient_registry()
   with _lock:
     gradients = {name: registry[name] for name in _GRADIENTS}
@@ -168,7 +174,7 @@ _WRONG_STACKED_OPS = frozenset(
 
 
 def can_be_vectorized(graph_def: tf.compat.v1.GraphDef, /) -> bool:
-  """Returns whether a function of the operations of a `GraphDef` can be vectorized."""
+  """Returns whether a function of a `GraphDef`'s operations can be vectorized."""
   unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
   kinds = {node.op for node in graph_nodes(graph_def)}
   return not kinds & unfit and not any(kind.startswith("TensorList") for kind in kinds)
@@ -225,7 +231,7 @@ class NoDerivativeError(LookupError):
 
   Args:
     op: the `tf.Operation`.
-    reason: why: end of a sentence.
+    reason: why not, as the end of a sentence.
   """
 
   def __init__(self, op: tf.Operation, reason: str) -> None:
@@ -269,7 +275,10 @@ def gradient_parts(
 
 
 def needs_padding(op: tf.Operation, /) -> bool:
-  """Whether TensorFlow's second derivative of a max pooling, or of its gradient, is wrong."""
+  """Returns whether TensorFlow's second derivative of a pooling is wrong.
+
+  The operation is a max pooling or the gradient of one.
+  """
   if op.get_attr("padding") == b"EXPLICIT":
     return True
   return op.inputs[0].shape.is_compatible_with(_pooled(op).shape)
@@ -280,7 +289,10 @@ def _pooled(op):
 
 
 def pooling_windows(op: tf.Operation, /) -> Sequence:
-  """Returns (sizes, strides) of a max pooling: lists, or None where they are not known."""
+  """Returns (sizes, strides) of a max pooling, two lists.
+
+  They may be None where they are not known when it is traced.
+  """
   if "V2" not in op.type:
     return op.get_attr("ksize"), op.get_attr("strides")
   values = [tf.get_static_value(x) for x in op.inputs[-2:]]
@@ -330,7 +342,10 @@ def _place(op_name, layers):
 
 
 def layer_in(op_name: str, layers: Sequence[str], /) -> str | None:
-  """Returns the layer of `layers` that is the innermost scope of an op's name, or None."""
+  """Returns the layer that is the innermost scope of an op's name.
+
+  It is one of `layers`, or None.
+  """
   for part in reversed(op_name.split("/")):
     for name in (part, re.sub(r"_\d+$", "", part)):
       if name in layers:

@@ -1,4 +1,4 @@
-"""Is it the same matrix every time, is it symmetric, and is it the second derivative?
+"""Checks that a matrix is repeatable, symmetric, and the second derivative.
 
 Cheap against what follows: three products, against the hundreds of a density.
 """
@@ -74,7 +74,10 @@ class OperatorReport:
 
   @property
   def passed(self) -> bool | None:
-    """True, False, or None where no problem was found but products were compared with nothing."""
+    """Whether the operator is right: True, False, or None.
+
+    It is None where no problem was found but products were compared with nothing.
+    """
     if self.problems:
       return False
     return None if self.difference_error is None else True
@@ -121,8 +124,9 @@ def check_operator(
 
   Args:
     operator: a `HessianOperator`.
-    differences: whether to do the last check, which traces the model once more.
-    seed: seed of the vectors.
+    differences: whether to do the last check, which traces the model once more; True by default,
+      since no other finds wrong derivatives that are symmetric.
+    seed: integer seed of the vectors.
 
   Returns:
     An `OperatorReport`.
@@ -211,7 +215,10 @@ def _why_not_repeatable(operator):
 
 @dataclasses.dataclass(frozen=True)
 class _Comparison:
-  """Products against differences of gradients; see `OperatorReport`."""
+  """A comparison of products with differences of gradients.
+
+  Its fields become those of `OperatorReport`.
+  """
 
   error: float | None = None
   skipped: str = ""
@@ -242,7 +249,10 @@ def _compare_with_differences(operator, u):
 
 
 def _in_float64(operator, u):
-  """Returns (operator of the first batch in float64, its product, why there is none)."""
+  """Returns (the first batch's operator in float64, its product, problem).
+
+  The first two are None where the third says why; otherwise that is empty.
+  """
   try:
     wide = on_first_batch(operator, float64=True)
     if wide.precision > np.finfo(np.float64).eps:
@@ -266,8 +276,8 @@ class _Differences:
 
   Attributes:
     error: least distance to the product, relative to it.
-    spread: how well the best ones are known, likewise: the distance of neighbouring ones, and the
-      rounding of gradients over the step.
+    spread: uncertainty of the best ones, relative to the product: the distance of neighbouring
+      ones, and the rounding of gradients over the step.
   """
 
   error: float
@@ -314,9 +324,10 @@ def _difference(operator, point, v, step):
 
 
 def _compare_coarsely(operator, u, skipped):
-  """Returns a `_Comparison` in the operator's own precision, along u and along Hu.
+  """Returns a `_Comparison` in the operator's own precision.
 
-  Along u products may be too short for the gradients' digits; along Hu they are as long as can be.
+  It is along u and along Hu. Along u products may be too short for the gradients' digits; along Hu
+  they are as long as can be.
   """
   dtype = operator.precision_dtype
   try:
@@ -342,7 +353,10 @@ def _compare_coarsely(operator, u, skipped):
 
 
 def _rounding(operator, v, product):
-  """Returns the relative difference to the float64 product, or None where there is no comparing."""
+  """Returns the relative difference to the float64 product.
+
+  It is None where they can't be compared.
+  """
   if (
     operator.objective.description.get("random_layers")
     and operator.objective.description["training"]

@@ -1,6 +1,7 @@
-"""Changes that a model makes when it is called, which a measurement must not make.
+"""Changes that a model makes when it is called.
 
-Changes of Keras variables are kept from them (`keras.StatelessScope`). Others stand in the graph.
+A measurement must not make them. Changes of Keras variables are kept in a scope
+(`keras.StatelessScope`). Others are found in the graph.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def refuse_changes(
   layers: Sequence[str],
   /,
 ) -> None:
-  """Raises ValueError for a function that changes variables or tables outside of it.
+  """Raises ValueError for a function that changes outside variables or tables.
 
   Args:
     concrete: the traced function.
@@ -62,7 +63,10 @@ def refuse_changes(
 
 
 def _changed(concrete, node):
-  """Returns the name of what a node changes, or that of all variables that come into question."""
+  """Returns the name of what a node changes.
+
+  If that is not known, it is a phrase with all variables in question.
+  """
   handles = {inside.op.name: outside for outside, inside in concrete.graph.captures}
   names = {id(v.handle): v.name.split(":")[0] for v in concrete.graph.variables}
   known = [names[id(h)] for h in handles.values() if id(h) in names]

@@ -1,4 +1,4 @@
-"""Whether TensorFlow's derivative of a graph is that of what it computes.
+"""Operations whose derivative in TensorFlow is not that of their values.
 
 Gradients that are registered as none are dropped without a word: the product is then that of
 another matrix, and symmetric and repeatable all the same. So the operations between variables and
@@ -22,7 +22,9 @@ _BRANCHES = frozenset({"Case", "If", "StatelessCase", "StatelessIf"})
 def loss_problem(
   outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /
 ) -> second_order.NoDerivativeError | None:
-  """Returns a `NoDerivativeError` for the first operation whose gradient is wrong, or None.
+  """Returns a `NoDerivativeError` for the first wrong gradient, or None.
+
+  The error is of the operation that has this gradient.
 
   Args:
     outputs: list of tensors of the graph of a loss.
@@ -46,7 +48,10 @@ def transform_problem(
 
 
 def is_proved(outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], /) -> bool:
-  """Whether all operations between are of `SOUND_OPS`, or part of batch normalization."""
+  """Returns whether all operations between are proved right.
+
+  Those are in `SOUND_OPS`, or part of batch normalization.
+  """
   ways, _ = linearize.between(outputs, inputs)
   return all(op.type in operations.SOUND_OPS or op.type == "FusedBatchNormV3" for op in ways)
 
@@ -68,7 +73,10 @@ def _problems(outputs, inputs, problem):
 
 
 def _once(problem):
-  """Returns a function like `problem` that looks at operations that are alike only once."""
+  """Returns a function like `problem` that skips repeated kinds of operations.
+
+  Of operations that are alike, it looks at one only.
+  """
   fine = set()
 
   def found(op, changing, needed):
@@ -137,7 +145,10 @@ def _problem(op, changing, needed):
 
 
 def _overwrites(op):
-  """Whether data are known to be stitched to the same places, as far as indices are constants."""
+  """Returns whether data are known to be stitched to equal places.
+
+  Only indices that are constants are known.
+  """
   indices = [tf.get_static_value(x) for x in op.inputs if x.dtype == tf.int32]
   places = np.concatenate([np.ravel(x) for x in indices if x is not None] or [[]])
   return len(np.unique(places)) < len(places)
@@ -148,7 +159,10 @@ def _is_differentiable(tensor):
 
 
 def _bodies(op, changing, needed):
-  """Yields (outputs, inputs) of the functions that an operation runs: what changes and counts."""
+  """Yields (outputs, inputs) of the functions that an operation runs.
+
+  They are those inputs that change, and those outputs that count.
+  """
   names = [
     name
     for key, value in op.node_def.attr.items()
@@ -172,7 +186,10 @@ def _bodies(op, changing, needed):
 
 
 def _fixed_point(graph, inputs, given):
-  """Returns which loop variables change at last, if those given change at first."""
+  """Returns which loop variables change at last.
+
+  Those given change at first.
+  """
   while True:
     chosen = {x.name for x, c in zip(inputs, given, strict=True) if c}
     reached = linearize.reached(graph, chosen)

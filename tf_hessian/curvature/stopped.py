@@ -1,4 +1,4 @@
-"""Places where a model stops the gradient of what depends on its variables.
+"""Places where a model stops gradients of functions of its variables.
 
 What is behind `tf.stop_gradient` is held fixed in the gradient that training takes, and in its
 derivative: products are those of the loss with these values frozen. Where they depend on the
@@ -26,7 +26,9 @@ def stopping_places(
   layers: Sequence[str],
   /,
 ) -> list[str]:
-  """Returns a sorted list of phrases such as "layer 'vq'", one for each place that stops.
+  """Returns a phrase for each place that stops a gradient.
+
+  The result is a sorted list of phrases such as "layer 'vq'".
 
   Args:
     concretes: traced functions of the loss, whose first inputs are the parameters.
