@@ -98,7 +98,9 @@ def raise_not_finite(
 
   Args:
     what: what the pass has computed: "loss", "gradient" or "product".
-    data_pass, arguments, batches: see `explained`.
+    data_pass: the pass.
+    arguments: what it was called with.
+    batches: what it was run over.
     objective: the `Objective`.
   """
   for b, batch in enumerate(batches):
