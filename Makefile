@@ -45,6 +45,7 @@ test: lint
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 verify: $(VENV)/installed
 	$(RUN) -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/verify

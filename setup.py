@@ -19,7 +19,10 @@ setuptools.setup(
   # The bundled digits lie beside the package in the repository and inside it once installed.
   packages=[*setuptools.find_packages(include=["tf_hessian*"]), "tf_hessian.third_party.mnist"],
   package_dir={"tf_hessian.third_party.mnist": "third_party/mnist"},
-  package_data={"tf_hessian.third_party.mnist": ["mnist_1000.npz", "LICENSE", "README.md"]},
+  package_data={
+    "tf_hessian": ["py.typed"],
+    "tf_hessian.third_party.mnist": ["mnist_1000.npz", "LICENSE", "README.md"],
+  },
   # Lower bounds are the oldest versions that the tests were run with, all at once, on Python 3.11.
   install_requires=[
     "absl-py>=2.1.0",
@@ -37,6 +40,6 @@ setuptools.setup(
   extras_require={
     "slow": ["keras-hub>=0.32.0"],
     "tensorboard": ["tensorboard>=2.21.0"],
-    "test": ["pytest>=8.0.0", "pytest-xdist>=3.8.0", "ruff==0.17.*"],
+    "test": ["mypy>=2.4.1", "pytest>=8.0.0", "pytest-xdist>=3.8.0", "ruff==0.17.*"],
   },
 )

@@ -3,7 +3,10 @@
 Names are loaded when they are first used, so that `tf_hessian.numerics` needs no TensorFlow.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -34,11 +37,11 @@ _HOME = {
 __all__ = sorted(_HOME)  # noqa: PLE0605 - typed out just above
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
   if name not in _HOME:
     raise AttributeError(f"module 'tf_hessian' has no attribute {name!r}")
   return getattr(importlib.import_module(_HOME[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
   return sorted([*globals(), *__all__])

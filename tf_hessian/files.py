@@ -167,7 +167,7 @@ def is_temporary(name: str, /) -> bool:
   return bool(_TEMPORARY.fullmatch(name))
 
 
-def remove_leftovers(folder: str | os.PathLike, /) -> None:
+def remove_leftovers(folder: str | os.PathLike[str], /) -> None:
   """Removes the temporary files in a folder whose writers were killed."""
   for entry in os.scandir(folder):
     if is_temporary(entry.name) and entry.is_file(follow_symlinks=False):

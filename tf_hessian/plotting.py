@@ -26,13 +26,29 @@ if TYPE_CHECKING:
 class _Drawn(Protocol):
   """The parts of a `Spectrum` that are drawn."""
 
-  nodes: tuple
-  diagonals: tuple
-  num_parameters: int | None
-  num_draws: int
-  start: str | None
+  @property
+  def nodes(self) -> tuple: ...
 
-  def density(self, sigma_squared: float, **options: Any) -> Density: ...
+  @property
+  def diagonals(self) -> tuple: ...
+
+  @property
+  def num_parameters(self) -> int | None: ...
+
+  @property
+  def num_draws(self) -> int: ...
+
+  @property
+  def start(self) -> str | None: ...
+
+  def density(
+    self,
+    sigma_squared: float,
+    *,
+    grid: np.ndarray | None = None,
+    relative: bool = False,
+    deflate: bool = False,
+  ) -> Density: ...
 
 
 # What the paper's figures show; a smoothed density has far smaller values between outliers.
@@ -130,7 +146,7 @@ def plot_spectrum(
 
 
 def plot_spectra(
-  spectra: Mapping[object, _Drawn],
+  spectra: Mapping[Any, _Drawn],
   path: str | os.PathLike,
   /,
   *,

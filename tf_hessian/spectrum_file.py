@@ -159,7 +159,11 @@ def _checked_steps(arrays: Mapping[str, np.ndarray], statuses: Sequence[str]) ->
   """Returns the draws' steps, (k,), if arrays can be a result."""
   steps, count = arrays["steps"], len(statuses)
   columns = arrays["diagonals"].shape[-1]
-  shapes = {"steps": (count,), "residuals": (count,), "wall_times": (count,)}
+  shapes: dict[str, tuple[int, ...]] = {
+    "steps": (count,),
+    "residuals": (count,),
+    "wall_times": (count,),
+  }
   shapes |= {"diagonals": (count, columns), "off_diagonals": (count, columns)}
   for name, shape in shapes.items():
     array = arrays[name]

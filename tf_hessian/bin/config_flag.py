@@ -1,5 +1,7 @@
 """The flag of a config file, and of its fields."""
 
+from __future__ import annotations
+
 import re
 import sys
 
@@ -25,7 +27,7 @@ class _Parser(config_flags.config_flags.ConfigFileFlagParser):
     return config
 
 
-def define_config(name, text, /):
+def define_config(name: str, text: str, /) -> flags.FlagHolder:
   """Defines the flag; returns its holder."""
   holder = config_flags.DEFINE_config_file(name, None, text, lock_config=True)
   flags.FLAGS[name].parser = _Parser(name)

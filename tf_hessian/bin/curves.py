@@ -1,8 +1,14 @@
-"""Draws how runs trained: python -m tf_hessian.bin.curves --picture=loss.png runs/a runs/b
+"""Draws how runs trained.
+
+  python -m tf_hessian.bin.curves --picture=loss.png runs/a runs/b
 
 Takes the folders of runs; a name may precede each, as in batch=runs/a. Prints first, last and
 smallest values.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
@@ -13,7 +19,8 @@ COLUMN = absl_flags.DEFINE_string("column", "loss", "Column of train.csv, such a
 LOG = absl_flags.DEFINE_bool("log", False, "Logarithmic axis of the values.")
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
+  """Draws the curves of the folders that the arguments name."""
   from tf_hessian.experiments import pictures
 
   arguments = [kinds.expanded(a) for a in arguments]

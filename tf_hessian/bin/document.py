@@ -13,7 +13,8 @@ RESULTS = kinds.define_path("results", None, "Folder of the results of bin.repro
 PAGE = kinds.define_path("page", None, "Page to write, such as docs/reproduction.md.")
 
 
-def main():
+def main() -> None:
+  """Writes the page."""
   from tf_hessian.studies import document
 
   document.write(RESULTS.value, PAGE.value)

@@ -1,5 +1,8 @@
 """Kinds of flags: paths, which are not empty and in which `~` is the home folder."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import os
 
 from absl import flags
@@ -7,7 +10,7 @@ from absl import flags
 flags.disclaim_key_flags()  # flags belong to the modules that define them by these functions
 
 
-def expanded(text, /):
+def expanded(text: str, /) -> str:
   """Returns a path, or name=path, in which `~` is the home folder; refuses an empty one."""
   if not text.strip() or "\0" in text:
     raise ValueError("a path is expected, and it is empty")
@@ -36,11 +39,11 @@ class _PathsParser(flags.ListParser):
     return [expanded(item) for item in found]
 
 
-def define_path(name, default, text, /):
+def define_path(name: str, default: str | None, text: str, /) -> flags.FlagHolder:
   """Defines a flag whose value is a path; returns its holder."""
   return flags.DEFINE(_PathParser(), name, default, text, serializer=flags.ArgumentSerializer())
 
 
-def define_paths(name, default, text, /):
+def define_paths(name: str, default: Sequence[str] | None, text: str, /) -> flags.FlagHolder:
   """Defines a flag whose value is a list of paths; returns its holder."""
   return flags.DEFINE(_PathsParser(), name, default, text, serializer=flags.ListSerializer(","))

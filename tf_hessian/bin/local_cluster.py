@@ -8,6 +8,9 @@ tf_hessian.bin.train. Ends when the chief does, with its exit
 code; started again, the run goes on where it was interrupted.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import sys
 
 from absl import flags as absl_flags
@@ -27,7 +30,8 @@ PRIVATE = absl_flags.DEFINE_bool(
 )
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
+  """Runs the cluster, and ends with the exit code of its chief."""
   from tf_hessian.distribute import isolation, local
 
   if PRIVATE.value and not any(a.lstrip("-").split("=")[0] == "download" for a in arguments):

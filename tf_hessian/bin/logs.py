@@ -9,7 +9,7 @@ from absl import logging
 _SPELLED = {"±": "+-", "²": "^2", "σ": "sigma", "–": "-", "×": "x"}
 
 
-def make_printable():
+def make_printable() -> None:
   """Lets a terminal or pipe without UTF-8 show what it can't in other letters, not fail."""
 
   def spell(error):
@@ -25,7 +25,7 @@ def make_printable():
       stream.reconfigure(errors="tf_hessian.spell")
 
 
-def set_up():
+def set_up() -> None:
   """Shows what the package logs, and of TensorFlow what users can do something about."""
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_is_worth_showing)

@@ -27,13 +27,13 @@ GRAPPLER = {
 }
 
 
-def given():
+def given() -> list[str]:
   """Returns those of these flags that were given, as they were: a list of text."""
   known = flags.FLAGS.flags_by_module_dict()[__name__]
   return [flag.serialize() for flag in known if flag.present]
 
 
-def apply(deterministic=False, /):
+def apply(deterministic: bool = False, /) -> None:
   """Applies the flags; before TensorFlow has initialised its devices."""
   limit, _ = resource.getrlimit(resource.RLIMIT_AS)
   if limit != resource.RLIM_INFINITY and limit < _ROOMY:

@@ -1,8 +1,12 @@
 """Reading flags: whatever is wrong with them ends the command with one line and exit code 1."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import errno
 import math
 import sys
+from typing import NoReturn
 
 from absl import flags
 
@@ -12,7 +16,7 @@ from tf_hessian.experiments import configs
 _LARGEST = 10**12
 
 
-def parse(argv, /):
+def parse(argv: Sequence[str], /) -> list[str]:
   """Returns what is no flag, after parsing the flags; the `flags_parser` of `app.run`."""
   try:
     rest = flags.FLAGS(argv)
@@ -29,13 +33,13 @@ def parse(argv, /):
   return rest
 
 
-def fail(what, /):
+def fail(what: object, /) -> NoReturn:
   """Ends the process with a line about an error, and exit code 1."""
   text = " ".join(str(what).split())
   sys.exit(f"error: {text or type(what).__name__}")
 
 
-def is_of_memory(error, /):
+def is_of_memory(error: BaseException, /) -> bool:
   """Whether an error is one of memory; TensorFlow's by its name, as it may not be imported."""
   names = {k.__name__ for k in type(error).__mro__}
   return (

@@ -1,4 +1,6 @@
-"""Draws a spectrum: python -m tf_hessian.bin.plot --input=spectrum.npz --output=spectrum.png
+"""Draws a spectrum.
+
+  python -m tf_hessian.bin.plot --input=spectrum.npz --output=spectrum.png
 
 Several inputs, each with a name before it (a=x.npz,b=y.npz), are drawn one below the other. Reads
 the original code's tridiag_<k> files too.
@@ -28,7 +30,8 @@ NUM_PARAMETERS = absl_flags.DEFINE_integer(
 )
 
 
-def main():
+def main() -> None:
+  """Draws the picture."""
   from tf_hessian.experiments import pictures
 
   pictures.draw_spectra(

@@ -1,4 +1,6 @@
-"""Makes the paper's figures: python -m tf_hessian.bin.reproduce --figure=15 --out=runs/figures
+"""Makes the paper's figures.
+
+  python -m tf_hessian.bin.reproduce --figure=15 --out=runs/figures
 
 Writes a picture and a JSON file with the numbers, and prints a line: what the paper claims, what
 came out, whether they agree. --figure=all makes all that can be made here.
@@ -17,13 +19,14 @@ CONFIGS = kinds.define_path("configs", "configs", "Folder of the configs.")
 DATA = run_flags.define_data()
 
 
-def main():
+def main() -> None:
+  """Makes the figures, and prints what came out."""
   machine_flags.apply(True)
   from tf_hessian.studies import reproduce
 
   print(
     reproduce.reproduce(
-      FIGURE.value,
+      FIGURE.value,  # type: ignore[arg-type]  # it is required
       OUT.value,
       configs=CONFIGS.value,
       options=machine_flags.given(),

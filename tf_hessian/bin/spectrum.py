@@ -40,7 +40,8 @@ DATA, CLUSTER = run_flags.define_data(), run_flags.define_cluster()
 PASSES, STORAGE = run_flags.define_passes(), run_flags.define_storage()
 
 
-def main():
+def main() -> None:
+  """Measures, or plans it, and prints the report."""
   run = (flags.CONFIG.value, flags.WORKDIR.value)
   weights = Weights(CHECKPOINT.value, INITIAL.value, STEP.value, ALL_STEPS.value)
   computation = Computation(**CLUSTER(), **PASSES())

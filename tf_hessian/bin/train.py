@@ -11,7 +11,8 @@ from tf_hessian.experiments import first_look
 DATA, CLUSTER = run_flags.define_data(), run_flags.define_cluster()
 
 
-def main():
+def main() -> None:
+  """Trains, and prints what was reached."""
   first_look.look_at_training(flags.CONFIG.value, flags.WORKDIR.value)
   machine_flags.apply()
   from tf_hessian.experiments.train import train

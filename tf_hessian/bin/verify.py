@@ -9,7 +9,8 @@ from tf_hessian.bin import flags, machine_flags
 from tf_hessian.experiments import first_look
 
 
-def main():
+def main() -> None:
+  """Prints the comparison; ends with exit code 1 if it fails."""
   first_look.look_at_training(flags.CONFIG.value, flags.WORKDIR.value)
   machine_flags.apply(True)
   from tf_hessian.studies import small_model

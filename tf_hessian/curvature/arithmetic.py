@@ -44,16 +44,15 @@ def of_loss(
     num_state: number of parameters and of context.
     layers: names of the model's layers.
   """
-  worst = None
+  found: list[Precision | None] = []
   for concrete in concretes:
     parameters, batch = concrete.inputs[:num_parameters], concrete.inputs[num_state:-1]
     own = min((p.dtype for p in parameters), key=lambda d: -_EPS[d])
-    found = [Precision(_EPS[own], own)]
+    found.append(Precision(_EPS[own], own))
     found += _of_operations(concrete, parameters, layers)
     found += _of_data(concrete, batch, own, layers)
     found += _of_functions(concrete, own, layers)
-    worst = max([p for p in (worst, *found) if p], key=lambda p: p.eps)
-  return worst
+  return max([p for p in found if p], key=lambda p: p.eps)
 
 
 def _of_operations(concrete, parameters, layers):

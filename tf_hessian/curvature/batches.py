@@ -63,7 +63,7 @@ class Batches:
     cut: bool = False,
     checksums: Sequence[int] = (),
   ) -> None:
-    self._dataset = dataset
+    self._dataset: Any = dataset
     self._checksums = np.array(checksums, np.int64)  # of the batches that passes stream
     self._digests = digests
     self._cut = cut  # by num_batches, which may leave examples out
@@ -73,9 +73,11 @@ class Batches:
     self.num_examples = num_examples
     self.fingerprint = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
     self.cached = cache is not None
-    self.stacks = None if cache is None else self._stack(cache)
+    self.stacks: Any = None if cache is None else self._stack(cache)
     self._positions = self._count_positions()
-    self._places = {}  # by bounds: a pass of a cached data set makes no tensor
+    self._places: dict[
+      tuple[int, int], list
+    ] = {}  # by bounds: a pass of a cached data set makes no tensor
     self._none = _scalar(0)
     self.seconds = seconds
     self.idle = False
@@ -324,7 +326,7 @@ def digest(tensors: Sequence[tf.Tensor], arrays: Sequence[np.ndarray] | None = N
       for item in np.ravel(array):
         result.update(b"%d:" % len(item) + item)
     else:
-      result.update(np.ravel(array).view(np.uint8))
+      result.update(np.ravel(array).view(np.uint8).data)
   return result.digest()
 
 

@@ -8,7 +8,7 @@ the values of `tf.nn.ctc_loss` to rounding, also where labels don't fit into the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import threading
 from typing import Any
@@ -143,7 +143,7 @@ def _keras_ctc_loss(target, output, target_length, output_length, mask_index=0):
   )
 
 
-_PLACES = tuple(
+_PLACES: tuple[tuple[Any, Callable], ...] = tuple(
   (module, function)
   for module, function in (
     (tf.nn, ctc_loss),

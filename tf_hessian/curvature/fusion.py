@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 from absl import logging
 import tensorflow as tf
@@ -41,10 +42,10 @@ class Waiting:
   ) -> None:
     self._name = name
     self._arguments = arguments
-    self._value = None
+    self._value: Any = None
     self.shape = shape
-    self.dtype = arguments[0].dtype
-    self.size = 1 + sum(a.size for a in arguments if _waits(a))
+    self.dtype: tf.DType = arguments[0].dtype
+    self.size: int = 1 + sum(a.size for a in arguments if _waits(a))
 
   @property
   def known(self) -> bool:
@@ -54,7 +55,7 @@ class Waiting:
   def value(self) -> tf.Tensor:
     """Returns the tensor, computing it the first time, in the current graph."""
     if self._value is None:
-      leaves = []
+      leaves: list[tf.Tensor] = []
       structure = self._structure(leaves)
       if self.size == 1:
         self._value = _evaluated(structure, leaves)

@@ -175,7 +175,7 @@ def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
   def unchanged(_, value, *unused, **unused_too):  # noqa: ARG001
     return value
 
-  nothing = lambda *unused, **unused_too: {}  # noqa: ARG005, E731
+  nothing: Callable[..., dict] = lambda *unused, **unused_too: {}  # noqa: ARG005, E731
   taken = tf.GradientTape.gradient
   with (
     _replaced(tf.GradientTape, "gradient", gradient),

@@ -83,7 +83,7 @@ def between(
     (list of operations, each after those it needs; set of the names of tensors that are needed).
     Ways through what is constant almost everywhere, or where a gradient is stopped, are none.
   """
-  found = []
+  found: list[tf.Operation] = []
   after = reached(outputs[0].graph, {x.name for x in inputs}, found)
   after -= {x.name for x in inputs}
   needed, ways = {y.name for y in outputs}, []

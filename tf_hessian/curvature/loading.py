@@ -5,6 +5,7 @@ Its batches are checked, counted, fingerprinted, and kept or dropped.
 
 from collections.abc import Callable, Mapping
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -49,8 +50,9 @@ def load_batches(
     cache_bytes = float("inf")  # it is in memory already
   cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
-  digests, shapes, signatures, sums = [], [], {}, []
-  cache = []
+  digests, shapes, sums = [], [], []
+  signatures: dict[Any, tuple] = {}
+  cache: list[Any] | None = []
   structure = None
   reading = Reading(
     "num_batches=, or in a config config.hessian.num_examples",

@@ -36,7 +36,7 @@ class OutputLosses:
   ) -> None:
     self._as_fit = as_fit
     self._outputs = _output_keys(model)
-    self._weigh = {}  # by output: whether its loss returns a pair
+    self._weigh: dict[Any, bool] = {}  # by output: whether its loss returns a pair
     self._losses = _by_key("loss", loss, self._outputs)
     weights = _by_key("loss_weights", loss_weights, self._outputs)
     if not any(fn is not None for fn in self._losses.values()):

@@ -116,10 +116,10 @@ def explain_changes(
   because = "; ".join(c.sentence for c in causes)
   if causes and all(c.cached for c in causes):
     because += f"; {_HOLDS_NOTHING}"
-  cut = next((c for c in causes if c.cut), None)
-  if cut and all(c.order_only for c in causes):
+  cutting = next((c for c in causes if c.cut), None)
+  if cutting and all(c.order_only for c in causes):
     what = "each pass over the data set has other examples"
-    return f"{what}, since {cut.cut} comes after {cut.step}: {because}"
+    return f"{what}, since {cutting.cut} comes after {cutting.step}: {because}"
   if causes and causes[0].certain:
     difference = "order" if all(c.order_only for c in causes) else "examples"
   else:

@@ -82,7 +82,7 @@ def hessian_product(
       loss depends; None if nobody needs it.
   """
   if blocks:
-    pieces = objective.pieces(blocks)
+    pieces = objective.pieces(blocks)  # type: ignore[misc]  # `choices.check_blocks` looks at it
     return lambda *arguments: functools.partial(_by_blocks, pieces, connected, *arguments)
   return functools.partial(_HESSIANS[mode], batch_gradient(objective, connected))
 
@@ -205,7 +205,7 @@ def batch_gradient_by_blocks(
   objective: Objective, count: int, connected: Callable[[list[bool]], None] | None = None
 ) -> Callable[..., list[tf.Tensor]]:
   """Does what `batch_gradient` does, recomputing the activations of `count` blocks."""
-  pieces = objective.pieces(count)
+  pieces = objective.pieces(count)  # type: ignore[misc]  # `choices.check_blocks` looks at it
 
   def function(params, context, batch, seed, ratios):
     return _by_blocks(pieces, connected, params, context, batch, seed, ratios, None)

@@ -161,6 +161,7 @@ class Runner:
     Returns:
       (k, n) float64.
     """
+    arguments: tuple
     if len(vectors) == 1:
       arguments = self.program.product, ratios, tf.convert_to_tensor(vectors[0])
     else:

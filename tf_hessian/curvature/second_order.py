@@ -131,8 +131,8 @@ def differentiable_operations() -> Iterator[None]:
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACED]
     for owner, name, function in _REPLACED:
       setattr(owner, name, function)
-    for name, function in _GRADIENTS.items():
-      registry[name] = gradients[name] | {"type": function}
+    for name, gradient in _GRADIENTS.items():
+      registry[name] = gradients[name] | {"type": gradient}
     try:
       yield
     finally:
@@ -241,7 +241,7 @@ class NoDerivativeError(LookupError):
 
 def gradient_parts(
   op: tf.Operation, by_outputs: Sequence[tf.Tensor], changing: Sequence[bool], /
-) -> list:
+) -> Sequence:
   """Returns the gradients of an operation's inputs, as TensorFlow has them registered.
 
   Args:
@@ -250,7 +250,7 @@ def gradient_parts(
     changing: list, for each input whether its gradient is needed.
 
   Returns:
-    list of tensors, `tf.IndexedSlices`, or None for inputs without influence.
+    Sequence of tensors, `tf.IndexedSlices`, or None for inputs without influence.
 
   Raises:
     NoDerivativeError: if there is none, or none of a floating-point input that is needed.

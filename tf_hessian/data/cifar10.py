@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -74,7 +75,7 @@ def cifar10(
   if standardization not in _STANDARDIZATIONS:
     known = ", ".join(_STANDARDIZATIONS)
     raise ValueError(f"standardization: expected one of {known}, got {standardization!r}")
-  where = {"data_dir": data_dir, "download": download}
+  where: dict[str, Any] = {"data_dir": data_dir, "download": download}
   one_hot = np.eye(NUM_CLASSES, dtype=np.float32)
   images, labels = tfds.arrays("cifar10", "train", num_examples=num_examples, **where)
   test_images, test_labels = tfds.arrays("cifar10", "test", **where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def mnist(
 
   if bundled:
     return source.in_memory(*finished(*arrays(num_examples=num_examples or 1000)))
-  where = {"data_dir": data_dir, "download": download}
+  where: dict[str, Any] = {"data_dir": data_dir, "download": download}
   images, labels = tfds.arrays("mnist", "train", num_examples=num_examples, **where)
   test_images, test_labels = tfds.arrays("mnist", "test", **where)
   return source.in_memory(

@@ -173,8 +173,10 @@ class Coordinator:
     return self.attended(lambda: self._state.set(tensors))
 
   def data(self, batches: Batches) -> Iterator:
-    """Returns what shards read cached batches from: the workers' iterators, each of which yields
-    all of them, again and again. A worker that comes back is sent them anew."""
+    """Returns the workers' iterators, which shards read cached batches from.
+
+    Each yields all of them, again and again. A worker that comes back is sent them anew.
+    """
     if self._data is None:
       dataset = tf.data.Dataset.from_tensors(tuple(batches.stacks)).repeat()
       self._data = iter(self.coordinator.create_per_worker_dataset(dataset))

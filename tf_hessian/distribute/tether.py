@@ -12,6 +12,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: str, *command: str) -> None:
+  """Becomes the command, which ends with the process whose number `parent` is."""
   if sys.platform == "linux":
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):  # it has ended before

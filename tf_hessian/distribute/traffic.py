@@ -24,7 +24,9 @@ def of_equal_parts(vectors: int, sums: int, /, *, num_workers: int) -> float:
   Vectors and sums are each reduced once around a ring; parameters stay where they are.
 
   Args:
-    vectors, sums, num_workers: see `of_shards`.
+    vectors: bytes of the vectors that a pass multiplies.
+    sums: bytes of what it returns.
+    num_workers: number of workers that share the batches.
   """
   around = 2 * (num_workers - 1) / num_workers  # of one reduction, each way
   return 2 * around * (vectors + sums)

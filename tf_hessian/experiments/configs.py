@@ -1,16 +1,20 @@
 """Reads the files of configs/ from Python."""
 
+from __future__ import annotations
+
 import difflib
 import importlib.machinery
 import importlib.util
+import os
 import pathlib
+from typing import Any
 
 from ml_collections import config_dict
 
 from tf_hessian.experiments import fields
 
 
-def load_config(path, /, **overrides):
+def load_config(path: str | os.PathLike, /, **overrides: Any) -> config_dict.ConfigDict:
   """Returns the config of a file, as `--config` does, with the fields that it has left out.
 
   Args:
@@ -87,7 +91,7 @@ def _in_a_line(error, path):
   return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
 
 
-def check_override(config, name, /):
+def check_override(config: config_dict.ConfigDict, name: str, /) -> None:
   """Raises ValueError, with the nearest names, unless a config has a field.
 
   Args:
@@ -111,7 +115,7 @@ def check_override(config, name, /):
     raise ValueError(f"--config.{name}: the config has no such field; {hint}")
 
 
-def field_names(config, /):
+def field_names(config: config_dict.ConfigDict, /) -> list[str]:
   """Returns the names of all fields of a config and its sections, such as "lanczos.steps"."""
   names = []
   for field, value in config.items():
@@ -122,6 +126,6 @@ def field_names(config, /):
   return names
 
 
-def fields_named(config, name, /):
+def fields_named(config: config_dict.ConfigDict, name: str, /) -> list[str]:
   """Returns the fields of a config and its sections that have a name, such as "lanczos.steps"."""
   return [field for field in field_names(config) if field.split(".")[-1] == name]

@@ -1,10 +1,15 @@
 """From a config to model, data, loss and operator."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 import concurrent.futures
 import dataclasses
 import inspect
 import math
+import os
 import re
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -19,7 +24,11 @@ from tf_hessian.slq.storage import available_memory
 from tf_hessian.training import checkpoints, schedules
 from tf_hessian.training.task import Task
 
-MODELS = {
+if TYPE_CHECKING:
+  import ml_collections
+
+
+MODELS: dict[str, Callable[..., keras.Model]] = {
   "cifar_resnet": cifar_resnet.cifar_resnet,
   "imagenet_resnet18": imagenet_resnet.imagenet_resnet18,
   "inception_v3": inception_v3.inception_v3,
@@ -43,16 +52,16 @@ _MACHINE = {"data_dir", "download", "memory"}  # arguments of data sets that are
 class Experiment:
   """What a config describes; made by `build`."""
 
-  config: dict  # plain values
+  config: dict[str, Any]  # plain values
   task: Task
   source: source.Source
 
-  def new_model(self):
+  def new_model(self) -> keras.Model:
     """Returns the model with the initial weights that the config's seed gives."""
     keras.utils.set_random_seed(self.config["seed"])
     return _call("model", MODELS, self.config["model"])
 
-  def measured(self, model=None, /):
+  def measured(self, model: keras.Model | None = None, /) -> tf.data.Dataset:
     """Returns the single examples that the Hessian is of, as `config.hessian` asks for them.
 
     Args:
@@ -78,7 +87,7 @@ class Experiment:
       examples = examples.map(lambda x, y, *rest: (x, (y,) * outputs, *rest))
     return examples
 
-  def check_training(self):
+  def check_training(self) -> None:
     """Raises ValueError if there are not enough examples for a batch, or no room for one."""
     size = self.config["train"]["batch_size"]
     if size > self.source.num_examples:
@@ -101,14 +110,22 @@ class Experiment:
         f"{size * each / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB: at most {there // each}"
       )
 
-  def operator(self, model, *, dtype=None, strategy=None, patience=600.0, **options):
+  def operator(
+    self,
+    model: keras.Model,
+    *,
+    dtype: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    patience: float = 600.0,
+    **options: Any,
+  ) -> HessianOperator:
     """Returns the `HessianOperator` that `config.hessian` asks for.
 
     Args:
       model: the model.
       dtype: what floating-point examples are cast to, such as "float64"; None leaves them.
       strategy: a `tf.distribute.Strategy`, or None.
-      patience: seconds; see `Sharing`.
+      patience: seconds that a worker which doesn't answer is waited for.
       **options: further arguments of `HessianOperator`: what concerns the machine.
     """
     section = self.config["hessian"]
@@ -136,7 +153,7 @@ class Experiment:
     )
 
 
-def check(config, /):
+def check(config: ml_collections.ConfigDict, /) -> dict[str, Any]:
   """Returns a config as plain values, after checking its fields; initialises no device.
 
   Fields that may be left out get their values, and `config.train` is scaled by
@@ -169,7 +186,7 @@ def check(config, /):
   return config
 
 
-def check_model(config, /):
+def check_model(config: dict[str, Any], /) -> None:
   """Builds the model of a config without values, and compares it with the memory there is.
 
   Args:
@@ -211,11 +228,17 @@ def _sizes_of(config):
   return " or ".join(f"config.model.{name}" for name in names[:2]) or "its fields"
 
 
-def build(config, /, *, data_dir=None, download=False):
+def build(
+  config: ml_collections.ConfigDict,
+  /,
+  *,
+  data_dir: str | os.PathLike | None = None,
+  download: bool = False,
+) -> Experiment:
   """Returns the `Experiment` of a config, after checking all its fields; see `check`.
 
   Args:
-    config: see `check`.
+    config: an `ml_collections.ConfigDict`, which `check` accepts.
     data_dir: folder with TFDS data sets; None for TFDS's own choice.
     download: fetch a data set that isn't there.
   """

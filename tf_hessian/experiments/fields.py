@@ -4,54 +4,59 @@ Whatever a field holds that can't be right is refused here, by its name, before 
 written. What the fields of a named model, data set or loss are is checked by `experiment`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
 import math
 import os
+from typing import Any
 
 from ml_collections import config_dict
 
 from tf_hessian.numerics import checks
 
 REQUIRED = object()
+Check = Callable[[str, Any], None]  # (name, value) raises unless the value can be right
 # Steps and examples beyond it take longer than there is time; products of two fit into int64.
 LARGEST = 10**9
 _SEEDS = 2**32 - 1  # which Keras can seed its generators with
 
 
-def integer(low=0, high=LARGEST, /):
+def integer(low: int = 0, high: int = LARGEST, /) -> Check:
   """Returns a check: (name, value) raises unless the value is an integer in the range."""
   return lambda name, value: checks.check_integer(name, value, low, high)
 
 
-def number(low=0.0, high=math.inf, /):
+def number(low: float = 0.0, high: float = math.inf, /) -> Check:
   """Returns a check of finite numbers from `low` to `high`."""
   return lambda name, value: checks.check_number(name, value, low, high)
 
 
-def share(name, value, /):
+def share(name: str, value: Any, /) -> None:
   """Checks a number from 0 to below 1."""
   checks.check_number(name, value, 0, 1)
   if value == 1:
     raise ValueError(f"{name}: expected a number below 1, got {value!r}")
 
 
-def factor(name, value, /):
+def factor(name: str, value: Any, /) -> None:
   """Checks a number above 0 that another one may be multiplied by some times."""
   checks.check_positive(name, value)
   checks.check_number(name, value, 0, 1e6)
 
 
-def boolean(name, value, /):
+def boolean(name: str, value: Any, /) -> None:
   """Checks True or False."""
   if not isinstance(value, bool):
     raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
-def choice(*known):
+def choice(*known: str) -> Check:
   """Returns a check of one of several texts."""
   return lambda name, value: checks.check_choice(name, value, known)
 
 
-def text(name, value, /):
+def text(name: str, value: Any, /) -> None:
   """Checks text that is not empty."""
   if not isinstance(value, str):
     raise TypeError(f"{name}: expected text, got {value!r}")
@@ -59,7 +64,7 @@ def text(name, value, /):
     raise ValueError(f"{name}: expected text that is not empty, got {value!r}")
 
 
-def each(check, /):
+def each(check: Check, /) -> Check:
   """Returns a check of a tuple or list, each part of which is checked."""
 
   def check_all(name, value):
@@ -71,7 +76,7 @@ def each(check, /):
   return check_all
 
 
-def some(check, /):
+def some(check: Check, /) -> Check:
   """Returns a check of such a tuple that is not empty."""
 
   def check_some(name, value):
@@ -82,7 +87,7 @@ def some(check, /):
   return check_some
 
 
-def variables(name, value, /):
+def variables(name: str, value: Any, /) -> None:
   """Checks a name pattern, or several; "" for all variables."""
   if value != "":
     (each(text) if isinstance(value, (tuple, list)) else text)(name, value)
@@ -164,7 +169,7 @@ ARGUMENTS = {
 }
 
 
-def fill(config, /):
+def fill(config: config_dict.ConfigDict, /) -> None:
   """Gives the sections of a config the fields that they have left out, so that flags find them.
 
   Args:
@@ -179,7 +184,7 @@ def fill(config, /):
     config.schedule_scale = 1.0
 
 
-def check(config, /):
+def check(config: config_dict.ConfigDict, /) -> dict[str, Any]:
   """Returns a config as plain values, after checking all that needs no TensorFlow.
 
   Fields that may be left out get their values. A `~` in a path is the home folder.
@@ -247,7 +252,9 @@ def _check_scale(config):
       )
 
 
-def check_names(where, found, known, required=()):
+def check_names(
+  where: str, found: Iterable[str], known: Collection[str], required: Iterable[str] = ()
+) -> None:
   """Raises ValueError for an unknown field, with the nearest known one, or a missing one."""
   for name in found:
     if name not in known:

@@ -150,7 +150,7 @@ class _Measurement:
   def of(self, weights: Weights) -> str:
     """Measures one model; returns the report."""
     result, picture = self._measure(self._model(weights), weights.folder(self.workdir))
-    return _FOLLOWED if result is None else report(result, picture)
+    return _FOLLOWED if result is None or picture is None else report(result, picture)
 
   def of_steps(self, weights: Weights) -> str:
     """Measures the checkpoints of steps, and draws all of them together; returns the report."""
@@ -159,7 +159,7 @@ class _Measurement:
       logging.info("checkpoint of step %d", step)
       model = training_folder.load(self.workdir, path)
       result, picture = self._measure(model, step_folder(self.workdir, step))
-      if result is not None:
+      if result is not None and picture is not None:
         results[step] = result
         texts.append(f"step {step}\n{report(result, picture)}")
     if not results:

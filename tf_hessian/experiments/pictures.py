@@ -1,6 +1,11 @@
 """Pictures of what is on disk: spectra, and training curves."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +13,16 @@ from tf_hessian import plotting, spectrum
 from tf_hessian.training import record
 
 
-def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=None, **options):
+def draw_spectra(
+  inputs: Sequence[str],
+  path: str | os.PathLike,
+  /,
+  *,
+  exact: np.ndarray | None = None,
+  num_parameters: int | None = None,
+  limits: Sequence[float | str] | None = None,
+  **options: Any,
+) -> None:
   """Draws one spectrum, or several one below the other.
 
   Args:
@@ -45,7 +59,7 @@ def draw_spectra(inputs, path, /, *, exact=None, num_parameters=None, limits=Non
   plotting.plot_spectra(spectra, path, **options)
 
 
-def read_eigenvalues(path, /):
+def read_eigenvalues(path: str | os.PathLike, /) -> np.ndarray:
   """Returns the exact eigenvalues in a file that `np.save` wrote: (n,) float64.
 
   Raises:
@@ -66,7 +80,9 @@ def read_eigenvalues(path, /):
   return values.astype(np.float64)
 
 
-def draw_curves(runs, path, /, *, column="loss", log=False):
+def draw_curves(
+  runs: Sequence[str], path: str | os.PathLike, /, *, column: str = "loss", log: bool = False
+) -> str:
   """Draws a column of the logs of runs.
 
   Args:

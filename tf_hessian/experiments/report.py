@@ -10,7 +10,7 @@ from tf_hessian.spectrum import Spectrum
 
 def report(result: Spectrum, picture: str | os.PathLike, /) -> str:
   """Returns the main numbers of a `Spectrum` as text."""
-  lines = {
+  lines: dict[str, object] = {
     "largest Ritz values": " ".join(f"{x:.6g}" for x in result.largest(10)),
     "smallest Ritz values": " ".join(f"{x:.6g}" for x in result.smallest(5)),
   }

@@ -33,7 +33,7 @@ class Weights:
   step: int | None = None
   all_steps: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if sum(map(bool, (self.checkpoint, self.initial, self.step is not None, self.all_steps))) > 1:
       raise ValueError("checkpoint, initial, step and all_steps exclude each other")
 

@@ -99,7 +99,7 @@ class Basis(abc.ABC):
 
   def checksum(self, j: int, /) -> int:
     """Returns a checksum of row j as stored, of 32 bits."""
-    return zlib.crc32(self.row(j))
+    return zlib.crc32(self.row(j).data)
 
   def flush(self) -> None:  # noqa: B027 - memory has nothing to do
     """Waits until the rows that were stored on disk are safe there."""

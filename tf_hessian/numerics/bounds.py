@@ -161,7 +161,8 @@ def worst_case_epsilon(*, n: int, draws: int, sigma_squared: float, probability:
   >>> round(worst_case_epsilon(n=100, draws=10, sigma_squared=1.0, probability=0.01), 6)
   0.062305
   """
-  return epsilon(*_worst_norms(n, sigma_squared), n=n, draws=draws, probability=probability)
+  norms = _worst_norms(n, sigma_squared)
+  return float(epsilon(*norms, n=n, draws=draws, probability=probability))
 
 
 def worst_case_draws(*, n: int, sigma_squared: float, epsilon: float, probability: float) -> int:

@@ -23,7 +23,7 @@ def check_integer(name: str, value: Any, low: int, high: int) -> None:
   """Raises TypeError or ValueError unless an integer is in a range."""
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise TypeError(f"{name}: expected an integer from {low} to {high}, got {value!r}")
-  if not low <= value <= high:
+  if not low <= value <= high:  # type: ignore[operator]  # integers have an order
     raise ValueError(f"{name}: expected an integer from {low} to {high}, got {value}")
 
 
@@ -34,7 +34,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
     expected = "a finite number" if low == -np.inf else f"a finite number of at least {low:g}"
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise TypeError(f"{name}: expected {expected}, got {value!r}")
-  if not low <= value <= high or not _is_finite(value):
+  if not low <= value <= high or not _is_finite(value):  # type: ignore[operator]  # as they do
     raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 

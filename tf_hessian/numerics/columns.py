@@ -68,8 +68,8 @@ class ThreadedBasis(SummedBasis):
     self._whole = self.n <= SMALL  # vectors are a single piece
     self._piece = piece_columns(self.n)
     self._threads = min(threads or num_threads(), len(blocks))
-    self._pool = None
-    self._scratch = None  # queue of what a thread needs for itself
+    self._pool: futures.ThreadPoolExecutor | None = None
+    self._scratch: queue.SimpleQueue | None = None  # queue of what a thread needs for itself
 
   @abc.abstractmethod
   def _stored(self, i, first, count, scratch):

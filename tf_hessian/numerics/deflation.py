@@ -98,8 +98,8 @@ def deflate(
   if not all(np.all(np.isfinite(r)) for r in residuals):
     raise ValueError("deflation: needs the residual of each draw's last step, which isn't known")
   found = [isolated(q.nodes, r) for q, r in zip(quadratures, residuals, strict=True)]
-  common = [_match(i, quadratures, found) for i in found[0]]
-  common = np.array([c for c in common if c is not None], int).reshape(-1, len(quadratures))
+  matches = [_match(i, quadratures, found) for i in found[0]]
+  common = np.array([c for c in matches if c is not None], int).reshape(-1, len(quadratures))
   before = np.array([q.weights[c] for q, c in zip(quadratures, common.T, strict=True)])
   single = _is_single(before, n)
   common, before = common[single], before[:, single]

@@ -109,7 +109,7 @@ class DiskBasis(ThreadedBasis):
     super().close()
     if self._file is not None:
       os.close(self._file)
-    self._file, self._resident = None, ()
+    self._file, self._resident = None, ()  # type: ignore[assignment]  # it is not used any more
 
   def _new_scratch(self):
     return (aligned((self.steps, self._columns), self.dtype), *super()._new_scratch())

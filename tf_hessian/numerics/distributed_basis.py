@@ -165,7 +165,7 @@ class Shards:
 
   def __init__(self, group: Group, /) -> None:
     self.group = group
-    self._shards = {}  # number of a basis -> _Shard
+    self._shards: dict[int, _Shard] = {}  # number of a basis -> _Shard
     self._next = 0
 
   def lead_open(self, steps: int, n: int, path: str | os.PathLike | None) -> int:
@@ -285,7 +285,9 @@ class Shards:
     """Returns a vector (n,) of which `compute` gives this worker's columns."""
     return self._placed(compute, held.whole, held.columns.start)
 
-  def gather(self, compute: Callable[[], Sequence[float]], capacity: int) -> np.ndarray:
+  def gather(
+    self, compute: Callable[[], Sequence[float] | np.ndarray], capacity: int
+  ) -> np.ndarray:
     """Returns the numbers that a function gives on each worker.
 
     They are (workers, capacity). All sums of a basis are given the same capacity, so that they are
@@ -342,7 +344,8 @@ class _Shard(SummedBasis):
       self._rows = mapped(self.path, steps, n, np.float64)
     else:
       self._rows = MemoryBasis(np.empty((steps, n)))
-    self.kept = self.left = None
+    self.kept: np.ndarray | None = None
+    self.left: np.ndarray | None = None
     self._shards = shards
 
   def row(self, j: int, /) -> np.ndarray:

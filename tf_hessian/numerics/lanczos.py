@@ -11,7 +11,7 @@ comes back as copies of itself.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import scipy.linalg
@@ -151,13 +151,13 @@ class Lanczos:
   def save(self, file: str | os.PathLike | BinaryIO, /) -> None:
     """Writes the used rows of the basis and the coefficients as `.npz`."""
     rows = min(self.num_steps + 1, self.vectors.steps)
-    np.savez(
-      file,
-      capacity=self.vectors.steps,
-      tolerance=self._tolerance,
-      basis=np.array([self.vectors.row(j) for j in range(rows)], self.vectors.dtype),
+    state: dict[str, Any] = {
+      "capacity": self.vectors.steps,
+      "tolerance": self._tolerance,
+      "basis": np.array([self.vectors.row(j) for j in range(rows)], self.vectors.dtype),
       **self.coefficients(),
-    )
+    }
+    np.savez(file, **state)
 
   @classmethod
   def load(cls, file: str | os.PathLike | BinaryIO, /) -> Lanczos:

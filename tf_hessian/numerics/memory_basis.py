@@ -29,8 +29,9 @@ class MemoryBasis(ThreadedBasis):
   def __init__(self, array: np.ndarray, /, *, threads: int | None = None) -> None:
     if np.ndim(array) != 2:
       raise ValueError(f"basis: expected shape (steps, n), got {np.shape(array)}")
-    blocks = thread_blocks(np.shape(array)[1], threads)
-    super().__init__(*array.shape, array.dtype, blocks, threads)
+    steps, n = array.shape
+    blocks = thread_blocks(n, threads)
+    super().__init__(steps, n, array.dtype, blocks, threads)
     self._given = array
     self._array = np.asarray(array)
 

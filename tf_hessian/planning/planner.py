@@ -88,11 +88,14 @@ def plan(
 
   Args:
     operator: a `HessianOperator` in one process, best one of which no pass was run yet.
-    num_draws, lanczos_steps, seed: as for `spectral_density`.
+    num_draws: number k of start vectors (default: the paper's).
+    lanczos_steps: number m of Lanczos steps for each (default: the paper's).
+    seed: seed of the start vectors.
     start: None, or "gradient" for a run that begins at it.
     target_error: if given, the draws are those that the pilot says are needed for it, `num_draws`
       at most; steps are counted as if no draw ended early.
-    sigma_squared, relative: kernel of the density whose error is told.
+    sigma_squared: variance of the kernel of the density whose error is told.
+    relative: multiply it by max(1, range of the nodes), as the original code did.
     storage: a `Storage`: where vectors live, and how many share a pass.
     check: whether the run checks the operator first.
     workdir: where the run would write; of a folder with a run in it, the run's choices are kept

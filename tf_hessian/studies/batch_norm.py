@@ -37,7 +37,7 @@ TOLERANCE = 1e-3
 
 def measure(context: Context) -> dict:
   """Measures spectra and gradients over training, for three ways of normalising."""
-  rows = {v.name: [] for v in VARIANTS}
+  rows: dict[str, list] = {v.name: [] for v in VARIANTS}
   for seed in SEEDS:
     for variant in VARIANTS:
       rows[variant.name].append(_measure_run(context, variant, seed))

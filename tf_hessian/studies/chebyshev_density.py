@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +41,9 @@ def measure(context: Context) -> dict:
       curve = chebyshev.density(moments[name], grid, SIGMA_SQUARED, jackson=jackson, **where)
       curves[f"{name}_moments{end}"] = curve
   curves["lanczos"] = lanczos.mean(axis=0)
-  numbers = {f"l1_{k}": float(density.l1_distance(grid, f, exact)) for k, f in curves.items()}
+  numbers: dict[str, Any] = {
+    f"l1_{k}": float(density.l1_distance(grid, f, exact)) for k, f in curves.items()
+  }
   numbers |= {
     "most_negative": float(curves["exact_moments"].min()),
     "interval": [center - half, center + half],

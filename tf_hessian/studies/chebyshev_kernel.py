@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def measure(context: Context) -> dict:
   """Measures the errors of the kernel's Chebyshev approximations, in two ranges."""
   small = context.small_model
   _, half = chebyshev.interval(small.eigenvalues[0], small.eigenvalues[-1])
-  numbers = {"half_width": half}
+  numbers: dict[str, Any] = {"half_width": half}
   for end, width in (("", half), ("_paper_range", PAPER_HALF_WIDTH)):
     errors = {d: kernel_error(d, width) for d in DEGREES}
     for i, kind in enumerate(_KINDS):

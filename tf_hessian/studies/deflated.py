@@ -39,7 +39,9 @@ def measure(context: Context) -> dict:
   pairs = eigenpairs.top_eigenpairs(small.operator, outliers, progress=False)
   # The products that the search has cost are missing for draws.
   left = max(1, DRAWS - -(-pairs.num_products // STEPS))
-  rows = {name: {"l1": [], "l1_outliers": [], "mass": []} for name in METHODS}
+  rows: dict[str, dict[str, list]] = {
+    name: {"l1": [], "l1_outliers": [], "mass": []} for name in METHODS
+  }
   known = []
   for seed in range(SEEDS):
     estimates, count = _estimates(context, pairs, seed, left)

@@ -47,7 +47,7 @@ def simulate(
   n = len(hessian)
   root = np.linalg.cholesky(noise)
   theta = rng.standard_normal((chains, n))
-  update = None
+  update = np.zeros_like(theta)
   for _ in range(steps + 1):
     z = rng.standard_normal((chains, n)) @ root.T
     update = -rate * (theta + z) @ hessian
