@@ -1,4 +1,4 @@
-"""The whole eigenvalue density of a neural network's Hessian, for any Keras model.
+"""The whole eigenvalue density of any Keras model's Hessian.
 
 Names are loaded when they are first used, so that `tf_hessian.numerics` needs no TensorFlow.
 """

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 
 class Bases:
-  """The bases of draws in progress; a context manager that gives them back.
+  """Bases of draws in progress.
+
+  A context manager, which closes them at its end.
 
   Args:
-    plan: a `BasisPlan`.
-    folder: a `RunFolder` that holds them; None for memory, or files for the time being.
-    distributed: function (steps, path or None) -> `Basis` that is distributed over workers; None
-      where there are none.
+    plan: place and size of the bases.
+    folder: the run's folder, which holds them; None for memory or temporary files.
+    distributed: makes a basis that is distributed over workers: function (steps, path or None) ->
+      `Basis`. None, the default, if there are no workers.
   """
 
   def __init__(
@@ -38,10 +40,10 @@ class Bases:
     self._spare: list[Basis] = []
 
   def open(self, draws: Sequence[int], /) -> list[Basis]:
-    """Returns the bases of a group of draws, making those that there are not yet.
+    """Returns the bases of some draws; makes the missing ones.
 
     Raises:
-      OSError: if there is no room for one.
+      OSError: if a basis has no room.
     """
     missing = [draw for draw in draws if draw not in self._open]
     if not (self._folder or self._plan.on_disk or self._plan.distributed):
@@ -52,7 +54,10 @@ class Bases:
     return [self._open[draw] for draw in draws]
 
   def release(self, draws: Sequence[int], /) -> None:
-    """Says that draws are finished."""
+    """Gives back the bases of finished draws.
+
+    Those in a run's folder are deleted; others are used again.
+    """
     for draw in draws:
       basis = self._open.pop(draw)
       if self._folder:

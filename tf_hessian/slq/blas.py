@@ -11,10 +11,14 @@ from tf_hessian.numerics import columns
 
 
 def without_threads(n: int, /) -> contextlib.AbstractContextManager:
-  """Returns a context in which steps with vectors of length n go with passes over the data.
+  """Returns a context for steps, with one BLAS thread for short vectors.
 
-  BLAS's threads, which small vectors are given to, go on spinning after each call. Passes of a
-  small network, which need the processor, took 1.5 times as long for that.
+  BLAS gives short vectors to several threads too, which go on spinning after each call. Passes of a
+  small network need the processor, and took 1.5 times as long for that. For long vectors the
+  context does nothing.
+
+  Args:
+    n: length of the vectors.
   """
   if n > columns.SMALL:
     return contextlib.nullcontext()
@@ -23,7 +27,10 @@ def without_threads(n: int, /) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def _one_thread():
-  """Leaves BLAS one thread as long as any thread of this process is inside."""
+  """Leaves BLAS one thread.
+
+  That lasts as long as any thread of this process is inside.
+  """
   with _Limit.lock:
     if not _Limit.inside:
       _Limit.limits = threadpoolctl.threadpool_limits(1, user_api="blas")

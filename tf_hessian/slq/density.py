@@ -39,35 +39,38 @@ def spectral_density(
   """Estimates the whole eigenvalue density of a symmetric matrix.
 
   With a start vector g of its own, the weights of the single draw are the shares of its energy in
-  the eigenvectors q_i, (g' q_i)^2 / |g|^2: the spectral density as g sees it. A Ritz value that has
-  converged has its eigenvector's share; see `Spectrum.mass`.
+  the eigenvectors q_i, (g' q_i)^2 / |g|^2: the spectral density as g sees it. A converged node has
+  its eigenvector's share as its weight, which `Spectrum.mass` adds up.
 
   Args:
     operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or array, of
-      order n. Of several workers each calls this function, and all get the result, while the chief
-      alone does the Lanczos steps and writes `workdir`. docs/cluster.md tells more.
+      order n. Each of several workers calls this function and gets the result. The chief alone
+      takes the Lanczos steps and writes `workdir` (docs/cluster.md).
     num_draws: number k of start vectors (default: the paper's).
-    lanczos_steps: number m of Lanczos steps for each (default: the paper's); more than n are
+    lanczos_steps: number m of Lanczos steps of each (default: the paper's). A number above n is
       lowered to n, which is logged.
     seed: seed of the start vectors.
-    start: "gradient" begins at the gradient of a `HessianOperator`'s mean loss, a vector (n,) at
-      that; num_draws has to be 1. None for random vectors.
-    target_error: stop when the density is good enough. Draws are added, up to `num_draws`, until
-      the integral of the density's standard error is at most this; a draw's steps end, at
-      `lanczos_steps` at the latest, once the last ten have changed its density by less in L1.
-      `config["target"]` of the result has both errors, `stderr` and `change`, and `reached`.
+    start: None for random start vectors, the probes of the paper; "gradient" for the gradient of a
+      `HessianOperator`'s mean loss; or a start vector (n,). `num_draws` has to be 1 for the last
+      two.
+    target_error: error in L1 at which the density is good enough; None takes all draws and steps.
+      Draws are added, up to `num_draws`, until the integral of the density's standard error is at
+      most this. A draw's steps end, at `lanczos_steps` at the latest, once the last ten have
+      changed its density by less. `config["target"]` of the result has both errors, `stderr` and
+      `change`, and `reached`.
     sigma_squared: variance of the kernel of that density (default: the paper's).
-    relative: multiply it by max(1, range of the nodes), as the original code did.
+    relative: whether to multiply it by max(1, range of the nodes), as the original code did; the
+      default does not.
     storage: a `Storage`: where Lanczos vectors live, and how many share a pass over the data. None
       chooses by what there is room for.
-    check: first check that products and data of a `HessianOperator` repeat and that it is symmetric
-      (three products).
-    workdir: folder for the state after each step; a run that was interrupted goes on from there and
+    check: whether to check first that products and data of a `HessianOperator` repeat and that it
+      is symmetric (three products); by default, since wrong ones give a wrong density.
+    workdir: folder for the state after each step. A run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
       spectrum.npz and spectrum.json. It has to be new or empty, or hold this run. None keeps
       everything in memory.
-    progress: show a bar, or log lines where there is no terminal.
-    config: plain values to record in the result, such as an experiment's config.
+    progress: whether to show a bar, or log lines where there is no terminal.
+    config: plain values to record in the result, such as an experiment's config; None for none.
 
   Returns:
     A `Spectrum`.
@@ -115,7 +118,7 @@ def _measure(
   workdir: str | os.PathLike | None,
   config: Any,
 ) -> Spectrum:
-  """Takes the draws of a run, in a folder if there is one."""
+  """Takes the draws of a run, and writes its folder if any."""
   if workdir is not None:
     run_folder.check(workdir)
   matrix, method = draws.matrix, draws.method
@@ -133,7 +136,10 @@ def _measure(
 
 
 def _identity(matrix: Matrix, method: SLQ) -> dict[str, Any]:
-  """Returns what tells a run's matrix and draws from others, besides their descriptions."""
+  """Returns fingerprints of a run's matrix and draws: plain values.
+
+  Together with their descriptions, they tell the run from others.
+  """
   return {
     "n": matrix.n,
     "seed": method.seed,

@@ -14,7 +14,7 @@ def of_array(array: np.ndarray, /) -> str:
 
 
 def of_arrays(arrays: Iterable[np.ndarray], /) -> str:
-  """Returns the digest of the bytes of arrays, one after the other: text."""
+  """Returns the digest of several arrays' bytes, in their order: text."""
   result = hashlib.blake2b(digest_size=16)
   for array in arrays:
     result.update(array.tobytes())

@@ -1,4 +1,4 @@
-"""Draws of a run: those that a folder has, and those that are still to be computed."""
+"""Draws of a run, loaded from its folder or computed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Draws:
 
   Attributes:
     matrix: the matrix.
-    method: the draws and steps.
+    method: numbers of draws and steps, start vectors and target.
     check: whether to check the matrix first.
     show: whether to show progress.
-    loss: mean loss at the point, once they are taken; None if there is none.
+    loss: mean loss at the point, known once draws are taken; None if there is none.
   """
 
   matrix: Matrix
@@ -44,7 +44,11 @@ class Draws:
   def take(
     self, layout: Layout, folder: RunFolder | None
   ) -> list[tuple[dict[str, np.ndarray], float]]:
-    """Returns a list of (coefficients, wall time), computing what the folder does not have."""
+    """Returns the draws; computes those that the folder does not have.
+
+    Returns:
+      List of (`Lanczos.coefficients`, wall time in seconds), in the order of the draws.
+    """
     finished = {}
     if folder:
       for draw in range(self.method.num_draws):
@@ -72,7 +76,10 @@ class Draws:
       self.matrix.check()
 
   def _take(self, groups, finished, layout, folder, bases):
-    """Takes the steps of groups of draws, and of those that turn out to be needed after them."""
+    """Takes the steps of groups of draws, and of those needed later.
+
+    With a target, the finished draws tell whether more are needed.
+    """
     state = self.matrix.state()
     steps = self.method.lanczos_steps
     total, done = self.method.num_draws * steps, len(finished) * steps
@@ -101,7 +108,10 @@ class Draws:
         groups = layout.groups(self._missing(finished))
 
   def _wanted(self, finished):
-    """Returns how many draws there should be, by what the finished ones among the first tell."""
+    """Returns the number of draws that there should be.
+
+    The first draws tell it, as far as they are finished.
+    """
     if self.method.target is None:
       return self.method.num_draws
     count = 0
@@ -150,7 +160,7 @@ class Draws:
     )
 
   def _judged(self, draws):
-    """Judges whether the target was reached, and logs it; returns values for records."""
+    """Returns whether the target was reached, as plain values; logs it."""
     n = self.matrix.n
     judged = self.method.target.judge(
       (

@@ -29,24 +29,24 @@ def top_eigenpairs(
   seed: int = 0,
   progress: bool = True,
 ) -> Eigenpairs:
-  """Returns the largest and smallest eigenvalues of an operator, with eigenvectors and residuals.
+  """Returns an operator's largest and smallest eigenpairs, with their residuals.
 
-  Lanczos with restarts, until all residuals |H y - theta y|, each computed by a product of its own,
-  are within the tolerance. `numerics.eigenpairs.top_eigenpairs` tells more, also of multiple
-  eigenvalues. Memory: the basis, and once more the vectors returned.
+  Lanczos with restarts goes on until all residuals |H y - theta y| are within the tolerance. Each
+  is computed by a product of its own. `numerics.eigenpairs.top_eigenpairs` tells more, also of
+  multiple eigenvalues. Memory: the basis, and once more the vectors returned.
 
   Args:
-    operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or matrix. Of
-      several workers each calls this function, and all get the result.
-    largest: how many of the largest eigenvalues.
-    smallest: how many of the smallest.
-    tolerance: relative to the largest eigenvalue found; by default 1e-8, or 20 times the rounding
-      error of the products where that is more (float32: 2.4e-6).
-    max_products: ends the search, after which each pair is checked by one more; by default 20 times
-      the basis.
+    operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or matrix.
+      Each of several workers calls this function and gets the result.
+    largest: number of the largest eigenvalues.
+    smallest: number of the smallest eigenvalues.
+    tolerance: most of a residual, relative to the largest eigenvalue found. By default 1e-8, or 20
+      times the rounding error of the products where that is more (float32: 2.4e-6).
+    max_products: most products of the search, by default 20 times the basis. Each pair is checked
+      by one more afterwards.
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
-    seed: of the start vector.
-    progress: show a bar, or log lines where there is no terminal.
+    seed: seed of the start vector.
+    progress: whether to show a bar, or log lines where there is no terminal.
 
   Returns:
     `Eigenpairs`: values, vectors (rows), residuals, and a status. If it is not

@@ -19,7 +19,7 @@ _RESULTS_BYTES = 2**32  # that the results of all draws may take
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How many draws share a pass, and where their bases live."""
+  """Number of draws that share a pass, and place of their bases."""
 
   vectors_per_pass: int
   basis: BasisPlan
@@ -28,17 +28,26 @@ class Layout:
 
   @property
   def unsure(self) -> bool:
-    """Whether products might take less time alone, and may be made so: the user didn't choose."""
+    """Whether products might take less time alone, and may be made so.
+
+    They may not if the user chose how many share a pass.
+    """
     return self.chosen and not self.vectorized and self.vectors_per_pass > 1
 
   @property
   def description(self) -> dict[str, Any]:
-    """What the bits of a result depend on, and what lies in a run's folder: for records."""
+    """Plain values for records, on which the bits of a result depend.
+
+    They also say what lies in a run's folder.
+    """
     count = self.vectors_per_pass if self.vectorized else None
     return {"basis": self.basis.kind, "draws_per_pass": count}
 
   def groups(self, draws: list[int], /) -> list[list[int]]:
-    """Returns lists of the draws that are in lock step; each draw has its place in a pass."""
+    """Returns lists of the draws that are in lock step.
+
+    Each draw has its place in a pass.
+    """
     numbers = sorted({d // self.vectors_per_pass for d in draws})
     return [[d for d in draws if d // self.vectors_per_pass == g] for g in numbers]
 
@@ -60,10 +69,11 @@ def plan_layout(
 
   Args:
     matrix: the matrix, of order n.
-    method: the draws and steps.
+    method: numbers of draws and steps.
     chosen: the user's choices.
-    folder: the run's folder, or None.
-    workers: the `Workers` over which bases can be distributed, or None.
+    folder: the run's folder; None, the default, keeps nothing on disk.
+    workers: the `Workers` over which bases can be distributed; None, the default, if there are no
+      others.
 
   Raises:
     TypeError, ValueError: if there is no room; says what would help.
@@ -111,12 +121,18 @@ def plan_layout(
 
 
 def _is_count(value):
-  """Whether a record's number can be one; a damaged record is refused when its folder is opened."""
+  """Returns whether a value of a record can be a count.
+
+  A damaged record is refused when its folder is opened.
+  """
   return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _kinds(chosen, recorded, workers):
-  """Returns the kinds of bases that may be taken, of which a run that goes on has one."""
+  """Returns the kinds of bases that may be taken.
+
+  A run that goes on keeps to the one in its record.
+  """
   if chosen.place != "auto" or recorded not in chosen.kinds:
     return chosen.kinds
   if recorded == "workers" and not workers:
@@ -125,7 +141,7 @@ def _kinds(chosen, recorded, workers):
 
 
 def _sizes(num_draws, *, even):
-  """Returns the numbers of draws in passes of about equal size, the largest first."""
+  """Returns numbers of draws in passes of about equal size, largest first."""
   sizes = {-(-num_draws // groups) for groups in range(1, num_draws + 1)}
   if even:
     sizes |= {size + size % 2 for size in sizes if size > 1}  # loops take two in each turn
@@ -133,7 +149,10 @@ def _sizes(num_draws, *, even):
 
 
 def _check_results(num_draws, steps):
-  """Refuses draws whose results alone, of 1 kB and a few numbers a step, are too much."""
+  """Refuses draws whose results alone are too large.
+
+  The result of a draw takes 1 kB and a few numbers a step.
+  """
   each = 1000 + 64 * steps
   if num_draws * each > _RESULTS_BYTES:
     raise ValueError(

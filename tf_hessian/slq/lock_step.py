@@ -1,4 +1,7 @@
-"""Draws that advance in lock step, so that one pass over the data gives the products of several."""
+"""Draws that advance in lock step.
+
+So one pass over the data gives the products of several draws.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,17 @@ if TYPE_CHECKING:
 
 
 class LockStep:
-  """Takes the Lanczos steps of some draws at a time.
+  """Lanczos steps of several draws at a time.
 
   Args:
     matrix: the matrix.
     layout: where their bases are, and how many share a pass.
     folder: keeps the state after each step; None keeps none.
     first: function (draw) -> start vector (n,) float64 of length 1.
-    target: ends a draw's steps; None never does.
-    progress: shows them.
-    choose: see `SharedProducts`.
+    target: ends a draw's steps early; None never does.
+    progress: shows the steps.
+    choose: whether to find out if products that share a pass take longer than alone, and to make
+      them alone then (`SharedProducts`). By default they go on sharing.
   """
 
   def __init__(
@@ -63,11 +67,11 @@ class LockStep:
     """Takes all steps of a group of draws.
 
     Args:
-      draws: list of numbers.
-      bases: for each, the `Basis` that it may use.
+      draws: numbers of the draws.
+      bases: the `Basis` of each.
 
     Returns:
-      list of (`Lanczos.coefficients`, seconds).
+      List of (`Lanczos.coefficients`, seconds).
     """
     with self._matrix.passes():
       return self._run(draws, bases)
@@ -106,7 +110,10 @@ class LockStep:
         state.end()
 
   def _begin(self, draw, basis):
-    """Returns a draw's `Lanczos`, perhaps that of an earlier start of the run, and its seconds."""
+    """Returns a draw's `Lanczos`, and the seconds that it has taken.
+
+    An earlier start of the run may have begun it.
+    """
     resumed = self._folder and self._folder.load_step(draw, basis)
     if not resumed:
       basis.store(0, self._first(draw))
@@ -123,7 +130,10 @@ class LockStep:
     return state, 0.0
 
   def _vector(self, state):
-    """Returns the vector (n,) of a `Lanczos` to multiply by, or its place if distributed."""
+    """Returns the vector (n,) that a draw multiplies next.
+
+    If it is distributed, returns its place: (basis, number of the row).
+    """
     if self._layout.basis.distributed:
       return state.vectors, state.num_steps
     return state.vector

@@ -29,7 +29,7 @@ _MOST_VECTORS = 32  # that share a pass
 
 
 class Matrix:
-  """A symmetric linear operator or array, whose products are made one by one.
+  """A symmetric linear operator or array, with products one by one.
 
   Attributes:
     n: its order.
@@ -38,7 +38,7 @@ class Matrix:
     vectorized: whether the rounding of products that share a pass depends on how many do.
     shares_passes: whether products of several vectors may cost less than by themselves.
     traced: whether functions are built before the first product, which takes a while.
-    parameter_names, parameter_shapes: of the variables that its vectors consist of, if known.
+    parameter_names, parameter_shapes: names and shapes of the variables in its vectors, if known.
     leads: whether this process makes the run; of several workers, only the chief does.
   """
 
@@ -62,19 +62,34 @@ class Matrix:
     return self._operator.matvec(vector)
 
   def products(self, vectors: np.ndarray, /, *, vectors_per_pass: int) -> np.ndarray:  # noqa: ARG002
-    """Returns the products with the rows of (k, n), in passes of so many: (k, n)."""
+    """Returns the products with the rows of (k, n): (k, n).
+
+    Args:
+      vectors: (k, n).
+      vectors_per_pass: number of vectors that share a pass, where passes are shared.
+    """
     return self._operator.matmat(vectors.T).T
 
   def most_vectors(self, num_draws: int, /) -> int:  # noqa: ARG002
-    """Returns how many draws may share a pass, apart from memory for them."""
+    """Returns how many draws may share a pass.
+
+    The memory that they take is not considered.
+    """
     return 1  # it is not known whether that is any use
 
   def passes(self) -> contextlib.AbstractContextManager:
-    """Returns a context for a run's products, which a caller's matrix may need BLAS for."""
+    """Returns a context for a run's products.
+
+    It leaves BLAS its threads, which a caller's matrix may need.
+    """
     return contextlib.nullcontext()
 
   def gradient(self) -> np.ndarray:
-    """Returns the gradient that a run begins at, (n,); raises ValueError if there is none."""
+    """Returns the gradient that a run begins at: (n,).
+
+    Raises:
+      ValueError: if there is none.
+    """
     raise ValueError('start: "gradient" is for a HessianOperator; give the vector')
 
   def check_start(self, start: Any, /) -> None:
@@ -87,18 +102,27 @@ class Matrix:
     return None
 
   def check(self) -> None:
-    """Checks that it repeats and is symmetric, as far as that is known how."""
+    """Checks that products repeat and that the matrix is symmetric.
+
+    Does nothing where it is not known how.
+    """
 
   def description(self) -> dict[str, Any]:
     """Returns what defines it apart from its point: plain values."""
     return {"operator": type(self._operator).__name__}
 
   def point(self) -> str | None:
-    """Returns a digest of the point at which it is taken; None if it has none."""
+    """Returns a digest of the point at which it is taken.
+
+    None if it has no such point.
+    """
     return None
 
   def state(self) -> str | None:
-    """Returns a digest that changes if the matrix does; None if that can't be told."""
+    """Returns a digest that changes if the matrix does.
+
+    None if that can't be told.
+    """
     return self.product_digest()
 
   def product_digest(self) -> str | None:
@@ -111,10 +135,21 @@ class Matrix:
     return digests.of_array(self._operator @ known_vector(self.n))
 
   def agree(self, **about: Any) -> None:
-    """Makes sure that all workers have the same matrix, and these plain values, in common."""
+    """Makes sure that all workers have the same matrix and values.
+
+    Args:
+      **about: plain values by name.
+    """
 
   def workers(self, memory: float | None, /) -> Workers | None:  # noqa: ARG002
-    """Returns the `Workers` over which bases can be distributed, or None; all have to ask."""
+    """Returns the `Workers` over which bases can be distributed, or None.
+
+    All workers must call it.
+
+    Args:
+      memory: bytes that vectors may take in this process; None for its share of
+        70 % of what there is.
+    """
     return None
 
   def lead(
@@ -124,7 +159,7 @@ class Matrix:
     decode: Callable[[bytes], T],  # noqa: ARG002
     /,
   ) -> T:
-    """Returns the result of a computation, of which all workers get a copy.
+    """Runs a computation on the chief; returns its result on all workers.
 
     Args:
       compute: runs on the chief alone.
@@ -165,7 +200,16 @@ class _Curvature(_Shared):
   def distributed_products(
     self, rows: Sequence, /, *, places: Sequence[int] = (0,), vectors_per_pass: int = 1
   ) -> list[np.ndarray]:
-    """Returns the products with rows of distributed bases; see `HessianOperator`."""
+    """Returns the products with rows of distributed bases.
+
+    Args:
+      rows: (basis, number of the row) of each vector.
+      places: place of each in its pass; by default the first, of a single one.
+      vectors_per_pass: number of places of a pass, by default one.
+
+    Returns:
+      List of the products, (n,) float64 each.
+    """
     return self._operator.distributed_products(
       rows, places=places, vectors_per_pass=vectors_per_pass
     )
@@ -213,11 +257,11 @@ class _Curvature(_Shared):
 
 
 def as_matrix(operator: Any, /) -> Matrix:
-  """Returns what is given as a `Matrix`.
+  """Returns an operator or array as a `Matrix`.
 
   Args:
     operator: a `HessianOperator`, a symmetric `scipy.sparse.linalg.LinearOperator` or array, or a
-      `Matrix`, which is returned.
+      `Matrix`, which is returned as it is.
 
   Raises:
     TypeError: if it is none, such as a model.

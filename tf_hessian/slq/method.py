@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SLQ:
-  """Stochastic Lanczos quadrature: k draws of m steps (Algorithm 1 of the paper).
+  """Stochastic Lanczos quadrature: k draws of m steps.
+
+  It is Algorithm 1 of the paper.
 
   Attributes:
     num_draws: number k of start vectors, the most with a target (default: the paper's).
@@ -58,7 +60,9 @@ class SLQ:
       object.__setattr__(self, "start", np.asarray(self.start, np.float64))
 
   def of_order(self, n: int, /) -> SLQ:
-    """Returns the choices for a matrix of order n, of whose vectors n steps are the most.
+    """Returns the choices for a matrix of order n.
+
+    Its draws have n steps at most.
 
     Raises:
       ValueError: if the start is not a vector (n,) of finite numbers, or is zero.
@@ -78,7 +82,7 @@ class SLQ:
     return self.num_draws if self.target is None else min(self.num_draws, stopping.FIRST_DRAWS)
 
   def description(self) -> dict[str, Any]:
-    """Returns plain values for records: what a draw depends on, apart from the seed."""
+    """Returns what a draw depends on, apart from the seed: plain values."""
     return {
       "lanczos_steps": self.lanczos_steps,
       "start": digests.of_array(self.start) if isinstance(self.start, np.ndarray) else self.start,
@@ -89,5 +93,11 @@ class SLQ:
 def make_target(
   error: float | None, sigma_squared: float, relative: bool, /
 ) -> stopping.Target | None:
-  """Returns the target of a run; None if there is no error to be reached."""
+  """Returns the target of a run; None without an error to reach.
+
+  Args:
+    error: most error in L1, or None.
+    sigma_squared: variance of the density's kernel.
+    relative: whether to multiply it by max(1, range of the nodes).
+  """
   return None if error is None else stopping.Target(error, sigma_squared, relative)

@@ -12,12 +12,12 @@ _LOG_SECONDS = 30.0
 
 
 class Progress:
-  """Shows draw, step, seconds a pass over the data and time left.
+  """A display of draw, step, seconds a pass and time left.
 
   Args:
     total: number of products of the whole run.
-    done: how many an earlier start of the run has already made.
-    enabled: False shows nothing.
+    done: number of them that an earlier start of the run has made; none by default.
+    enabled: whether to show anything.
   """
 
   def __init__(self, total: int, *, done: int = 0, enabled: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What a result records of where it was made."""
+"""Records of the versions and the device that made a result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def versions() -> dict[str, str]:
 
 
 def identity() -> dict[str, Any]:
-  """Returns what must be the same in all processes of a run: a dict of plain values."""
+  """Returns what all processes of a run must have in common.
+
+  A dict of plain values: versions of packages, and a digest of the code.
+  """
   names = ("tf_hessian", "tensorflow", "keras", "numpy")
   found = versions()
   return {"versions": {n: found[n] for n in names}, "code": _code_digest()}
@@ -47,7 +50,7 @@ def _code_digest():
 
 
 def device() -> str:
-  """Returns what computes: the accelerators, or the processor and its number of cores."""
+  """Returns the accelerators, or the processor and its number of cores: text."""
   accelerators = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
   if accelerators:
     names = [

@@ -1,9 +1,11 @@
-"""A density run on disk: what is there survives the death of the process at any moment.
+"""A density run on disk, which survives its process's death.
+
+The process may be killed at any moment. In the folder are:
 
   run.json      what the run is of; a run of something else is refused
   draw_NNN.npz  finished draws
   basis_NNN     Lanczos basis of a draw in progress; `BasisPlan` says how it is laid out. If it is
-                spread over workers, each has its part, basis_NNN_RANK_of_SIZE, in such a folder
+                distributed over workers, each has its part basis_NNN_RANK_of_SIZE in such a folder
   step_NNN.npz  its coefficients, with a checksum of each basis row that counts
   lock          held while a process works here
 
@@ -56,11 +58,13 @@ KIND = folders.Kind(
 
 
 class RunFolder(folders.OwnedFolder):
-  """The folder of one density run; a context manager that holds its lock.
+  """The folder of one density run.
+
+  A context manager that holds the folder's lock.
 
   Args:
     path: the folder; made if needed.
-    identity: dict of plain values that say which run it is.
+    identity: plain values that say which run it is.
 
   Raises:
     ValueError: if the folder is another run's, of a newer format, in use, or not one of a run.
@@ -92,7 +96,10 @@ class RunFolder(folders.OwnedFolder):
       raise
 
   def _keep_of_others(self, path):
-    """Renames a good draw that is another run's: it would be written over."""
+    """Renames a good draw that is another run's.
+
+    It would be written over.
+    """
     try:
       state = files.read_npz(path, follow=False)
       _check_coefficients(state)
@@ -107,7 +114,13 @@ class RunFolder(folders.OwnedFolder):
     return self.path / f"basis_{draw:03d}"
 
   def save_step(self, draw: int, lanczos: Lanczos, wall_time: float, /) -> None:
-    """Records the state of draw number `draw` after a step, or before the first."""
+    """Records a draw's state after a step, or before the first.
+
+    Args:
+      draw: its number.
+      lanczos: its state.
+      wall_time: seconds that it has taken.
+    """
     basis = lanczos.vectors
     rows = min(lanczos.num_steps + 1, basis.steps)
     if lanczos.num_steps == 0:
@@ -129,11 +142,15 @@ class RunFolder(folders.OwnedFolder):
       np.savez(file, **state)
 
   def load_step(self, draw: int, basis: Basis, /) -> tuple[dict[str, np.ndarray], float] | None:
-    """Returns (coefficients, wall time) of draw number `draw` if it was begun, else None.
+    """Returns the recorded state of a draw; None if there is none.
 
     Args:
       draw: its number.
       basis: its `Basis`, opened from `basis_path`.
+
+    Returns:
+      (coefficients, wall time in seconds), or None if the draw was not begun. A damaged state gives
+      None too, and a warning.
     """
     path = self._step_path(draw)
     if not path.exists():
@@ -189,7 +206,10 @@ class RunFolder(folders.OwnedFolder):
       raise ValueError(f"it is draw {state['draw']}")
 
   def clear_in_progress(self, draws: Iterable[int], /) -> None:
-    """Removes the bases of draws that are finished, or are to begin again."""
+    """Removes the bases and steps of draws in progress.
+
+    Those draws are finished, or are to begin again.
+    """
     for draw in draws:
       for path in (self._step_path(draw), self.basis_path(draw)):
         path.unlink(missing_ok=True)
@@ -208,16 +228,22 @@ class RunFolder(folders.OwnedFolder):
 
 
 def check(path: str | os.PathLike, /) -> None:
-  """Refuses a folder that is neither a run's nor empty, before anything is computed.
+  """Refuses a folder that is neither a run's nor empty.
+
+  It is called before anything is computed.
 
   Raises:
-    ValueError, OSError: see `folders.look`.
+    ValueError: if it holds something else, or something else is in a file's place.
+    OSError: if it is not there and can't be made, or it can't be read.
   """
   folders.look(path, KIND)
 
 
 def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
-  """Returns what run.json of a folder says: a dict, empty if there is none that can be read."""
+  """Returns the record in a folder's run.json: a dict.
+
+  It is empty if there is no record that can be read.
+  """
   try:
     found = dict(json.loads(files.read_own(pathlib.Path(path) / KIND.record)))
     newer = int(found["format_version"]) > FORMAT_VERSION
@@ -240,7 +266,10 @@ _ARGUMENTS = {"draws_per_pass": "vectors_per_pass"}  # where a record has anothe
 
 
 def _difference(key, there, now):
-  """Returns the words for a field that differs; of a digest, what that means."""
+  """Returns the words for a field that differs.
+
+  For a digest, they say what the difference means.
+  """
   both = isinstance(there, str) and isinstance(now, str)
   if key in _DIGESTS and both:
     return f"{key}: {_DIGESTS[key]}"
@@ -248,7 +277,10 @@ def _difference(key, there, now):
 
 
 def held_bytes(path: str | os.PathLike[str] | None, /) -> int:
-  """Returns the bytes of the bases that lie in a run's folder already."""
+  """Returns the bytes of the bases in a run's folder.
+
+  They are 0 if there is no such folder.
+  """
   if path is None or not os.path.isdir(path):
     return 0
   bases = (e for e in os.scandir(path) if re.fullmatch(rf"{_BASIS}|basis\.f64", e.name))
@@ -290,8 +322,8 @@ def _check_coefficients(state, steps=None, *, finished=False):
 
   Args:
     state: dict of arrays.
-    steps: the most that there can be, and are if nothing ended them; None if not known.
-    finished: whether the draw has to be.
+    steps: number of steps of a draw that nothing ends early; None, the default, if not known.
+    finished: whether the draw has to be finished; by default it may be in progress.
   """
   for name, ndim in (("alphas", 1), ("betas", 1), ("scale", 0), ("wall_time", 0)):
     array = state[name]

@@ -1,4 +1,4 @@
-"""Products of the draws of a step, alone or by passes that they share."""
+"""Products of the draws of a step, alone or in shared passes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SharedProducts:
   Args:
     matrix: the matrix.
     layout: how many vectors share a pass.
-    distributed: whether vectors are places in distributed bases.
+    distributed: whether vectors are places in distributed bases; by default they are arrays.
     choose: whether to find out, by a pass of the run itself, if products that share a pass take
-      longer than alone; they then don't share any more.
+      longer than alone; they then don't share any more. By default they go on sharing.
   """
 
   def __init__(
@@ -63,7 +63,10 @@ class SharedProducts:
     return result
 
   def _compared(self, vectors):
-    """Returns products, each by itself; if that takes less time, others don't share a pass."""
+    """Returns products, each by itself.
+
+    If that takes less time, later ones don't share a pass.
+    """
     result, seconds = [], []
     for vector in vectors.values():
       begin = time.monotonic()
@@ -84,13 +87,16 @@ class SharedProducts:
     )
 
   def _several_here(self, vectors, places, count):
-    """Returns the products by one pass of `count` vectors, in which each has its place."""
+    """Returns the products by one pass of `count` vectors.
+
+    Each vector has its place in the pass.
+    """
     columns = self._filled(places, vectors, count)
     result = self._matrix.products(columns, vectors_per_pass=self._layout.vectors_per_pass)
     return [result[place] for place in places]
 
   def _filled(self, rows, vectors, count):
-    """Returns (count, n) with vectors in some rows, and zeros in the others."""
+    """Returns (count, n) with vectors in some rows, zeros in the others."""
     if self._scratch is None or len(self._scratch) != count:
       self._scratch = np.zeros((count, self._matrix.n))
     else:

@@ -1,6 +1,6 @@
 """Room for the Lanczos bases of a run: in memory or on disk, in float64 or float32.
 
-Those of a run with several workers may also be distributed over their memory.
+Bases of a run with several workers may also be distributed over the workers' memory.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ def _option(default, flag, text, **more):
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-  """Choices of where Lanczos vectors live, and how many share a pass over the data.
+  """Choices of where Lanczos vectors live, and how many share a pass.
 
   A result depends on them in rounding only.
 
   Attributes:
     place: "memory" of this process, memory of all "workers", "disk", or "auto", which takes the
       first of these that has room.
-    dtype: "float64", "float32", or "auto": float64, but where the place is chosen too and products
-      are in float32 anyway, float32 before the disk.
-    memory: bytes that vectors may take; None for 70 % of what the process can have.
+    dtype: "float64", "float32", or "auto", which takes float64. If the place is "auto" too, float32
+      comes before the disk for products in float32, and after it for others.
+    memory: bytes that vectors may take; None for 70 % of what the process can have, which leaves
+      the rest to data and model.
     vectors_per_pass: number of draws that advance together, with one pass over the data for the
       products of all; None for as many as have room, if that is faster.
 
@@ -122,7 +123,7 @@ class Workers:
 
 @dataclasses.dataclass(frozen=True)
 class BasisPlan:
-  """Where the bases of draws in lock step live, and what they take."""
+  """Place and size of the bases of draws in lock step."""
 
   kind: str  # of KINDS, not "auto"
   n: int
@@ -132,11 +133,14 @@ class BasisPlan:
   disk_bytes: int  # of its files; 0 if there are none
   resident_bytes: int  # of each file, kept in memory too
   reason: str
-  workers: int = 1  # over which they are spread
+  workers: int = 1  # over which they are distributed
 
   @property
   def on_disk(self) -> bool:
-    """Whether rows are read from files, not from memory that may be mapped to files."""
+    """Whether rows are read from files.
+
+    Files that are mapped into memory count as memory.
+    """
     return _KINDS[self.kind][1]
 
   @property
@@ -152,13 +156,16 @@ class BasisPlan:
 
   @property
   def held_bytes(self) -> int:
-    """Bytes of memory for rows and buffers alone, without the vectors of a step."""
+    """Bytes of memory for rows and buffers.
+
+    The vectors of a step are not counted.
+    """
     return self.memory_bytes - _vector_bytes(self.n, self.draws)
 
   def part(self) -> BasisPlan:
-    """Returns the plan of what this process has of bases that are spread: its columns, in memory.
+    """Returns the plan of this process's part of the bases.
 
-    Of others it is the plan itself.
+    Of distributed bases, that is its columns, in memory. Of others it is the plan itself.
     """
     if not self.distributed:
       return self
@@ -166,9 +173,10 @@ class BasisPlan:
     return dataclasses.replace(self, kind="memory", n=columns, workers=1)
 
   def open(self, path: str | os.PathLike | None = None, /) -> Basis:
-    """Returns the basis of one draw, in a file if the plan has files or a path is given.
+    """Returns the basis of one draw.
 
-    One that is spread over workers is for `HessianOperator.distributed_basis` to make.
+    It is in a file if the plan has files or a path is given. A distributed basis is made by
+    `HessianOperator.distributed_basis`.
 
     Raises:
       OSError: if the file can't be written or there is no room for it.
@@ -180,7 +188,10 @@ class BasisPlan:
     return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
 
   def open_in_memory(self, count: int, /) -> list:
-    """Returns the bases of so many draws, in one piece: systems give that in larger pages."""
+    """Returns the bases of `count` draws, in one piece of memory.
+
+    The system gives one piece in larger pages.
+    """
     dtype, _ = _KINDS[self.kind]
     return [MemoryBasis(a) for a in np.empty((count, self.steps, self.n), dtype)]
 
@@ -200,21 +211,24 @@ def plan_basis(
 ) -> BasisPlan:
   """Chooses where the Lanczos bases of a run live.
 
-  Float64 in memory comes first: of this process, then spread over several workers, if there are
-  any. Where it has no room, rows in float32 come next if products are in float32 anyway, since they
-  cost less than those do; for products in float64, float64 on disk does. A basis on disk has as
-  much of it in memory as there is room for.
+  Float64 in memory comes first: of this process, then distributed over the workers, if there are
+  any. If products are in float32 anyway, rows in float32 come next, since they cost less than those
+  products do. For products in float64, float64 on disk comes next. A basis on disk has as much of
+  it in memory as there is room for.
 
   Args:
     n: number of parameters.
     steps: Lanczos steps of a draw.
-    draws: draws in lock step, each with a basis of its own.
-    kinds: those that may be chosen, see `Storage.kinds`; a single one is taken if it has room.
-    memory: bytes that may be used; by default 70 % of `available_memory()`.
-    disk: free bytes where the files would be, with those of files that are there already; 0 if
-      there is no place for them.
-    precision: relative rounding error of the products.
-    in_files: whether those in memory are to outlast the process, as files mapped into memory.
+    draws: number of draws in lock step, each with a basis of its own; by default one.
+    kinds: kinds of bases that may be chosen, exact ones first, such as `Storage.kinds`. All by
+      default. A single one is taken if it has room.
+    memory: bytes that may be used; by default 70 % of `available_memory()`, which leaves the rest
+      to data and model.
+    disk: free bytes where the files would be, with those of files that are there already; 0, the
+      default, if there is no place for them.
+    precision: relative rounding error of the products; 0, the default, is for exact ones.
+    in_files: whether bases in memory are to outlast the process, as files mapped into memory; by
+      default they are not.
     workers: the `Workers` over which bases can be distributed; None if there are no others.
 
   Returns:
@@ -250,25 +264,34 @@ def plan_basis(
 
 
 def pass_bytes(n: int, count: int, /) -> int:
-  """Returns the bytes that vectors of order n, of which so many share a pass, take in it."""
+  """Returns the bytes that vectors take in a pass that they share.
+
+  Args:
+    n: their length.
+    count: number of vectors; a single one takes nothing besides.
+  """
   return _PASS_BYTES * n * (count if count > 1 else 0)
 
 
 def default_memory() -> int:
-  """Returns how many bytes bases may take if nothing is said: 70 % of what there is."""
+  """Returns the bytes that bases may take by default.
+
+  That is 70 % of what there is.
+  """
   return int(_FRACTION * available_memory())
 
 
 def available_memory(
   *, proc: str | os.PathLike = "/proc", cgroups: str | os.PathLike = "/sys/fs/cgroup"
 ) -> int:
-  """Returns how many bytes this process can still take, by the machine and by its limits.
+  """Returns the bytes that this process can still take.
 
-  Those are control groups, of version 1 or 2, and the limit of its address space.
+  The machine has only so many, and the process has limits: control groups, of version 1 or 2, and
+  the limit of its address space.
 
   Args:
-    proc: where the kernel's tables are mounted.
-    cgroups: where control groups are.
+    proc: folder where the kernel's tables are mounted; by default Linux's.
+    cgroups: folder of the control groups; by default Linux's.
   """
   proc = pathlib.Path(proc)
   if not (proc / "meminfo").exists():  # not Linux: half of what is built in
@@ -290,7 +313,10 @@ def available_memory(
 
 
 def free_disk(path: str | os.PathLike, /) -> int:
-  """Returns the free bytes of the disk of a folder that may not exist yet."""
+  """Returns the free bytes of a folder's disk.
+
+  The folder may not exist yet.
+  """
   path = pathlib.Path(path).absolute()
   while not path.exists():
     path = path.parent
@@ -298,7 +324,10 @@ def free_disk(path: str | os.PathLike, /) -> int:
 
 
 def _preference(kind):
-  """Memory before disk, then float64 before float32, but no more bytes on disk than needed."""
+  """Returns a kind's place in the order of preference.
+
+  Memory comes before disk, then float64 before float32, but no more bytes on disk than needed.
+  """
   return ("memory", "workers", "float32", "float32_disk", "disk").index(kind)
 
 
@@ -316,7 +345,10 @@ def _check_workers(workers, n):
 
 
 def _needs(kind, n, steps, draws, in_files, workers):
-  """Returns (bytes of memory, bytes of disk) that a kind needs at least, on each worker."""
+  """Returns (bytes of memory, bytes of disk) that a kind needs.
+
+  These are the least, on each worker.
+  """
   dtype, on_disk = _KINDS[kind]
   memory = _vector_bytes(n, draws)
   if kind == "workers":
@@ -336,7 +368,10 @@ def _vector_bytes(n, draws):
 
 
 def _plan(kind, n, steps, draws, memory, needs):
-  """Returns the plan with a kind that has room, the rest of which is used for resident blocks."""
+  """Returns the plan with a kind that has room.
+
+  The memory that is left is used for resident blocks.
+  """
   in_memory, on_disk = needs[kind]
   resident = min((memory - in_memory) // draws, on_disk // draws) if _KINDS[kind][1] else 0
   earlier = list(needs)[: list(needs).index(kind)]
@@ -365,9 +400,10 @@ def _table(path):
 
 
 def _left_in_groups(root, path, limit, usage, cache):
-  """Returns what is left in a control group and in those around it that have a limit.
+  """Returns the bytes left in a control group and those around it.
 
-  Within a container the path may be that of the host; the groups that are seen are taken then.
+  A list, of those that have a limit. Within a container the path may be that of the host; the
+  groups that are seen are taken then.
   """
   groups = [root / path.lstrip("/")]
   groups += [p for p in groups[0].parents if p == root or root in p.parents]
