@@ -13,7 +13,10 @@ from tf_hessian.experiments import configs
 
 
 class _Parser(config_flags.config_flags.ConfigFileFlagParser):
-  """Parser of a config's path that says in a line what is wrong with the file or an override."""
+  """Parser of the path of a config.
+
+  It says in a line what is wrong with the file or an override.
+  """
 
   def parse(self, path):
     try:

@@ -21,13 +21,19 @@ _SMALLER = (
 
 
 def run(main: Callable[[], None], /) -> None:
-  """Runs a command; mistakes of the user end it with one line and exit code 1."""
+  """Runs a command.
+
+  Mistakes of the user end it with one line and exit code 1.
+  """
   flags.mark_flags_as_required(["config", "workdir"])
   run_plain(main)
 
 
 def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
-  """Runs a command that has no config; with `arguments`, main is given what is no flag."""
+  """Runs a command that has no config.
+
+  With `arguments`, main is given what is no flag.
+  """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   logs.make_printable()
 

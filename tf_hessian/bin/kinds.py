@@ -11,7 +11,10 @@ flags.disclaim_key_flags()  # flags belong to the modules that define them by th
 
 
 def expanded(text: str, /) -> str:
-  """Returns a path, or name=path, in which `~` is the home folder; refuses an empty one."""
+  """Returns a path, or name=path, with `~` as the home folder.
+
+  Raises ValueError for an empty one.
+  """
   if not text.strip() or "\0" in text:
     raise ValueError("a path is expected, and it is empty")
   name, equals, path = text.partition("=")
@@ -45,5 +48,5 @@ def define_path(name: str, default: str | None, text: str, /) -> flags.FlagHolde
 
 
 def define_paths(name: str, default: Sequence[str] | None, text: str, /) -> flags.FlagHolder:
-  """Defines a flag whose value is a list of paths; returns its holder."""
+  """Defines a flag that is a list of paths; returns its holder."""
   return flags.DEFINE(_PathsParser(), name, default, text, serializer=flags.ListSerializer(","))

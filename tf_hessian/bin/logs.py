@@ -1,4 +1,4 @@
-"""What the commands log."""
+"""Log lines of the commands."""
 
 import codecs
 import logging as python_logging
@@ -10,7 +10,10 @@ _SPELLED = {"±": "+-", "²": "^2", "σ": "sigma", "–": "-", "×": "x"}
 
 
 def make_printable() -> None:
-  """Lets a terminal or pipe without UTF-8 show what it can't in other letters, not fail."""
+  """Lets terminals and pipes without UTF-8 show other letters.
+
+  They would fail otherwise.
+  """
 
   def spell(error):
     if not isinstance(error, UnicodeEncodeError):
@@ -26,14 +29,20 @@ def make_printable() -> None:
 
 
 def set_up() -> None:
-  """Shows what the package logs, and of TensorFlow what users can do something about."""
+  """Shows the package's log lines, and some of TensorFlow's.
+
+  Those are shown that users can do something about.
+  """
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_is_worth_showing)
   logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
 
 
 def _is_worth_showing(record):
-  """Leaves out what TensorFlow says of its own doings, and shortens its errors to a line."""
+  """Whether a line is shown; shortens TensorFlow's errors to a line.
+
+  Lines about TensorFlow's own doings are left out.
+  """
   is_tfds = "/tensorflow_datasets/" in record.pathname and record.levelno == python_logging.INFO
   if logging.level_debug() or not (is_tfds or "/tensorflow/" in record.pathname):
     return True

@@ -28,7 +28,7 @@ GRAPPLER = {
 
 
 def given() -> list[str]:
-  """Returns those of these flags that were given, as they were: a list of text."""
+  """Returns the given ones of these flags: a list of text."""
   known = flags.FLAGS.flags_by_module_dict()[__name__]
   return [flag.serialize() for flag in known if flag.present]
 

@@ -17,7 +17,10 @@ _LARGEST = 10**12
 
 
 def parse(argv: Sequence[str], /) -> list[str]:
-  """Returns what is no flag, after parsing the flags; the `flags_parser` of `app.run`."""
+  """Parses the flags, and returns the arguments that are none.
+
+  It is the `flags_parser` of `app.run`.
+  """
   try:
     rest = flags.FLAGS(argv)
     _check_numbers()
@@ -34,13 +37,19 @@ def parse(argv: Sequence[str], /) -> list[str]:
 
 
 def fail(what: object, /) -> NoReturn:
-  """Ends the process with a line about an error, and exit code 1."""
+  """Ends the process with a line about an error.
+
+  The exit code is 1.
+  """
   text = " ".join(str(what).split())
   sys.exit(f"error: {text or type(what).__name__}")
 
 
 def is_of_memory(error: BaseException, /) -> bool:
-  """Whether an error is one of memory; TensorFlow's by its name, as it may not be imported."""
+  """Whether an error is one of memory.
+
+  TensorFlow's is known by its name, as it may not be imported.
+  """
   names = {k.__name__ for k in type(error).__mro__}
   return (
     bool(names & {"MemoryError", "ResourceExhaustedError"})
@@ -50,7 +59,10 @@ def is_of_memory(error: BaseException, /) -> bool:
 
 
 def _check_numbers():
-  """Refuses numbers that no flag can mean: NaN, infinity, and those beyond all sizes."""
+  """Refuses numbers that no flag can mean.
+
+  Those are NaN, infinity, and numbers beyond all sizes.
+  """
   for module, known in flags.FLAGS.flags_by_module_dict().items():
     for flag in known if module.startswith("tf_hessian.bin.") else ():
       value = flag.value

@@ -1,4 +1,6 @@
-"""Flags that several commands share; each command defines the groups that it has, once.
+"""Groups of flags that several commands share.
+
+Each command defines the groups that it has.
 
 Flags of Lanczos vectors are made of the fields of `slq.storage.Storage`.
 """
@@ -23,7 +25,10 @@ Values = Callable[[], dict[str, Any]]
 
 @functools.cache
 def define_data() -> Values:
-  """Defines the flags of where data sets are; returns a function that returns their values."""
+  """Defines the flags of data sets.
+
+  Returns a function that returns their values.
+  """
   data_dir = kinds.define_path(
     "data_dir", None, "Folder with TFDS data sets; default: TFDS's own, ~/tensorflow_datasets."
   )
@@ -33,7 +38,10 @@ def define_data() -> Values:
 
 @functools.cache
 def define_cluster() -> Values:
-  """Defines the flags of who computes; returns a function that returns their values."""
+  """Defines the flags of devices and clusters.
+
+  Returns a function that returns their values.
+  """
   found = {
     "strategy": flags.DEFINE_enum(
       "strategy", "one_device", STRATEGIES, "Who computes. The last two read TF_CONFIG."
@@ -56,7 +64,10 @@ def define_cluster() -> Values:
 
 @functools.cache
 def define_passes() -> Values:
-  """Defines the flags of how a pass is compiled; returns a function that returns their values."""
+  """Defines the flags of the compilation of passes.
+
+  Returns a function that returns their values.
+  """
   found = {
     "deterministic": flags.DEFINE_bool(
       "deterministic", True, "Bitwise the same product every time."
@@ -75,7 +86,10 @@ def define_passes() -> Values:
 
 @functools.cache
 def define_storage() -> Callable[[], Storage]:
-  """Defines the flags of Lanczos vectors; returns a function that returns the `Storage`."""
+  """Defines the flags of Lanczos vectors.
+
+  Returns a function that returns the `Storage`.
+  """
   found = {f.name: _define_field(f) for f in dataclasses.fields(Storage)}
   return lambda: Storage(**{name: holder.value for name, holder in found.items()})
 

@@ -1,4 +1,6 @@
-"""Compares a small model's estimated spectrum with its exact one, in float64 (section B).
+"""Compares a small model's estimated and exact spectrum (section B).
+
+Both are in float64.
 
 python -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/verify
 """

@@ -1,4 +1,4 @@
-"""Choices of who computes a config's operator, and how its passes are compiled."""
+"""Choices of the devices and the compilation of a config's operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-  """Who computes the passes over the data, and how.
+  """Choices of devices and compilation of the passes over the data.
 
   Attributes:
     strategy: name of a `distribute.STRATEGIES`; `TF_CONFIG` says which task of it this is.

@@ -15,7 +15,9 @@ from tf_hessian.experiments import fields
 
 
 def load_config(path: str | os.PathLike, /, **overrides: Any) -> config_dict.ConfigDict:
-  """Returns the config of a file, as `--config` does, with the fields that it has left out.
+  """Returns the config of a file, as `--config` does.
+
+  Fields that it has left out are filled in.
 
   Args:
     path: a Python file with a function `get_config`; what follows a colon is its argument.
@@ -77,7 +79,10 @@ def _run(path):
 
 
 def _in_a_line(error, path):
-  """Returns an error with its kind and the last line of the file that it came from."""
+  """Returns an error as a line, with its kind and place.
+
+  The place is the last line of the file that it came from.
+  """
   lines, traceback = [], error.__traceback__
   while traceback is not None:
     if traceback.tb_frame.f_code.co_filename == str(path):
@@ -116,7 +121,10 @@ def check_override(config: config_dict.ConfigDict, name: str, /) -> None:
 
 
 def field_names(config: config_dict.ConfigDict, /) -> list[str]:
-  """Returns the names of all fields of a config and its sections, such as "lanczos.steps"."""
+  """Returns the names of all fields, such as "lanczos.steps".
+
+  They are those of a config and its sections.
+  """
   names = []
   for field, value in config.items():
     if isinstance(value, config_dict.ConfigDict):
@@ -127,5 +135,8 @@ def field_names(config: config_dict.ConfigDict, /) -> list[str]:
 
 
 def fields_named(config: config_dict.ConfigDict, name: str, /) -> list[str]:
-  """Returns the fields of a config and its sections that have a name, such as "lanczos.steps"."""
+  """Returns the fields with a name, such as "lanczos.steps".
+
+  They are those of a config and its sections.
+  """
   return [field for field in field_names(config) if field.split(".")[-1] == name]

@@ -50,7 +50,7 @@ _MACHINE = {"data_dir", "download", "memory"}  # arguments of data sets that are
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """What a config describes; made by `build`."""
+  """The parts that a config describes; made by `build`."""
 
   config: dict[str, Any]  # plain values
   task: Task
@@ -62,7 +62,7 @@ class Experiment:
     return _call("model", MODELS, self.config["model"])
 
   def measured(self, model: keras.Model | None = None, /) -> tf.data.Dataset:
-    """Returns the single examples that the Hessian is of, as `config.hessian` asks for them.
+    """Returns the single examples that `config.hessian` asks for.
 
     Args:
       model: if given, the examples must fit its inputs.
@@ -88,7 +88,10 @@ class Experiment:
     return examples
 
   def check_training(self) -> None:
-    """Raises ValueError if there are not enough examples for a batch, or no room for one."""
+    """Raises ValueError unless a batch can be made.
+
+    There may be too few examples, or no room for it.
+    """
     size = self.config["train"]["batch_size"]
     if size > self.source.num_examples:
       raise ValueError(
@@ -98,7 +101,7 @@ class Experiment:
     self._check_batch("train", self.source.examples)
 
   def _check_batch(self, section, examples):
-    """Raises ValueError if there is no room for a batch of a section's size."""
+    """Raises ValueError unless a section's batch has room."""
     size = min(self.config[section]["batch_size"], self.source.num_examples)
     each = sum(
       s.dtype.size * (s.shape.num_elements() or 1) for s in tf.nest.flatten(examples.element_spec)
@@ -154,7 +157,9 @@ class Experiment:
 
 
 def check(config: ml_collections.ConfigDict, /) -> dict[str, Any]:
-  """Returns a config as plain values, after checking its fields; initialises no device.
+  """Checks a config, and returns it as plain values.
+
+  It initialises no device.
 
   Fields that may be left out get their values, and `config.train` is scaled by
   `config.schedule_scale`.
@@ -187,7 +192,9 @@ def check(config: ml_collections.ConfigDict, /) -> dict[str, Any]:
 
 
 def check_model(config: dict[str, Any], /) -> None:
-  """Builds the model of a config without values, and compares it with the memory there is.
+  """Compares the size of a config's model with the memory.
+
+  The model is built without values.
 
   Args:
     config: what `check` has returned.
@@ -219,7 +226,10 @@ def check_model(config: dict[str, Any], /) -> None:
 
 
 def _sizes_of(config):
-  """Returns the fields of the model whose numbers are large, the largest first: text."""
+  """Returns the model's fields with large numbers: text.
+
+  The largest come first.
+  """
   largest = {}
   for field, value in config["model"].items():
     numbers = value if isinstance(value, (tuple, list)) else [value]
@@ -235,7 +245,9 @@ def build(
   data_dir: str | os.PathLike | None = None,
   download: bool = False,
 ) -> Experiment:
-  """Returns the `Experiment` of a config, after checking all its fields; see `check`.
+  """Returns the `Experiment` of a config, after checking its fields.
+
+  `check` says which.
 
   Args:
     config: an `ml_collections.ConfigDict`, which `check` accepts.

@@ -1,4 +1,6 @@
-"""What a config may have, and which values; known before TensorFlow is imported.
+"""Fields that a config may have, with their values.
+
+They are known before TensorFlow is imported.
 
 Whatever a field holds that can't be right is refused here, by its name, before anything is read or
 written. What the fields of a named model, data set or loss are is checked by `experiment`.
@@ -23,7 +25,10 @@ _SEEDS = 2**32 - 1  # which Keras can seed its generators with
 
 
 def integer(low: int = 0, high: int = LARGEST, /) -> Check:
-  """Returns a check: (name, value) raises unless the value is an integer in the range."""
+  """Returns a check of integers from `low` to `high`.
+
+  It is a function (name, value) that raises.
+  """
   return lambda name, value: checks.check_integer(name, value, low, high)
 
 
@@ -40,7 +45,10 @@ def share(name: str, value: Any, /) -> None:
 
 
 def factor(name: str, value: Any, /) -> None:
-  """Checks a number above 0 that another one may be multiplied by some times."""
+  """Checks a factor: a number above 0.
+
+  Another number may be multiplied by it some times, so it is at most 1e6.
+  """
   checks.check_positive(name, value)
   checks.check_number(name, value, 0, 1e6)
 
@@ -65,7 +73,7 @@ def text(name: str, value: Any, /) -> None:
 
 
 def each(check: Check, /) -> Check:
-  """Returns a check of a tuple or list, each part of which is checked."""
+  """Returns a check of tuples and lists, part by part."""
 
   def check_all(name, value):
     if not isinstance(value, (tuple, list)):
@@ -170,7 +178,9 @@ ARGUMENTS = {
 
 
 def fill(config: config_dict.ConfigDict, /) -> None:
-  """Gives the sections of a config the fields that they have left out, so that flags find them.
+  """Gives a config the fields that it has left out.
+
+  So flags find them.
 
   Args:
     config: an `ml_collections.ConfigDict` that is not locked; changed.
@@ -185,7 +195,7 @@ def fill(config: config_dict.ConfigDict, /) -> None:
 
 
 def check(config: config_dict.ConfigDict, /) -> dict[str, Any]:
-  """Returns a config as plain values, after checking all that needs no TensorFlow.
+  """Checks a config without TensorFlow; returns plain values.
 
   Fields that may be left out get their values. A `~` in a path is the home folder.
 
@@ -231,7 +241,10 @@ def _expanded(field, value):
 
 
 def _argument(field):
-  """Returns the check of an argument by its name; of other names, that numbers can be of use."""
+  """Returns the check of an argument by its name.
+
+  Of other names it is checked that numbers can be of use.
+  """
 
   def check_other(name, value):
     if isinstance(value, (int, float)) and not abs(value) <= 1e18:  # neither is NaN
@@ -241,7 +254,7 @@ def _argument(field):
 
 
 def _check_scale(config):
-  """Checks that the schedule, once it is scaled, has numbers of steps that there can be."""
+  """Checks the numbers of steps of the scaled schedule."""
   for field in SCALED if "train" in config else ():
     steps = config["train"][field]
     largest = max(steps, default=0) if isinstance(steps, (tuple, list)) else steps
@@ -255,7 +268,10 @@ def _check_scale(config):
 def check_names(
   where: str, found: Iterable[str], known: Collection[str], required: Iterable[str] = ()
 ) -> None:
-  """Raises ValueError for an unknown field, with the nearest known one, or a missing one."""
+  """Raises ValueError for unknown and missing fields.
+
+  Of an unknown one the nearest known one is told.
+  """
   for name in found:
     if name not in known:
       raise ValueError(f"{where}: unknown field {name!r}{checks.nearest(name, known)}")

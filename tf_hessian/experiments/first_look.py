@@ -1,4 +1,7 @@
-"""A look at a command's config and files before TensorFlow is imported, which takes seconds."""
+"""A look at a command's config and files.
+
+It comes before TensorFlow is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 

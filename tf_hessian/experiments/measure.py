@@ -1,4 +1,4 @@
-"""Measurement of the spectrum of a config's model, as a command does it."""
+"""The command that measures the spectrum of a config's model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def measure(
   storage: Storage = Storage(),  # noqa: B008
   plan_workers: int | None = None,
 ) -> str:
-  """Measures the spectrum of a config's model, or takes part in that as a task of a cluster.
+  """Measures the spectrum of a config's model.
+
+  As a task of a cluster it takes part in that.
 
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
@@ -117,7 +119,10 @@ def _check_plan(strategy, all_steps):
 
 
 def _check_trained(workdir, config):
-  """Refuses a config that says of the checkpoint what it is not: it would go on record."""
+  """Refuses a config that is not that of the checkpoint.
+
+  It would go on record.
+  """
   path = workdir / "config.json"
   if not path.exists():
     return
@@ -136,7 +141,7 @@ def _check_trained(workdir, config):
 
 @dataclasses.dataclass(frozen=True)
 class _Measurement:
-  """What measurements of the same experiment have in common."""
+  """The choices that measurements of an experiment have in common."""
 
   setup: experiment.Experiment
   workdir: pathlib.Path
@@ -153,7 +158,10 @@ class _Measurement:
     return _FOLLOWED if result is None or picture is None else report(result, picture)
 
   def of_steps(self, weights: Weights) -> str:
-    """Measures the checkpoints of steps, and draws all of them together; returns the report."""
+    """Measures the checkpoints of steps; returns the report.
+
+    All of them are drawn together.
+    """
     results, texts = {}, []
     for step, path in weights.saved(self.workdir).items():
       logging.info("checkpoint of step %d", step)
@@ -203,7 +211,10 @@ class _Measurement:
   def _measure(
     self, model: keras.Model, folder: pathlib.Path
   ) -> tuple[Spectrum, pathlib.Path | str] | tuple[None, None]:
-    """Returns a model's spectrum and the path of its picture; None of both on followers."""
+    """Returns a model's spectrum and the path of its picture.
+
+    On followers both are None.
+    """
     operator, folder = self._operator(model), self._folder(folder)
     error, sigma_squared, relative = self._target()
     result = spectral_density(
@@ -256,7 +267,10 @@ class _Measurement:
     return "_gradient" if self.gradient else ""
 
   def _draw_together(self, results):
-    """Draws the spectra of steps, and writes their summaries; returns the picture's path."""
+    """Draws the spectra of steps; returns the picture's path.
+
+    Their summaries are written beside it.
+    """
     name = f"spectra{self._suffix}"
     picture = self.workdir / "spectra" / f"{name}.png"
     named = {f"step {n:,}": r for n, r in results.items()}
@@ -267,7 +281,10 @@ class _Measurement:
 
 
 def _draw(function: Callable[[], Any]) -> Exception | None:
-  """Draws a picture; the numbers are worth having without it, so an error is returned."""
+  """Draws a picture; returns the error if there is one.
+
+  The numbers are worth having without it.
+  """
   try:
     function()
   except (ValueError, OSError) as e:

@@ -11,7 +11,9 @@ from tf_hessian.slq import provenance
 def serve(
   *, config: dict[str, Any] | None = None, patience: float = 600.0, deterministic: bool = True
 ) -> None:
-  """Serves as a worker or parameter server (`TF_CONFIG`) until the chief ends; docs/cluster.md.
+  """Serves as a worker or parameter server until the chief ends.
+
+  `TF_CONFIG` says which; docs/cluster.md has the rest.
 
   Args:
     config: plain values that the chief must have too, or None.

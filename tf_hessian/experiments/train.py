@@ -25,7 +25,9 @@ def train(
   num_devices: int = 0,
   patience: float = 600.0,
 ) -> dict[str, float] | None:
-  """Trains the model of a config into a folder, or takes part in that as a task of a cluster.
+  """Trains the model of a config into a folder.
+
+  As a task of a cluster it takes part in that.
 
   Args:
     config: `ml_collections.ConfigDict`; see configs/.

@@ -16,7 +16,9 @@ from tf_hessian.training import steps
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """Choices of the weights of a config's model that are measured; by default the trained ones.
+  """Choices of the weights that are measured.
+
+  By default they are the trained ones of the config's model.
 
   Attributes:
     checkpoint: path of a model to measure instead, or None.
@@ -43,7 +45,10 @@ class Weights:
     return self.all_steps or self.step is not None
 
   def of_workdir(self, config: dict[str, Any], /) -> bool:
-    """Whether they are what a training with a config, of plain values, has left in its folder."""
+    """Whether they are those that a training has left.
+
+    The training is that of a config, of plain values, in its folder.
+    """
     own_file = config["model"].get("name") == "keras_file" and "train" not in config
     return self.by_step or not (self.initial or self.checkpoint or own_file)
 
@@ -54,7 +59,7 @@ class Weights:
     return pathlib.Path(workdir, "spectrum_initial" if self.initial else "spectrum")
 
   def saved(self, workdir: str | os.PathLike, /) -> dict[int, pathlib.Path]:
-    """Returns the checkpoints of the steps that are measured: number -> path, ascending.
+    """Returns the checkpoints of the measured steps: number -> path, ascending.
 
     Raises:
       FileNotFoundError: if there are none, or none of the step.
@@ -102,7 +107,10 @@ def step_folder(workdir: str | os.PathLike, step: int, /) -> pathlib.Path:
 
 
 def check_model_file(name: str, path: str | os.PathLike, /) -> None:
-  """Raises FileNotFoundError or ValueError, naming the argument, unless a model can be there."""
+  """Raises FileNotFoundError or ValueError unless a model can be there.
+
+  The error names the argument.
+  """
   if not os.path.exists(path):
     raise FileNotFoundError(
       f"{name}: there is no such checkpoint: {path}{nearest_file(path)}; it is what model.save or "
@@ -113,7 +121,10 @@ def check_model_file(name: str, path: str | os.PathLike, /) -> None:
 
 
 def nearest_file(path: str | os.PathLike, /) -> str:
-  """Returns "; did you mean x?" for the file of the same folder whose name is nearest, or ""."""
+  """Returns "; did you mean x?" for the nearest file.
+
+  It is the one of the same folder whose name is nearest; "" if there is none.
+  """
   path = pathlib.Path(path)
   try:
     names = [p.name for p in path.parent.iterdir()]

@@ -28,7 +28,9 @@ def save_model(
   compiled: bool = False,
   note: dict[str, Any] | None = None,
 ) -> None:
-  """Writes a `.keras` file, whole or not at all; a link is replaced itself.
+  """Writes a `.keras` file, whole or not at all.
+
+  A link is replaced itself.
 
   Args:
     model: a Keras model.
@@ -52,7 +54,10 @@ def saved(
   compiled: bool = False,
   note: dict[str, Any] | None = None,
 ) -> Iterator[None]:
-  """Writes a `.keras` file as `save_model`, but puts it in its place after the context."""
+  """Writes a `.keras` file, but puts it in place afterwards.
+
+  It is written as by `save_model`, and put in its place at the end of the context.
+  """
   with files.replacing(path, suffix=".keras") as file:
     model.save(file.name, include_optimizer=compiled)
     if note is not None:
@@ -82,7 +87,7 @@ def load_model(path: str | os.PathLike, /, *, compiled: bool = False) -> keras.M
 
 
 def check_finite(variables: Iterable[keras.Variable], path: str | os.PathLike, /) -> None:
-  """Refuses variables that were read from a file if they are not finite.
+  """Refuses variables of a file that are not finite.
 
   Raises:
     ValueError: if one is not.

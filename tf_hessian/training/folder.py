@@ -48,7 +48,9 @@ _ENDS = {"until_accuracy", "max_steps"}
 
 
 class FollowedFolder:
-  """The folder of a training that another process leads, to read from; a context manager.
+  """The folder of another process's training, to read from.
+
+  It is a context manager.
 
   Args:
     path: the folder.
@@ -147,12 +149,18 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
     checkpoints.save_model(model, path, note={"run": self.digest, "step": step})
 
   def finish(self, model: keras.Model, result: dict[str, Any], rows: Sequence[dict], /) -> None:
-    """Writes the trained model, with what it has reached; states are not needed any more."""
+    """Writes the trained model, with the numbers that it has reached.
+
+    States are not needed any more.
+    """
     self.save_model(model, result=result, rows=rows)
     _write_result(self.path, result, rows)
 
   def _keep_of_others(self, path):
-    """Renames a good model that is another training's: it would be written over."""
+    """Renames a good model of another training.
+
+    It would be written over.
+    """
     with contextlib.suppress(OSError, ValueError):  # damaged; said where it is wanted
       if path.suffix == ".keras":
         note = checkpoints.read_note(path)
@@ -163,7 +171,10 @@ class TrainingFolder(folders.OwnedFolder, FollowedFolder):
           self.set_aside(path, note and note.get("run"))
 
   def _check_model(self):
-    """Refuses to train again over a result that is damaged, while its checkpoints may be good."""
+    """Refuses to train over a damaged result.
+
+    Its checkpoints may be good.
+    """
     path = self.path / "model.keras"
     if not path.exists() or self.states():
       return
@@ -182,7 +193,9 @@ def identity_of(config: Mapping[str, Any], /) -> dict[str, Any]:
 
 
 def digest_of(identity: Mapping[str, Any], /) -> str:
-  """Returns the digest of what identifies a training, apart from what may change.
+  """Returns the digest of a training's identity.
+
+  What may change is left out.
 
   Raises:
     KeyError, TypeError, AttributeError: if it is not what is recorded.
@@ -195,7 +208,9 @@ def digest_of(identity: Mapping[str, Any], /) -> str:
 def finished(
   path: str | os.PathLike, identity: dict[str, Any], /, *, leads: bool = True
 ) -> dict[str, Any] | None:
-  """Returns the result of a training that is finished, else None; nothing is locked.
+  """Returns the result of a finished training, else None.
+
+  Nothing is locked.
 
   Args:
     path: the folder.
@@ -228,7 +243,9 @@ def finished(
 
 
 def load(path: str | os.PathLike, model: str | os.PathLike, /) -> keras.Model:
-  """Returns a model of a training folder, which has to be that folder's, where it has a record.
+  """Returns a model of a training folder.
+
+  Where the folder has a record, the model has to be its own.
 
   Args:
     path: the folder.
@@ -260,7 +277,7 @@ def load(path: str | os.PathLike, model: str | os.PathLike, /) -> keras.Model:
 def differences(
   found: Mapping[str, Any], config: Mapping[str, Any], keys: Iterable[str], /
 ) -> list[str]:
-  """Returns a list of the fields that differ and matter, with both values.
+  """Returns the fields that differ and matter, with both values.
 
   A field that is new since the record was made is the same at its off value: 0, None or empty.
 

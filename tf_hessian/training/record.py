@@ -30,7 +30,9 @@ COLUMNS = (
 
 
 def read(workdir: str | os.PathLike, /) -> list[dict[str, Any]]:
-  """Returns the rows of the log in a folder of training: dicts, without what is empty.
+  """Returns the rows of a training's log: dicts.
+
+  What is empty is left out.
 
   Raises:
     OSError: if there is none.
@@ -48,7 +50,10 @@ def read(workdir: str | os.PathLike, /) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[dict[str, Any]], /) -> str:
-  """Returns rows, dicts of some of `COLUMNS`, as the text of a table."""
+  """Returns rows as the text of a table.
+
+  They are dicts of some of `COLUMNS`.
+  """
   columns = [c for c in COLUMNS if any(c in row for row in rows)]
   text = io.StringIO()
   writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""How the steps of a training are run: on one device, on replicas in step, or on free workers.
+"""Ways to run the steps of a training: one device, replicas in step, free workers.
 
 A stepper has
 
@@ -80,7 +80,7 @@ def _others(strategy):
 
 
 class _Stepper:
-  """What the two kinds share: variables, and the function of one step."""
+  """The common part: variables, and the function of one step."""
 
   def __init__(
     self,
@@ -133,7 +133,10 @@ class _Stepper:
     return float(self._guard.call(mean))
 
   def _steps(self, iterator, count):
-    """Runs so many steps in a graph; returns (summed losses, right classes, examples): float64."""
+    """Runs so many steps in a graph.
+
+    Returns (summed losses, right classes, examples), float64.
+    """
 
     def body(i, sums):
       parts = self.strategy.run(self._step, args=next(iterator))
@@ -145,7 +148,10 @@ class _Stepper:
     )[1]
 
   def _step(self, inputs, targets):
-    """Makes a step on a replica's part of a batch; returns what it adds to the sums."""
+    """Makes a step on a replica's part of a batch.
+
+    Returns what it adds to the sums.
+    """
     variables = self.model.trainable_variables
     with tf.GradientTape() as tape:
       loss, right = self._task.measure(self.model, inputs, targets, training=True)
@@ -157,7 +163,9 @@ class _Stepper:
 
 
 class Synchronous(_Stepper):
-  """Replicas, of one process or several, that each take an equal part of every batch.
+  """Replicas that each take an equal part of every batch.
+
+  They are of one process or several.
 
   What a step does depends on the number of replicas only by rounding, by batch normalization, whose
   statistics are those of a replica's part, and by random layers.
@@ -188,7 +196,9 @@ class Synchronous(_Stepper):
 
 
 class Asynchronous(_Stepper):
-  """Workers that each read the variables from the parameter servers, make a step, and write it.
+  """Workers that each make steps of their own.
+
+  They read the variables from the parameter servers, and write them there.
 
   They don't wait for each other, as in the paper's training on ImageNet. A worker that dies is
   replaced by the others; the steps that it was making are made again.
@@ -235,7 +245,10 @@ class Asynchronous(_Stepper):
       ) from e
 
   def _wait(self, results):
-    """Waits for what is scheduled; raises ClusterError if there is nobody to do it."""
+    """Waits for what is scheduled.
+
+    Raises ClusterError if there is nobody to do it.
+    """
     begin = moved = looked = seen = time.monotonic()
     finished = 0
     while not self._coordinator.done():

@@ -1,4 +1,7 @@
-"""Checkpoints of named steps of a training, by their names; imports no TensorFlow."""
+"""Names of the checkpoints of a training's steps.
+
+It imports no TensorFlow.
+"""
 
 from __future__ import annotations
 

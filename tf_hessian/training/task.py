@@ -1,4 +1,4 @@
-"""What a model is trained for: its losses, and whether its outputs are classes."""
+"""The task of a training: its losses, and whether its outputs are classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EVALUATED_AT_ONCE = 500
 
 
 class Task:
-  """The loss of a model with one output or several, which all have the same targets.
+  """The loss of a model's outputs, which have the same targets.
 
   Args:
     loss: a `keras.losses.Loss` with the reduction "sum_over_batch_size".
@@ -58,7 +58,9 @@ class Task:
   def evaluator(
     self, model: keras.Model, examples: tf.data.Dataset, /, *, most: int = 0
   ) -> Callable[[], dict[str, float]]:
-    """Returns a function () that returns the `summary` of the model, out of training mode.
+    """Returns a function () -> `summary` of the model.
+
+    The model is out of training mode.
 
     Args:
       model: a Keras model on one device.
@@ -86,7 +88,10 @@ class Task:
     return evaluate
 
   def summary(self, loss: float, accuracy: float, /) -> dict[str, float]:
-    """Returns a dict: loss; excess, if the lowest isn't 0; accuracy, if there are classes."""
+    """Returns a dict of loss, excess and accuracy.
+
+    There is an excess if the lowest loss isn't 0, and an accuracy if there are classes.
+    """
     result = {"loss": loss}
     if self.lowest:
       result["excess"] = loss - self.lowest
@@ -103,7 +108,7 @@ def _lowest(loss, classes):
 
 
 def smoothed_entropy(smoothing: float, classes: int, /) -> float:
-  """Returns the entropy, in nats, of one-hot targets of so many classes after label smoothing.
+  """Returns the entropy, in nats, of smoothed one-hot targets.
 
   It is the lowest cross entropy there is: 0.5003 for 0.1 and ten classes, whose targets are 0.91
   and 0.01. Section F of the paper says 0.509.

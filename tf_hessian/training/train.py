@@ -33,7 +33,7 @@ _BAR_SECONDS = 2.0
 
 
 class Source(Protocol):
-  """A data set to train on, such as a `data.source.Source`, whose attributes these are."""
+  """A data set to train on, such as a `data.source.Source`."""
 
   @property
   def examples(self) -> tf.data.Dataset: ...
@@ -59,7 +59,9 @@ def train(
   patience: float = 600.0,
   verbose: bool = True,
 ) -> dict[str, Any] | None:
-  """Trains a model by SGD and saves it; goes on where an interrupted run stopped.
+  """Trains a model by SGD and saves it.
+
+  It goes on where an interrupted run has stopped.
 
   A batch depends on the seed and its step alone, so on one device an interrupted run ends with the
   weights of an undisturbed one. Workers of a `ParameterServerStrategy` train independently of each
@@ -168,7 +170,10 @@ class _Training:
     return self._end(step)
 
   def _run_steps(self, count):
-    """Runs steps, for a few seconds at a time, so that the bar moves; returns their sums."""
+    """Runs steps; returns their sums.
+
+    They are run for a few seconds at a time, so that the bar moves.
+    """
     total = np.zeros(3)
     while count:
       begin = time.monotonic()
@@ -183,7 +188,7 @@ class _Training:
     return total.tolist()
 
   def _advance(self, step):
-    """Runs to the next step at which there is something to do; returns it."""
+    """Runs to the next step with something to do; returns it."""
     config = self._config
     stops = {self._last, config["steps"], *config["checkpoint_steps"]}
     stops |= {(step // n + 1) * n for n in (config["log_every"], config["test_every"]) if n}
@@ -247,7 +252,10 @@ class _Training:
     return {f"test_{k}": v for k, v in self._evaluate_test().items()}
 
   def _due(self):
-    """Whether it is time to save the state. Of several processes all must agree, so: always."""
+    """Whether it is time to save the state.
+
+    Several processes must agree, so there it always is.
+    """
     return self._stepper.several or time.monotonic() - self._saved > self._pause
 
   def _pull(self):
@@ -285,7 +293,10 @@ class _Training:
       self._written = step
 
   def _save_state(self):
-    """Writes log, weights and optimizer; the optimizer's count says how many rows are valid."""
+    """Writes log, weights and optimizer.
+
+    The optimizer's count says how many rows are valid.
+    """
     self._check_finite(int(self._optimizer.iterations))
     if not self._leads:
       return
@@ -312,7 +323,10 @@ class _Training:
     return step
 
   def _saved_state(self):
-    """Returns (step, values of all variables) of what was saved; (0, None) if nothing was."""
+    """Returns (step, values of all variables) of what was saved.
+
+    (0, None) if nothing was.
+    """
     states = self._folder.states()
     for path in states:
       try:
@@ -332,7 +346,10 @@ class _Training:
     return 0, None
 
   def _read_state(self, path):
-    """Returns (step, values of all variables) of a state; takes over its log."""
+    """Returns (step, values of all variables) of a state.
+
+    Its log is taken over.
+    """
     found, note = load_model(path, compiled=True), read_note(path)
     self._folder.check(note)
     variables = [*found.variables, *found.optimizer.variables]
