@@ -79,7 +79,7 @@ def largest_part(sizes: Sequence[int] | np.ndarray, parts: int, /) -> int:
   """Returns the size of the largest of equal parts of the batches.
 
   Args:
-    sizes: size of each batch, in examples.
+    sizes: number of entries of each batch.
     parts: number of parts.
   """
   if parts >= len(sizes):  # one batch each, or none
