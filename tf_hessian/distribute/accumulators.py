@@ -11,7 +11,7 @@ if TYPE_CHECKING:
   from tf_hessian.distribute.protocols import Batches, Work
 
 
-NONE = 2**62  # number of a batch that there is not
+NONE = 2**62  # stands for no batch
 
 
 class Accumulators:
@@ -51,9 +51,10 @@ class Accumulators:
 
 
 def bounds(count: int, parts: int, part: int, /) -> tuple[int, int]:
-  """Returns (low, high): part number `part` of `count` batches has those from low to high - 1.
+  """Returns the bounds (low, high) of a part of the batches.
 
-  The parts are equal but for one batch; there may be more of them than batches.
+  Part number `part` of `count` batches has those from low to high - 1. The parts are equal but for
+  one batch; there may be more of them than batches.
   """
   return count * part // parts, count * (part + 1) // parts
 
@@ -67,7 +68,17 @@ def add_batches(
   state: Any,
   prepared: Any,
 ) -> None:
-  """Adds the values of a run of batches to `Accumulators`, in a graph loop."""
+  """Adds the values of a segment to `Accumulators`, in a graph loop.
+
+  Args:
+    work: the computation of a batch's values.
+    batches: the batches.
+    sums: the sums that are added to.
+    signature: number of the segment's signature.
+    feed: the segment's `Segment.feed`.
+    state: tensors of `Work.state`.
+    prepared: tensors of `Work.prepare`.
+  """
 
   def body(i):
     b, batch = batches.read(feed, signature, i)
@@ -83,15 +94,15 @@ def add_batches(
 
 
 class Parts:
-  """Equal parts of the batches, one for each of some replicas, with `Accumulators` on its device.
+  """Equal parts of the batches, one for each replica.
 
-  Sums are read and added in the replicas' order. Variables that a strategy sums on reading are
-  added by AddN, in varying order where there are three or more, and making them in several
-  processes would need all of them at once.
+  Each part has `Accumulators` on its replica's device. Sums are read and added in the replicas'
+  order. Variables that a strategy sums on reading are added by AddN, in varying order where there
+  are three or more. Making them in several processes would need all of them at once.
 
   Args:
-    work: what is summed.
-    batches: what it is summed over.
+    work: the computation whose values are summed.
+    batches: the batches that they are summed over.
     strategy: a `tf.distribute.Strategy`.
     ids: numbers of this process's replicas among all.
   """
@@ -111,17 +122,28 @@ class Parts:
         self._sums.append(Accumulators(work.shapes))
 
   def first_changed(self) -> int | None:
-    """Returns the first batch of these parts whose data had changed in the last pass, or None."""
+    """Returns the first batch of these parts whose data had changed.
+
+    It is that of the last pass; None if there is none.
+    """
     return first_changed(s.changed.numpy() for s in self._sums)
 
   def feeds(self) -> list[list[tuple]]:
-    """Returns what the parts are read from in one pass: for each, a list of `Segment.feed`s."""
+    """Returns the feeds of one pass.
+
+    For each part, a list of `Segment.feed`s, from which it is read.
+    """
     return [[s.feed for s in self._batches.segments(*b)] for b in self._bounds]
 
   def add_up(
     self, feeds: Sequence[Sequence[tuple]], arguments: Sequence[tf.Tensor], /
   ) -> tf.Tensor:
-    """Returns the flattened sums of the part of the replica that runs this, in a graph."""
+    """Returns the flattened sums of this replica's part; in a graph.
+
+    Args:
+      feeds: those of `feeds`.
+      arguments: tensors for `Work.prepare`.
+    """
     part = this_replica() - self._first
     sums = self._sums[part]
     sums.reset()
@@ -131,16 +153,25 @@ class Parts:
     return sums.read()
 
   def changed_here(self) -> tf.Tensor:
-    """Returns the first batch of this replica whose data had changed, or NONE; in a graph."""
+    """Returns this replica's first batch whose data had changed, or NONE.
+
+    In a graph.
+    """
     return self._sums[this_replica() - self._first].changed.read_value()
 
 
 def first_changed(numbers: Iterable[int], /) -> int | None:
-  """Returns the first batch whose data had changed in a pass, of several; None if there is none."""
+  """Returns the first of several batches whose data had changed.
+
+  None if there is none, that is if all numbers are NONE.
+  """
   first = int(min(numbers))
   return None if first == NONE else first
 
 
 def this_replica() -> int:
-  """Returns the number of the replica that runs this among all: an int, also in a graph."""
+  """Returns the number of this replica among all.
+
+  An int, also in a graph.
+  """
   return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))

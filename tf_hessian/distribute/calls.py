@@ -1,4 +1,7 @@
-"""Blocking calls in threads of their own, so that whoever waits for them can do something else."""
+"""Blocking calls in threads of their own.
+
+So whoever waits for them can do something else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Call:
 
   Args:
     function: function () -> value.
-    changed: a `threading.Event` that is set at the end, or None.
+    changed: a `threading.Event` that is set at the end; None for one of its own.
 
   Attributes:
     done: whether it has ended.
@@ -43,7 +46,7 @@ class Call:
     self._changed.set()
 
   def wait(self, seconds: float, /) -> bool:
-    """Waits for its end, so many seconds at most; returns whether it has ended."""
+    """Waits `seconds` at most for its end; returns whether it ended."""
     deadline = time.monotonic() + seconds
     while not self.done and time.monotonic() < deadline:
       self._changed.wait(max(0.0, deadline - time.monotonic()))
@@ -63,12 +66,12 @@ def attended(
 
   Args:
     function: function () -> value.
-    servers: their addresses.
-    patience: seconds after which it is given up if one of them doesn't answer.
-    remedy: what to do then, for the message.
+    servers: addresses of the parameter servers.
+    patience: seconds after which the call is given up if a server doesn't answer.
+    remedy: remedy for the message.
 
   Raises:
-    ClusterError: if it is given up.
+    ClusterError: if the call is given up.
   """
   call = Call(function)
   begin = time.monotonic()
@@ -78,7 +81,14 @@ def attended(
 
 
 def check_answers(servers: Sequence[str], waited: float, patience: float, remedy: str, /) -> None:
-  """Raises ClusterError if a parameter server is silent that was waited for long enough."""
+  """Raises ClusterError if a parameter server is silent for too long.
+
+  Args:
+    servers: addresses of the parameter servers.
+    waited: seconds that they were waited for.
+    patience: seconds that are too long.
+    remedy: remedy for the message.
+  """
   if waited > patience and (gone := errors.silent(servers, served=True)):
     raise errors.ClusterError(
       f"no answer for {waited:.0f} s from parameter server {', '.join(gone)}: {remedy}"

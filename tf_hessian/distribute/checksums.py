@@ -8,7 +8,10 @@ import tensorflow as tf
 
 
 def checksum(tensors: Any, /) -> tf.Tensor:
-  """Returns a 64-bit hash of all values of a nest of tensors, in order: int64 (1,)."""
+  """Returns a 64-bit hash of a nest of tensors: int64 (1,).
+
+  It is of all their values, in order.
+  """
   flat = [t for t in tf.nest.flatten(tensors) if t.shape.num_elements() != 0]
   if not flat:
     return tf.zeros(1, tf.int64)

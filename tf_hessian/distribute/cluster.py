@@ -1,7 +1,7 @@
 """This process's place in a cluster: `TF_CONFIG`, strategies by name, and servers.
 
 `TF_CONFIG` is TensorFlow's own variable: JSON with the addresses of all tasks by job, and this
-process's job and index. See docs/cluster.md.
+process's job and index. docs/cluster.md tells more.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Task:
 
 
 def task(environment: Mapping[str, str] | None = None, /) -> Task | None:
-  """Returns the `Task` that `TF_CONFIG` describes, or None if it is not set.
+  """Returns the `Task` of `TF_CONFIG`; None if that is not set.
 
   Args:
-    environment: a mapping; by default the process's environment.
+    environment: variables by name; by default the process's environment.
 
   Raises:
     ValueError: if `TF_CONFIG` isn't what TensorFlow expects.
@@ -113,9 +113,10 @@ def make_strategy(
 
   Args:
     name: one of `STRATEGIES`.
-    num_devices: for "mirrored": number of replicas, on accelerators or, where there are none, on
-      logical devices of the processor; 0 for all accelerators.
-    patience: seconds that the other tasks of a cluster are waited for.
+    num_devices: for "mirrored": number of replicas, on accelerators or, if there are none, on
+      logical devices of the processor; 0, the default, for all accelerators.
+    patience: seconds that the other tasks of a cluster are waited for; the default leaves machines
+      time to start.
 
   Raises:
     ValueError: for an unknown name, or a `TF_CONFIG` that doesn't fit it.
@@ -205,7 +206,10 @@ def _local_devices(count):
 
 
 def serves(strategy: str, /) -> bool:
-  """Whether this process only serves the chief, as workers and ps of "parameter_server" do."""
+  """Returns whether this process only serves the chief.
+
+  Workers and parameter servers of the strategy "parameter_server" do.
+  """
   here = task()
   return strategy == "parameter_server" and here is not None and here.job != "chief"
 
@@ -213,13 +217,14 @@ def serves(strategy: str, /) -> bool:
 def serve(
   identity: dict[str, Any] | None = None, /, *, patience: float = 600.0, deterministic: bool = True
 ) -> None:
-  """Serves as a worker or parameter server until the chief says that it has finished.
+  """Serves as worker or parameter server until the chief has finished.
 
   Args:
-    identity: dict of plain values: what it was started for; the chief takes no results of a worker
-      that was started for something else.
+    identity: plain values that say what it was started for; None for none. The chief takes no
+      results of a worker that was started for something else.
     patience: seconds without a chief after which it ends.
-    deterministic: run operations deterministically, and let the chief compare the kernels.
+    deterministic: whether to run operations deterministically, and to let the chief compare the
+      kernels, as by default.
 
   Raises:
     ValueError: if `TF_CONFIG` does not describe such a task.
@@ -242,7 +247,10 @@ def serve(
 
 
 def _serve(here, identity, patience):
-  """Serves; returns the reason of the end, "" if the chief has finished."""
+  """Serves until told to end; returns the reason.
+
+  It is "" if the chief has finished.
+  """
   members.publish(here.name, identity)
   try:
     server = tf.distribute.Server(
@@ -288,9 +296,11 @@ def _wait_for_end(here, patience):
 
 @contextlib.contextmanager
 def released(strategy: str, /) -> Iterator[None]:
-  """On the chief of "parameter_server": ends the servers afterwards, also after an error.
+  """Ends the servers of "parameter_server" after the code within.
 
-  In each process of a cluster, Ctrl-C ends what is within, also while it waits for another.
+  A context manager for the chief, which ends them after an error too.
+
+  In each process of a cluster, Ctrl-C ends the code within, also while it waits for another.
   """
   if strategy not in ("multi_worker", "parameter_server"):
     yield
@@ -307,10 +317,10 @@ def released(strategy: str, /) -> Iterator[None]:
 
 
 def release(reason: str = "", /) -> None:
-  """On the chief of "parameter_server": ends the servers.
+  """Ends the servers of "parameter_server", on the chief.
 
   Args:
-    reason: why they end; "" if all went well.
+    reason: why they end; "", the default, if all went well.
 
   Raises:
     ValueError: if this process is in no cluster.

@@ -28,12 +28,12 @@ _Result = TypeVar("_Result")
 
 
 class Guard:
-  """Calls that wait for other workers; one that doesn't answer is not waited for without end.
+  """Calls that wait for other workers, but not for ever.
 
   Args:
-    addresses: of the other workers.
-    patience: seconds.
-    goes_on: what the run does when it is started again, for messages.
+    addresses: addresses of the other workers.
+    patience: seconds that a worker which doesn't answer is waited for.
+    goes_on: point after which the run goes on when it is started again, for messages.
 
   Attributes:
     broken: whether a call has ended by an error or by Ctrl-C, after which no other can be made.
@@ -76,7 +76,7 @@ class Guard:
       self._since = None
 
   def look(self) -> None:
-    """Ends a call in which a worker has not answered for as long as it is waited for."""
+    """Ends a call in which a worker has not answered for `patience`."""
     since, now = self._since, time.monotonic()
     if since is None or now - max(since, self._looked) < min(_LOG_SECONDS, self._patience / 4):
       return

@@ -1,9 +1,9 @@
 """The coordinator engine: a pass is cut into shards, which go to whichever worker is free.
 
 A shard is a fixed run of batches. Its function reads the parameters and the vector once from the
-parameter servers, adds up its batches in float64 and returns the sums, so that a shard which is run
-twice after a failure counts once. The chief adds the shards in their order, so the result does not
-depend on the number of workers or on who did what.
+parameter servers, adds up its batches in float64 and returns the sums. So a shard that is run twice
+after a failure counts once. The chief adds the shards in their order, so the result does not depend
+on the number of workers or on who did what.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Coordinator:
 
   Args:
     strategy: a `tf.distribute.ParameterServerStrategy`.
-    num_shards: number of shards of a pass (at most one a batch); it must stay the same for bitwise
+    num_shards: number of shards of a pass (at most one a batch). It must stay the same for bitwise
       the same sums, while the number of workers may change.
     patience: seconds without a finished shard after which a pass is given up, if workers are gone.
-    deterministic: passes are to be bitwise repeatable.
+    deterministic: whether passes are to be bitwise repeatable.
 
   Attributes:
     leads, followers, is_cluster, description: those of an `Engine`.
@@ -100,7 +100,7 @@ class Coordinator:
     return _CoordinatorPass(self, work, batches)
 
   def agree(self, identity: dict[str, Any], /) -> None:
-    """Sets what workers must have been started for; results of others are not taken."""
+    """Sets the identity that workers must have; refuses results of others."""
     self._identity = json.loads(json.dumps(identity))
 
   def follow(self, passes: Mapping[str, Callable], /) -> NoReturn:  # noqa: ARG002
@@ -108,13 +108,15 @@ class Coordinator:
     raise ValueError("follow(): workers of a parameter-server cluster serve; see docs/cluster.md")
 
   def finish(self, content: bytes = b"", error: str = "", /) -> None:
-    """Nothing to be done: servers outlive an operator."""
+    """Does nothing: servers outlive an operator."""
 
   def admits(self, note: str) -> bool:
-    """Whether a worker is the run's; one that isn't is told to end, with the difference.
+    """Returns whether a worker is the run's; tells others to end.
+
+    They are told the difference.
 
     Args:
-      note: what the worker says of itself (`members.publish`): "" for a plain TensorFlow server.
+      note: the worker's note of itself (`members.publish`); "" for a plain TensorFlow server.
     """
     if not note:
       return True
@@ -141,7 +143,7 @@ class Coordinator:
     return False
 
   def _other_kernels(self, note):
-    """Returns how a worker's kernels differ from the others', in words; "" if they don't."""
+    """Returns the difference of a worker's kernels, in words; "" for none."""
     if self._kernels is None:
       return ""
     theirs = note["identity"].get(members.KERNELS)
@@ -156,7 +158,7 @@ class Coordinator:
     )
 
   def compare_kernels(self) -> None:
-    """Before the first pass: decides which kernels workers must have, by those of most."""
+    """Decides by majority, before the first pass, which kernels workers must have."""
     if self._kernels is not None or not self._deterministic:
       return
     devices = [f"/job:worker/replica:0/task:{i}" for i in range(len(self.workers))]
@@ -173,7 +175,7 @@ class Coordinator:
     return self.attended(lambda: self._state.set(tensors))
 
   def data(self, batches: Batches) -> Iterator:
-    """Returns the workers' iterators, which shards read cached batches from.
+    """Returns the workers' iterators, from which shards read cached batches.
 
     Each yields all of them, again and again. A worker that comes back is sent them anew.
     """
@@ -198,12 +200,12 @@ class Coordinator:
     again: Callable[[], Callable[[], Any]],
     usual: float | None,
   ) -> Any:
-    """Returns the value of the first of several equal blocking calls that ends.
+    """Returns the value of the first of equal blocking calls to end.
 
     Args:
-      fetch: the first.
-      what: what it is, for messages.
-      again: makes another, for when the first takes too long, as on a worker that hangs.
+      fetch: the first call.
+      what: its name, for messages.
+      again: makes another call, if the first takes too long, as on a worker that hangs.
       usual: seconds of a whole pass of this kind, or None before the first.
 
     Raises:
@@ -268,12 +270,15 @@ class Coordinator:
       )
 
   def attended(self, function: Callable[[], _Value], /) -> _Value:
-    """Returns the value of a blocking call to the parameter servers; see `calls.attended`."""
+    """Returns the value of a blocking call to the parameter servers.
+
+    Raises ClusterError if one of them has not answered for `patience`.
+    """
     return calls.attended(function, self.servers, self.patience, _REMEDY)
 
 
 class _Published:
-  """Tensors as variables on the parameter servers, sent again only when they change."""
+  """Tensors on the parameter servers, sent again only when they change."""
 
   def __init__(self, strategy):
     self._strategy = strategy
@@ -316,7 +321,7 @@ class _CoordinatorPass:
     return self._shard.experimental_get_tracing_count()
 
   def feeds(self) -> list[np.ndarray]:
-    """Returns the shards' tables of batches; see `Batches.table`."""
+    """Returns the shards' tables of batches (`Batches.table`)."""
     count = self._batches.num_batches
     ends = [accumulators.bounds(count, self._count, s) for s in range(self._count)]
     return [self._batches.table(*e) for e in ends]
@@ -387,7 +392,10 @@ class _CoordinatorPass:
     return value
 
   def _sum_shard(self, table, iterator=None):
-    """Returns (sums (size,) float64, note of the worker, checksum of its data), in a graph."""
+    """Returns (sums, note of the worker, checksum of its data).
+
+    In a graph. Sums are (size,) float64.
+    """
     work, batches = self._work, self._batches
     values = [v.read_value() for v in self._parameters]
     state = tf.nest.pack_sequence_as(self._structure, values)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def copies_of(variable: tf.Variable | tf.Tensor, /) -> tuple[tf.Variable, ...]:
-  """Returns a variable's copies on the replicas; empty if there is but one of it."""
+  """Returns a variable's copies on the replicas; empty without copies."""
   if isinstance(variable, tf.distribute.DistributedValues):
     return tuple(variable.values)
   return ()

@@ -1,4 +1,4 @@
-"""Engines in one process, and the choice of an engine by its strategy."""
+"""Engines in one process, and the choice by strategy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def make_engine(
   strategy: tf.distribute.Strategy | sharing.Sharing | None, /, *, deterministic: bool = True
 ) -> Engine:
-  """Returns the engine for a `tf.distribute.Strategy`, or for one device if it is None.
+  """Returns the engine for a `tf.distribute.Strategy` or one device.
 
   Args:
-    strategy: the strategy, or a `Sharing` with it; None for one device.
+    strategy: the strategy, or a `Sharing` with one; None for one device.
     deterministic: whether passes are to be bitwise repeatable, as by default.
 
   Raises:
@@ -48,7 +48,10 @@ def make_engine(
 
 
 class _OneProcess:
-  """The parts of an `Engine` that nobody follows; see `protocols` for its attributes."""
+  """Parts of an `Engine` that nobody follows.
+
+  `protocols.Engine` explains its attributes.
+  """
 
   leads = True
   followers = False
@@ -78,9 +81,10 @@ class OneDevice(_OneProcess):
 
 
 class _OneDevicePass:
-  """A pass whose runs of batches are one call of a graph function each, a single one with the rest.
+  """A pass on one device, with one graph call for each segment.
 
-  For small models a call takes as long as a batch.
+  A single segment shares its call with the rest of the pass. For small models a call takes as long
+  as a batch.
   """
 
   culprits: Sequence[str] = ()
@@ -133,7 +137,10 @@ class _OneDevicePass:
 
 
 class Replicas(_OneProcess):
-  """Equal parts of the batches to the replicas of this process; sums added in their order."""
+  """Equal parts of the batches, for the replicas of this process.
+
+  Sums are added in the replicas' order.
+  """
 
   def __init__(self, strategy: tf.distribute.MirroredStrategy, /) -> None:
     self._strategy = strategy
@@ -145,9 +152,10 @@ class Replicas(_OneProcess):
 
 
 class _ReplicasPass:
-  """A pass that is one call of a graph function, in which the replicas run side by side.
+  """A pass that is one call of a graph function.
 
-  One that has no batches adds zeros, and none waits for another before the end.
+  The replicas run side by side in it. One that has no batches adds zeros, and none waits for
+  another before the end.
   """
 
   def __init__(self, strategy: tf.distribute.Strategy, work: Work, batches: Batches) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in a cluster, in words."""
+"""Errors of a cluster, in words."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ _TYPE = 3  # place of a frame's type in its header
 
 
 class ClusterError(ConnectionError):
-  """A process of the cluster is gone; what was computed is kept, and the run can be resumed."""
+  """Loss of a process of the cluster.
+
+  What was computed is kept, and the run can be resumed.
+  """
 
 
 class DisagreementError(ValueError):
-  """Processes of one run measure different things; raised by all of them at once."""
+  """Difference in what the processes of one run measure.
+
+  All of them raise it at once.
+  """
 
 
 def silent(addresses: Sequence[str], /, *, seconds: float = 2.0, served: bool = False) -> list[str]:
   """Returns the addresses ("host:port") at which nobody answers.
 
   Args:
-    addresses: list of strings; all are asked at the same time.
-    seconds: how long each is waited for.
-    served: ask for TensorFlow's protocol too: a process that was stopped, or another program that
-      holds the port, only lets the system's kernel answer.
+    addresses: the addresses; all are asked at the same time.
+    seconds: seconds that each is waited for.
+    served: whether to ask for TensorFlow's protocol too. A process that was stopped, or another
+      program that holds the port, only lets the system's kernel answer. By default that is enough.
   """
   if len(addresses) < 2:
     return [a for a in addresses if not _answers(a, seconds, served)]
@@ -58,11 +64,12 @@ def _answers(address, seconds, served):
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any], /) -> Iterator[str]:
-  """Yields a sentence for each value of `found` that is another than in `expected`.
+  """Yields a sentence for each value that differs from the expected.
 
   Args:
-    expected: nested dict of plain values; the chief's.
-    found: the other's; only keys that both have are compared, except below the first level.
+    expected: nested dict of plain values: the chief's.
+    found: the same of another process. Only keys that both have are compared, except below the
+      first level.
   """
   common = expected.keys() & found.keys()
   for d in records.differences(*({key: r[key] for key in common} for r in (expected, found))):

@@ -1,6 +1,9 @@
-"""The rewrites of graphs that TensorFlow lets a program switch; without TensorFlow, for flags."""
+"""Rewrites of graphs that TensorFlow lets a program switch.
 
-# The rewrites that `tf.config.optimizer.set_experimental_options` knows, and what they do.
+This module needs no TensorFlow, since flags are made of it.
+"""
+
+# The rewrites that `tf.config.optimizer.set_experimental_options` knows, by name.
 GRAPPLER = {
   "layout_optimizer": "choose the memory layout of images",
   "constant_folding": "compute constant parts once",

@@ -1,4 +1,4 @@
-"""The end of a process that is interrupted, also while TensorFlow waits for another one.
+"""End of an interrupted process, also while TensorFlow waits for another.
 
 Python acts upon Ctrl-C when a call into TensorFlow returns. A call that waits for a process which
 has ended, perhaps by the same Ctrl-C, may not return, and neither may the clearing up at the end.
@@ -24,14 +24,14 @@ INTERRUPTED = "interrupted; the same command goes on from here"
 
 @contextlib.contextmanager
 def bounded(seconds: float = GRACE_SECONDS, /) -> Iterator[None]:
-  """Within it, Ctrl-C ends the process after some seconds at the latest; a context manager.
+  """Ends the process soon after Ctrl-C.
 
-  If the code within ends by Ctrl-C or a `ClusterError`, the process does not wait for TensorFlow to
-  clear up when it ends. Does nothing outside of the main thread, where Python lets no signal be
-  watched.
+  A context manager: within it, Ctrl-C ends the process after `seconds` at the latest. If the code
+  within ends by Ctrl-C or a `ClusterError`, the process does not wait for TensorFlow to clear up
+  when it ends. Does nothing outside of the main thread, where Python lets no signal be watched.
 
   Args:
-    seconds: how long the process may take to end by itself.
+    seconds: seconds that the process may take to end by itself, and to tell the others.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -65,7 +65,10 @@ def _watch(reader, seconds):
 
 
 def end_at_once_at_exit(code: int, /) -> None:
-  """Lets the process end before TensorFlow clears up, which can wait for others for ever."""
+  """Lets the process end before TensorFlow clears up.
+
+  Clearing up can wait for other processes for ever.
+  """
   atexit.register(end_at_once, code)
 
 

@@ -16,9 +16,9 @@ _REQUEST = "16sH14x"  # struct ifreq: name, flags
 
 
 def enter() -> None:
-  """Moves this process, and those it will start, into a network that has 127.0.0.1 only.
+  """Moves this process into a network that has only 127.0.0.1.
 
-  Call it before there are other threads.
+  Processes that it will start are in that network too. Call it before there are other threads.
 
   Raises:
     OSError: if the system doesn't allow it, or has no such networks.
@@ -55,7 +55,10 @@ def _enter():
 
 
 def _keep_identity(user, group):
-  """Gives this process, in its new name space of users, the numbers that it had."""
+  """Gives this process the user and group that it had.
+
+  They are numbers in its new name space of users.
+  """
   own = pathlib.Path("/proc/self")
   with contextlib.suppress(OSError):
     (own / "setgroups").write_text("deny")

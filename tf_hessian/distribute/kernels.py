@@ -1,7 +1,7 @@
-"""A fixed small problem, by whose bits processes know whether they compute alike.
+"""A fixed small problem that tells whether processes compute alike.
 
-The same operation has other kernels for other instruction sets, libraries and numbers of threads,
-which round differently.
+They do if the bits of its results are equal. The same operation has other kernels for other
+instruction sets, libraries and numbers of threads, which round differently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _IMAGES, _SIZE, _CHANNELS, _FILTERS = 8, 17, 8, 16
 
 
 def digest() -> dict[str, str]:
-  """Returns a digest of the results of this process's kernels: a dict, kind -> hex.
+  """Returns digests of the results of this process's kernels: kind -> hex.
 
   Kinds are matrix products, convolutions, reductions and elementary functions, with their
   gradients, in float32 and float64.
@@ -50,8 +50,8 @@ def most_common(found: Sequence[dict[str, str]], mine: dict[str, str], /) -> dic
   """Returns the digest that most workers have.
 
   Args:
-    found: list of digests of workers.
-    mine: this process's, which decides between equally many; then the first does.
+    found: digests of the workers.
+    mine: this process's digest. Between equally many it decides, and after it the first.
   """
   names = [tuple(sorted(f.items())) for f in found]
   counts = collections.Counter(names)
@@ -61,13 +61,19 @@ def most_common(found: Sequence[dict[str, str]], mine: dict[str, str], /) -> dic
 
 
 def _numbers(dtype, *shape):
-  """Returns fixed normal numbers: those of NumPy's generators don't depend on the processor."""
+  """Returns fixed numbers, uniform from -2 to 2.
+
+  NumPy's generators of integers don't depend on the processor.
+  """
   numbers = np.random.Generator(np.random.PCG64(sum(shape))).integers(-(2**20), 2**20, shape)
   return tf.constant(numbers / 2.0**19, dtype)
 
 
 def _with_gradients(function, *arguments):
-  """Returns a function's value and its gradients, computed in a graph as those of a pass are."""
+  """Returns a function's value and its gradients.
+
+  They are computed in a graph, as those of a pass are.
+  """
 
   def run(*arguments):
     with tf.GradientTape() as tape:

@@ -19,15 +19,16 @@ _TETHER = pathlib.Path(__file__).with_name("tether.py")
 
 
 class LocalCluster:
-  """Processes of one command, one a task, on 127.0.0.1; a context manager that ends them all.
+  """Processes of one command, one a task, on 127.0.0.1.
 
-  They also end, on Linux, when this process does, in whatever way.
+  A context manager that ends them all. They also end, on Linux, when this process does, in whatever
+  way.
 
   Args:
-    command: list of strings: the command of every task; its role is in `TF_CONFIG`.
+    command: words of the command of every task; a task's role is in `TF_CONFIG`.
     workers: number of workers.
-    ps: number of parameter servers; if there are any, there is a chief too.
-    output: where lines of the processes go: called with (task's name, line).
+    ps: number of parameter servers, by default none; if there are any, there is a chief too.
+    output: is called with (task's name, line) for lines of the processes; None prints them.
   """
 
   def __init__(
@@ -56,7 +57,13 @@ class LocalCluster:
     return [(job, i) for job, addresses in self.jobs.items() for i in range(len(addresses))]
 
   def start(self, job: str, index: int, /, *, command: Sequence[str] | None = None) -> None:
-    """Starts a task, for the first time or again, perhaps by another command."""
+    """Starts a task, for the first time or again.
+
+    Args:
+      job: its job.
+      index: its number in the job.
+      command: words of another command; None for that of every task.
+    """
     config = {"cluster": self.jobs, "task": {"type": job, "index": index}}
     process = _launch(
       command or self._command,
@@ -124,7 +131,7 @@ def run(arguments: Sequence[str], /, *, workers: int, ps: int, command: str = "s
   """Runs a command of tf_hessian.bin in all roles.
 
   Args:
-    arguments: list of its arguments, without --strategy.
+    arguments: its arguments, without --strategy.
     workers: number of workers.
     ps: number of parameter servers; 0 for equal workers.
     command: "spectrum" or "train".

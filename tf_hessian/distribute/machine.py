@@ -1,4 +1,7 @@
-"""Settings of the machine: threads, memory, Grappler, TF32. Call before devices are initialised."""
+"""Settings of the machine: threads, memory, Grappler, TF32.
+
+They are made before devices are initialised.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def set_memory(growth: bool | None = None, limit: int | None = None, /) -> None:
   """Sets how accelerators' memory is taken.
 
   Args:
-    growth: take it as it is needed instead of all at once; None leaves it alone.
-    limit: MiB for this process on each accelerator, or None.
+    growth: whether to take it as it is needed instead of all at once; None leaves that alone.
+    limit: MiB for this process on each accelerator; None for no limit.
 
   Raises:
     ValueError: if both are given, of which TensorFlow allows one.
@@ -47,8 +50,8 @@ def set_grappler(options: Mapping[str, bool], /, *, deterministic: bool = True) 
   """Switches rewrites of graphs on or off.
 
   Args:
-    options: dict: name in `GRAPPLER` -> bool; those that are not in it are left alone.
-    deterministic: whether products are to be bitwise repeatable.
+    options: name in `GRAPPLER` -> whether it is on; others are left alone.
+    deterministic: whether products are to be bitwise repeatable, as by default.
 
   Raises:
     ValueError: for an unknown name, or one that contradicts `deterministic`.
@@ -65,12 +68,18 @@ def set_grappler(options: Mapping[str, bool], /, *, deterministic: bool = True) 
 
 
 def set_tf32(enabled: bool, /) -> None:
-  """Allows TF32, with 10 bits of mantissa, in float32 matrix products and convolutions, or not."""
+  """Allows TF32 in float32 matrix products and convolutions, or not.
+
+  TF32 has 10 bits of mantissa.
+  """
   tf.config.experimental.enable_tensor_float_32_execution(enabled)
 
 
 def settings() -> dict[str, Any]:
-  """Returns the settings that the numbers depend on, for records: a dict of plain values."""
+  """Returns the settings that the numbers depend on: plain values.
+
+  They are for records.
+  """
   return {
     "grappler": tf.config.optimizer.get_experimental_options(),
     "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
@@ -97,7 +106,10 @@ def session_config() -> tf.compat.v1.ConfigProto:
 
 
 def _inter_op_threads():
-  """Returns how many operations may run at a time, also where the choice is TensorFlow's."""
+  """Returns how many operations may run at a time.
+
+  Also where the choice is TensorFlow's.
+  """
   chosen = tf.config.threading.get_inter_op_parallelism_threads()
   if chosen:
     return chosen

@@ -1,4 +1,4 @@
-"""The beginning of a cluster: tasks wait for each other, and say who does not come.
+"""Beginning of a cluster: tasks wait for each other, and say which is missing.
 
 TensorFlow would wait as well, but for ever, with Python's lock held, and without a name.
 """
@@ -33,10 +33,10 @@ def wait_for(here: Task, patience: float, /) -> None:
 
   Args:
     here: this `cluster.Task`.
-    patience: seconds.
+    patience: seconds that they are waited for.
 
   Raises:
-    ClusterError: if one does not; says which.
+    ClusterError: if a task does not answer; says which.
   """
   begin = logged = time.monotonic()
   missing = here.peers
@@ -60,7 +60,7 @@ def point(here: Task, /, *, answers: bool = True) -> Iterator[None]:
 
   Args:
     here: this `cluster.Task`.
-    answers: answer others that look for it there.
+    answers: whether to answer others that look for it there, as by default.
 
   Raises:
     OSError: if another program holds the port.
@@ -99,10 +99,11 @@ def _answer(mine, over):
 
 @contextlib.contextmanager
 def limited(seconds: float, /) -> Iterator[None]:
-  """Ends the process if the code within takes longer, or at Ctrl-C; a context manager.
+  """Ends the process if the code within takes longer than `seconds`.
 
-  For calls that hold Python's lock, so that neither another thread nor a handler can do anything.
-  Leaves SIGTERM, which TensorFlow takes over, as it was.
+  A context manager, in which Ctrl-C ends the process too. It is for calls that hold Python's lock,
+  so that neither another thread nor a handler can do anything. Leaves SIGTERM, which TensorFlow
+  takes over, as it was.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -122,7 +123,7 @@ def limited(seconds: float, /) -> Iterator[None]:
 
 
 def silent(tasks: Mapping[str, str], /) -> dict[str, str]:
-  """Returns those of some tasks that don't answer as TensorFlow does: a dict, name -> address."""
+  """Returns the tasks that don't answer as TensorFlow does: name -> address."""
   gone = errors.silent(list(tasks.values()), seconds=_ANSWER_SECONDS, served=True)
   return {name: address for name, address in tasks.items() if address in gone}
 

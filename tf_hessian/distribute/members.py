@@ -1,8 +1,8 @@
 """Notes that the processes of a parameter-server cluster leave each other.
 
 Each server keeps them in its own memory, as files of TensorFlow's file system `ram://`, which the
-chief reads and writes by operations that run there. So nothing has to be shared or listened to but
-TensorFlow's own ports.
+chief reads and writes by operations that run there. So there are no ports but TensorFlow's own, and
+nothing else is shared.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import uuid
 
 import tensorflow as tf
 
-KERNELS = "kernels"  # in an identity: see `kernels.digest`
+KERNELS = "kernels"  # key of an identity, for the digests of `kernels.digest`
 _IDENTITY = "ram://tf_hessian/identity"
 _END = "ram://tf_hessian/end"
 
 
 def publish(task: str, identity: dict[str, Any], /) -> None:
-  """In a server: leaves its identity for the chief.
+  """Leaves the identity of this server for the chief.
 
   Args:
     task: its name, such as "worker 1".
-    identity: dict of plain values: what it was started for.
+    identity: plain values that say what it was started for.
   """
   note = {"task": task, "start": uuid.uuid4().hex, "identity": identity}
   for path in (_IDENTITY, _END):
@@ -33,7 +33,10 @@ def publish(task: str, identity: dict[str, Any], /) -> None:
 
 
 def read_in_graph() -> tf.Tensor:
-  """Returns the note of the process that runs this, in a graph; "" where there is none."""
+  """Returns the note of the process that runs it; in a graph.
+
+  "" where there is none.
+  """
   return tf.cond(
     tf.size(tf.io.matching_files(_IDENTITY)) > 0,
     lambda: tf.io.read_file(_IDENTITY),
@@ -42,12 +45,14 @@ def read_in_graph() -> tf.Tensor:
 
 
 def read(device: str, /) -> str:
-  """On the chief: returns the note of the server at a device; "" where there is none.
+  """Returns the note of the server at a device, on the chief.
+
+  "" where there is none.
 
   Raises:
     tf.errors.OpError: if it can't be reached.
   """
-  with tf.device("/job:chief/device:CPU:0"):  # see `end`
+  with tf.device("/job:chief/device:CPU:0"):  # here, as in `end`
     path = tf.constant(_IDENTITY)
   with tf.device(f"{device}/device:CPU:0"):
     try:
@@ -57,12 +62,12 @@ def read(device: str, /) -> str:
 
 
 def end(device: str, reason: str, start: str = "", /) -> None:
-  """On the chief: tells the server at a device to end.
+  """Tells the server at a device to end, on the chief.
 
   Args:
     device: such as "/job:worker/replica:0/task:1".
-    reason: "" if all went well.
-    start: only the process that has this mark in its note.
+    reason: why it is to end; "" if all went well.
+    start: mark in the note of the process that is meant; "", the default, for any.
 
   Raises:
     tf.errors.OpError: if it can't be reached.
@@ -75,7 +80,10 @@ def end(device: str, reason: str, start: str = "", /) -> None:
 
 
 def ending() -> str | None:
-  """In a server: returns None, or the reason why it is to end ("" if all went well)."""
+  """Returns the reason why this server is to end.
+
+  "" if all went well; None if it is not to end.
+  """
   if not tf.io.gfile.exists(_END):
     return None
   with tf.io.gfile.GFile(_END) as file:

@@ -1,4 +1,4 @@
-"""What this process takes of the machine's memory, and of its accelerators'."""
+"""Memory that this process takes of the machine and its accelerators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def resident() -> int:
 
 
 def peak() -> int:
-  """Returns the most bytes that it has had since `reset_peak`, or since its beginning."""
+  """Returns the most bytes that it has had since `reset_peak`.
+
+  They count from its beginning if that was not called.
+  """
   return _status("VmHWM")
 
 
@@ -29,7 +32,10 @@ def reset_peak() -> None:
 
 
 def accelerator_peak() -> int | None:
-  """Returns the most bytes that an accelerator has had since `reset_peak`; None without one."""
+  """Returns the most bytes that an accelerator has had since `reset_peak`.
+
+  None without an accelerator.
+  """
   peaks = [tf.config.experimental.get_memory_info(d)["peak"] for d in _accelerators()]
   return max(peaks, default=None)
 

@@ -1,4 +1,4 @@
-"""Contracts between those who make passes over batches and those who run them.
+"""Contracts between makers of passes and those who run them.
 
 Whoever computes something of each batch makes a `Work`. An `Engine` makes a `Pass` of it, by
 handing out whole `Batches` to the devices there are. Which examples are in a batch, its weight and
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Segment(Protocol):
-  """A run of batches of one shape, to be read in one graph loop.
+  """A run of batches of one shape, for one graph loop.
 
   Attributes:
     signature: number of the batches' shape in `Batches.signatures`.
-    feed: what the graph function is called with, to be read by `Batches.read`; its third entry is
-      the number of batches.
+    feed: arguments of the graph function, read by `Batches.read`; the third is the number of
+      batches.
   """
 
   @property
@@ -56,16 +56,25 @@ class Batches(Protocol):
   def stacks(self) -> Any: ...
 
   def segments(self, low: int = 0, high: int | None = None) -> Sequence[Segment]:
-    """Returns the segments of batches low to high - 1, by default all, made for one pass."""
+    """Returns the segments of batches low to high - 1.
+
+    Of all batches by default. They are made for one pass.
+    """
 
   def read(self, feed: tuple, signature: int, i: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """Returns (its number, batch) of batch i of a segment; in a graph."""
+    """Returns (number, batch) of batch i of a segment; in a graph."""
 
   def changed(self, b: tf.Tensor, batch: Any) -> tf.Tensor:
-    """Returns whether streamed batch number b has other values than at first; in a graph."""
+    """Returns whether streamed batch number b has changed; in a graph.
+
+    It has if its values are others than at first.
+    """
 
   def table(self, low: int, high: int) -> np.ndarray:
-    """Returns (number, signature, position in its stack) of batches low to high - 1: int64."""
+    """Returns the rows of batches low to high - 1: int64.
+
+    A row is (number, signature, position in its stack).
+    """
 
   def shaped(self, batch: Any, signature: int) -> Any:
     """Returns a batch with the static shapes of its signature."""
@@ -77,14 +86,20 @@ class Batches(Protocol):
     """Returns an iterator over `count` batches of `serialized` data; in a graph."""
 
   def checksum(self, low: int, high: int) -> np.int64:
-    """Returns the sum of the checksums of streamed batches low to high - 1."""
+    """Returns the checksum of streamed batches low to high - 1.
+
+    It is the sum of theirs.
+    """
 
   def add_checksum(self, total: tf.Tensor, batch: Any) -> tf.Tensor:
-    """Returns an int64 sum with a batch's checksum added to it; in a graph."""
+    """Returns a sum with a batch's checksum added; in a graph.
+
+    The sum is an int64.
+    """
 
 
 class Work(Protocol):
-  """A computation on one batch, of which a pass sums the values over all.
+  """A computation on one batch, which a pass sums over all.
 
   The methods are called while a graph is built.
 
@@ -104,11 +119,17 @@ class Work(Protocol):
   def signature(self) -> Sequence[tf.TensorSpec]: ...
 
   def state(self) -> Any:
-    """Returns a nest of tensors that a pass reads once, such as parameters."""
+    """Returns tensors that a pass reads once: a nest.
+
+    Such as parameters.
+    """
 
   @property
   def prepare(self) -> Callable[..., Any]:
-    """Function (*arguments) -> nest of tensors that a pass makes once of its arguments."""
+    """Function (*arguments) -> nest of tensors.
+
+    A pass makes them once of its arguments.
+    """
 
   def values(
     self, signature: int, b: tf.Tensor, batch: Any, state: Any, prepared: Any
@@ -137,7 +158,10 @@ class Pass(Protocol):
 
   @property
   def feeds(self) -> Callable[[], Any]:
-    """Function () -> what the batches are read from, made anew for each pass."""
+    """Function () -> feeds, from which the batches are read.
+
+    Feeds are made anew for each pass.
+    """
 
   def __call__(self, feeds: Any, /, *arguments: tf.Tensor) -> tf.Tensor:
     """Returns the sums, flattened one after the other: float64."""
@@ -150,7 +174,10 @@ class SharedPass(Pass, Protocol):
     """Takes part in a pass that the chief has announced."""
 
   def together(self, feeds: Any, /, *arguments: tf.Tensor) -> tf.Tensor:
-    """Returns the sums of a pass with the sum of all workers' arguments, not announced."""
+    """Returns the sums for the sum of all workers' arguments.
+
+    The pass is not announced.
+    """
 
 
 class Engine(Protocol):
@@ -176,17 +203,25 @@ class Engine(Protocol):
   def description(self) -> dict[str, Any]: ...
 
   def build(self, work: Work, batches: Batches, /) -> Pass:
-    """Returns a pass; of several workers all must call it, or the others `follow`."""
+    """Returns a pass.
+
+    All of several workers must call it, or the others `follow`.
+    """
 
   def agree(self, identity: dict[str, Any], /) -> None:
-    """Makes sure that all processes measure the same, by plain values that define it.
+    """Makes sure that all processes measure the same.
+
+    Args:
+      identity: plain values that define it.
 
     Raises:
       DisagreementError: if one measures something else.
     """
 
   def follow(self, passes: Mapping[str, Callable], /) -> bytes:
-    """Takes part in the chief's passes until it has finished, on the other workers.
+    """Takes part in the chief's passes until it has finished.
+
+    It is for the other workers.
 
     Args:
       passes: first word of a pass's name -> function that takes part in it; it is given the numbers
@@ -201,7 +236,12 @@ class Engine(Protocol):
     """
 
   def finish(self, content: bytes = b"", error: str = "", /) -> None:
-    """Lets the followers go, with a result or the reason why there is none, on the chief."""
+    """Lets the followers go, on the chief.
+
+    Args:
+      content: bytes of the result, for the followers.
+      error: the reason why there is no result; "" if there is one.
+    """
 
 
 class Group(Engine, distributed_basis.Group, Protocol):
@@ -218,4 +258,7 @@ class Group(Engine, distributed_basis.Group, Protocol):
     """Returns a pass; all workers must call it, or the others `follow`."""
 
   def gather(self, numbers: tf.Tensor | Sequence[int], /) -> list:
-    """Returns the int64 numbers (k,) of all workers: a list, of lists if k > 1."""
+    """Returns the int64 numbers (k,) of all workers.
+
+    A list, of lists if k > 1.
+    """

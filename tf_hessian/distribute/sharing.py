@@ -11,15 +11,18 @@ from tf_hessian.numerics import checks
 
 @dataclasses.dataclass(frozen=True)
 class Sharing:
-  """How the workers of a strategy share the batches, where more is to be said than which it is.
+  """A strategy, with its choices for sharing the batches.
+
+  A strategy alone does where their defaults do.
 
   Attributes:
     strategy: a `tf.distribute.Strategy`; None for one device.
-    num_shards: number of parts that a `ParameterServerStrategy` hands out; of the same number the
-      sums are bitwise the same, for any number of workers. Two to four times the largest number of
-      workers; 16 is for a few.
+    num_shards: number of shards that a `ParameterServerStrategy` hands out in a pass. For the same
+      number the sums are bitwise the same, with any number of workers. Two to four times the
+      largest number of workers is good; the default 16 is for a few.
     patience: seconds that a `ParameterServerStrategy` waits while all workers are gone, and a
-      `MultiWorkerMirroredStrategy` for one that doesn't answer.
+      `MultiWorkerMirroredStrategy` for a worker that doesn't answer. The default leaves time to
+      start them again.
 
   Raises:
     TypeError, ValueError: for another kind of strategy, or numbers that can't be right.

@@ -1,6 +1,7 @@
-"""Runs a command that ends when the process that started it does: python tether.py PID COMMAND...
+"""A command that ends with the process that started it.
 
-Imports nothing of ours, to begin quickly. The command replaces this program.
+It is run by python tether.py PID COMMAND... Imports nothing of ours, to begin quickly. The command
+replaces this program.
 """
 
 import ctypes

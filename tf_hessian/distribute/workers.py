@@ -1,6 +1,6 @@
 """The engine of several processes that run the same program (MultiWorkerMirroredStrategy).
 
-Before each pass the chief broadcasts which one it is and its arguments, then every worker runs its
+Before each pass the chief broadcasts which one it is, and its arguments. Then every worker runs its
 batches, and the sums are reduced once. Nobody waits for anybody within a pass, so workers may have
 different numbers of batches. The others either make the same calls as the chief, or `follow` it.
 TensorFlow ends the collectives of all workers when one of them dies.
@@ -40,14 +40,15 @@ class Workers:
   Args:
     strategy: a `tf.distribute.MultiWorkerMirroredStrategy`.
     patience: seconds that a worker which doesn't answer is waited for.
-    deterministic: passes are to be bitwise repeatable, so that workers need the same kernels.
+    deterministic: whether passes are to be bitwise repeatable, as by default; workers then need the
+      same kernels.
 
   Attributes:
     leads: whether this process is the chief.
     followers: whether there are others.
     rank: number of this worker, from 0, the chief's.
     size: number of workers.
-    neighbours: how many of them are on this one's host, with itself.
+    neighbours: number of them on this one's host, with itself.
     is_cluster, description: those of an `Engine`.
   """
 
@@ -118,18 +119,22 @@ class Workers:
 
   @functools.cached_property
   def _kernels(self):
-    """What workers must agree on besides: a dict."""
+    """Digests of kernels, on which workers must agree too: a dict."""
     return {members.KERNELS: kernels.digest()} if self._deterministic and self.followers else {}
 
   def broadcast(self, value: tf.Tensor | ArrayLike, source: int = 0, /) -> tf.Tensor:
-    """Returns one worker's tensor on every worker; all must call it, with the same shape."""
+    """Returns one worker's tensor on every worker.
+
+    All must call it, with the same shape.
+    """
     value = tf.convert_to_tensor(value)
     return self.add(value if self.rank == source else tf.zeros_like(value))
 
   def add(self, value: tf.Tensor | ArrayLike, /) -> tf.Tensor:
-    """Returns the sum of all workers' tensors; all must call it, with the same shape.
+    """Returns the sum of all workers' tensors.
 
-    It is exact where no more than one has another number than zero.
+    All must call it, with the same shape. The sum is exact where no more than one worker has
+    another number than zero.
     """
     return self.guarded(self._add, tf.convert_to_tensor(value))
 
@@ -142,20 +147,26 @@ class Workers:
     return self.broadcast(mine.astype(np.int32), source).numpy().astype(np.uint8).tobytes()
 
   def gather(self, numbers: tf.Tensor | Sequence[int], /) -> list:
-    """Returns the int64 numbers (k,) of all workers: a list, of lists if k > 1."""
+    """Returns the int64 numbers (k,) of all workers.
+
+    A list, of lists if k > 1.
+    """
     rows = self.guarded(self._gather, tf.reshape(tf.cast(numbers, tf.int64), [1, -1])).numpy()
     return [row[0] if len(row) == 1 else row for row in rows.tolist()]
 
   def failure(self, message: str, /) -> errors.ClusterError:
-    """Returns the error that all workers raise at once when one of them can't go on."""
+    """Returns the error of a worker that can't go on.
+
+    All workers raise it at once.
+    """
     return errors.ClusterError(message)
 
   @contextlib.contextmanager
   def committed(self) -> Iterator[None]:
-    """While the others wait for what this process has announced.
+    """Lets no `finish` follow an error in the code within.
 
-    After an error they can't be told anything, and `finish` doesn't try; they find that this
-    process has ended.
+    A context manager, for while the others wait for what this process has announced. After an error
+    they can't be told anything, and `finish` doesn't try. They find that this process has ended.
     """
     try:
       yield
@@ -164,10 +175,16 @@ class Workers:
       raise
 
   def announce(self, name: str, /) -> None:
-    """Before a pass: the chief says which one it is, and the others check that it is theirs.
+    """Announces a pass, or checks that the chief announces the same.
+
+    The chief does the first, the others the second.
 
     Args:
-      name: a word, of which six letters count, and up to six integers after it.
+      name: name of the pass: a word, of which six letters count, and up to six integers.
+
+    Raises:
+      ValueError: if the chief runs another pass, or has finished.
+      ClusterError: if the chief has ended with an error, or a worker is gone.
     """
     mine = _numbers(name)
     found = self.broadcast(tf.constant(mine, tf.int64)).numpy().tolist()
@@ -180,10 +197,12 @@ class Workers:
       )
 
   def follow(self, passes: Mapping[str, Callable], /) -> bytes:
-    """On the others: takes part in what the chief announces until it has finished.
+    """Takes part in what the chief announces until it has finished.
+
+    It is for the other workers.
 
     Args:
-      passes: dict: first word of a pass's name -> function that takes part in it; it is given the
+      passes: first word of a pass's name -> function that takes part in it; it is given the
         numbers that follow in the name.
 
     Returns:
@@ -206,7 +225,12 @@ class Workers:
         raise ValueError(f"worker {self.rank}: a pass fails: {e.message}") from e
 
   def finish(self, content: bytes = b"", error: str = "", /) -> None:
-    """On the chief: lets the followers go, with a result or the reason why there is none."""
+    """Lets the followers go, on the chief.
+
+    Args:
+      content: bytes of the result, for the followers.
+      error: the reason why there is no result; "" if there is one.
+    """
     if self._left or self._guard.broken:
       return
     self.broadcast(tf.constant([_END] + [0] * (_WORDS - 1), tf.int64))
@@ -221,7 +245,10 @@ class Workers:
     return content
 
   def guarded(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result:
-    """Calls a function with collectives, and waits no longer than `patience` for a worker."""
+    """Calls a function with collectives.
+
+    Waits no longer than `patience` for a worker.
+    """
     return self._guard.call(function, *arguments)
 
   def _add_tensor(self, value):
@@ -246,14 +273,17 @@ class Workers:
 
 
 def _numbers(name):
-  """Returns what announces a pass: its first word's letters, how many numbers follow, and those."""
+  """Returns the numbers that announce a pass.
+
+  They are the letters of its name's word, how many numbers follow in the name, and those.
+  """
   word, *numbers = name.split()
   letters = int.from_bytes(word.encode()[:6], "big")
   return [letters, len(numbers), *map(int, numbers)] + [0] * (_WORDS - 2 - len(numbers))
 
 
 class _WorkersPass:
-  """A pass in which this process computes the batches of its own replicas."""
+  """A pass in which each process computes its own replicas' batches."""
 
   def __init__(self, engine: Workers, work: Work, batches: Batches) -> None:
     self._engine = engine
@@ -278,9 +308,9 @@ class _WorkersPass:
     self._participate(feeds, self._nothing())
 
   def together(self, feeds: Sequence[Sequence[tuple]], *arguments: tf.Tensor) -> tf.Tensor:
-    """Runs a pass with the sums of all workers' arguments, in which each has a part of them.
+    """Runs a pass with the sums of all workers' arguments.
 
-    All must call it, without its being announced.
+    Each worker has a part of them. All must call it, and it is not announced.
     """
     return self._participate(feeds, arguments)
 

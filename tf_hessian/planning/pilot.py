@@ -1,4 +1,7 @@
-"""The error of a density to expect, by a few draws on a few batches."""
+"""The error to expect of a density, by a pilot.
+
+The pilot takes a few draws on a few batches.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ _FEWEST = 10  # steps, of fewer of which a density has not much of a shape
 
 @dataclasses.dataclass(frozen=True)
 class ExpectedError:
-  """L1 errors of a density to expect, by the spectrum of the batches of a pilot.
+  """L1 errors to expect of a density, by a pilot.
 
-  What is not known is None, and `reason` says why.
+  They follow from the spectrum of the pilot's batches. What is not known is None, and `reason` says
+  why.
   """
 
   num_batches: int  # that the pilot's spectrum is of
@@ -48,17 +52,19 @@ def expect_error(
   relative: bool,
   seconds: float,
 ) -> ExpectedError:
-  """Takes steps of two draws in lock step, and returns the `ExpectedError` of a run.
+  """Returns the `ExpectedError` of a run, by a pilot.
+
+  The pilot takes the steps of two draws in lock step.
 
   The error of few draws is that of the mean quadrature's nodes and weights by
   `density.predicted_stderr`; that of few steps is the mean change in the last of them.
 
   Args:
-    operator: of the pilot's batches.
-    method: the run's, whose steps the pilot takes too if it can.
+    operator: the operator of the pilot's batches.
+    method: the run's choices, whose steps the pilot takes too if it can.
     sigma_squared: variance of the density's kernel.
-    relative: see `density.kernel_variance`.
-    seconds: most seconds for it; 0 leaves it out.
+    relative: whether to multiply it by max(1, range of the nodes) (`density.kernel_variance`).
+    seconds: most seconds for the pilot; 0 leaves it out.
   """
   number, num_draws, steps = operator.batches.num_batches, method.num_draws, method.lanczos_steps
   target_error = None if method.target is None else method.target.error
@@ -104,7 +110,10 @@ def _short(reached, steps):
 
 
 def _draw(operator, steps, seed, seconds):
-  """Returns the `Lanczos` of the pilot's draws, after as many steps as there is time for."""
+  """Returns the `Lanczos` of the pilot's draws.
+
+  They have taken as many steps as there is time for.
+  """
   n = operator.shape[0]
   rows = int(np.clip(_BYTES // (8 * n * _DRAWS), 1, steps))
   states = [Lanczos.start(probes.probe(seed, draw, n), rows) for draw in range(_DRAWS)]
@@ -131,7 +140,10 @@ def _stderr_once(n, rules, sigma_squared, relative):
 
 
 def _last_change(states, steps, sigma_squared, relative):
-  """Returns the mean change of the densities in the last steps of the run, or why not."""
+  """Returns (mean change, "") of the densities, or (None, reason).
+
+  The change is that by the last steps of the run.
+  """
   found = []
   for state in states:
     if state.status is LanczosStatus.INVARIANT:

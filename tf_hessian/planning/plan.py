@@ -27,9 +27,10 @@ class Passes:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a density run is expected to take; made by `plan`. `print` shows it as a table.
+  """Expected time, memory, network and error of a density run.
 
-  Bytes are of the process that has the Lanczos vectors. Seconds are without the network.
+  `plan` makes it, and `print` shows it as a table. Bytes are of the process that has the Lanczos
+  vectors. Seconds are without the network.
   """
 
   num_parameters: int
@@ -45,7 +46,7 @@ class Plan:
   host_bytes: int  # peak of the process's resident memory
   available_bytes: int  # that the process could have had at the beginning, with what it had
   device_bytes: int | None  # peak on an accelerator; None without one
-  basis: str  # kind, see `spectral_density`
+  basis: str  # kind, such as "memory" or "disk"
   basis_count: int  # bases at a time
   basis_bytes: int  # of the rows of all of these
   basis_place: str
@@ -75,7 +76,10 @@ class Plan:
 
   @property
   def network_bytes(self) -> dict[str, float]:
-    """Bytes of the whole run that a worker receives and sends: dict, by design."""
+    """Bytes that a worker moves in the whole run: dict, by design.
+
+    They are those that it receives and sends.
+    """
     designs = self._of_draws.network_bytes
     return {d: sum(p.count * p.network_bytes[d] for p in self.passes) for d in designs}
 

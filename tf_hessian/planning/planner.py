@@ -1,9 +1,8 @@
-"""Seconds, memory, network and error of a density run, before it is begun.
+"""Seconds, memory, network and error of a density run to come.
 
-A pass over two batches is timed, the very pass of the run, and scaled to the data set by the sizes
-of the batches. So are the Lanczos steps, on a basis of few rows, and the building of functions.
-Peak memory is that of the timed pass, which has data and model in it, and of the bases that the run
-makes.
+The very pass of the run is timed over two batches, and scaled to the data set by the sizes of the
+batches. So are the building of functions, and the Lanczos steps, on a basis of few rows. Peak
+memory is that of the timed pass, with data and model, and of the bases that the run makes.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _FEWER_VECTORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-  """Time and memory at the moment from which a run is planned; made by `begin`."""
+  """Time and memory at the beginning of a plan, made by `begin`."""
 
   seconds: float
   resident: int
@@ -57,7 +56,10 @@ class Beginning:
 
 
 def begin() -> Beginning:
-  """Returns the `Beginning` of a plan; the peak of memory is measured from here on."""
+  """Returns the `Beginning` of a plan.
+
+  The peak of memory is measured from here on.
+  """
   memory.reset_peak()
   return Beginning(time.monotonic(), memory.resident(), storage_lib.available_memory())
 
@@ -79,38 +81,41 @@ def plan(
   workers: int = 1,
   pilot_seconds: float = 60.0,
 ) -> Plan:
-  """Tells what `spectral_density` of the same arguments will take, by timing two batches.
+  """Plans a run of `spectral_density`, by timing two batches.
 
-  It builds the functions of a batch, and times the passes that the run would make. The model is not
-  changed and nothing is written but temporary files. The figures hold for this machine and for how
-  busy it is now, and for a process that begins with it: another that has built such functions
-  before needs less for the start-up.
+  The arguments are those of the run. It builds the functions of a batch, and times the passes that
+  the run would make. The model is not changed and nothing is written but temporary files. The
+  figures hold for this machine, as busy as it is now, and for a process that begins with the run. A
+  process that has built such functions before needs less for the start-up.
 
   Args:
     operator: a `HessianOperator` in one process, best one of which no pass was run yet.
     num_draws: number k of start vectors (default: the paper's).
     lanczos_steps: number m of Lanczos steps for each (default: the paper's).
     seed: seed of the start vectors.
-    start: None, or "gradient" for a run that begins at it.
-    target_error: if given, the draws are those that the pilot says are needed for it, `num_draws`
-      at most; steps are counted as if no draw ended early.
-    sigma_squared: variance of the kernel of the density whose error is told.
+    start: None for random start vectors; "gradient" for a run that begins at the gradient.
+    target_error: error in L1 that the run is to reach; None for all draws. The draws are those that
+      the pilot says are needed for it, `num_draws` at most. Steps are counted as if no draw ended
+      early.
+    sigma_squared: variance of the kernel of the density whose error is told (default: the paper's).
     relative: multiply it by max(1, range of the nodes), as the original code did.
-    storage: a `Storage`: where vectors live, and how many share a pass.
-    check: whether the run checks the operator first.
-    workdir: where the run would write; of a folder with a run in it, the run's choices are kept
-      to, and the plan is of all of it.
-    workers: number of equal machines to plan for, each like this one. They share the batches; the
-      network is counted for both kinds of clusters, and takes no time here.
-    pilot_seconds: most seconds for the pilot that the error is told by, of which 5 % of the run's
-      time are taken; 0 leaves it out.
+    storage: a `Storage`: where vectors live, and how many share a pass. None chooses by what there
+      is room for.
+    check: whether the run checks the operator first, as by default.
+    workdir: folder where the run would write; None for memory. A run that is in it already keeps to
+      its choices, and the plan is of all of it.
+    workers: number of equal machines to plan for, each like this one; by default this one alone.
+      They share the batches. The network is counted for both kinds of clusters, and takes no time
+      here.
+    pilot_seconds: most seconds for the pilot, which tells the error. Of these it takes 5 % of the
+      run's time, or 5 s if that is more; 0 leaves it out.
 
   Returns:
     A `Plan`.
 
   Raises:
-    TypeError, ValueError: for bad arguments, and for a run that does not fit into memory or on the
-      disk: says what to change.
+    TypeError, ValueError: for bad arguments, or for a run that does not fit into memory or on the
+      disk; says what to change.
   """
   beginning = begin()
   checks.check_type("operator", operator, HessianOperator)
@@ -132,7 +137,7 @@ def plan(
 
 
 class Planner:
-  """Measures the parts of a run, and puts them together."""
+  """Measured parts of a run, put together as its plan."""
 
   def __init__(
     self,
@@ -146,16 +151,19 @@ class Planner:
     workers: int,
     beginning: Beginning,
   ):
-    """Lays the run out, and times it; raises ValueError if it can't fit.
+    """Lays the run out, and times its parts.
 
     Args:
-      operator: see `plan`, also for the others.
-      method: draws and steps.
-      storage: choices.
+      operator: a `HessianOperator` in one process.
+      method: numbers of draws and steps, and the start vectors.
+      storage: choices of where vectors live.
       check: whether the run checks the operator first.
-      workdir: its folder, or None.
-      workers: number of machines.
-      beginning: from when on time and memory count.
+      workdir: the run's folder, or None.
+      workers: number of equal machines to plan for.
+      beginning: time and memory from which on both are counted.
+
+    Raises:
+      ValueError: if the run can't fit, or the operator is a cluster's.
     """
     checks.check_count("workers", workers)
     if operator.engine.is_cluster:
@@ -182,7 +190,13 @@ class Planner:
     self._measure()
 
   def plan_with_error(self, *, sigma_squared: float, relative: bool, pilot_seconds: float) -> Plan:
-    """Returns the `Plan`, with the error to expect by a pilot; see `plan`."""
+    """Returns the `Plan`, with the error to expect by a pilot.
+
+    Args:
+      sigma_squared: variance of the density's kernel.
+      relative: whether to multiply it by max(1, range of the nodes).
+      pilot_seconds: most seconds for the pilot; 0 leaves it out.
+    """
     method = self._method
     seconds = max(_PILOT_LEAST, _PILOT_SHARE * self.plan(method.num_draws).total_seconds)
     error = expect_error(
@@ -198,7 +212,11 @@ class Planner:
     return dataclasses.replace(self.plan(num_draws), error=error)
 
   def _measure(self):
-    """Runs what is timed, and measures memory; raises ValueError if the run can't fit."""
+    """Times passes and steps, and measures memory.
+
+    Raises:
+      ValueError: if the run can't fit.
+    """
     layout, sample = self._layout, self.sample
     vector = probes.probe(0, 0, sample.shape[0])
     logging.info("timing passes over %d batches", sample.batches.num_batches)
@@ -219,12 +237,15 @@ class Planner:
     self._lanczos = time_lanczos(layout.basis.part(), recorded=self._workdir is not None)
 
   def _advance(self, count):
-    """Makes the products of a step of so many draws, as the run does."""
+    """Makes the products of one step of `count` draws.
+
+    They are made as in the run.
+    """
     vector = probes.probe(0, 0, self.sample.shape[0])
     self._products(dict.fromkeys(range(count), vector))
 
   def plan(self, num_draws: int, /) -> Plan:
-    """Returns the `Plan` of a run of so many draws, without its error."""
+    """Returns the `Plan` of a run of `num_draws` draws, without error."""
     operator, layout, basis = self._operator, self._layout, self._layout.basis
     ratio = len(operator.batches.signatures) / len(self.sample.batches.signatures)
     startup = self._built + ratio * sum(t.build for t in self._times.values())
@@ -289,7 +310,10 @@ class Planner:
       yield self._row("one", "one vector", alone, 1)
 
   def _of_draws(self, num_draws):
-    """Returns (dict: vectors that share a pass -> number of such passes, passes of one vector)."""
+    """Returns the numbers of shared passes and of passes of one vector.
+
+    The first is a dict: vectors that share a pass -> number of such passes.
+    """
     layout, steps = self._layout, self._method.lanczos_steps
     sizes = collections.Counter(len(group) for group in layout.groups(range(num_draws)))
     if layout.vectors_per_pass == 1:
@@ -298,7 +322,10 @@ class Planner:
     return {size: count * steps for size, count in sizes.items()}, alone * steps
 
   def _row(self, name, what, count, vectors, before=False):
-    """Returns the `Passes` of one kind; they are moved whole, also if places are not used."""
+    """Returns the `Passes` of one kind.
+
+    The network moves all places of a pass, also those that are not used.
+    """
     layout, n = self._layout, self._operator.shape[0]
     together = name == "together"
     moved = 8 * n * (layout.vectors_per_pass if together else vectors)
@@ -330,14 +357,20 @@ class Planner:
     )
 
   def _bases_bytes(self):
-    """Returns the bytes that the bases add to a pass: what is not a vector of the pass itself."""
+    """Returns the bytes that the bases add to a pass.
+
+    Vectors of the pass itself are not counted.
+    """
     basis = self._layout.basis
     # In memory in float64, vectors are rows; of others each is a copy.
     copies = 0 if basis.kind == "memory" else 8 * basis.n * basis.draws
     return basis.held_bytes + copies
 
   def _refuse_too_large(self, peak):
-    """Raises ValueError if what has been measured and the bases are more than there is."""
+    """Raises ValueError if the run takes more memory than there is.
+
+    It takes the measured peak, and the bases.
+    """
     there, bases = self._beginning.available + self._beginning.resident, self._bases_bytes()
     if peak + bases <= there:
       return
@@ -358,7 +391,11 @@ class Planner:
 
 
 def _layout(operator, method, storage, workdir, workers) -> Layout:
-  """Returns the run's `Layout`; says in the words of the arguments what would have room."""
+  """Returns the run's `Layout`.
+
+  If there is no room, raises ValueError, which says what would have room in the words of `plan`'s
+  arguments.
+  """
   try:
     return plan_layout(
       as_matrix(operator),
@@ -372,7 +409,10 @@ def _layout(operator, method, storage, workdir, workers) -> Layout:
 
 
 def _equal_machines(count, storage):
-  """Returns the `Workers` of machines like this one, if vectors are to be distributed over them."""
+  """Returns the `Workers` of `count` machines like this one.
+
+  None if vectors are not to be distributed over them.
+  """
   if storage.place != "workers" or count < 2:
     return None
   return storage_lib.Workers(count, int(storage.memory or storage_lib.default_memory()))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
   from tf_hessian.slq.storage import BasisPlan
 
 
-# A timing is repeated for so many seconds, but so often at least and at most.
+# Seconds for which a timing is repeated, and how often at least and at most.
 _SECONDS, _LEAST, _MOST = 1.0, 3, 15
 _LONG = 20.0  # seconds of a pass that is not repeated so often
 # Of the small bases on which Lanczos steps are timed. In memory, more than what was used a moment
@@ -36,22 +36,24 @@ _FEWEST_ROWS = 4
 class TimedPass:
   """Seconds of a pass over a sample of the batches."""
 
-  build: float  # by which the first pass is longer, for tracing
-  once: float  # of a pass without batches
-  batches: float  # that the sample's batches add to that
+  build: float  # extra seconds of the first pass, for tracing
+  once: float  # a pass without batches
+  batches: float  # extra seconds of the sample's batches
 
   def seconds(self, scale: float) -> float:
-    """Returns those of a pass over `scale` times as much data."""
+    """Returns the seconds of a pass over `scale` times as much data."""
     return self.once + scale * self.batches
 
 
 def time_pass(function: Callable[[], object], batches: Batches | None = None, /) -> TimedPass:
-  """Times a pass that was not run before: first as it is, then with and without its batches.
+  """Times a pass that was not run before.
+
+  It runs once as it is, then with and without its batches.
 
   Args:
     function: runs the pass.
-    batches: the `Batches` that it reads; None for a pass that can't do without, whose time is taken
-      as that of its batches.
+    batches: the `Batches` that it reads. None, the default, for a pass that can't do without; its
+      time then counts as that of its batches.
 
   Returns:
     A `TimedPass`, of medians.
@@ -74,7 +76,12 @@ def time_pass(function: Callable[[], object], batches: Batches | None = None, /)
 
 
 def largest_part(sizes: Sequence[int] | np.ndarray, parts: int, /) -> int:
-  """Returns the sum of the sizes of batches in the largest of so many equal parts of them."""
+  """Returns the size of the largest of equal parts of the batches.
+
+  Args:
+    sizes: number of entries of each batch.
+    parts: number of parts.
+  """
   if parts >= len(sizes):  # one batch each, or none
     return int(max(sizes))
   ends = [accumulators.bounds(len(sizes), parts, p) for p in range(parts)]
@@ -85,23 +92,28 @@ def largest_part(sizes: Sequence[int] | np.ndarray, parts: int, /) -> int:
 class TimedLanczos:
   """Seconds of the steps of one draw, without its products."""
 
-  steps: float  # of all steps
-  sync: float  # of forcing a step to the disk, which is done at most every few seconds
+  steps: float  # all steps
+  sync: float  # forcing a step to the disk, which is done at most every few seconds
 
   def seconds(self, num_steps: int, lasting: float) -> float:
-    """Returns those of all steps of a draw that lasts so many seconds."""
+    """Returns the seconds of all steps of a draw.
+
+    Args:
+      num_steps: number of its steps.
+      lasting: seconds that it lasts, with its products.
+    """
     return self.steps + self.sync * min(num_steps, lasting / run_folder.SYNC_SECONDS)
 
 
 def time_lanczos(basis: BasisPlan, /, *, recorded: bool) -> TimedLanczos:
   """Times the steps of a draw; returns a `TimedLanczos`.
 
-  A few draws take steps in lock step with a diagonal matrix, on bases like the run's but of fewer
-  rows. Seconds grow with the number of rows.
+  A few draws take steps in lock step with a diagonal matrix. Their bases are like the run's but of
+  fewer rows. Seconds grow with the number of rows.
 
   Args:
-    basis: the run's `BasisPlan`.
-    recorded: whether each step is recorded in a folder; it is a temporary one here.
+    basis: place and size of the run's bases.
+    recorded: whether each step is recorded in a folder, here a temporary one.
   """
   most = (_ROWS_BYTES_ON_DISK if basis.on_disk else _ROWS_BYTES) // (8 * basis.n)
   rows = int(np.clip(most, min(_FEWEST_ROWS, basis.steps), basis.steps))
@@ -117,7 +129,7 @@ def time_lanczos(basis: BasisPlan, /, *, recorded: bool) -> TimedLanczos:
 
 
 def _time_steps(small, folder, diagonal, steps):
-  """Returns the `TimedLanczos` of so many steps, by those on small bases."""
+  """Returns the `TimedLanczos` of `steps` steps, by those on small bases."""
   numbers = range(small.draws)
   seconds, sync, written = [], 0.0, 0.0
   with blas.without_threads(small.n), Bases(small, folder) as bases:
@@ -147,7 +159,10 @@ def _time_steps(small, folder, diagonal, steps):
 
 
 def _all_steps(seconds, steps):
-  """Returns the seconds of all steps, by a line through those of the first few."""
+  """Returns the seconds of all steps, by the first few.
+
+  A line through the seconds of these goes on to the others.
+  """
   known = len(seconds)
   if known >= steps:
     return float(np.sum(seconds[:steps]))

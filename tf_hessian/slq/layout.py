@@ -71,7 +71,7 @@ def plan_layout(
     matrix: the matrix, of order n.
     method: numbers of draws and steps.
     chosen: the user's choices.
-    folder: the run's folder; None, the default, keeps nothing on disk.
+    folder: the run's folder; None, the default, if it has none.
     workers: the `Workers` over which bases can be distributed; None, the default, if there are no
       others.
 

@@ -147,8 +147,8 @@ class Matrix:
     All workers must call it.
 
     Args:
-      memory: bytes that vectors may take in this process; None for its share of
-        70 % of what there is.
+      memory: bytes that vectors may take in this process; None for its share of 70 % of what there
+        is.
     """
     return None
 
