@@ -40,5 +40,5 @@ def run_python(tree: pathlib.Path, arguments: Sequence[Any], /) -> str:
     command, cwd=tree, env=environment, capture_output=True, text=True, check=False
   )
   if done.returncode:
-    raise RuntimeError(f"{tree}: {' '.join(command)}: {done.stderr[-2000:]}")
+    raise RuntimeError(f"{tree}: {' '.join(command)}: {(done.stderr or done.stdout)[-2000:]}")
   return done.stdout

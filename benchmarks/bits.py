@@ -8,17 +8,16 @@ the baseline has begun is also finished by this version. Exits with 1 if anythin
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _SYNTHETIC = ("--config=configs/synthetic_quadratic.py", "--initial")
-_CLUSTER = ("--config.data.num_examples=64", "--config.hessian.batch_size=8")
+_CLUSTER = ("--config.data.num_examples=128", "--config.hessian.batch_size=16")
 _STEPS = ("--config.lanczos.draws=3", "--config.lanczos.steps=8")
 _DEMO = ("--config=configs/mnist_mlp.py", "--initial", "--config.lanczos.steps=30")
 
@@ -97,32 +96,23 @@ def _operator(model):
   return tf_hessian.HessianOperator(network, loss, batches, training=True)
 
 
-def _run(tree, arguments):
-  """Runs Python with the package of a tree; returns what it printed, or raises."""
-  environment = os.environ | {"PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3"}
-  done = subprocess.run(
-    [sys.executable, *map(str, arguments)],
-    cwd=tree,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  if done.returncode:
-    raise RuntimeError(f"{tree}: {' '.join(map(str, arguments))}: {done.stderr[-2000:]}")
-  return done.stdout
-
-
 def _by_child(tree, *arguments, folder=""):
+  from benchmarks import baseline as baseline_lib
+
   arguments = json.dumps([*arguments, str(folder)])
-  return _run(tree, [ROOT / "benchmarks" / "bits.py", "--child", arguments]).split()[-1]
+  return baseline_lib.run_python(
+    tree, [ROOT / "benchmarks" / "bits.py", "--child", arguments]
+  ).split()[-1]
 
 
 def _by_command(tree, module, *arguments):
+  from benchmarks import baseline as baseline_lib
   from tf_hessian.spectrum import Spectrum
 
   with tempfile.TemporaryDirectory() as folder:
-    _run(tree, ["-m", f"tf_hessian.bin.{module}", *arguments, f"--workdir={folder}"])
+    baseline_lib.run_python(
+      tree, ["-m", f"tf_hessian.bin.{module}", *arguments, f"--workdir={folder}"]
+    )
     return digest(Spectrum.load(pathlib.Path(folder, "spectrum_initial", "spectrum.npz")))
 
 
@@ -135,18 +125,22 @@ def _gone_on(baseline):
     )
 
 
-def compare(baseline: pathlib.Path) -> int:
-  """Prints a line for each run; returns how many differ."""
+def compare(baseline: pathlib.Path, only: str = "") -> int:
+  """Prints a line for each run whose name has a text in it; returns how many differ."""
+  both = {}
+  for ways, make in ((CHILDREN, _by_child), (COMMANDS, _by_command)):
+    for name, arguments in ways.items():
+      both[name] = functools.partial(
+        lambda make, arguments: tuple(make(tree, *arguments) for tree in (baseline, ROOT)),
+        make,
+        arguments,
+      )
+  both["begun by the baseline, ended here"] = lambda: _gone_on(baseline)
   results = {}
-  for name, arguments in CHILDREN.items():
-    results[name] = tuple(_by_child(tree, *arguments) for tree in (baseline, ROOT))
-    print(_line(name, *results[name]), flush=True)
-  for name, arguments in COMMANDS.items():
-    results[name] = tuple(_by_command(tree, *arguments) for tree in (baseline, ROOT))
-    print(_line(name, *results[name]), flush=True)
-  name = "begun by the baseline, ended here"
-  results[name] = _gone_on(baseline)
-  print(_line(name, *results[name]), flush=True)
+  for name, run in both.items():
+    if only in name:
+      results[name] = run()
+      print(_line(name, *results[name]), flush=True)
   different = sum(a != b for a, b in results.values())
   print(f"{len(results) - different} of {len(results)} are bitwise equal")
   return different
@@ -160,19 +154,16 @@ def main() -> int:
   """Reads the arguments; returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--baseline", default="335cb3a", help="commit to compare with")
+  parser.add_argument("--only", default="", help="runs with this text in their names")
   parser.add_argument("--child", help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.child:
     print(child(*json.loads(options.child)))
     return 0
-  with tempfile.TemporaryDirectory() as folder:
-    tree = pathlib.Path(folder, "baseline")
-    git = ["git", "-C", str(ROOT), "worktree"]
-    subprocess.run([*git, "add", "--quiet", "--detach", str(tree), options.baseline], check=True)
-    try:
-      return 1 if compare(tree) else 0
-    finally:
-      subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+  from benchmarks import baseline as baseline_lib
+
+  with baseline_lib.checked_out(options.baseline) as tree:
+    return 1 if compare(tree, options.only) else 0
 
 
 if __name__ == "__main__":
