@@ -368,3 +368,8 @@ def test_studies_and_benchmarks_are_within_the_limits(folder, measure):
 def test_public_functions_of_the_studies_are_annotated():
   found = shape.unannotated(shape.sources(ROOT / "tf_hessian" / "studies"))
   assert not found.broken, found.worst
+
+
+def test_package_keeps_all_limits(monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  assert shape.main([]) == 0, capsys.readouterr().out

@@ -34,7 +34,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
     expected = "a finite number" if low == -np.inf else f"a finite number of at least {low:g}"
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise TypeError(f"{name}: expected {expected}, got {value!r}")
-  if not low <= value <= high or not _is_finite(value):  # type: ignore[operator]  # as they do
+  if not low <= value <= high or not _is_finite(value):  # type: ignore[operator]  # so have numbers
     raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 

@@ -140,7 +140,7 @@ class Density(_Curve):
   def __ne__(self, other: object) -> bool:
     return not self == other
 
-  __hash__ = None  # type: ignore[assignment]  # equal ones may differ in bits
+  __hash__ = None  # type: ignore[assignment]  # arrays have no hash
 
   def __setattr__(self, name: str, value: object) -> None:
     raise AttributeError(f"density: {name} can't be set; _replace() makes another density")
