@@ -74,7 +74,7 @@ def test_kills_hit_a_run_in_progress(killed):
 
 def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):
   whole, disturbed = (Spectrum.load(folder / "spectrum.npz") for folder in killed[:2])
-  assert whole.num_draws == disturbed.num_draws == 30
+  assert whole.num_draws == disturbed.num_draws == 18
   for a, b in zip(whole.tridiagonals, disturbed.tridiagonals, strict=True):
     assert a.tobytes() == b.tobytes()
   np.testing.assert_array_equal(whole.residuals, disturbed.residuals)

@@ -1,19 +1,9 @@
 """Closed forms, and matrices made without second derivatives."""
 
-import gc
 
 import keras
 import numpy as np
 import pytest
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _rare_garbage_collection():
-  """Tracing makes so many objects that collecting garbage takes a tenth of the time."""
-  before = gc.get_threshold()
-  gc.set_threshold(100_000, 50, 100)
-  yield
-  gc.set_threshold(*before)
 
 
 @pytest.fixture(autouse=True)
