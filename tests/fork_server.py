@@ -82,8 +82,8 @@ def become(arguments, folder, environment):
   os.chdir(folder)
   os.environ.clear()
   os.environ.update(environment)
-  sys.stdout = open(1, "w", closefd=False)
-  sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+  sys.stdout = os.fdopen(1, "w", closefd=False)
+  sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
   added = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
   first, *rest = arguments
   sys.path[0:1] = [os.getcwd() if first in ("-m", "-c") else os.path.dirname(first), *added]

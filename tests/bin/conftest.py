@@ -76,42 +76,6 @@ def run_all(start):
   return run
 
 
-@pytest.fixture(scope="session")
-def workdir(tmp_path_factory):
-  """The folder that the model is trained and measured in."""
-  return tmp_path_factory.mktemp("bin") / "quadratic"
-
-
-@pytest.fixture(scope="session")
-def trained(run, workdir):
-  """The finished training."""
-  return run("train", CONFIG, f"--workdir={workdir}", really=True)
-
-
-@pytest.fixture(scope="session")
-def measured(trained, run, workdir):
-  """The finished measurement of what was trained."""
-  assert trained.returncode == 0, trained.stderr
-  return run("spectrum", CONFIG, f"--workdir={workdir}", "--config.lanczos.draws=3", really=True)
-
-
-@pytest.fixture(scope="session")
-def afterwards(measured, run_all, workdir, tmp_path_factory):
-  """What commands said that were given once the folder was finished: a dict."""
-  assert measured.returncode == 0, measured.stderr
-  folder = tmp_path_factory.mktemp("afterwards")
-  here, draws = f"--workdir={workdir}", "--config.lanczos.draws=3"
-  return run_all(
-    {
-      "train again": ("train", CONFIG, here),
-      "spectrum again": ("spectrum", CONFIG, here, draws),
-      "train another config": ("train", CONFIG, here, "--config.train.learning_rate=0.01"),
-      "spectrum of other steps": ("spectrum", CONFIG, here, "--config.lanczos.steps=30"),
-      "spectrum without a checkpoint": ("spectrum", CONFIG, f"--workdir={folder / 'none'}"),
-    }
-  )
-
-
 # Interruptions.
 
 

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from tests import forked as forking
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints
-from tests import forked as forking
 
 CONFIG = "--config=configs/synthetic_quadratic.py"
 COMMANDS = {

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from tf_hessian.distribute import local
 from tests import forked as forking
+from tf_hessian.distribute import local
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECONDS = 180

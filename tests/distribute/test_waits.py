@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tf_hessian.distribute import local
 from tests import forked as forking
+from tf_hessian.distribute import local
 
 SECONDS = 240  # far more than patience, start and end take on a busy machine
 PATIENCE = 15
