@@ -1,6 +1,9 @@
-"""Operators that count, fail and belong to tiny models."""
+"""Signals, garbage, processes that begin quickly; operators that count, fail, or are tiny."""
 
+import gc
 import pathlib
+import signal
+import threading
 
 import keras
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import scipy.sparse.linalg
 import tensorflow as tf
 
+from tests import forked as forking
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.experiments.configs import load_config
 from tf_hessian.models.mlp import mlp
@@ -15,6 +19,28 @@ from tf_hessian.numerics import probes
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 N = 24
+
+
+def pytest_configure():
+  # Processes inherit an ignored signal, as of a background job of a shell, but no handler.
+  if threading.current_thread() is threading.main_thread():
+    for number in (signal.SIGINT, signal.SIGHUP):
+      if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
+  # Tracing makes so many objects that collecting garbage takes a tenth of the time.
+  gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_collection_finish():
+  gc.collect()
+  gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def forked():
+  """Returns a function that starts a Python process in which TensorFlow is already imported."""
+  with forking.ForkServer() as server:
+    yield server
 
 
 class Counting(scipy.sparse.linalg.LinearOperator):

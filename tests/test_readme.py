@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
@@ -23,19 +22,13 @@ def test_python_example_is_under_20_lines():
   assert len([line for line in example.splitlines() if line.strip()]) < 20
 
 
-def test_python_example_runs_and_draws_its_picture(tmp_path):
+def test_python_example_runs_and_draws_its_picture(tmp_path, forked):
   script = tmp_path / "example.py"
   script.write_text(PYTHON[0])
   environment = os.environ | {"PYTHONPATH": str(ROOT)}
-  done = subprocess.run(
-    [sys.executable, script],
-    cwd=tmp_path,
-    env=environment,
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert done.returncode == 0, done.stderr
+  process = forked([sys.executable, script], cwd=tmp_path, env=environment)
+  _, said = process.communicate(timeout=900)
+  assert process.returncode == 0, said
   assert (tmp_path / "spectrum.png").stat().st_size > 1000
 
 

@@ -1,6 +1,5 @@
 """The real commands, run as a user does, on the synthetic config."""
 
-import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -20,20 +19,28 @@ NUM_KILLS = 5
 # Long enough to be killed in the middle, five times.
 LONG = (
   *("--initial", "--nocheck", "--vectors_per_pass=3"),
-  *("--config.lanczos.draws=30", "--config.lanczos.steps=100"),
+  *("--config.lanczos.draws=18", "--config.lanczos.steps=80"),
 )
 
 
-def start(command, *arguments):
-  """Starts a command; returns its process."""
-  return subprocess.Popen(
-    [sys.executable, "-m", f"tf_hessian.bin.{command}", *map(str, arguments)],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=ROOT,
-    env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-  )
+@pytest.fixture(scope="session")
+def start(forked):
+  """Returns a function that starts a command and returns its process.
+
+  Processes are forked, unless `really` is given: each command has a test that does.
+  """
+
+  def start(command, *arguments, really=False):
+    return (subprocess.Popen if really else forked)(
+      [sys.executable, "-m", f"tf_hessian.bin.{command}", *map(str, arguments)],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+      env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+  return start
 
 
 def finish(process):
@@ -48,13 +55,13 @@ def finish(process):
 
 
 @pytest.fixture(scope="session")
-def run():
+def run(start):
   """Returns a function that runs a command to its end."""
-  return lambda command, *arguments: finish(start(command, *arguments))
+  return lambda *command, really=False: finish(start(*command, really=really))
 
 
 @pytest.fixture(scope="session")
-def run_all():
+def run_all(start):
   """Returns a function that runs several independent commands, two at a time."""
 
   def run(commands):
@@ -69,43 +76,7 @@ def run_all():
   return run
 
 
-@pytest.fixture(scope="session")
-def workdir(tmp_path_factory):
-  """The folder that the model is trained and measured in."""
-  return tmp_path_factory.mktemp("bin") / "quadratic"
-
-
-@pytest.fixture(scope="session")
-def trained(run, workdir):
-  """The finished training."""
-  return run("train", CONFIG, f"--workdir={workdir}")
-
-
-@pytest.fixture(scope="session")
-def measured(trained, run, workdir):
-  """The finished measurement of what was trained."""
-  assert trained.returncode == 0, trained.stderr
-  return run("spectrum", CONFIG, f"--workdir={workdir}", "--config.lanczos.draws=3")
-
-
-@pytest.fixture(scope="session")
-def afterwards(measured, run_all, workdir, tmp_path_factory):
-  """What commands said that were given once the folder was finished: a dict."""
-  assert measured.returncode == 0, measured.stderr
-  folder = tmp_path_factory.mktemp("afterwards")
-  here, draws = f"--workdir={workdir}", "--config.lanczos.draws=3"
-  return run_all(
-    {
-      "train again": ("train", CONFIG, here),
-      "spectrum again": ("spectrum", CONFIG, here, draws),
-      "train another config": ("train", CONFIG, here, "--config.train.learning_rate=0.01"),
-      "spectrum of other steps": ("spectrum", CONFIG, here, "--config.lanczos.steps=30"),
-      "spectrum without a checkpoint": ("spectrum", CONFIG, f"--workdir={folder / 'none'}"),
-    }
-  )
-
-
-# Interruptions, which take so long that they go on while other tests run.
+# Interruptions.
 
 
 def steps_on_disk(folder):
@@ -117,19 +88,19 @@ def steps_on_disk(folder):
   return sum(steps.values())
 
 
-def start_long(workdir):
-  """Starts a long measurement; returns once it has recorded a step of its own."""
-  folder = workdir / "spectrum_initial"
-  before, deadline = steps_on_disk(folder), time.monotonic() + SECONDS
-  process = start("spectrum", CONFIG, f"--workdir={workdir}", *LONG)
-  while steps_on_disk(folder) <= before and process.poll() is None and time.monotonic() < deadline:
-    time.sleep(0.01)
-  return process
+@pytest.fixture(scope="session")
+def start_long(start):
+  """Returns a function that starts a long measurement and returns when it has recorded a step."""
 
+  def start_long(workdir):
+    folder = workdir / "spectrum_initial"
+    before, deadline = steps_on_disk(folder), time.monotonic() + SECONDS
+    process = start("spectrum", CONFIG, f"--workdir={workdir}", *LONG)
+    while steps_on_disk(folder) <= before and process.poll() is None:
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    return process
 
-@pytest.fixture(name="start_long")
-def give_start_long():
-  """Returns `start_long`."""
   return start_long
 
 
@@ -150,10 +121,12 @@ def state(folder):
   return None if (folder / "spectrum.npz").exists() else steps_on_disk(folder)
 
 
-def kill_and_start_again(folder, whole, third):
+def kill_and_start_again(start_long, run, folder, whole, third):
   """Kills a long measurement five times, then lets it finish; runs one undisturbed as well.
 
   Args:
+    start_long: starts a long measurement in a workdir.
+    run: runs a command.
     folder: workdir of the one that is killed.
     whole: workdir of the undisturbed one.
     third: workdir of one that is interrupted as by Ctrl-C.
@@ -174,20 +147,13 @@ def kill_and_start_again(folder, whole, third):
   process.send_signal(signal.SIGINT)
   interrupted = finish(process)
   for path in (folder, whole):
-    last = finish(start("spectrum", CONFIG, f"--workdir={path}", *LONG))
+    last = run("spectrum", CONFIG, f"--workdir={path}", *LONG)
     assert last.returncode == 0, last.stderr
   return folder / "spectrum_initial", whole / "spectrum_initial", states, interrupted
 
 
-@pytest.fixture(scope="session", autouse=True)
-def killing(tmp_path_factory):
-  """The future result of `kill_and_start_again`."""
-  folders = [tmp_path_factory.mktemp(name) for name in ("killed", "whole", "interrupted")]
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    yield pool.submit(kill_and_start_again, *folders)
-
-
-@pytest.fixture
-def killed(killing):
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory, start_long, run):
   """The result of `kill_and_start_again`."""
-  return killing.result()
+  folders = [tmp_path_factory.mktemp(name) for name in ("killed", "whole", "interrupted")]
+  return kill_and_start_again(start_long, run, *folders)

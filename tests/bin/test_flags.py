@@ -403,7 +403,7 @@ def test_command_ends_with_a_line_and_exit_code_1(run, tmp_path, name):
   folder = tmp_path / "run"
   command, *arguments = REAL[name]
   arguments = [f"--workdir={folder}" if a == "{}" else a.format(folder) for a in arguments]
-  done = run(command, *arguments)
+  done = run(command, *arguments, really=True)
   assert done.returncode == 1, done.stderr
   lines = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
   assert len(lines) == 1 and "Traceback" not in done.stderr
@@ -413,7 +413,7 @@ def test_command_ends_with_a_line_and_exit_code_1(run, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_ends_well(run, command):
-  done = run(command, "--help")
+  done = run(command, "--help", really=True)
   assert done.returncode == 0 and "python -m tf_hessian.bin" in done.stdout
 
 
@@ -422,7 +422,7 @@ def test_run_ends_well_where_nothing_but_ascii_can_be_shown(run, tmp_path, monke
   monkeypatch.setitem(os.environ, "PYTHONIOENCODING", "ascii")
   monkeypatch.setitem(os.environ, "LC_ALL", "C")
   arguments = "--initial", "--nocheck", "--config.lanczos.draws=2", "--config.lanczos.steps=5"
-  done = run("spectrum", CONFIG, f"--workdir={tmp_path / 'größe'}", *arguments)
+  done = run("spectrum", CONFIG, f"--workdir={tmp_path / 'größe'}", *arguments, really=True)
   assert done.returncode == 0, done.stderr
   assert " +- " in done.stdout and "gr\\xf6\\xdfe" in done.stdout
   assert (tmp_path / "größe" / "spectrum_initial" / "spectrum.png").exists()

@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import keras
@@ -21,7 +20,7 @@ CODE = dict(re.findall(r'```python\n"""(\w+\.py)"""\n(.*?)```', PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, forked):
   """A folder with the page's files, in which its commands were run."""
   folder = tmp_path_factory.mktemp("own")
   for name, code in CODE.items():
@@ -30,15 +29,9 @@ def folder(tmp_path_factory):
   environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
   command = COMMAND.replace("\\\n", " ").split()
   for arguments in (["model.py"], ["-m", *command, "--config.lanczos.draws=2"]):
-    done = subprocess.run(
-      [sys.executable, *arguments],
-      cwd=folder,
-      env=environment,
-      capture_output=True,
-      text=True,
-      timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
+    process = forked([sys.executable, *arguments], cwd=folder, env=environment)
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
   return folder
 
 

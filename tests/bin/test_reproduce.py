@@ -19,7 +19,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(folder, run):
   """What the command said that has made Figure 14 in `folder`/figures."""
-  return run("reproduce", "--figure=14", f"--out={folder / 'figures'}", "--nomemory_growth")
+  flags = "--figure=14", f"--out={folder / 'figures'}", "--nomemory_growth"
+  return run("reproduce", *flags, really=True)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def page(made, folder, run):
   """What the command said that has written a page about it in another folder."""
   assert made.returncode == 0, made.stderr
   here = folder / "docs" / "page.md"
-  return run("document", f"--results={folder / 'figures'}", f"--page={here}")
+  return run("document", f"--results={folder / 'figures'}", f"--page={here}", really=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,38 @@ import pytest
 
 from tf_hessian.spectrum import Spectrum
 
+CONFIG = "--config=configs/synthetic_quadratic.py"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """The folder that the model is trained and measured in."""
+  return tmp_path_factory.mktemp("spectrum") / "quadratic"
+
+
+@pytest.fixture(scope="module")
+def measured(run, workdir):
+  """The finished measurement of what was trained."""
+  here = CONFIG, f"--workdir={workdir}"
+  trained = run("train", *here)
+  assert trained.returncode == 0, trained.stderr
+  return run("spectrum", *here, "--config.lanczos.draws=3", really=True)
+
+
+@pytest.fixture(scope="module")
+def afterwards(measured, run_all, workdir, tmp_path_factory):
+  """What commands said that were given once the folder was finished: a dict."""
+  assert measured.returncode == 0, measured.stderr
+  none = tmp_path_factory.mktemp("afterwards") / "none"
+  here = f"--workdir={workdir}"
+  return run_all(
+    {
+      "again": ("spectrum", CONFIG, here, "--config.lanczos.draws=3"),
+      "other steps": ("spectrum", CONFIG, here, "--config.lanczos.steps=30"),
+      "no checkpoint": ("spectrum", CONFIG, f"--workdir={none}"),
+    }
+  )
+
 
 def test_measurement_ends_well(measured):
   assert measured.returncode == 0, measured.stderr
@@ -40,18 +72,18 @@ def test_result_records_the_config(workdir):
 
 
 def test_second_start_gives_the_same_report(afterwards, measured):
-  assert afterwards["spectrum again"].returncode == 0
-  assert afterwards["spectrum again"].stdout == measured.stdout
+  assert afterwards["again"].returncode == 0
+  assert afterwards["again"].stdout == measured.stdout
 
 
 def test_second_start_says_that_nothing_is_left(afterwards):
-  said = afterwards["spectrum again"].stderr
+  said = afterwards["again"].stderr
   assert "already" in said or "finished" in said
   assert "products" not in said
 
 
 def test_folder_of_other_steps_is_refused(afterwards, workdir):
-  done = afterwards["spectrum of other steps"]
+  done = afterwards["other steps"]
   assert done.returncode == 1
   assert "lanczos_steps: 40 there, 30 now" in done.stderr
   assert str(workdir) in done.stderr
@@ -59,7 +91,7 @@ def test_folder_of_other_steps_is_refused(afterwards, workdir):
 
 
 def test_missing_checkpoint_is_named(afterwards):
-  done = afterwards["spectrum without a checkpoint"]
+  done = afterwards["no checkpoint"]
   assert done.returncode == 1
   assert "none/model.keras: there is no such checkpoint; train the model first" in done.stderr
   assert "Traceback" not in done.stderr
@@ -74,7 +106,7 @@ def test_kills_hit_a_run_in_progress(killed):
 
 def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):
   whole, disturbed = (Spectrum.load(folder / "spectrum.npz") for folder in killed[:2])
-  assert whole.num_draws == disturbed.num_draws == 30
+  assert whole.num_draws == disturbed.num_draws == 18
   for a, b in zip(whole.tridiagonals, disturbed.tridiagonals, strict=True):
     assert a.tobytes() == b.tobytes()
   np.testing.assert_array_equal(whole.residuals, disturbed.residuals)

@@ -101,7 +101,7 @@ def test_mistake_is_explained(done, name, message):
 
 @pytest.mark.parametrize("flag", ["--workers=99999999999999999999", "--workers=257", "--ps=65"])
 def test_cluster_of_too_many_processes_is_refused(run, flag, tmp_path):
-  ended = run("local_cluster", flag, "--", CONFIG, f"--workdir={tmp_path}", *SMALL)
+  ended = run("local_cluster", flag, "--", CONFIG, f"--workdir={tmp_path}", *SMALL, really=True)
   assert ended.returncode == 1
   assert ended.stderr.startswith(f"error: flag {flag}: ")
   assert len(ended.stderr.splitlines()) == 1
@@ -110,7 +110,7 @@ def test_cluster_of_too_many_processes_is_refused(run, flag, tmp_path):
 
 def test_cluster_on_this_machine_measures(run, tmp_path):
   flags = [CONFIG, f"--workdir={tmp_path}", *SMALL, *CLUSTER]
-  ended = run("local_cluster", "--workers=2", "--ps=1", "--", *flags)
+  ended = run("local_cluster", "--workers=1", "--ps=1", "--", *flags, really=True)
   assert ended.returncode == 0, ended.stdout + ended.stderr
   assert "[chief 0] largest Ritz values   5 " in ended.stdout
   config = Spectrum.load(tmp_path / "spectrum_initial" / "spectrum.npz").config

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from tests import forked as forking
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints
 from tf_hessian.training.steps import saved_steps
@@ -15,39 +18,53 @@ COMMANDS = {
   "one device": ("train",),
   "mirrored": ("train", "--strategy=mirrored", "--num_devices=2"),
   "equal workers": ("local_cluster", "--command=train", "--workers=2", "--"),
-  # With one thread, a server's request and its operations must not wait for each other.
-  "free workers": (
-    *("local_cluster", "--command=train", "--workers=2", "--ps=1", "--", "--inter_op_threads=1"),
-  ),
 }
+NAMES = (*COMMANDS, "free workers")
+SECONDS = 900  # of what hangs
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  return {name: tmp_path_factory.mktemp("run") for name in COMMANDS}
+  return {name: tmp_path_factory.mktemp("run") for name in NAMES}
 
 
 @pytest.fixture(scope="module")
-def done(run_all, folders):
-  return run_all(
-    {
-      name: (*command, CONFIG, f"--workdir={folders[name]}", "--config.train.steps=80")
-      for name, command in COMMANDS.items()
-    }
-  )
+def done(run_all, train_freely, folders):
+  flags = {n: (CONFIG, f"--workdir={folders[n]}", "--config.train.steps=80") for n in NAMES}
+  ended = run_all({name: (*command, *flags[name]) for name, command in COMMANDS.items()})
+  return ended | {"free workers": train_freely(*flags["free workers"])}
+
+
+@pytest.fixture(scope="module")
+def train_freely(forked):
+  """Returns a function that trains with a chief, two free workers and a parameter server."""
+
+  def train(*flags):
+    lines = []
+    command = [sys.executable, "-m", "tf_hessian.bin.train", "--strategy=parameter_server", *flags]
+    # With one thread, a server's request and its operations must not wait for each other.
+    command.append("--inter_op_threads=1")
+    with forking.ForkedCluster(
+      forked, command, workers=2, ps=1, output=lambda name, line: lines.append((name, line))
+    ) as cluster:
+      code = cluster.wait(SECONDS)
+    said = "".join(f"[{name}] {line}\n" for name, line in lines)
+    return subprocess.CompletedProcess(command, code, said, "")
+
+  return train
 
 
 def weights(folder):
   return checkpoints.load_model(folder / "model.keras").get_weights()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_training_ends_well_and_once(done, name):
   assert done[name].returncode == 0, done[name].stdout + done[name].stderr
   assert done[name].stdout.count("trained: steps 80") == 1
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_checkpoints_of_the_named_steps_are_kept(done, folders, name):
   assert done[name].returncode == 0
   assert list(saved_steps(folders[name])) == [0, 8, 80]

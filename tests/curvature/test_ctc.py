@@ -182,7 +182,7 @@ def differences_of(labels, logits, lengths, frames, **how):
   return stacked(rows) / STEP
 
 
-@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("blank", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_second_derivative_is_the_difference_of_gradients(blank):
   sequences = [((0, 1), 4), ((2, 2), 3), ((1, 1, 0), 4), ((), 2), ((1,), 4), ((2, 2), 4)]
   labels, lengths, frames = encode(sequences, blank)

@@ -36,6 +36,11 @@ def state(model):
   return [np.array(v).tobytes() for v in variables]
 
 
+def slowly(cases):
+  """Marks cases of what quicker ones test as well."""
+  return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 # `training`, decorators and eager execution.
 
 
@@ -80,8 +85,14 @@ class Undecided(Net):
     return self.run(inputs)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kind", [LeavesItToKeras, TakesNone, TakesAny, Decorated])
+@pytest.mark.parametrize(
+  "kind, training",
+  [
+    (LeavesItToKeras, False),
+    *((kind, True) for kind in (LeavesItToKeras, TakesNone, TakesAny, Decorated)),
+    *slowly((kind, False) for kind in (TakesNone, TakesAny, Decorated)),
+  ],
+)
 def test_a_subclassed_model_is_called_in_the_mode_asked_for(kind, training, difference_error):
   model = kind()
   model(X[:5])
@@ -103,8 +114,16 @@ def test_training_without_an_argument_is_said_to_differ_from_fit(caplog):
   assert "fit() does not tell them" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Decorated, Undecided])
-@pytest.mark.parametrize("first", ["another shape", "the same shape", "with gradients"])
+@pytest.mark.parametrize(
+  "kind, first",
+  [
+    (Decorated, "another shape"),
+    (Decorated, "with gradients"),
+    (Undecided, "the same shape"),
+    *slowly([(Decorated, "the same shape"), (Undecided, "another shape")]),
+    *slowly([(Undecided, "with gradients")]),
+  ],
+)
 def test_a_decorated_model_works_afterwards_as_before(kind, first, difference_error):
   model = kind()
   model(X[:3])
@@ -265,7 +284,9 @@ def test_the_loss_is_the_compiled_one_when_it_is_left_out():
   assert operator.objective.description == given.objective.description
 
 
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+  "reduction", ["mean_with_sample_weight", *slowly([("sum_over_batch_size",)])]
+)
 def test_weights_masks_and_penalties_are_those_of_fit_when_the_loss_is_left_out(
   reduction, difference_error
 ):
@@ -311,7 +332,7 @@ def own_loss_model():
   return model
 
 
-@pytest.mark.parametrize("loss", ["compute_loss", "the method", None])
+@pytest.mark.parametrize("loss", ["the method", None, *slowly([("compute_loss",)])])
 def test_a_models_own_compute_loss_is_what_is_measured(loss, difference_error):
   model = own_loss_model()
   loss = model.compute_loss if loss == "the method" else loss
@@ -367,7 +388,7 @@ def own_step_model(**options):
   return model
 
 
-@pytest.mark.parametrize("loss", ["compute_loss", "train_step", None])
+@pytest.mark.parametrize("loss", ["train_step", *slowly([("compute_loss",), (None,)])])
 def test_the_loss_of_a_models_own_step_is_what_is_measured(loss, difference_error):
   model = own_step_model()
   model.fit(X, Y, verbose=0)
@@ -467,8 +488,14 @@ def test_a_pair_and_sample_weights_are_refused():
 # Targets.
 
 
-@pytest.mark.parametrize("targets", [CLASS, CLASS[:, None]], ids=["(n,)", "(n, 1)"])
-@pytest.mark.parametrize("loss", ["circle", "categorical_generalized_cross_entropy"])
+@pytest.mark.parametrize(
+  "loss, targets",
+  [
+    ("circle", CLASS),
+    ("categorical_generalized_cross_entropy", CLASS[:, None]),
+    *slowly([("circle", CLASS[:, None]), ("categorical_generalized_cross_entropy", CLASS)]),
+  ],
+)
 def test_losses_of_class_numbers_take_them(loss, targets, difference_error):
   classes = {"circle": keras.losses.Circle(), "categorical_generalized_cross_entropy": None}
   loss = classes[loss] or keras.losses.CategoricalGeneralizedCrossEntropy()
@@ -479,7 +506,9 @@ def test_losses_of_class_numbers_take_them(loss, targets, difference_error):
   assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2, 3, 3], [0, 1, 2, 0, 1, 2, 0, 3]])
+@pytest.mark.parametrize(
+  "labels", [[0, 1, 2, 0, 1, 2, 0, 3], *slowly([([0, 1, 2, 0, 1, 2, 3, 3],)])]
+)
 def test_circle_loss_has_products_for_classes_of_one_example_too(labels, difference_error):
   model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(3, "tanh")])
   operator = HessianOperator(model, keras.losses.Circle(gamma=2.0), [(X, np.array(labels))])
@@ -517,6 +546,7 @@ def test_integer_targets_that_a_function_gathers_by_stay_integers():
   assert operator.loss() == pytest.approx(float(expected), rel=FLOAT64)
 
 
+@pytest.mark.slow  # test_ctc has another model
 def test_ctc_is_measured_backward_over_backward(difference_error):
   frames, labels = RNG.standard_normal((2, 6, 4)), np.array([[1, 2, 0], [3, 3, 1]])
   model = keras.Sequential([keras.Input((6, 4)), layers.Dense(5)])
@@ -548,8 +578,14 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("blocks", [None, 2])
-@pytest.mark.parametrize("cut", CUTS)
+IN_BLOCKS = [
+  *((cut, None) for cut in CUTS),
+  ("stop_gradient", 2),
+  *slowly((cut, 2) for cut in CUTS if cut != "stop_gradient"),
+]
+
+
+@pytest.mark.parametrize("cut, blocks", IN_BLOCKS)
 def test_variables_without_influence_are_named(cut, blocks, caplog):
   inputs = keras.Input((INPUTS,))
   hidden = layers.Dense(1, name="connected")(inputs)
@@ -562,8 +598,7 @@ def test_variables_without_influence_are_named(cut, blocks, caplog):
   assert np.count_nonzero(product) == INPUTS + 1
 
 
-@pytest.mark.parametrize("blocks", [None, 2])
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut, blocks", IN_BLOCKS)
 @pytest.mark.parametrize("call", ["gradient", "product", "products"])
 def test_no_influence_at_all_is_an_error(cut, blocks, call):
   model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1), Cut(CUTS[cut])])

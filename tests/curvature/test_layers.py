@@ -1,5 +1,7 @@
 """Layer by layer: right second derivatives, or an error that names the layer."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -99,8 +101,23 @@ def operator_of(parts, shape, training=False, **options):
   )
 
 
+# One of each kind of derivative; the others are of the same operations.
+QUICK = (
+  "Conv2D",
+  "BatchNormalization, batch statistics",
+  "LayerNormalization",
+  "MaxPooling2D overlapping",
+  "Embedding",
+  "GRU",
+  "MultiHeadAttention",
+  "Dropout",
+)
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in TABLE]
+)
 def test_products_equal_central_differences_of_the_gradient(name, difference_error):
   make, shape, training = TABLE[name]
   operator = operator_of(make(), shape, training)
@@ -261,7 +278,7 @@ def test_a_decorated_resizing_is_that_of_the_function_in_it():
   plain = lambda x: tf.image.resize(x, (4, 4))  # noqa: E731
   operators = []
   for function in (plain, tf.function(plain)):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     operators.append(operator_of(with_culprit(function), IMAGE))
   v = np.ones(operators[0].shape[0])
   np.testing.assert_array_equal(*(o @ v for o in operators))
@@ -318,7 +335,13 @@ def test_grouped_convolutions_pass_every_time(difference_error):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("make", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+@pytest.mark.parametrize(
+  "make",
+  [
+    layers.SimpleRNN,
+    *(pytest.param(layer, marks=pytest.mark.slow) for layer in (layers.LSTM, layers.GRU)),
+  ],
+)
 def test_several_columns_through_loops_equal_single_ones(make):
   operator = operator_of([make(2)], SEQUENCE)
   columns = np.eye(operator.shape[0])[:, :40]

@@ -1,5 +1,7 @@
 """Models, losses, weights and variables: which function of which parameters is measured."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -334,7 +336,7 @@ def test_a_subclassed_model_with_a_dict_of_outputs(columns, relative_error, regr
 
 def test_mixed_bfloat16_is_near_float32(columns, relative_error):
   def model(policy):
-    keras.utils.set_random_seed(1)
+    random.seed(1)
     return keras.Sequential(
       [
         keras.Input((INPUTS,)),
@@ -409,7 +411,7 @@ def test_a_plain_function_is_given_a_fixed_seed_for_each_batch():
 
 @pytest.fixture(scope="module")
 def three_layers():
-  keras.utils.set_random_seed(0)
+  random.seed(0)
   inputs = keras.Input((INPUTS,), dtype="float64")
   x = layers.Dense(2, "tanh", dtype="float64", name="one")(inputs)
   x = layers.Dense(2, "tanh", dtype="float64", name="two")(x)

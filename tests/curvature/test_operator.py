@@ -155,7 +155,7 @@ def conv_net(dtype, dropout):
   model = keras.Sequential(
     [
       keras.Input((6, 6, 2), dtype=dtype),
-      layers.Conv2D(3, 3, padding="same", activation="tanh", dtype=dtype),
+      layers.Conv2D(2, 3, padding="same", activation="tanh", dtype=dtype),
       layers.BatchNormalization(dtype=dtype),
       layers.AveragePooling2D(2, dtype=dtype),
       layers.MaxPooling2D(2, strides=1, dtype=dtype),
@@ -276,7 +276,7 @@ def as_dataset(data):
   return tf.data.Dataset.from_generator(lambda: iter(data), output_signature=specs)
 
 
-@pytest.mark.parametrize("sizes", [(4, 4, 3), (4, 3, 4)])
+@pytest.mark.parametrize("sizes", [pytest.param((4, 4, 3), marks=pytest.mark.slow), (4, 3, 4)])
 def test_cached_and_streamed_data_give_bitwise_the_same(sizes):
   data = as_dataset(batches(X, CLASS, sizes=sizes))
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -480,8 +480,15 @@ def test_nan_in_a_variable_names_it(what):
     getattr(operator, what)()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["kernel", "bias", "gamma", "moving_mean", "moving_variance"])
+QUICK_BAD = [("kernel", np.nan), ("bias", np.inf), ("gamma", np.nan)]
+QUICK_BAD += [("moving_mean", -np.inf), ("moving_variance", np.nan)]
+ALL_BAD = [(name, bad) for name, _ in QUICK_BAD for bad in (np.nan, np.inf, -np.inf)]
+
+
+@pytest.mark.parametrize(
+  "name, bad",
+  [pytest.param(*case, marks=[] if case in QUICK_BAD else pytest.mark.slow) for case in ALL_BAD],
+)
 def test_a_variable_before_a_relu_is_looked_at_before_the_first_pass(name, bad):
   # Fused kernels clip NaN to numbers: the loss was finite.
   model = keras.Sequential(
@@ -567,11 +574,17 @@ def test_only_small_tensors_are_stacked(elements, stacked):
   assert HessianOperator(model, "mse", [(x, np.ones((8, 1)))]).vectorized == stacked
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 5])
-def test_products_one_by_one_are_bitwise_those_of_single_vectors(count):
+@pytest.fixture(scope="module")
+def one_by_one():
   operator = softmax_operator()
   operator.vectors_per_pass = 4
   operator.vectorized = False
+  return operator
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+def test_products_one_by_one_are_bitwise_those_of_single_vectors(one_by_one, count):
+  operator = one_by_one
   vectors = np.random.default_rng(count).standard_normal((count, operator.shape[0]))
   expected = [operator @ v for v in vectors]
   np.testing.assert_array_equal(operator.products(vectors), expected)
@@ -624,7 +637,7 @@ def random_conv_net(rate):
   return keras.Sequential(
     [
       keras.Input((6, 6, 2)),
-      layers.Conv2D(4, 3, activation="tanh"),
+      layers.Conv2D(2, 3, activation="tanh"),
       layers.BatchNormalization(),
       layers.Flatten(),
       layers.Dropout(rate, name="drop"),
@@ -634,7 +647,7 @@ def random_conv_net(rate):
 
 
 def conv_net_operator(rate, **options):
-  data = batches(RNG.standard_normal((N, 6, 6, 2)), CLASS, sizes=(8, 3))
+  data = batches(RNG.standard_normal((N, 6, 6, 2)), CLASS, sizes=(4, 4))
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   return HessianOperator(random_conv_net(rate), loss, data, training=True, **options)
 

@@ -254,7 +254,13 @@ COPIED_AS_THEY_ARE = {
 }
 
 
-@pytest.mark.parametrize("name", COPIED_AS_THEY_ARE)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=pytest.mark.slow if n in ("a lambda", "nested models") else [])
+    for n in COPIED_AS_THEY_ARE
+  ],
+)
 def test_any_model_is_compared_in_float64_and_left_as_it_is(name):
   model = COPIED_AS_THEY_ARE[name]()
   types = [(x.name, x.dtype_policy.name) for x in model._flatten_layers()]
@@ -273,7 +279,7 @@ def test_any_model_is_compared_in_float64_and_left_as_it_is(name):
 WORDS = np.array([["a"], ["b"], ["a"], ["c"]], object)
 
 
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("adapted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_tables_of_preprocessing_layers_are_those_of_the_model(adapted):
   lookup = layers.StringLookup(vocabulary=None if adapted else ["a", "b"])
   if adapted:
@@ -295,8 +301,17 @@ def test_a_straight_through_layer_is_found(low):
   assert report.summary().startswith("FAILED: it is not the derivative of the gradient")
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-@pytest.mark.parametrize("factor", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize(
+  "factor, wrong",
+  [
+    (0.05, True),
+    (3.0, False),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [(0.05, False), (0.5, False), (0.5, True), (3.0, True)]
+    ),
+  ],
+)
 def test_errors_above_a_percent_are_found_in_float32(wrong, factor):
   @tf.custom_gradient
   def square(x):

@@ -1,17 +1,16 @@
-"""Clusters of real processes, on 127.0.0.1."""
+"""Clusters of processes, on 127.0.0.1."""
 
 import concurrent.futures
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
 
-from tf_hessian.distribute import local
+from tests import forked as forking
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -26,7 +25,8 @@ class Runs:
   and as many of the workers as it asks for.
   """
 
-  def __init__(self, folder):
+  def __init__(self, forked, folder):
+    self._forked = forked
     self._folder = folder
     self._results = {}
     self._servers = None
@@ -52,23 +52,25 @@ class Runs:
     command = [sys.executable, str(HERE / "member.py"), strategy, str(devices), str(folder)]
     command += [f"{k}={v}" for k, v in options.items()]
     if strategy == "multi_worker":
-      _run_workers(command, count)
+      self._run_workers(command, count)
     elif strategy == "parameter_server":
       with self._one_chief:
         self._run_chief(command, count)
     else:
-      _run_alone(command, os.environ)
+      self._run_alone(command, os.environ)
     return {p.stem: dict(np.load(p)) for p in folder.glob("*.npz")}
 
   def _run_chief(self, command, count):
     jobs = self._start_servers(command).jobs
     jobs = jobs | {"worker": jobs["worker"][:count]}
     config = {"cluster": jobs, "task": {"type": "chief", "index": 0}}
-    _run_alone(command, os.environ | {"TF_CONFIG": json.dumps(config)})
+    self._run_alone(command, os.environ | {"TF_CONFIG": json.dumps(config)})
 
   def _start_servers(self, command):
     if self._servers is None:
-      self._servers = local.LocalCluster(command, workers=3, ps=1, output=lambda *_: None)
+      self._servers = forking.ForkedCluster(
+        self._forked, command, workers=3, ps=1, output=lambda *_: None
+      )
       for task in self._servers.tasks[1:]:
         self._servers.start(*task)
     return self._servers
@@ -79,20 +81,19 @@ class Runs:
     if self._servers is not None:
       self._servers.end()
 
+  def _run_alone(self, command, environment):
+    process = self._forked(command, env=environment)
+    _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, said[-3000:]
 
-def _run_alone(command, environment):
-  done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
-  assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _run_workers(command, count):
-  lines = []
-  with local.LocalCluster(
-    command, workers=count, output=lambda *line: lines.append(line)
-  ) as cluster:
-    assert cluster.wait(SECONDS) == 0, text(lines)
-    for process in cluster.processes.values():
-      assert process.wait(20) == 0, text(lines)
+  def _run_workers(self, command, count):
+    lines = []
+    with forking.ForkedCluster(
+      self._forked, command, workers=count, output=lambda *line: lines.append(line)
+    ) as cluster:
+      assert cluster.wait(SECONDS) == 0, text(lines)
+      for process in cluster.processes.values():
+        assert process.wait(20) == 0, text(lines)
 
 
 def text(lines):
@@ -101,7 +102,7 @@ def text(lines):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory):
-  runs = Runs(tmp_path_factory.mktemp("clusters"))
+def runs(forked, tmp_path_factory):
+  runs = Runs(forked, tmp_path_factory.mktemp("clusters"))
   yield runs
   runs.close()

@@ -1,8 +1,6 @@
 """Of variables with a copy on each replica, one value is used everywhere."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -41,18 +39,11 @@ print(json.dumps({"copies": copies, "found": found, "expected": expected, "lines
 
 
 @pytest.fixture(scope="module")
-def result():
-  environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-  run = subprocess.run(
-    [sys.executable, "-c", SCRIPT],
-    capture_output=True,
-    text=True,
-    timeout=SECONDS,
-    env=environment,
-    check=False,
-  )
-  assert run.returncode == 0, run.stderr[-2000:]
-  return json.loads(run.stdout.splitlines()[-1])
+def result(forked):
+  process = forked([sys.executable, "-c", SCRIPT])
+  out, err = process.communicate(timeout=SECONDS)
+  assert process.returncode == 0, err[-2000:]
+  return json.loads(out.splitlines()[-1])
 
 
 def test_copies_of_moving_statistics_differ_after_training_on_replicas(result):

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from tests import forked as forking
 from tf_hessian.distribute import local
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -19,10 +20,10 @@ LONG = {"draws": 20, "steps": 60}
 SHORT = {"draws": 2, "steps": 10}
 
 
-class Cluster(local.LocalCluster):
+class Cluster(forking.ForkedCluster):
   """A cluster that runs the command `spectrum` on the synthetic config, and is listened to."""
 
-  def __init__(self, workdir, strategy, workers, *flags, draws, steps, patience=60):
+  def __init__(self, forked, workdir, strategy, workers, *flags, draws, steps, patience=60):
     self.lines = []
     self.folder = workdir / "spectrum_initial"
     self.commandline = [
@@ -33,9 +34,8 @@ class Cluster(local.LocalCluster):
       *flags,
     ]
     ps = 1 if strategy == "parameter_server" else 0
-    super().__init__(
-      self.commandline, workers=workers, ps=ps, output=lambda *line: self.lines.append(line)
-    )
+    listen = lambda *line: self.lines.append(line)  # noqa: E731
+    super().__init__(forked, self.commandline, workers=workers, ps=ps, output=listen)
     self.leader = self.tasks[0]
 
   def said(self, task):
@@ -71,12 +71,12 @@ class Cluster(local.LocalCluster):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(forked, tmp_path):
   """Returns a function that starts a cluster, which is ended after the test."""
   clusters = []
 
   def start(strategy, workers, *flags, size=LONG, **options):
-    cluster = Cluster(tmp_path, strategy, workers, *flags, **size, **options)
+    cluster = Cluster(forked, tmp_path, strategy, workers, *flags, **size, **options)
     clusters.append(cluster)
     for task in cluster.tasks:
       cluster.start(*task)
@@ -195,8 +195,8 @@ def test_parameter_server_that_hangs_is_named(start):
 
 
 @pytest.mark.slow
-def test_server_ends_when_no_chief_comes():
-  command = Cluster(pathlib.Path("unused"), "parameter_server", 1, **SHORT, patience=1)
+def test_server_ends_when_no_chief_comes(forked):
+  command = Cluster(forked, pathlib.Path("unused"), "parameter_server", 1, **SHORT, patience=1)
   command.start("worker", 0)
   try:
     assert command.code(("worker", 0)) == 1

@@ -10,18 +10,15 @@ import pytest
 from tf_hessian.distribute import coordinator, kernels, members
 
 SAY = "import json; from tf_hessian.distribute import kernels; print(json.dumps(kernels.digest()))"
-
-
-def start(**variables):
-  return subprocess.Popen(
-    [sys.executable, "-c", SAY], env=os.environ | variables, stdout=subprocess.PIPE, text=True
-  )
+OLD = {"ONEDNN_MAX_CPU_ISA": "SSE41"}
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(forked):
   """Digests of processes: two equal ones, one of an older instruction set."""
-  processes = [start(), start(), start(ONEDNN_MAX_CPU_ISA="SSE41")]
+  command = [sys.executable, "-c", SAY]
+  old = subprocess.Popen(command, env=os.environ | OLD, stdout=subprocess.PIPE, text=True)
+  processes = [forked(command), forked(command), old]
   try:
     return [json.loads(p.communicate(timeout=120)[0].splitlines()[-1]) for p in processes]
   finally:

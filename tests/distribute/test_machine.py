@@ -1,7 +1,6 @@
 """Settings of the machine."""
 
 import os
-import subprocess
 import sys
 
 import pytest
@@ -9,6 +8,8 @@ import tensorflow as tf
 
 from tf_hessian.distribute import machine
 from tf_hessian.distribute.grappler import GRAPPLER
+
+SECONDS = 900  # of what hangs
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +97,7 @@ def test_servers_have_a_thread_for_the_request_beside_those_of_operations(
   assert machine.session_config().inter_op_parallelism_threads == expected
 
 
-def test_threads_are_set_recorded_and_passed_to_servers():
+def test_threads_are_set_recorded_and_passed_to_servers(forked):
   code = """
 from tf_hessian.distribute import machine
 machine.set_threads(3, 2)
@@ -104,5 +105,7 @@ print(machine.settings()["intra_op_threads"], machine.settings()["inter_op_threa
 config = machine.session_config()
 print(config.intra_op_parallelism_threads, config.inter_op_parallelism_threads)
 """
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-  assert done.stdout.split() == ["3", "2", "3", "3"]
+  process = forked([sys.executable, "-c", code])
+  said, _ = process.communicate(timeout=SECONDS)
+  assert process.returncode == 0
+  assert said.split() == ["3", "2", "3", "3"]

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests import forked as forking
 from tf_hessian.distribute import local
 
 SECONDS = 240  # far more than patience, start and end take on a busy machine
@@ -48,7 +49,7 @@ def serving(address):
 class Outcome:
   """What became of a cluster in which a task is missing."""
 
-  def __init__(self, strategy, command, missing, how, folder):
+  def __init__(self, forked, strategy, command, missing, how, folder):
     flags = [
       *("--config=configs/synthetic_quadratic.py", f"--workdir={folder}"),
       *(f"--strategy={strategy}", f"--patience={PATIENCE}", "--config.hessian.batch_size=50"),
@@ -56,7 +57,8 @@ class Outcome:
     if command == "spectrum":
       flags.append("--initial")
     lines = []
-    cluster = local.LocalCluster(
+    cluster = forking.ForkedCluster(
+      forked,
       [sys.executable, "-m", f"tf_hessian.bin.{command}", *flags],
       workers=2,
       ps=int(strategy == "parameter_server"),
@@ -109,8 +111,10 @@ QUICK = [("multi_worker", "train", "worker 1", listening)]
   "strategy, command, missing, how",
   [pytest.param(*t, marks=[] if t in QUICK else pytest.mark.slow) for t in TABLE],
 )
-def test_task_that_does_not_come_is_named_by_all_others(strategy, command, missing, how, tmp_path):
-  outcome_is_right(Outcome(strategy, command, missing, how, tmp_path), missing, how)
+def test_task_that_does_not_come_is_named_by_all_others(
+  forked, strategy, command, missing, how, tmp_path
+):
+  outcome_is_right(Outcome(forked, strategy, command, missing, how, tmp_path), missing, how)
 
 
 # Ctrl-C, at any moment.

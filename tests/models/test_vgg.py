@@ -40,16 +40,24 @@ def test_default_pools_after_the_first_three_stages():
   ]
 
 
+OPTIONS = [
+  {},
+  {"dense_units": 300},
+  {"normalization": "batch"},
+  {"normalization": "population", "dense_units": 3},
+]
+
+
 @pytest.mark.parametrize(
-  "options",
+  "options, pooled_stages",
   [
-    {},
-    {"dense_units": 2048},
-    {"normalization": "batch"},
-    {"normalization": "population", "dense_units": 3},
+    *zip(OPTIONS, [(1, 2, 3), (5, 1, 2, 3)] * 2, strict=True),
+    *(
+      pytest.param(options, stages, marks=pytest.mark.slow)
+      for options, stages in zip(OPTIONS, [(5, 1, 2, 3), (1, 2, 3)] * 2, strict=True)
+    ),
   ],
 )
-@pytest.mark.parametrize("pooled_stages", [(1, 2, 3), (5, 1, 2, 3)])
 def test_number_of_parameters_is_that_of_the_layers(options, pooled_stages):
   model = vgg11(width=2, pooled_stages=pooled_stages, **options)
   assert trainable(model) == expected_size(width=2, poolings=len(pooled_stages), **options)

@@ -1,7 +1,6 @@
 """A network of 163 parameters in the place of the small model, and ways to its exact numbers."""
 
 import dataclasses
-import gc
 import pathlib
 
 import numpy as np
@@ -47,15 +46,6 @@ def get_config():
     config.data = {{"name": "function", "function": {data!r}}}
   return config.unlock()
 """
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _rare_garbage_collection():
-  """Tracing makes so many objects that collecting garbage takes a tenth of the time."""
-  before = gc.get_threshold()
-  gc.set_threshold(100_000, 50, 100)
-  yield
-  gc.set_threshold(*before)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Models on disk: whole, checked, and named by their step."""
 
 import os
+import random
 
-import keras
 import numpy as np
 import pytest
 
@@ -12,7 +12,7 @@ from tf_hessian.training.steps import saved_steps
 
 
 def new_model():
-  keras.utils.set_random_seed(1)
+  random.seed(1)
   return mlp(input_shape=(3,), hidden_units=(8,), num_classes=3)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import zipfile
 
@@ -19,7 +20,7 @@ ROWS = [{"step": 2, "loss": 1.5, "seconds": 0.25}, {"step": 4, "loss": 0.5, "sec
 
 @pytest.fixture(scope="module")
 def model():
-  keras.utils.set_random_seed(1)
+  random.seed(1)
   model = mlp(input_shape=(3,), hidden_units=(2,), num_classes=2)
   optimizer = keras.optimizers.SGD(0.1)
   optimizer.build(model.trainable_variables)

@@ -1,5 +1,7 @@
 """What a model is trained for."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ SMOOTH = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=
 
 
 def two_heads(dtype="float32"):
-  keras.utils.set_random_seed(0)
+  random.seed(0)
   inputs = keras.Input((3,), dtype=dtype)
   heads = [keras.layers.Dense(4, name=name, dtype=dtype)(inputs) for name in ("main", "second")]
   return keras.Model(inputs, heads)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import random
+import shutil
 import warnings
 import zipfile
 
@@ -44,7 +46,7 @@ def points(count=60):
 
 
 def new_model():
-  keras.utils.set_random_seed(1)
+  random.seed(1)
   return mlp(input_shape=(3,), hidden_units=(8,), num_classes=3)
 
 
@@ -77,22 +79,29 @@ def assert_same(first, second):
 @pytest.fixture
 def interrupt(monkeypatch):
   """Returns a function that lets an exception come after the row of a step."""
+  return lambda last, error=KeyboardInterrupt: interrupt_at(monkeypatch, last, error)
 
-  def at(last, error=KeyboardInterrupt):
-    original = training._Training._advance
 
-    def advance(self, step):
-      step = original(self, step)
-      if step == last:
-        monkeypatch.setattr(training._Training, "_advance", original)
-        raise error("interrupted")
-      return step
+def interrupt_at(patch, last, error=KeyboardInterrupt):
+  original = training._Training._advance
 
-    monkeypatch.setattr(training._Training, "_advance", advance)
-    monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(training, "_SAVE_FACTOR", 0.0)
+  def advance(self, step):
+    step = original(self, step)
+    if step == last:
+      patch.setattr(training._Training, "_advance", original)
+      raise error("interrupted")
+    return step
 
-  return at
+  patch.setattr(training._Training, "_advance", advance)
+  patch.setattr(training, "_SAVE_SECONDS", 0.0)
+  patch.setattr(training, "_SAVE_FACTOR", 0.0)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+  """A training of 20 steps, which no test changes: (its folder, its result)."""
+  folder = tmp_path_factory.mktemp("plain")
+  return folder, run(folder)
 
 
 # Results.
@@ -110,16 +119,16 @@ def test_training_gives_no_warning(tmp_path):
     run(tmp_path, steps=4)
 
 
-def test_result_is_on_disk(tmp_path):
-  result = run(tmp_path)
-  assert json.loads((tmp_path / "train.json").read_text()) == result
-  assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
+def test_result_is_on_disk(plain):
+  folder, result = plain
+  assert json.loads((folder / "train.json").read_text()) == result
+  assert steps_logged(folder) == [4, 8, 12, 16, 20]
 
 
-def test_result_is_that_of_the_saved_model(tmp_path):
-  result = run(tmp_path)
+def test_result_is_that_of_the_saved_model(plain):
+  folder, result = plain
   x, y = points()
-  found = checkpoints.load_model(tmp_path / "model.keras")
+  found = checkpoints.load_model(folder / "model.keras")
   assert float(LOSS(y, found(x))) == pytest.approx(result["loss"], rel=1e-5)
 
 
@@ -137,7 +146,7 @@ def test_steps_are_those_of_gradient_descent_with_momentum(tmp_path):
 
 def test_losses_that_layers_add_are_trained_on(tmp_path):
   def regularized():
-    keras.utils.set_random_seed(1)
+    random.seed(1)
     layer = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(10.0))
     return keras.Sequential([keras.Input((3,)), layer])
 
@@ -147,7 +156,7 @@ def test_losses_that_layers_add_are_trained_on(tmp_path):
 
 def test_steps_without_learning_only_move_the_statistics(tmp_path):
   def normalized():
-    keras.utils.set_random_seed(1)
+    random.seed(1)
     layers = [keras.layers.BatchNormalization(momentum=0.5), keras.layers.Dense(3)]
     return keras.Sequential([keras.Input((3,)), *layers])
 
@@ -184,37 +193,33 @@ def test_test_set_is_measured_at_its_steps_and_at_the_end(tmp_path):
   assert [row["step"] for row in rows(tmp_path) if row["test_loss"]] == ["8", "16"]
 
 
-def test_measuring_changes_nothing(tmp_path):
-  run(tmp_path / "a", test=points(30), test_every=4)
-  run(tmp_path / "b")
-  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+def test_measuring_changes_nothing(tmp_path, plain):
+  run(tmp_path, test=points(30), test_every=4)
+  assert_same(weights(tmp_path), weights(plain[0]))
 
 
-def test_same_seed_gives_bitwise_the_same_weights(tmp_path):
-  run(tmp_path / "a")
-  run(tmp_path / "b")
-  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+def test_same_seed_gives_bitwise_the_same_weights(tmp_path, plain):
+  run(tmp_path)
+  assert_same(weights(tmp_path), weights(plain[0]))
 
 
-def test_other_seed_gives_another_order(tmp_path):
-  run(tmp_path / "a")
-  run(tmp_path / "b", seed=1)
-  assert not np.array_equal(weights(tmp_path / "a")[0], weights(tmp_path / "b")[0])
+def test_other_seed_gives_another_order(tmp_path, plain):
+  run(tmp_path, seed=1)
+  assert not np.array_equal(weights(tmp_path)[0], weights(plain[0])[0])
 
 
-def test_how_many_steps_are_run_at_a_time_changes_nothing(tmp_path, monkeypatch):
-  run(tmp_path / "a")
+def test_how_many_steps_are_run_at_a_time_changes_nothing(tmp_path, plain, monkeypatch):
   monkeypatch.setattr(training, "_BAR_SECONDS", 0.0)  # one
-  run(tmp_path / "b")
-  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-  first, second = ([row | {"seconds": ""} for row in rows(tmp_path / n)] for n in "ab")
+  run(tmp_path)
+  assert_same(weights(tmp_path), weights(plain[0]))
+  first, second = ([row | {"seconds": ""} for row in rows(f)] for f in (tmp_path, plain[0]))
   assert first == second
 
 
-def test_how_often_is_logged_changes_nothing(tmp_path):
-  run(tmp_path / "a", log_every=3)
-  run(tmp_path / "b", log_every=20)
-  assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+@pytest.mark.parametrize("every", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_how_often_is_logged_changes_nothing(tmp_path, plain, every):
+  run(tmp_path, log_every=every)
+  assert_same(weights(tmp_path), weights(plain[0]))
 
 
 # Checkpoints of steps.
@@ -238,8 +243,18 @@ def test_checkpoint_is_what_a_shorter_training_ends_with(tmp_path):
 # Interruptions.
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("step", [4, 12, 20])
+@pytest.mark.parametrize(
+  "step, error",
+  [
+    (4, KeyboardInterrupt),
+    (20, RuntimeError),
+    *(
+      pytest.param(*p, marks=pytest.mark.slow)
+      for p in [(12, KeyboardInterrupt), (20, KeyboardInterrupt), (4, RuntimeError)]
+    ),
+    pytest.param(12, RuntimeError, marks=pytest.mark.slow),
+  ],
+)
 def test_interrupted_training_runs_only_the_steps_that_are_left(tmp_path, interrupt, step, error):
   interrupt(step, error)
   with pytest.raises(error):
@@ -250,7 +265,7 @@ def test_interrupted_training_runs_only_the_steps_that_are_left(tmp_path, interr
   assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
 
 
-@pytest.mark.parametrize("step", [4, 12])
+@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 12])
 def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
   tmp_path, interrupt, step
 ):
@@ -263,13 +278,20 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
   assert_same(weights(tmp_path / "a"), weights(tmp_path / "whole"))
 
 
-@pytest.fixture
-def half(tmp_path, interrupt):
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
   """A folder of a training after 8 of 20 steps, with states of steps 4 and 8."""
-  interrupt(8)
-  with pytest.raises(KeyboardInterrupt):
-    run(tmp_path)
-  return tmp_path
+  folder = tmp_path_factory.mktemp("interrupted")
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    interrupt_at(patch, 8)
+    run(folder)
+  return folder
+
+
+@pytest.fixture
+def half(interrupted, tmp_path):
+  """A copy of the folder of a training after 8 of 20 steps."""
+  return shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
 
 
 def test_last_two_states_are_kept_while_training_lasts(half):
@@ -331,13 +353,11 @@ def forget_note(path):
         archive.writestr(name, data)
 
 
-def test_folder_of_an_earlier_version_goes_on_bitwise(half, tmp_path_factory):
+def test_folder_of_an_earlier_version_goes_on_bitwise(half, plain):
   make_old(half)
   run(half)
   assert steps_logged(half) == [4, 8, 12, 16, 20]
-  whole = tmp_path_factory.mktemp("whole")
-  run(whole)
-  assert_same(weights(half), weights(whole))
+  assert_same(weights(half), weights(plain[0]))
   assert "digest" not in json.loads((half / "config.json").read_text())
 
 
@@ -358,10 +378,10 @@ def test_second_training_in_a_folder_is_refused_while_the_first_lasts(tmp_path, 
   assert messages
 
 
-def test_finished_training_is_not_done_again(tmp_path, monkeypatch):
-  result = run(tmp_path)
+def test_finished_training_is_not_done_again(plain, monkeypatch):
+  folder, result = plain
   monkeypatch.setattr(training, "_Training", None)
-  assert run(tmp_path) == result
+  assert run(folder) == result
 
 
 # Until an accuracy is reached.
