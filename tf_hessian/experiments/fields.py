@@ -190,7 +190,7 @@ def fill(config: config_dict.ConfigDict, /) -> None:
     for field, (value, _) in known.items() if isinstance(section, config_dict.ConfigDict) else ():
       if value is not REQUIRED and field not in section:
         section[field] = value
-  if "schedule_scale" not in config:
+  if "train" in config and "schedule_scale" not in config:
     config.schedule_scale = 1.0
 
 
