@@ -1,12 +1,17 @@
-"""What concerns all tests: signals, garbage, and processes that begin quickly."""
+"""What concerns all tests: threads, signals, garbage, and processes that begin quickly."""
 
 import gc
+import os
 import signal
 import threading
 
 import pytest
 
 from tests import forked as forking
+
+# Two processes on two cores: the threads of BLAS would only wait for each other, which takes more
+# than half of the time. It is read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_configure():
