@@ -1,9 +1,16 @@
-"""Signals, garbage, processes that begin quickly; operators that count, fail, or are tiny."""
+"""Threads, signals, garbage, quick processes; operators that count, fail, or are tiny."""
+
+# ruff: noqa: E402 - a variable of the environment comes before the imports that read it
 
 import gc
+import os
 import pathlib
 import signal
 import threading
+
+# Two processes on two cores: the threads of BLAS would only wait for each other, which takes more
+# than half of the time. It is read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import keras
 import numpy as np

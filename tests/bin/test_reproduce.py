@@ -19,8 +19,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(folder, run):
   """What the command said that has made Figure 14 in `folder`/figures."""
-  flags = "--figure=14", f"--out={folder / 'figures'}", "--nomemory_growth"
-  return run("reproduce", *flags, really=True)
+  return run("reproduce", "--figure=14", f"--out={folder / 'figures'}", "--nomemory_growth")
 
 
 @pytest.fixture(scope="module")

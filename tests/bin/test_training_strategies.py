@@ -17,9 +17,13 @@ CONFIG = "--config=configs/synthetic_quadratic.py"
 COMMANDS = {
   "one device": ("train",),
   "mirrored": ("train", "--strategy=mirrored", "--num_devices=2"),
-  "equal workers": ("local_cluster", "--command=train", "--workers=2", "--"),
 }
-NAMES = (*COMMANDS, "free workers")
+CLUSTERS = {
+  "equal workers": ("multi_worker", {"workers": 2}, ()),
+  # With one thread, a server's request and its operations must not wait for each other.
+  "free workers": ("parameter_server", {"workers": 2, "ps": 1}, ("--inter_op_threads=1",)),
+}
+NAMES = (*COMMANDS, *CLUSTERS)
 SECONDS = 900  # of what hangs
 
 
@@ -29,23 +33,25 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(run_all, train_freely, folders):
+def done(run_all, run_cluster, folders):
   flags = {n: (CONFIG, f"--workdir={folders[n]}", "--config.train.steps=80") for n in NAMES}
   ended = run_all({name: (*command, *flags[name]) for name, command in COMMANDS.items()})
-  return ended | {"free workers": train_freely(*flags["free workers"])}
+  clusters = {
+    name: run_cluster(*flags[name], f"--strategy={strategy}", *more, **size)
+    for name, (strategy, size, more) in CLUSTERS.items()
+  }
+  return ended | clusters
 
 
 @pytest.fixture(scope="module")
-def train_freely(forked):
-  """Returns a function that trains with a chief, two free workers and a parameter server."""
+def run_cluster(forked):
+  """Returns a function that trains with all processes of a cluster, as local_cluster does."""
 
-  def train(*flags):
+  def train(*flags, **size):
     lines = []
-    command = [sys.executable, "-m", "tf_hessian.bin.train", "--strategy=parameter_server", *flags]
-    # With one thread, a server's request and its operations must not wait for each other.
-    command.append("--inter_op_threads=1")
+    command = [sys.executable, "-m", "tf_hessian.bin.train", *flags]
     with forking.ForkedCluster(
-      forked, command, workers=2, ps=1, output=lambda name, line: lines.append((name, line))
+      forked, command, **size, output=lambda name, line: lines.append((name, line))
     ) as cluster:
       code = cluster.wait(SECONDS)
     said = "".join(f"[{name}] {line}\n" for name, line in lines)
@@ -108,3 +114,12 @@ def test_checkpoint_of_free_workers_is_measured(done, folders, run):
   found = Spectrum.load(folder / "spectrum" / "spectrum.npz")
   np.testing.assert_allclose(found.largest(3), [5, 2, 1], rtol=1e-5)
   assert found.loss == pytest.approx(json.loads((folder / "train.json").read_text())["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [("--workers=2",), ("--workers=2", "--ps=1")])
+def test_command_trains_with_a_cluster_of_started_processes(run, tmp_path, size):
+  flags = CONFIG, f"--workdir={tmp_path}"
+  ended = run("local_cluster", "--command=train", *size, "--", *flags, really=True)
+  assert ended.returncode == 0, ended.stdout + ended.stderr
+  assert ended.stdout.count("trained: steps 24") == 1

@@ -89,8 +89,9 @@ class Undecided(Net):
   "kind, training",
   [
     (LeavesItToKeras, False),
-    *((kind, True) for kind in (LeavesItToKeras, TakesNone, TakesAny, Decorated)),
+    *((kind, True) for kind in (LeavesItToKeras, TakesNone, Decorated)),
     *slowly((kind, False) for kind in (TakesNone, TakesAny, Decorated)),
+    *slowly([(TakesAny, True)]),
   ],
 )
 def test_a_subclassed_model_is_called_in_the_mode_asked_for(kind, training, difference_error):
@@ -598,8 +599,22 @@ def test_variables_without_influence_are_named(cut, blocks, caplog):
   assert np.count_nonzero(product) == INPUTS + 1
 
 
-@pytest.mark.parametrize("cut, blocks", IN_BLOCKS)
-@pytest.mark.parametrize("call", ["gradient", "product", "products"])
+@pytest.mark.parametrize(
+  "call, cut, blocks",
+  [
+    *(("product", cut, None) for cut in CUTS),
+    *((call, "stop_gradient", None) for call in ("gradient", "products")),
+    ("products", "stop_gradient", 2),
+    *slowly(
+      (call, cut, blocks)
+      for call in ("gradient", "product", "products")
+      for cut in CUTS
+      for blocks in (None, 2)
+      if (call, blocks) != ("product", None)
+      and (cut != "stop_gradient" or (call, blocks) in (("gradient", 2), ("product", 2)))
+    ),
+  ],
+)
 def test_no_influence_at_all_is_an_error(cut, blocks, call):
   model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1), Cut(CUTS[cut])])
   operator = HessianOperator(model, "mse", [(X, Y)], recompute_blocks=blocks)

@@ -101,9 +101,9 @@ def operator_of(parts, shape, training=False, **options):
   )
 
 
-# One of each kind of derivative; the others are of the same operations.
+# One of each kind of derivative. The others are of the same operations, and convolutions and dense
+# layers are in most models of other tests.
 QUICK = (
-  "Conv2D",
   "BatchNormalization, batch statistics",
   "LayerNormalization",
   "MaxPooling2D overlapping",
@@ -207,7 +207,6 @@ IMAGE_OPERATIONS = {
 
 FAST = (
   "UpSampling2D bilinear",
-  "Resizing nearest",
   "image.crop_and_resize",
   "MaxPooling2D strides 1 same",
   "nn.max_pool_with_argmax",

@@ -120,7 +120,9 @@ L2_HESSIAN = np.diag([2 * float(np.float32(0.1))] * 6 + [0.0] * 2)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("sizes", [(8,), (3, 3, 2), (1,) * 6 + (2,)])
+@pytest.mark.parametrize(
+  "sizes", [(8,), (3, 3, 2), pytest.param((1,) * 6 + (2,), marks=pytest.mark.slow)]
+)
 def test_l2_adds_twice_its_factor_on_its_kernel_only(columns, regression_hessian, sizes):
   model = dense_model(kernel_regularizer=keras.regularizers.L2(0.1))
   operator = HessianOperator(model, "mse", batches(X, Y, sizes=sizes))
@@ -139,7 +141,7 @@ def test_l2_is_not_scaled_by_sample_weights(columns, regression_hessian):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("sizes", [(8,), (3, 3, 2)])
+@pytest.mark.parametrize("sizes", [pytest.param((8,), marks=pytest.mark.slow), (3, 3, 2)])
 def test_activity_regularization_enters_once(columns, regression_hessian, sizes):
   model = dense_model(activity_regularizer=keras.regularizers.L2(0.1))
   operator = HessianOperator(model, "mse", batches(X, Y, sizes=sizes))
@@ -183,8 +185,14 @@ HEADS = ("first", "second")
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("arguments", ["list", "dict"])
-@pytest.mark.parametrize("kind", ["list", "dict"])
+@pytest.mark.parametrize(
+  "kind, arguments",
+  [
+    ("list", "list"),
+    ("dict", "dict"),
+    *(pytest.param(*p, marks=pytest.mark.slow) for p in [("list", "dict"), ("dict", "list")]),
+  ],
+)
 def test_losses_of_several_outputs_add_with_their_weights(
   columns, relative_error, regression_hessian, kind, arguments
 ):
@@ -200,7 +208,7 @@ def test_losses_of_several_outputs_add_with_their_weights(
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("kind", ["list", "dict"])
+@pytest.mark.parametrize("kind", [pytest.param("list", marks=pytest.mark.slow), "dict"])
 def test_sample_weights_of_each_output(columns, relative_error, regression_hessian, kind):
   first, second = np.arange(N, dtype=float), np.linspace(2, 0, N)
   data = batches(
@@ -223,7 +231,7 @@ def test_one_vector_of_sample_weights_is_for_all_outputs(
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("kind", ["list", "dict"])
+@pytest.mark.parametrize("kind", [pytest.param("list", marks=pytest.mark.slow), "dict"])
 def test_a_variable_that_the_loss_does_not_reach_has_zero_rows(
   columns, relative_error, regression_hessian, kind
 ):
@@ -257,7 +265,9 @@ TOKENS = np.array([[1, 2, 0, 0], [3, 4, 1, 2], [2, 0, 0, 0], [4, 4, 4, 0], [1, 3
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("weights", [None, np.array([1.0, 0.0, 2.0, 0.5, 1.0])])
+@pytest.mark.parametrize(
+  "weights", [pytest.param(None, marks=pytest.mark.slow), np.array([1.0, 0.0, 2.0, 0.5, 1.0])]
+)
 def test_masked_steps_do_not_count(columns, relative_error, regression_hessian, weights):
   model = sequence_model()
   features = model.get_layer("embedding").get_weights()[0][TOKENS].reshape(-1, 2)
@@ -436,7 +446,13 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("how", BLOCKS)
+# Names are patterns, and variables of TensorFlow are those of Keras.
+SLOW_BLOCKS = ("layer name", "name", "tensorflow variable")
+
+
+@pytest.mark.parametrize(
+  "how", [pytest.param(b, marks=pytest.mark.slow if b in SLOW_BLOCKS else []) for b in BLOCKS]
+)
 def test_a_block_equals_that_of_the_whole_matrix(three_layers, whole, columns, how):
   choose, positions = BLOCKS[how]
   operator = HessianOperator(three_layers, "mse", batches(X, Y), variables=choose(three_layers))
@@ -646,7 +662,7 @@ def shared_head():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("loss", ["mse", ["mse", "mse"]])
+@pytest.mark.parametrize("loss", ["mse", pytest.param(["mse", "mse"], marks=pytest.mark.slow)])
 def test_outputs_of_the_same_name_all_count(columns, relative_error, regression_hessian, loss):
   other = X[::-1].copy()
   operator = HessianOperator(shared_head(), loss, batches([X, other], [Y, Y]))

@@ -121,8 +121,15 @@ def test_large_seeds_are_different_seeds(seed):
 # Tracing, memory, time.
 
 
-@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
-@pytest.mark.parametrize("num_examples, count", [(10, 1), (8, 2)], ids=["even", "short last"])
+@pytest.mark.parametrize(
+  "num_examples, count, cache_bytes",
+  [
+    pytest.param(10, 1, 2**30, id="even-cached"),
+    pytest.param(8, 2, 0, id="short last-streamed"),
+    pytest.param(10, 1, 0, id="even-streamed", marks=pytest.mark.slow),
+    pytest.param(8, 2, 2**30, id="short last-cached", marks=pytest.mark.slow),
+  ],
+)
 def test_a_product_is_traced_once_for_each_shape(num_examples, count, cache_bytes):
   operator = HessianOperator(small_model(), LOSS, dataset(5, num_examples), cache_bytes=cache_bytes)
   for i in range(12):

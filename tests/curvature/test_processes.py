@@ -88,8 +88,16 @@ def blas_threads():
   return [p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
 
 
+@pytest.fixture
+def two_blas_threads():
+  with threadpoolctl.threadpool_limits(2, user_api="blas"):
+    yield
+
+
+@pytest.mark.usefixtures("two_blas_threads")
 def test_densities_in_threads_are_those_of_one_after_the_other():
   before = blas_threads()
+  assert 2 in before
   operators = [operator_of(), operator_of(5)]
   calls = [
     lambda o=o: tf_hessian.spectral_density(o, num_draws=2, lanczos_steps=6, progress=False)

@@ -1,5 +1,8 @@
 """The check passes healthy operators, and names what is wrong with others."""
 
+import functools
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -29,10 +32,29 @@ HEALTHY = {
 }
 
 
+def values(model):
+  return [v.numpy().tobytes() for v in model.variables]
+
+
+@pytest.fixture(scope="module")
+def healthy():
+  """Returns a function: name -> (report, whether the model is unchanged), once each."""
+
+  @functools.cache
+  def check(name):
+    make, options = HEALTHY[name]
+    random.seed(0)
+    model = make()
+    before = values(model)
+    report = check_operator(HessianOperator(model, "mse", DATA, **options))
+    return report, values(model) == before
+
+  return check
+
+
 @pytest.mark.parametrize("name", HEALTHY)
-def test_healthy_models_pass(name):
-  make, options = HEALTHY[name]
-  report = check_operator(HessianOperator(make(), "mse", DATA, **options))
+def test_healthy_models_pass(healthy, name):
+  report, _ = healthy(name)
   report.raise_for_problems()
   assert report.passed and report.repeatable
   assert report.difference_error is not None and report.difference_error < 1e-6
@@ -48,21 +70,18 @@ def test_a_healthy_plain_function_passes():
   assert report.difference_error < 1e-6
 
 
-def test_the_model_is_unchanged():
-  model = model_of(layers.BatchNormalization(), layers.Dropout(0.3))
-  before = [v.numpy().tobytes() for v in model.variables]
-  check_operator(HessianOperator(model, "mse", DATA, training=True))
-  assert [v.numpy().tobytes() for v in model.variables] == before
+def test_the_model_is_unchanged(healthy):
+  _, unchanged = healthy("batch statistics and dropout")
+  assert unchanged
 
 
-def test_the_rounding_error_of_a_float32_model_is_rounding():
-  report = check_operator(HessianOperator(model_of(layers.Dense(6, "tanh")), "mse", DATA))
+def test_the_rounding_error_of_a_float32_model_is_rounding(healthy):
+  report, _ = healthy("dense")
   assert 0 < report.rounding_error < 1e-5
 
 
-def test_the_rounding_error_is_not_given_where_float64_has_other_random_numbers():
-  model = model_of(layers.Dense(6, "tanh"), layers.Dropout(0.4))
-  report = check_operator(HessianOperator(model, "mse", DATA, training=True))
+def test_the_rounding_error_is_not_given_where_float64_has_other_random_numbers(healthy):
+  report, _ = healthy("batch statistics and dropout")
   assert report.rounding_error is None
 
 
@@ -264,13 +283,13 @@ COPIED_AS_THEY_ARE = {
 def test_any_model_is_compared_in_float64_and_left_as_it_is(name):
   model = COPIED_AS_THEY_ARE[name]()
   types = [(x.name, x.dtype_policy.name) for x in model._flatten_layers()]
-  values = [v.numpy().tobytes() for v in model.variables]
+  before = values(model)
   report = check_operator(HessianOperator(model, "mse", DATA))
   assert report.passed and report.compared_in == "float64"
   assert report.difference_error < 1e-7
   assert report.rounding_error < (0.05 if name == "mixed precision" else 1e-5)
   assert [(x.name, x.dtype_policy.name) for x in model._flatten_layers()] == types
-  assert [v.numpy().tobytes() for v in model.variables] == values
+  assert values(model) == before
   assert keras.config.floatx() == "float32"
   assert keras.config.dtype_policy().name == "float32"
   assert all(v.dtype == "float32" for v in model.variables)

@@ -61,17 +61,19 @@ class Runs:
     return {p.stem: dict(np.load(p)) for p in folder.glob("*.npz")}
 
   def _run_chief(self, command, count):
-    jobs = self._start_servers(command).jobs
+    jobs = self._start_servers(command, count).jobs
     jobs = jobs | {"worker": jobs["worker"][:count]}
     config = {"cluster": jobs, "task": {"type": "chief", "index": 0}}
     self._run_alone(command, os.environ | {"TF_CONFIG": json.dumps(config)})
 
-  def _start_servers(self, command):
+  def _start_servers(self, command, count):
+    """Starts the servers that the first `count` workers need and that do not run yet."""
     if self._servers is None:
       self._servers = forking.ForkedCluster(
         self._forked, command, workers=3, ps=1, output=lambda *_: None
       )
-      for task in self._servers.tasks[1:]:
+    for task in [("ps", 0), *(("worker", i) for i in range(count))]:
+      if task not in self._servers.processes:
         self._servers.start(*task)
     return self._servers
 

@@ -69,6 +69,31 @@ def test_exit_code_is_the_chiefs():
     assert cluster.wait(30) == 7
 
 
+@pytest.mark.parametrize(
+  "command, ps, strategy", [("spectrum", 1, "parameter_server"), ("train", 0, "multi_worker")]
+)
+def test_command_runs_in_all_roles_with_its_strategy(monkeypatch, command, ps, strategy):
+  made = []
+
+  class Cluster:
+    def __init__(self, command, **size):
+      made.append((command, size))
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *_):
+      pass
+
+    def wait(self):
+      return 7
+
+  monkeypatch.setattr(local, "LocalCluster", Cluster)
+  assert local.run(["--a=1"], workers=2, ps=ps, command=command) == 7
+  whole = [sys.executable, "-m", f"tf_hessian.bin.{command}", "--a=1", f"--strategy={strategy}"]
+  assert made == [(whole, {"workers": 2, "ps": ps})]
+
+
 def test_silent_addresses_are_found():
   import socket
 
