@@ -44,6 +44,15 @@ def pytest_collection_finish():
   gc.freeze()
 
 
+@pytest.fixture
+def closed():
+  """Lets a file that a test has left open count against that test."""
+  gc.freeze()  # so that only what is new is looked through
+  yield
+  gc.collect()
+  gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def forked():
   """Returns a function that starts a Python process in which TensorFlow is already imported."""
