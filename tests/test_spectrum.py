@@ -1,7 +1,6 @@
 """The result of a density run: what it says of a matrix, and its files."""
 
 import dataclasses
-import gc
 import io
 import json
 
@@ -77,13 +76,6 @@ def saved(some, tmp_path_factory):
   path = tmp_path_factory.mktemp("saved") / "spectrum.npz"
   some.save(path)
   return path.read_bytes()
-
-
-@pytest.fixture
-def closed():
-  """Lets a file that a test has left open count against that test."""
-  yield
-  gc.collect()
 
 
 def assert_same(first, second):

@@ -23,10 +23,9 @@ def chain():
   return keras.Sequential(
     [
       keras.Input((8, 8, 2)),
-      L.Conv2D(4, 3, activation="tanh"),
+      L.Conv2D(4, 3, activation="tanh", kernel_regularizer="l2"),
       L.BatchNormalization(),
       L.Dropout(0.3),
-      L.Conv2D(4, 3, activation="tanh", kernel_regularizer="l2"),
       L.GlobalAveragePooling2D(),
       L.Dense(5, activation="softplus", activity_regularizer="l2"),
       L.Dropout(0.2),

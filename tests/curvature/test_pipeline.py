@@ -221,7 +221,14 @@ PIPELINES = pytest.mark.parametrize(
 )
 
 
-@CACHES
+@pytest.mark.parametrize(
+  "cache_bytes",
+  [
+    pytest.param(2**30, id="cached"),
+    # The cause is looked for in the same way, and tests below stream.
+    pytest.param(1, id="streamed", marks=pytest.mark.slow),
+  ],
+)
 @PIPELINES
 def test_the_cause_is_named_with_its_remedy(make, begin, parts, cache_bytes):
   sentence = load_batches(make(), cache_bytes=cache_bytes).changes()

@@ -1,7 +1,6 @@
 """Tiny data sets of random images, prepared under the names and versions that TFDS knows."""
 
 import dataclasses
-import gc
 import os
 import pathlib
 import socket
@@ -77,17 +76,6 @@ def photographs(rng, count, first):
     pixels = rng.integers(256, size=(height, width, 1 if i == 1 else 3), dtype=np.uint8)
     images.append(tf.io.encode_jpeg(pixels).numpy())
   return images, first + 37 * np.arange(count)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _rare_garbage_collection():
-  """Tracing makes so many objects that collecting garbage takes a tenth of the time."""
-  before = gc.get_threshold()
-  gc.set_threshold(100_000, 50, 100)
-  gc.freeze()  # what is imported stays
-  yield
-  gc.unfreeze()
-  gc.set_threshold(*before)
 
 
 @pytest.fixture(autouse=True)

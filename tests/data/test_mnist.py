@@ -1,6 +1,5 @@
 """The bundled digits, what happens when their file is damaged, and those of TFDS."""
 
-import gc
 import hashlib
 import pathlib
 import shutil
@@ -17,13 +16,6 @@ FILE = FOLDER / "mnist_1000.npz"
 @pytest.fixture(scope="module")
 def digits():
   return mnist.arrays()
-
-
-@pytest.fixture
-def closed():
-  """Lets a file that a test has left open count against that test."""
-  yield
-  gc.collect()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import gc
 import io
 import json
 import os
@@ -49,13 +48,6 @@ def half(counting, tmp_path):
   with pytest.raises(RuntimeError):
     run(counting(STEPS + 4), tmp_path)
   return tmp_path
-
-
-@pytest.fixture
-def closed():
-  """Lets a file that a test has left open count against that test."""
-  yield
-  gc.collect()
 
 
 def contents(folder):
