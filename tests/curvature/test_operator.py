@@ -226,8 +226,9 @@ def test_conv_net_equals_central_differences(
 ):
   operator = conv_operator("float64", training, MODES[0])
   matrix = conv_matrix("float64", training, MODES[0])
-  # The best step gives some 1e-10; third derivatives are larger than second ones.
-  assert difference_error(operator, np.eye(len(matrix)), matrix) <= 1e-8
+  # These steps give some 1e-10; third derivatives are larger than second ones.
+  steps = (1e-4, 3e-5)
+  assert difference_error(operator, np.eye(len(matrix)), matrix, steps=steps) <= 1e-8
 
 
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
