@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 
+import tf_hessian
 from tf_hessian.curvature.exact import dense_hessian, exact_spectrum
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics.dense import asymmetry
@@ -39,6 +40,12 @@ def regression():
   inputs = keras.Input((4,), dtype="float64")
   model = keras.Model(inputs, layers.Dense(1, dtype="float64")(inputs))
   return exact_spectrum(HessianOperator(model, "mse", [(X[:5], Y[:5]), (X[5:], Y[5:])]))
+
+
+@pytest.mark.parametrize("ask", [tf_hessian.exact_spectrum, tf_hessian.dense_hessian])
+def test_model_in_the_place_of_an_operator_is_refused_with_the_remedy(ask):
+  with pytest.raises(TypeError, match="operator: expected .* got list.*HessianOperator.model"):
+    ask([])
 
 
 def test_dense_hessian_equals_the_column_products(net, matrix, columns):

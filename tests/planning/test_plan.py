@@ -212,7 +212,7 @@ def test_target_that_the_steps_are_too_few_for_is_planned_with_all_draws(new_ope
 
 
 def test_budget_that_holds_no_vector_is_refused_with_the_arguments_to_change(new_operator):
-  with pytest.raises(ValueError, match="no room .* Those are storage, lanczos_steps and workdir"):
+  with pytest.raises(ValueError, match="no room .*arguments storage, lanczos_steps and workdir"):
     make(new_operator(), storage=Storage(memory=1000))
 
 
@@ -226,7 +226,7 @@ def test_run_that_exceeds_the_memory_is_refused_with_what_to_change(new_operator
 
 def test_folder_without_room_for_the_files_is_refused(new_operator, monkeypatch, tmp_path):
   monkeypatch.setattr(storage, "free_disk", lambda _: 100)
-  with pytest.raises(ValueError, match="no room for .* let fewer draws advance"):
+  with pytest.raises(ValueError, match="no room for .* take fewer steps"):
     make(new_operator(), workdir=tmp_path, storage=Storage("memory"))
 
 

@@ -143,8 +143,24 @@ def test_model_in_the_place_of_an_operator_is_refused_with_the_remedy(hessian):
 
 
 def test_storage_that_is_none_is_refused(matrix):
-  with pytest.raises(TypeError, match="storage: expected a Storage, got str"):
+  with pytest.raises(TypeError, match=r"storage: expected .*Storage\(\"disk\"\).* got 'disk'"):
     spectral_density(matrix, storage="disk")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
+def test_array_that_is_not_symmetric_is_refused(dtype):
+  a = np.arange(25).reshape(5, 5).astype(dtype)
+  with pytest.raises(ValueError, match="operator: expected a symmetric matrix"):
+    spectral_density(a, num_draws=1, lanczos_steps=3, progress=False)
+  spectral_density(a + a.T, num_draws=1, lanczos_steps=3, progress=False)
+  spectral_density(scipy.sparse.csr_array(a + a.T), num_draws=1, lanczos_steps=3, progress=False)
+
+
+def test_folder_that_is_no_path_and_kernel_without_width_are_refused(matrix):
+  with pytest.raises(TypeError, match="workdir: expected the path of a folder, or None, got 3"):
+    spectral_density(matrix, workdir=3)
+  with pytest.raises(ValueError, match="sigma_squared: expected a finite number above 0"):
+    spectral_density(matrix, sigma_squared=-1.0)
 
 
 def test_negative_seed_is_refused(matrix):

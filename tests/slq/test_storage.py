@@ -46,7 +46,7 @@ def test_kind_that_is_asked_for_is_taken(kind):
   [("memory", 12, 40), ("disk", 12, 12), ("float32", 8, 40), ("float32_disk", 8, 8)],
 )
 def test_kind_that_is_asked_for_and_has_no_room_is_refused(kind, memory, disk):
-  with pytest.raises(ValueError, match=f"no room .*: {kind} needs .*: let fewer draws"):
+  with pytest.raises(ValueError, match=f"no room .*: {kind} needs .*: take fewer steps"):
     plan_basis(N, STEPS, kinds=(kind,), memory=memory * GB, disk=disk * GB)
 
 
@@ -198,6 +198,7 @@ def test_counts_below_one_are_refused(name, arguments):
   "choices, message",
   [
     ({"place": "disc"}, "storage.place: expected one of .*did you mean 'disk'"),
+    ({"place": "float32"}, r'storage.place: .* is a type: Storage\(dtype="float32"\)'),
     ({"dtype": "float46"}, "storage.dtype: expected one of .*did you mean 'float64'"),
     ({"place": "workers", "dtype": "float32"}, "storage.dtype: vectors that are distributed"),
     ({"memory": -1}, "storage.memory: expected a finite number above 0"),

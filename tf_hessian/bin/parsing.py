@@ -14,6 +14,11 @@ from tf_hessian.bin import config_flag  # noqa: F401 - registers the parsers of 
 from tf_hessian.experiments import configs
 
 _LARGEST = 10**12
+_RENAMED = {  # since version 0.1.0
+  "basis": "--storage and --storage_dtype",
+  "memory_budget": "--storage_memory, in bytes,",
+  "draws_per_pass": "--vectors_per_pass",
+}
 
 
 def parse(argv: Sequence[str], /) -> list[str]:
@@ -27,6 +32,8 @@ def parse(argv: Sequence[str], /) -> list[str]:
   except SystemExit:  # by --help and the like, with 1, though nothing has failed
     sys.exit(0)
   except flags.UnrecognizedFlagError as e:
+    if e.flagname in _RENAMED:
+      fail(f"Unknown command line flag {e.flagname!r}: it is {_RENAMED[e.flagname]} now")
     found = configs.fields_named(flags.FLAGS["config"].value or {}, e.flagname)
     fail(f"{e}" + "".join(f"; there is --config.{f}" for f in found))
   except flags.Error as e:

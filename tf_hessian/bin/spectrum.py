@@ -1,8 +1,8 @@
 """Measures a checkpoint: python -m tf_hessian.bin.spectrum --config=... --workdir=...
 
-Writes <workdir>/spectrum: the state after each step, spectrum.npz, spectrum.json, spectrum.png.
-Started again, it goes on where it was interrupted. With --plan it only says what that will take. As
-a task of a cluster (TF_CONFIG, --strategy) it does that task's part; see docs/cluster.md.
+Writes <workdir>/spectrum (spectrum_initial with --initial): the state after each step,
+spectrum.npz, .json and .png. Started again, it goes on where it was interrupted. With --plan it only
+says what that will take. As a task of a cluster (TF_CONFIG, --strategy) it does that task's part.
 """
 
 from absl import flags as absl_flags

@@ -33,6 +33,7 @@ def dense_hessian(
   Returns:
     (r, r) float64: r * r * 8 bytes.
   """
+  _check(operator)
   n = operator.shape[0]
   rows = np.arange(n) if rows is None else np.asarray(rows)
   count = getattr(operator, "vectors_per_pass", 64)
@@ -45,6 +46,14 @@ def dense_hessian(
     if progress is not None:
       progress(start + chosen.size)
   return matrix
+
+
+def _check(operator):
+  if not hasattr(operator, "shape"):
+    raise TypeError(
+      f"operator: expected a HessianOperator, a linear operator or a matrix, got "
+      f"{type(operator).__name__}; of a model, tf_hessian.HessianOperator(model, loss, dataset)"
+    )
 
 
 def nonzero_rows(operator: LinearOperator, /) -> np.ndarray:
@@ -76,6 +85,7 @@ def exact_spectrum(
       False by default, since they take as much memory as the matrix.
     progress: called with the number of finished columns; None for no calls.
   """
+  _check(operator)
   rows = nonzero_rows(operator)
   block = dense_hessian(operator, rows=rows, progress=progress)
   return dense.block_spectrum(block, rows, operator.shape[0], eigenvectors=eigenvectors)

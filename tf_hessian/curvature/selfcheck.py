@@ -132,8 +132,14 @@ def check_operator(
     An `OperatorReport`.
 
   Raises:
+    TypeError: if it is given something else, such as a model.
     NonFiniteError: if a variable is not finite.
   """
+  if not hasattr(operator, "check_point"):
+    raise TypeError(
+      f"operator: expected a HessianOperator, got {type(operator).__name__}; of a model, "
+      "tf_hessian.HessianOperator(model, loss, dataset)"
+    )
   operator.check_point()
   change = operator.batches.changes()
   if change is not None and not operator.batches.cached:  # there is no product to look at

@@ -23,9 +23,10 @@ from tf_hessian.numerics import checks, probes
 from tf_hessian.planning.pilot import expect_error
 from tf_hessian.planning.plan import Passes, Plan
 from tf_hessian.planning.timing import TimedPass, largest_part, time_lanczos, time_pass
+from tf_hessian.slq import run_folder
 from tf_hessian.slq import storage as storage_lib
 from tf_hessian.slq.layout import Layout, plan_layout
-from tf_hessian.slq.matrix import as_matrix
+from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.shared_products import SHARED_FIRST, SharedProducts
 from tf_hessian.slq.storage import Storage
@@ -118,7 +119,7 @@ def plan(
       disk; says what to change.
   """
   beginning = begin()
-  checks.check_type("operator", operator, HessianOperator)
+  check_is_of_model(operator)
   checks.check_choice("start", start, [None, "gradient"])
   method = SLQ(
     num_draws, lanczos_steps, seed, start, make_target(target_error, sigma_squared, relative)
@@ -126,8 +127,7 @@ def plan(
   checks.check_positive("sigma_squared", sigma_squared)
   if pilot_seconds != 0:
     checks.check_positive("pilot_seconds", pilot_seconds)
-  storage = Storage() if storage is None else storage
-  checks.check_type("storage", storage, Storage)
+  storage = storage_lib.as_storage(storage)
   planner = Planner(
     operator, method, storage, check=check, workdir=workdir, workers=workers, beginning=beginning
   )
@@ -171,6 +171,8 @@ class Planner:
         "strategy: a plan is made in one process, not by a cluster: make the operator without it, "
         "and give the number of its workers as workers"
       )
+    if workdir is not None:
+      run_folder.check(workdir)
     method = method.of_order(operator.shape[0])
     self._operator = operator
     self._method = method
@@ -405,7 +407,7 @@ def _layout(operator, method, storage, workdir, workers) -> Layout:
       workers=_equal_machines(workers, storage),
     )
   except storage_lib.NoRoomError as e:
-    raise ValueError(f"{e}. Those are storage, lanczos_steps and workdir") from e
+    raise storage_lib.NoRoomError(f"{e} (the arguments storage, lanczos_steps and workdir)") from e
 
 
 def _equal_machines(count, storage):

@@ -15,7 +15,7 @@ from tf_hessian.slq.layout import plan_layout
 from tf_hessian.slq.matrix import Matrix, as_matrix
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.run_folder import RunFolder
-from tf_hessian.slq.storage import Storage, Workers
+from tf_hessian.slq.storage import Storage, Workers, as_storage
 from tf_hessian.spectrum import Spectrum
 
 
@@ -79,10 +79,12 @@ def spectral_density(
     TypeError, ValueError: for bad arguments, data, or a matrix that can't be relied on.
     OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
+  checks.check_positive("sigma_squared", sigma_squared)
   target = make_target(target_error, sigma_squared, relative)
   method = SLQ(num_draws, lanczos_steps, seed, start, target)
-  storage = Storage() if storage is None else storage
-  checks.check_type("storage", storage, Storage)
+  storage = as_storage(storage)
+  if workdir is not None and not isinstance(workdir, (str, os.PathLike)):
+    raise TypeError(f"workdir: expected the path of a folder, or None, got {workdir!r}")
   _check_config(config)
   matrix = as_matrix(operator)
   method = method.of_order(matrix.n)

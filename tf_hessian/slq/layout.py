@@ -105,7 +105,15 @@ def plan_layout(
   kinds = _kinds(chosen, recorded.get("basis"), workers)
   if count is not None:
     count = count if vectorized else min(count, num_draws)
-    return Layout(count, plan(count, kinds), vectorized, unsaid)
+    try:
+      return Layout(count, plan(count, kinds), vectorized, unsaid)
+    except storage.NoRoomError as e:
+      if not unsaid:
+        raise
+      raise storage.NoRoomError(
+        f"{folder}: its run has {count} vectors to a pass, which it keeps to, and there is not as "
+        f"much memory as then: give it that, or use another folder ({e})"
+      ) from e
   if vectorized:
     num_draws = method.first_draws  # places that are not used cost as much as others
   one = plan(1, kinds)

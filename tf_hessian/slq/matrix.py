@@ -169,6 +169,26 @@ class Matrix:
     return compute()
 
 
+class _Array(Matrix):
+  """A NumPy or SciPy array, of which products cost next to nothing."""
+
+  def check(self) -> None:
+    u, v = (probes.probe(seed, probes.Stream.CHECK, self.n) for seed in (0, 1))
+    a_u, a_v = self.product(u), self.product(v)
+    # u'Av = v'Au, to the rounding of sums of n terms.
+    scale = np.linalg.norm(a_u) + np.linalg.norm(a_v)
+    if abs(u @ a_v - v @ a_u) > 1e3 * self._eps * scale:
+      raise ValueError(
+        "operator: expected a symmetric matrix, and this array is not (check=False takes it all "
+        "the same)"
+      )
+
+  @property
+  def _eps(self):
+    dtype = self._operator.dtype
+    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
+
+
 class _Shared(Matrix):
   """An operator with a method `products`, whose vectors share passes over data."""
 
@@ -280,7 +300,18 @@ def as_matrix(operator: Any, /) -> Matrix:
     raise ValueError(f"operator: expected a square matrix, got shape {result.shape}")
   if isinstance(result, CurvatureOperator):
     return _Curvature(result)
+  if isinstance(operator, np.ndarray) or scipy.sparse.issparse(operator):
+    return _Array(result)
   return _Shared(result) if hasattr(result, "products") else Matrix(result)
+
+
+def check_is_of_model(operator: Any, /) -> None:
+  """Raises TypeError unless an operator is that of a model, whose passes can be timed."""
+  if not isinstance(operator, CurvatureOperator):
+    raise TypeError(
+      f"operator: expected a HessianOperator, got {type(operator).__name__}; of a model, "
+      "tf_hessian.HessianOperator(model, loss, dataset)"
+    )
 
 
 def known_vector(n: int, /) -> np.ndarray:

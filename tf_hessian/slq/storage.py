@@ -85,6 +85,8 @@ class Storage:
   )
 
   def __post_init__(self) -> None:
+    if isinstance(self.place, str) and self.place in DTYPES[1:]:
+      raise ValueError(f'storage.place: {self.place!r} is a type: Storage(dtype="{self.place}")')
     checks.check_choice("storage.place", self.place, PLACES)
     checks.check_choice("storage.dtype", self.dtype, DTYPES)
     if (self.place, self.dtype) == ("workers", "float32"):
@@ -111,6 +113,21 @@ class Storage:
         and on_disk == places.get(self.place, False)
       )
     )
+
+
+def as_storage(value: Storage | None, /) -> Storage:
+  """Returns the choices that are given as an argument, by default all of them automatic.
+
+  Raises:
+    TypeError: if they are no `Storage`.
+  """
+  if value is None:
+    return Storage()
+  if not isinstance(value, Storage):
+    raise TypeError(
+      f'storage: expected a tf_hessian.Storage, such as Storage("disk"), or None, got {value!r}'
+    )
+  return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,8 +275,9 @@ def plan_basis(
     f"Lanczos bases: no room for {steps} steps of {draws} draws at a time with n = {n}: "
     + "; ".join(f"{k} needs {_words(*needs[k])}" for k in order)
     + f"; there are {_gb(memory)} of memory{least} for them (storage.memory, or what there is) and "
-    f"{_gb(disk)} of disk: let fewer draws advance at a time (storage.vectors_per_pass), take "
-    "fewer steps, or give more memory or a folder on a larger disk"
+    f"{_gb(disk)} of disk: "
+    + ("let fewer draws advance at a time (storage.vectors_per_pass), " if draws > 1 else "")
+    + "take fewer steps, or give more memory or a folder on a larger disk"
   )
 
 
