@@ -1,7 +1,7 @@
 """Measures a checkpoint: python -m tf_hessian.bin.spectrum --config=... --workdir=...
 
 Writes <workdir>/spectrum (spectrum_initial with --initial): the state after each step,
-spectrum.npz, .json and .png. Started again, it goes on where it was interrupted. With --plan it only
+spectrum.npz, .json and .png. Started again, it goes on from there. With --plan it only
 says what that will take. As a task of a cluster (TF_CONFIG, --strategy) it does that task's part.
 """
 
