@@ -242,6 +242,7 @@ class Coordinator:
           "--workdir"
         )
       if now - begin >= hopeless:
+        calls.check_answers(self.servers, now - begin, 0.0, _REMEDY)  # workers wait for them
         than = f"a whole pass took {usual:.3g} s" if usual else f"--patience is {self.patience:g} s"
         raise errors.ClusterError(
           f"{what}: the workers answer, but have not finished it in {now - begin:.0f} s, where "
