@@ -25,7 +25,7 @@ Values = Callable[[], dict[str, Any]]
 
 @functools.cache
 def define_data() -> Values:
-  """Defines the flags of data sets; returns a reader of their values."""
+  """Defines the flags of data sets; returns their reader."""
   data_dir = kinds.define_path(
     "data_dir", None, "Folder with TFDS data sets; default: TFDS's own, ~/tensorflow_datasets."
   )
@@ -35,7 +35,7 @@ def define_data() -> Values:
 
 @functools.cache
 def define_cluster() -> Values:
-  """Defines the flags of devices and clusters; returns a reader of their values."""
+  """Defines the flags of devices and clusters; returns their reader."""
   found = {
     "strategy": flags.DEFINE_enum(
       "strategy", "one_device", STRATEGIES, "Who computes. The last two read TF_CONFIG."
@@ -58,7 +58,7 @@ def define_cluster() -> Values:
 
 @functools.cache
 def define_passes() -> Values:
-  """Defines the flags of the compilation of passes; returns a reader of their values."""
+  """Defines the flags of the compilation of passes; returns their reader."""
   found = {
     "deterministic": flags.DEFINE_bool(
       "deterministic", True, "Bitwise the same product every time."
@@ -77,7 +77,7 @@ def define_passes() -> Values:
 
 @functools.cache
 def define_storage() -> Callable[[], Storage]:
-  """Defines the flags of Lanczos vectors; returns a reader of the `Storage`."""
+  """Defines the flags of Lanczos vectors; returns their reader."""
   found = {f.name: _define_field(f) for f in dataclasses.fields(Storage)}
   return lambda: Storage(**{name: holder.value for name, holder in found.items()})
 
