@@ -306,7 +306,7 @@ def as_matrix(operator: Any, /) -> Matrix:
 
 
 def check_is_of_model(operator: Any, /) -> None:
-  """Raises TypeError unless an operator is that of a model, whose passes can be timed."""
+  """Raises TypeError unless an operator is that of a model."""
   if not isinstance(operator, CurvatureOperator):
     raise TypeError(
       f"operator: expected a HessianOperator, got {type(operator).__name__}; of a model, "

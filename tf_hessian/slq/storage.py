@@ -116,7 +116,7 @@ class Storage:
 
 
 def as_storage(value: Storage | None, /) -> Storage:
-  """Returns the choices that are given as an argument, by default all of them automatic.
+  """Returns the choices that an argument gives; None for automatic ones.
 
   Raises:
     TypeError: if they are no `Storage`.
