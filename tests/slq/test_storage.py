@@ -86,7 +86,7 @@ def test_memory_that_outlasts_the_process_needs_disk_too(kind, rows):
   options = {"kinds": (kind,), "memory": 24 * GB, "in_files": True}
   plan = plan_basis(N, STEPS, disk=size, **options)
   assert (plan.kind, plan.disk_bytes, plan.resident_bytes) == (kind, size, 0)
-  with pytest.raises(ValueError, match="no room .*GB of disk: let fewer draws"):
+  with pytest.raises(ValueError, match="no room .*GB of disk: take fewer steps"):
     plan_basis(N, STEPS, disk=size - 1, **options)
 
 
