@@ -12,7 +12,6 @@ import tempfile
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COMMIT = "335cb3a"  # version 0.1.0
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ the baseline has begun is also finished by this version. Exits with 1 if anythin
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import json
 import pathlib
@@ -127,20 +126,17 @@ def _gone_on(baseline):
 
 def compare(baseline: pathlib.Path, only: str = "") -> int:
   """Prints a line for each run whose name has a text in it; returns how many differ."""
-  both = {}
-  for ways, make in ((CHILDREN, _by_child), (COMMANDS, _by_command)):
-    for name, arguments in ways.items():
-      both[name] = functools.partial(
-        lambda make, arguments: tuple(make(tree, *arguments) for tree in (baseline, ROOT)),
-        make,
-        arguments,
-      )
-  both["begun by the baseline, ended here"] = lambda: _gone_on(baseline)
+  ways = [(name, _by_child, arguments) for name, arguments in CHILDREN.items()]
+  ways += [(name, _by_command, arguments) for name, arguments in COMMANDS.items()]
   results = {}
-  for name, run in both.items():
+  for name, make, arguments in ways:
     if only in name:
-      results[name] = run()
+      results[name] = tuple(make(tree, *arguments) for tree in (baseline, ROOT))
       print(_line(name, *results[name]), flush=True)
+  name = "begun by the baseline, ended here"
+  if only in name:
+    results[name] = _gone_on(baseline)
+    print(_line(name, *results[name]), flush=True)
   different = sum(a != b for a, b in results.values())
   print(f"{len(results) - different} of {len(results)} are bitwise equal")
   return different

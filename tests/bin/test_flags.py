@@ -428,3 +428,8 @@ def test_run_ends_well_where_nothing_but_ascii_can_be_shown(run, tmp_path, monke
   assert done.returncode == 0, done.stderr
   assert " +- " in done.stdout and "gr\\xf6\\xdfe" in done.stdout
   assert (tmp_path / "größe" / "spectrum_initial" / "spectrum.png").exists()
+
+
+def test_memory_of_large_machines_can_be_given():
+  said, values = parse("--storage_memory=4e12")
+  assert said is None and values["storage_memory"] == 4e12

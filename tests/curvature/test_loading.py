@@ -7,24 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.datasets import numbers
 from tf_hessian.curvature.failures import NonFiniteError
 from tf_hessian.curvature.loading import load_batches
 
 CACHES = pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
-
-
-def numbers(*sizes):
-  """Returns a data set of pairs (i, i^2) cut into batches of the given sizes."""
-
-  def generate():
-    start = 0
-    for size in sizes:
-      i = np.arange(start, start + size, dtype=np.float32)
-      yield i, i**2
-      start += size
-
-  spec = tf.TensorSpec((None,), tf.float32)
-  return tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))
 
 
 def examples(count=20):

@@ -10,12 +10,12 @@ import scipy.sparse.linalg
 import tensorflow as tf
 import threadpoolctl
 
+from tf_hessian.curvature import widths
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
 from tf_hessian.slq import layout as layout_lib
 from tf_hessian.slq import lock_step, shared_products, storage
-from tf_hessian.slq import matrix as matrix_lib
 from tf_hessian.slq.bases import Bases
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.lock_step import LockStep
@@ -731,7 +731,7 @@ def test_no_product_is_made_for_the_comparison_alone(passes):
 
 def test_passes_that_are_given_up_stay_so(monkeypatch):
   operator = Timed(Clock(monkeypatch), each=2.0)
-  monkeypatch.setattr(matrix_lib, "_MOST_VECTORS", 2)
+  monkeypatch.setattr(widths, "MOST_VECTORS", 2)
   run(operator, draws=6)
   assert [c for c in operator.calls if c > 1] == [2, 2, 2]
 

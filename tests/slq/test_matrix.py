@@ -46,7 +46,7 @@ def test_products_are_those_of_the_matrix(given):
 @pytest.mark.parametrize("given", [A, GIVEN["sparse"], GIVEN["linear operator"]])
 def test_of_other_matrices_nothing_is_assumed(given):
   matrix = as_matrix(given)
-  assert (matrix.most_vectors(10), matrix.shares_passes, matrix.vectorized) == (1, False, True)
+  assert (matrix.most_vectors(10), matrix.vectorized) == (1, True)
   assert (matrix.loss(), matrix.point(), matrix.workers(None)) == (None, None, None)
   assert matrix.precision == np.finfo(np.float64).eps
   assert matrix.state() == matrix.product_digest() is not None
@@ -54,7 +54,7 @@ def test_of_other_matrices_nothing_is_assumed(given):
 
 def test_operator_with_shared_passes_is_asked():
   matrix = as_matrix(GIVEN["shared"])
-  assert (matrix.most_vectors(10), matrix.shares_passes, matrix.vectorized) == (10, True, False)
+  assert (matrix.most_vectors(10), matrix.vectorized) == (10, False)
   assert (matrix.precision, matrix.product_digest()) == (0.25, None)  # it doesn't repeat
   matrix._operator.vectorized = True
   assert matrix.vectorized and matrix.most_vectors(10) == 5
@@ -62,7 +62,7 @@ def test_operator_with_shared_passes_is_asked():
 
 def test_model_is_asked_through_its_operator(hessian):
   matrix = as_matrix(hessian)
-  assert (matrix.n, matrix.traced, matrix.leads) == (26, True, True)
+  assert (matrix.n, matrix.traced) == (26, True)
   np.testing.assert_array_equal(matrix.gradient(), hessian.gradient())
   assert matrix.loss() == hessian.loss()
   assert matrix.state() == matrix.point() is not None

@@ -86,7 +86,7 @@ def test_line_has_seconds_and_time_left(screen, caplog):
   [(0, "0:00:00"), (59.6, "0:01:00"), (3_725, "1:02:05"), (100 * 3_600, "100:00:00")],
 )
 def test_time_is_hours_minutes_seconds(seconds, text):
-  assert progress_lib._clock(seconds) == text
+  assert progress_lib.clock(seconds) == text
 
 
 def test_earlier_products_count_but_take_no_time(screen, caplog):

@@ -13,7 +13,7 @@ from absl import flags
 from tf_hessian.bin import config_flag  # noqa: F401 - registers the parsers of its fields
 from tf_hessian.experiments import configs
 
-_LARGEST = 10**12
+_LARGEST, _LARGEST_COUNT = 10**15, 10**12  # of bytes, say; of integers
 _RENAMED = {  # since version 0.1.0
   "basis": "--storage and --storage_dtype",
   "memory_budget": "--storage_memory, in bytes,",
@@ -75,7 +75,8 @@ def _check_numbers():
       value = flag.value
       if isinstance(value, float) and not math.isfinite(value):
         raise flags.IllegalFlagValueError(f"flag --{flag.name}={value}: expected a finite number")
-      if isinstance(value, (int, float)) and abs(value) > _LARGEST:
+      largest = _LARGEST_COUNT if isinstance(value, int) else _LARGEST
+      if isinstance(value, (int, float)) and abs(value) > largest:
         raise flags.IllegalFlagValueError(
-          f"flag --{flag.name}={value}: expected a number up to {_LARGEST:,}"
+          f"flag --{flag.name}={value}: expected a number up to {largest:,}"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 import keras
 
-from tf_hessian.curvature import arithmetic, blocks, second_order, soundness, stopped
+from tf_hessian.curvature import arithmetic, blocks, second_order, soundness, stopped, widths
 from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.numerics import checks
 
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
   from tf_hessian.curvature.passes import DataPass
   from tf_hessian.curvature.program import Program
 
-_MOST_VECTORS = 32
 _VECTORS_BYTES = 2**30
-# Of several vectors there are: themselves and the products in float64, three times each on the way,
-# and both in the model's type.
-_PARAMETER_BYTES = 36
 _STACKED_BYTES = 2**26
 
 
@@ -163,10 +159,10 @@ def choose_width(program: Program, /) -> int:
 
   That is as many as 1 GiB holds, at most 32.
   """
-  size = _PARAMETER_BYTES * program.n
+  size = widths.PARAMETER_BYTES * program.n
   if program.vectorized:
     size += _activation_bytes(program.loss)
-  return max(1, min(_MOST_VECTORS, _VECTORS_BYTES // size))
+  return max(1, min(widths.MOST_VECTORS, _VECTORS_BYTES // size))
 
 
 def _activation_bytes(loss):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tf_hessian.curvature import failures
 from tf_hessian.numerics import dense, probes
 
 if TYPE_CHECKING:
@@ -50,10 +51,7 @@ def dense_hessian(
 
 def _check(operator):
   if not hasattr(operator, "shape"):
-    raise TypeError(
-      f"operator: expected a HessianOperator, a linear operator or a matrix, got "
-      f"{type(operator).__name__}; of a model, tf_hessian.HessianOperator(model, loss, dataset)"
-    )
+    raise failures.no_operator(operator, "a HessianOperator, a linear operator or a matrix")
 
 
 def nonzero_rows(operator: LinearOperator, /) -> np.ndarray:

@@ -28,6 +28,14 @@ class DataChangedError(ValueError):
   """A batch with other values than when it was first read."""
 
 
+def no_operator(value: object, expected: str = "a HessianOperator", /) -> TypeError:
+  """Returns the error for an argument that is no operator."""
+  return TypeError(
+    f"operator: expected {expected}, got {type(value).__name__}; of a model, "
+    "tf_hessian.HessianOperator(model, loss, dataset)"
+  )
+
+
 # Of memory and of other processes; who runs the pass knows more of them.
 _NOT_OF_DATA = (
   tf.errors.AbortedError,

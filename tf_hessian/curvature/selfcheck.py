@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_hessian.curvature import repeatable
+from tf_hessian.curvature import failures, repeatable
 from tf_hessian.curvature.first_batch import on_first_batch
 from tf_hessian.numerics import probes
 
 if TYPE_CHECKING:
+  from scipy.sparse.linalg import LinearOperator
+
   from tf_hessian.curvature.operator import HessianOperator
 
 # Errors of whole products relative to their length, in units of the arithmetic's rounding error:
 # seen are 3 to 60 in deep float32 and float64 nets, so this is a heuristic with a margin.
-_PRODUCT_ROUNDINGS = 1000
+PRODUCT_ROUNDINGS = 1000
 # Central differences with step h have an error of h^2 (third derivatives) and eps / h; the best of
 # several steps is about eps^(2/3) = 4e-11 times the size of the derivatives. Kinks (ReLU) add more.
 # The steps are tried in this order, until one agrees.
@@ -136,10 +138,7 @@ def check_operator(
     NonFiniteError: if a variable is not finite.
   """
   if not hasattr(operator, "check_point"):
-    raise TypeError(
-      f"operator: expected a HessianOperator, got {type(operator).__name__}; of a model, "
-      "tf_hessian.HessianOperator(model, loss, dataset)"
-    )
+    raise failures.no_operator(operator)
   operator.check_point()
   change = operator.batches.changes()
   if change is not None and not operator.batches.cached:  # there is no product to look at
@@ -159,8 +158,8 @@ def check_operator(
   elif differences:
     found = _compare_with_differences(operator, u)
 
-  tolerance = min(0.3, _PRODUCT_ROUNDINGS * operator.precision)
-  asymmetry = _asymmetry(operator, u, first)
+  tolerance = min(0.3, PRODUCT_ROUNDINGS * operator.precision)
+  asymmetry = relative_asymmetry(operator, u, first)
   # Of other data, products differ whatever the model does. Rounding that is known, of products that
   # are right in float64, has a sentence of its own if it is large.
   if found.rounding is not None:
@@ -191,7 +190,16 @@ def check_operator(
   )
 
 
-def _asymmetry(operator, u, product):
+def relative_asymmetry(operator: LinearOperator, u: np.ndarray, product: np.ndarray, /) -> float:
+  """Returns how far an operator is from symmetric, by one product.
+
+  That is |u'Hv - v'Hu| / |Hu| with v = Hu / |Hu|.
+
+  Args:
+    operator: H, of order n.
+    u: (n,).
+    product: H u, (n,).
+  """
   length = np.linalg.norm(product)
   if not length:
     return 0.0
@@ -324,7 +332,7 @@ def _difference(operator, point, v, step):
   """Returns the central difference of the gradient along v."""
   gradients = []
   for sign in (1, -1):
-    _assign(operator, point + sign * step * v)
+    set_point(operator, point + sign * step * v)
     gradients.append(operator.gradient())
   return (gradients[0] - gradients[1]) / (2 * step)
 
@@ -375,7 +383,8 @@ def _rounding(operator, v, product):
   return float(np.linalg.norm(single @ v - product) / length)
 
 
-def _assign(operator, point):
+def set_point(operator: HessianOperator, point: np.ndarray, /) -> None:
+  """Sets an operator's variables to a point (n,)."""
   start = 0
   for p in operator.objective.parameters:
     size = p.shape.num_elements()

@@ -21,7 +21,7 @@ from tf_hessian.experiments.serve import serve
 from tf_hessian.experiments.weights import Weights, step_folder
 from tf_hessian.planning import planner
 from tf_hessian.slq.density import spectral_density
-from tf_hessian.slq.method import SLQ
+from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.storage import Storage
 from tf_hessian.training import checkpoints
 from tf_hessian.training import folder as training_folder
@@ -184,14 +184,12 @@ class _Measurement:
     return (
       planner.Planner(
         operator,
-        SLQ(**self._method(), target=planner.make_target(*self._target())),
+        SLQ(**self._method(), target=make_target(*self._target())),
         self.storage,
         check=self.check,
         workdir=self._folder(weights.folder(self.workdir)),
         workers=workers,
-        beginning=dataclasses.replace(
-          beginning, seconds=beginning.seconds + operator.startup_seconds
-        ),
+        beginning=beginning,
       )
       .plan_with_error(pilot_seconds=60.0, **self.setup.config["density"])
       .report()

@@ -38,12 +38,6 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
     raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
-def check_type(name: str, value: Any, expected: type) -> None:
-  """Raises TypeError unless a value is an instance of a class."""
-  if not isinstance(value, expected):
-    raise TypeError(f"{name}: expected a {expected.__name__}, got {type(value).__name__}")
-
-
 def check_positive(name: str, value: Any) -> None:
   """Raises ValueError unless a value is a finite number above 0."""
   real = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from tf_hessian.numerics import stopping
+from tf_hessian.slq.progress import clock
 
 if TYPE_CHECKING:
   from typing import Any
@@ -115,7 +116,7 @@ class Plan:
     yield "start-up", f"{self.startup_seconds:.3g} s"
     yield "Lanczos", f"{self.lanczos_seconds:.3g} s"
     by = "" if self.workers == 1 else f" by {self.workers} equal machines, without the network"
-    yield "total time", f"{_clock(self.total_seconds)} ({self.total_seconds:.3g} s){by}"
+    yield "total time", f"{clock(self.total_seconds)} ({self.total_seconds:.3g} s){by}"
     yield (
       "peak memory",
       f"{self.host_bytes / 1e9:.3g} GB, of {self.available_bytes / 1e9:.3g} GB that there are",
@@ -165,9 +166,3 @@ class Plan:
         f"{e.pilot_draws} draws of {e.pilot_steps} steps on {e.num_batches} batches, whose "
         "spectrum is not that of all",
       )
-
-
-def _clock(seconds):
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -49,9 +49,8 @@ _FEWER_VECTORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-  """Time and memory at the beginning of a plan, made by `begin`."""
+  """Memory at the beginning of a plan, made by `begin`."""
 
-  seconds: float
   resident: int
   available: int  # that the process can have besides
 
@@ -62,7 +61,7 @@ def begin() -> Beginning:
   The peak of memory is measured from here on.
   """
   memory.reset_peak()
-  return Beginning(time.monotonic(), memory.resident(), storage_lib.available_memory())
+  return Beginning(memory.resident(), storage_lib.available_memory())
 
 
 def plan(
@@ -160,11 +159,12 @@ class Planner:
       check: whether the run checks the operator first.
       workdir: the run's folder, or None.
       workers: number of equal machines to plan for.
-      beginning: time and memory from which on both are counted.
+      beginning: memory from which on it is counted.
 
     Raises:
       ValueError: if the run can't fit, or the operator is a cluster's.
     """
+    begun = time.monotonic()
     checks.check_count("workers", workers)
     if operator.engine.is_cluster:
       raise ValueError(
@@ -188,7 +188,7 @@ class Planner:
     self._products = SharedProducts(as_matrix(self.sample), self._layout)
     sizes, sampled = operator.batches.sizes, self.sample.batches.sizes
     self._scale = largest_part(sizes, self._workers * replicas) / largest_part(sampled, replicas)
-    self._built = operator.startup_seconds + time.monotonic() - beginning.seconds
+    self._built = operator.startup_seconds + time.monotonic() - begun
     self._measure()
 
   def plan_with_error(self, *, sigma_squared: float, relative: bool, pilot_seconds: float) -> Plan:

@@ -64,7 +64,8 @@ def spectral_density(
     storage: a `Storage`: where Lanczos vectors live, and how many share a pass over the data. None
       chooses by what there is room for.
     check: whether to check first that products and data of a `HessianOperator` repeat and that it
-      is symmetric (three products); by default, since wrong ones give a wrong density.
+      is symmetric (three products), or that an array is (two); by default, since wrong ones give a
+      wrong density. Of other operators symmetry is taken for granted.
     workdir: folder for the state after each step. A run that was interrupted goes on from there and
       ends with bitwise the same tridiagonal matrices. The result is written there too, as
       spectrum.npz and spectrum.json. It has to be new or empty, or hold this run. None keeps

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import scipy.sparse.linalg
 
+from tf_hessian.curvature import failures, widths
 from tf_hessian.curvature.group import lead
 from tf_hessian.curvature.operator import CurvatureOperator
-from tf_hessian.curvature.selfcheck import check_operator
+from tf_hessian.curvature.selfcheck import PRODUCT_ROUNDINGS, check_operator, relative_asymmetry
 from tf_hessian.numerics import probes
 from tf_hessian.slq import blas, digests
 from tf_hessian.slq.storage import Workers, default_memory
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
   from tf_hessian.numerics.basis import Basis
 
 T = TypeVar("T")
-
-_MOST_VECTORS = 32  # that share a pass
 
 
 class Matrix:
@@ -36,16 +35,12 @@ class Matrix:
     precision: relative rounding error of its products.
     deterministic: whether products with the same vector are bitwise equal.
     vectorized: whether the rounding of products that share a pass depends on how many do.
-    shares_passes: whether products of several vectors may cost less than by themselves.
     traced: whether functions are built before the first product, which takes a while.
     parameter_names, parameter_shapes: names and shapes of the variables in its vectors, if known.
-    leads: whether this process makes the run; of several workers, only the chief does.
   """
 
   vectorized = True  # of what `matmat` does nothing is known
-  shares_passes = False
   traced = False
-  leads = True
   # Function (steps, path or None) -> `Basis`, if there are workers.
   distributed_basis: Callable[..., Basis] | None = None
 
@@ -173,26 +168,19 @@ class _Array(Matrix):
   """A NumPy or SciPy array, of which products cost next to nothing."""
 
   def check(self) -> None:
-    u, v = (probes.probe(seed, probes.Stream.CHECK, self.n) for seed in (0, 1))
-    a_u, a_v = self.product(u), self.product(v)
-    # u'Av = v'Au, to the rounding of sums of n terms.
-    scale = np.linalg.norm(a_u) + np.linalg.norm(a_v)
-    if abs(u @ a_v - v @ a_u) > 1e3 * self._eps * scale:
+    dtype = self._operator.dtype
+    # Entries are rounded to that type, products to float64.
+    eps = float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
+    u = probes.probe(0, probes.Stream.CHECK, self.n)
+    if not relative_asymmetry(self._operator, u, self.product(u)) <= PRODUCT_ROUNDINGS * eps:
       raise ValueError(
         "operator: expected a symmetric matrix, and this array is not (check=False takes it all "
         "the same)"
       )
 
-  @property
-  def _eps(self):
-    dtype = self._operator.dtype
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
-
 
 class _Shared(Matrix):
   """An operator with a method `products`, whose vectors share passes over data."""
-
-  shares_passes = True
 
   @property
   def vectorized(self):
@@ -202,7 +190,7 @@ class _Shared(Matrix):
     return self._operator.products(vectors, vectors_per_pass=vectors_per_pass)
 
   def most_vectors(self, num_draws, /):
-    most = self._operator.vectors_per_pass if self.vectorized else _MOST_VECTORS
+    most = self._operator.vectors_per_pass if self.vectorized else widths.MOST_VECTORS
     return min(num_draws, most)
 
   def passes(self):
@@ -233,10 +221,6 @@ class _Curvature(_Shared):
     return self._operator.distributed_products(
       rows, places=places, vectors_per_pass=vectors_per_pass
     )
-
-  @property
-  def leads(self):
-    return self._operator.engine.leads
 
   def gradient(self):
     return self._operator.gradient()
@@ -292,10 +276,7 @@ def as_matrix(operator: Any, /) -> Matrix:
   try:
     result = scipy.sparse.linalg.aslinearoperator(operator)
   except TypeError as e:
-    raise TypeError(
-      "operator: expected a HessianOperator, a linear operator or a matrix, got "
-      f"{type(operator).__name__}; of a model, tf_hessian.HessianOperator(model, loss, dataset)"
-    ) from e
+    raise failures.no_operator(operator, "a HessianOperator, a linear operator or a matrix") from e
   if result.shape != (result.shape[0],) * 2:
     raise ValueError(f"operator: expected a square matrix, got shape {result.shape}")
   if isinstance(result, CurvatureOperator):
@@ -308,10 +289,7 @@ def as_matrix(operator: Any, /) -> Matrix:
 def check_is_of_model(operator: Any, /) -> None:
   """Raises TypeError unless an operator is that of a model."""
   if not isinstance(operator, CurvatureOperator):
-    raise TypeError(
-      f"operator: expected a HessianOperator, got {type(operator).__name__}; of a model, "
-      "tf_hessian.HessianOperator(model, loss, dataset)"
-    )
+    raise failures.no_operator(operator)
 
 
 def known_vector(n: int, /) -> np.ndarray:

@@ -63,7 +63,7 @@ class Progress:
         self._done,
         self._total,
         seconds,
-        _clock(left),
+        clock(left),
       )
 
   def __enter__(self) -> Progress:
@@ -73,7 +73,8 @@ class Progress:
     self._bar.close()
 
 
-def _clock(seconds):
+def clock(seconds: float, /) -> str:
+  """Returns seconds as hours, minutes and seconds, such as 1:02:03."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -14,6 +14,7 @@ import shutil
 
 import numpy as np
 
+from tf_hessian.curvature import widths
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.disk_basis import DiskBasis, buffer_bytes, file_bytes
@@ -22,9 +23,6 @@ from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
 # Of the memory that is left; the rest is for the data and the model, which come later.
 _FRACTION = 0.7
 _FLOAT32 = 2.0**-24  # relative rounding error of products in float32
-# Of a draw in a pass that is shared, bytes a parameter: its vector and its sums, on their way
-# through TensorFlow.
-_PASS_BYTES = 36
 _SHARED = 4  # vectors (n,) at a time on their way between workers
 
 # Kind -> (dtype, whether it is on disk), exact ones first.
@@ -35,7 +33,6 @@ _KINDS = {
   "float32": (np.float32, False),
   "float32_disk": (np.float32, True),
 }
-KINDS = ("auto", *_KINDS)
 PLACES = ("auto", "memory", "workers", "disk")
 DTYPES = ("auto", "float64", "float32")
 
@@ -142,7 +139,7 @@ class Workers:
 class BasisPlan:
   """Place and size of the bases of draws in lock step."""
 
-  kind: str  # of KINDS, not "auto"
+  kind: str  # of _KINDS
   n: int
   steps: int
   draws: int  # bases at a time
@@ -288,7 +285,7 @@ def pass_bytes(n: int, count: int, /) -> int:
     n: their length.
     count: number of vectors; a single one takes nothing besides.
   """
-  return _PASS_BYTES * n * (count if count > 1 else 0)
+  return widths.PARAMETER_BYTES * n * (count if count > 1 else 0)
 
 
 def default_memory() -> int:
