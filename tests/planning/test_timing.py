@@ -17,19 +17,21 @@ class Clock:
     self.now = 0.0
     self.batches = types.SimpleNamespace(idle=False)
     self.passes = 0
+    self.pace = 1.0
 
   def monotonic(self):
     return self.now
 
   def run(self):
     self.passes += 1
-    self.now += 2.0 + 3.0 * (not self.batches.idle) + 5.0 * (self.passes == 1)
+    self.now += self.pace * (2.0 + 3.0 * (not self.batches.idle) + 5.0 * (self.passes == 1))
 
 
 @pytest.fixture
 def clock(monkeypatch):
   result = Clock()
   monkeypatch.setattr(timing, "time", result)
+  monkeypatch.setattr(timing, "_MOST", 15)
   return result
 
 
@@ -38,6 +40,13 @@ def test_pass_is_told_apart_from_its_building_and_its_batches(clock):
   assert (timed.build, timed.once, timed.batches) == (5.0, 2.0, 3.0)
   assert timed.seconds(10) == 32.0
   assert not clock.batches.idle
+
+
+@pytest.mark.parametrize("pace, passes", [(1e-3, 1 + 2 * 15), (0.04, 1 + 2 * 4), (1.0, 1 + 2 * 3)])
+def test_short_passes_are_timed_for_a_second_or_fifteen_times(clock, pace, passes):
+  clock.pace = pace
+  time_pass(clock.run, clock.batches)
+  assert clock.passes == passes
 
 
 def test_pass_that_needs_its_batches_takes_as_long_as_they(clock):

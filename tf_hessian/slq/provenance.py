@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -40,6 +41,7 @@ def identity() -> dict[str, Any]:
   return {"versions": {n: found[n] for n in names}, "code": _code_digest()}
 
 
+@functools.cache
 def _code_digest():
   """Returns a digest of the package's source files."""
   root = pathlib.Path(tf_hessian.__file__).parent
