@@ -27,13 +27,22 @@ def checked_out(commit: str, /) -> Iterator[pathlib.Path]:
       subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def run_python(tree: pathlib.Path, arguments: Sequence[Any], /) -> str:
+def run_python(tree: pathlib.Path, arguments: Sequence[Any], /, **environment: str) -> str:
   """Runs Python with the package of a tree, in that folder; returns what it has printed.
+
+  Args:
+    tree: the folder.
+    arguments: those of Python.
+    **environment: further variables of the environment.
 
   Raises:
     RuntimeError: if it fails; says the end of what it wrote as errors.
   """
-  environment = os.environ | {"PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3"}
+  environment = os.environ | {
+    "PYTHONPATH": str(tree),
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    **environment,
+  }
   command = [sys.executable, *map(str, arguments)]
   done = subprocess.run(
     command, cwd=tree, env=environment, capture_output=True, text=True, check=False

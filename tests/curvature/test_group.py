@@ -5,7 +5,7 @@ import types
 import pytest
 
 from tf_hessian.curvature.group import lead
-from tf_hessian.distribute import errors
+from tf_hessian.distribute import errors, interrupts
 
 
 class Engine:
@@ -49,6 +49,15 @@ def test_the_others_are_told_of_an_error(error):
   with pytest.raises(type(error)):
     led(engine, lambda: fail(error))
   assert engine.finished == [(b"", f"{type(error).__name__}: {error}")]
+
+
+def test_error_of_the_chief_is_said_though_the_others_are_gone_once_they_have_heard_it(monkeypatch):
+  engine, ended = Engine(), []
+  monkeypatch.setattr(engine, "finish", lambda *_: fail(errors.ClusterError("gone")))
+  monkeypatch.setattr(interrupts, "end_at_once_at_exit", ended.append)
+  with pytest.raises(ValueError, match="bad"):
+    led(engine, lambda: fail(ValueError("bad")))
+  assert ended == [1]
 
 
 @pytest.mark.parametrize("error", [errors.ClusterError("gone"), errors.DisagreementError("other")])

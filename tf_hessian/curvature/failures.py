@@ -150,11 +150,11 @@ def check_variable(name: str, value: tf.Tensor | tf.Variable, /) -> None:
   if not value.dtype.is_floating:
     return
   for copy in copies.copies_of(value) or (value,):
-    finite = tf.math.is_finite(tf.convert_to_tensor(copy))
-    if not tf.reduce_all(finite):
-      bad = np.argwhere(~finite.numpy())
+    values = tf.convert_to_tensor(copy).numpy()
+    if not np.isfinite(np.sum(values)) and not np.isfinite(values).all():
+      bad = np.argwhere(~np.isfinite(values))
       raise NonFiniteError(
-        f"variable {name!r} has NaN or infinity in {len(bad)} of {tf.size(finite)} entries, first "
+        f"variable {name!r} has NaN or infinity in {len(bad)} of {values.size} entries, first "
         f"at {tuple(map(int, bad[0]))}: take a checkpoint from before that, or train anew"
       )
 

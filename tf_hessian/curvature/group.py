@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import errors
+from tf_hessian.distribute import errors, interrupts
 from tf_hessian.numerics import distributed_basis as distributed
 
 if TYPE_CHECKING:
@@ -178,7 +178,10 @@ def lead(
   except (errors.ClusterError, errors.DisagreementError):
     raise  # there is nobody left to be told, or everybody knows
   except BaseException as e:
-    engine.finish(b"", f"{type(e).__name__}: {e}")
+    try:
+      engine.finish(b"", f"{type(e).__name__}: {e}")
+    except errors.ClusterError:  # one that has heard it may be gone before all have answered
+      interrupts.end_at_once_at_exit(1)
     raise
   engine.finish(encode(result) if engine.followers else b"")
   return result
