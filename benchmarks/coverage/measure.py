@@ -293,7 +293,7 @@ def _has_low_precision(operator):
   """Tells if a product of float64 computes anything in less."""
   return any(
     attr.type in _LOW
-    for graph in operator.graphs()
+    for graph in operator.program.product.graphs
     for node in second_order.graph_nodes(graph)
     for attr in node.attr.values()
   )

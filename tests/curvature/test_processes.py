@@ -54,7 +54,7 @@ def test_threads_share_an_operator():
   np.testing.assert_array_equal(first, expected)
   for _ in range(3):
     np.testing.assert_array_equal(side_by_side(*calls), expected)
-  assert operator.tracing_count == 1
+  assert operator.program.product.tracing_count == 1
 
 
 def test_threads_call_what_they_like_of_an_operator():

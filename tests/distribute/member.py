@@ -65,7 +65,7 @@ def compute(op, columns):
     "gradient": op.gradient(),
     "products": np.stack([op @ x for x in v]),
     "again": op @ v[0],
-    "traces": op.tracing_count,
+    "traces": op.program.product.tracing_count,
   }
 
 

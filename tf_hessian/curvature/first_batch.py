@@ -40,10 +40,10 @@ def on_first_batch(operator: CurvatureOperator, /, *, float64: bool) -> Curvatur
   convert = _to_float64 if float64 else tf.identity
   wide = float64 and isinstance(operator.model, keras.Model)
 
-  def terms(*arguments):
+  def terms(*arguments, **options):
     types = keras_internals.float64_arithmetic(operator.model) if wide else contextlib.nullcontext()
     with types:
-      return objective.terms(*arguments)
+      return objective.terms(*arguments, **options)
 
   copied = dataclasses.replace(
     objective,
@@ -61,6 +61,7 @@ def on_first_batch(operator: CurvatureOperator, /, *, float64: bool) -> Curvatur
     seed=operator.seed,
     mode=operator.mode,
     deterministic=operator.deterministic,
+    **operator.kind,
   )
 
 

@@ -7,14 +7,17 @@ A loss object has
   names, coefficients    of its terms
   loss_weights           the coefficients of the losses of outputs, for records
   description            for records: plain values
-  of_batch(model, batch, training)
+  of_batch(model, batch, training, cut)
                          the terms [(S_tb, W_tb), ...] of a batch; called where the model's
-                         variables have the values that they are to have
+                         variables have the values that they are to have. The loss is given
+                         cut(outputs) for the model's outputs
   weighs_batches()       whether all terms, once traced, say themselves what a batch weighs
+  whole                  why outputs and loss can't be told apart; empty if they can
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import inspect
 from typing import Any
 
@@ -98,6 +101,8 @@ class GivenLosses:
   Those of layers are weighted like the first output's.
   """
 
+  whole = ""
+
   def __init__(self, outputs: OutputLosses) -> None:
     self._outputs = outputs
     self.loss_weights = outputs.coefficients
@@ -108,11 +113,11 @@ class GivenLosses:
     self.weighs_batches = outputs.weighs_batches
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
-    predictions = model(inputs, training=training)
+    predictions = cut(model(inputs, training=training))
     result = self.terms(targets, predictions, sample_weight)
     first, weight = result[0]
     return [*result, (_total(model.losses, first.dtype) * weight, weight)]
@@ -124,15 +129,17 @@ class AddedLosses:
   names = (_PENALTIES,)
   coefficients = loss_weights = (1.0,)
   description = {_PENALTIES: "add_loss"}
+  whole = "its layers add the loss"
 
   def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
     return False
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
+    del cut  # there is no loss of outputs
     inputs, _, _ = unpack(batch)
     model(inputs, training=training)
     losses = model.losses
@@ -155,6 +162,7 @@ class ComputedLoss:
   names = ("compute_loss",)
   coefficients = loss_weights = (1.0,)
   description = {"compute_loss": "compute_loss"}
+  whole = ""
 
   def __init__(self) -> None:
     self._weighs = False
@@ -164,7 +172,7 @@ class ComputedLoss:
     return self._weighs
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
@@ -173,7 +181,7 @@ class ComputedLoss:
     loss = model.compute_loss(
       x=inputs,
       y=targets,
-      y_pred=model(inputs, training=training),
+      y_pred=cut(model(inputs, training=training)),
       sample_weight=sample_weight,
       **options,
     )
@@ -193,15 +201,17 @@ class StepLoss:
   names = ("train_step",)
   coefficients = loss_weights = (1.0,)
   description = {"train_step": "train_step"}
+  whole = "its train_step() computes the loss"
 
   def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
     return False
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
+    del cut
     if not training:
       raise ValueError(
         f"loss: the train_step() of model {model.name!r} runs it in training mode: give "

@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from tf_hessian.curvature import blocks, fit_losses, keras_internals, output_losses
+from tf_hessian.curvature.split_loss import SplitLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +40,16 @@ class Objective:
     context_names: their names.
     coefficients: c_t of each term.
     term_names: names of the terms.
-    terms: (parameters, context, batch, seed) -> list of (S_tb, W_tb), scalars of the loss's dtype;
-      seed is an int32 tensor of shape (2,).
+    terms: (parameters, context, batch, seed, cut=None) -> list of (S_tb, W_tb), scalars of the
+      loss's dtype; seed is an int32 tensor of shape (2,). The loss is given cut(outputs) for the
+      model's outputs, a nest of tensors.
     layers: names of the model's layers, for error messages.
     description: what was built, for records: plain values.
     pieces: (number of blocks) -> `blocks.Pieces`, or None for a plain function.
     weighs_batches: () -> whether all losses, once traced, say themselves what a batch weighs, so
       that the rows of its tensors need not be examples.
     compute_dtypes: names of the types that the layers say they compute in.
+    whole: why the loss can't be told apart from the outputs that it is of; empty if it can.
   """
 
   parameters: tuple
@@ -62,6 +65,7 @@ class Objective:
   pieces: Callable | None = None
   weighs_batches: Callable = lambda: True
   compute_dtypes: frozenset = frozenset()
+  whole: str = ""
 
   @property
   def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -137,7 +141,7 @@ def _function_objective(parameters, loss, variables):
   rest = [i for i in range(len(tensors)) if i not in chosen]
   takes_seed = "seed" in inspect.signature(loss).parameters
 
-  def terms(params, context, batch, seed):
+  def terms(params, context, batch, seed, cut=None):
     values = dict(zip(chosen + rest, [*params, *context], strict=True))
     values = [values[i] for i in range(len(values))]
     args = [values, batch] + ([seed] if takes_seed else [])
@@ -145,7 +149,8 @@ def _function_objective(parameters, loss, variables):
     pairs = zip(parameters, values, strict=True)
     pairs = [(p, x) for p, x in pairs if isinstance(p, keras.Variable)]
     with keras_internals.with_values(pairs):
-      return [_function_term(loss(*args), batch)]
+      value = loss(*args) if cut is None else loss.of_cut(cut, *args)
+      return [_function_term(value, batch)]
 
   return Objective(
     parameters=tuple(tensors[i] for i in chosen),
@@ -162,6 +167,7 @@ def _function_objective(parameters, loss, variables):
       "loss": getattr(loss, "__name__", type(loss).__name__),
       "training": False,
     },
+    whole="" if isinstance(loss, SplitLoss) else "it is one function",
   )
 
 
@@ -217,9 +223,9 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     pairs = [(v, values[i]) for i, v in enumerate(trainable)]
     return pairs + [(v, state[i]) for i, v in enumerate(fixed)]
 
-  def terms(params, context, batch, seed):
+  def terms(params, context, batch, seed, cut=lambda outputs: outputs):
     with keras_internals.stateless(model, mapping(params, context, seed)):
-      return losses.of_batch(model, batch, training)
+      return losses.of_batch(model, batch, training, cut)
 
   pieces = None
   if isinstance(losses, fit_losses.GivenLosses):
@@ -246,6 +252,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     pieces=pieces,
     weighs_batches=losses.weighs_batches,
     compute_dtypes=_compute_dtypes(model),
+    whole=losses.whole,
   )
 
 

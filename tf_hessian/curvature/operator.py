@@ -65,7 +65,12 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     startup_seconds: that reading the data and tracing the loss have taken.
     program: the `Program`: its passes.
     runner: the `Runner` of these.
+    matrix: name of the matrix in configs and records.
+    kind: further arguments that make the matrix, as a dict.
   """
+
+  matrix = "hessian"
+  kind: dict[str, Any] = {}
 
   def __init__(
     self,
@@ -137,6 +142,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     self.sharing = Sharing.of(strategy)
     self.engine = engines.make_engine(self.sharing, deterministic=deterministic)
     self.objective = objective_lib.build_objective(model, loss, **of_loss)
+    self._check_objective(recompute_blocks)
     self.batches = loading.load_batches(dataset, num_batches=num_batches, cache_bytes=cache_bytes)
     self.seed, self.deterministic = checks.check_seed(seed), deterministic
     self.program = Program(
@@ -160,6 +166,9 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     found = self.runner.precision
     self.precision, self.precision_dtype = found.eps, found.dtype.name
     self.precision_place, self.precision_note = found.where, self.runner.precision_note
+
+  def _check_objective(self, blocks):
+    """Refuses a loss that the matrix can't be made of."""
 
   @staticmethod
   @abc.abstractmethod
@@ -205,6 +214,21 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     batch at a time.
     """
     return self.runner.batch_gradients()
+
+  @processes.one_at_a_time
+  def field(self, point: np.ndarray, /) -> np.ndarray:
+    """Returns the vector field whose derivative at a point is the matrix.
+
+    That is the gradient for the Hessian.
+
+    Args:
+      point: (n,); the parameters may be at another one.
+
+    Returns:
+      (n,) float64: the field where the parameters are.
+    """
+    del point
+    return self.runner.gradient()
 
   def parameters(self) -> np.ndarray:
     """Returns the current point, (n,) float64."""
@@ -282,21 +306,6 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
   @vectorized.setter
   def vectorized(self, value: bool) -> None:
     self.program.vectorized = value
-
-  @property
-  def tracing_count(self) -> int:
-    """Number of times that the product of one vector was traced.
-
-    That is once for each shape of batch.
-    """
-    return self.program.product.tracing_count
-
-  def graphs(self) -> list:
-    """Returns the `GraphDef`s of the product of one batch.
-
-    There is one for each shape of batch.
-    """
-    return self.program.product.graphs
 
   # Several processes ----------------------------------------------------------------------------
 
@@ -386,7 +395,9 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
       variables: the other block; None for this one's.
       **changes: further arguments that differ, such as strategy=None for this process alone.
     """
-    options = self._options | ({} if variables is None else {"variables": variables}) | changes
+    options = (
+      self._options | self.kind | ({} if variables is None else {"variables": variables}) | changes
+    )
     return type(self)(
       self.model if model is None else model, options.pop("loss"), dataset, **options
     )
@@ -417,6 +428,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
       "num_examples": self.batches.num_examples,
       "data_fingerprint": self.batches.fingerprint,
       "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+      **({} if self.matrix == "hessian" else {"matrix": self.matrix, **self.kind}),
     }
 
 

@@ -7,7 +7,7 @@ be divided by the weight of the first once everything is summed: c_t W_0 / W_t.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import functools
 from typing import TYPE_CHECKING
@@ -46,11 +46,11 @@ def batch_gradient(
   def function(params, context, batch, seed, ratios):
     with tf.GradientTape() as tape:
       tape.watch(params)
-      loss = _weighted(objective.terms(params, context, batch, seed), ratios)
+      loss = weighted(objective.terms(params, context, batch, seed), ratios)
     grads = tape.gradient(loss, params)
     if connected is not None:
       connected([g is not None for g in grads])
-    return _dense(grads, params)
+    return dense(grads, params)
 
   return function
 
@@ -159,7 +159,7 @@ def _forward_over_backward(gradient, params, *batch):
     grads = gradient(params, *batch)
     derivative = linearize.Linearization(grads, params, fuse=fusion.available())
     if derivative.obstacle is None:
-      return lambda v: _dense(derivative(v), params)
+      return lambda v: dense(derivative(v), params)
     obstacle = derivative.obstacle_op
     problem = soundness.gradient_problem(grads, params)
     if problem:
@@ -174,7 +174,7 @@ def _forward_over_backward(gradient, params, *batch):
       if obstacle is None:
         raise
       raise second_order.NoDerivativeError(obstacle, f"forward accumulation fails: {e}") from e
-    return _dense(tangents, params)
+    return dense(tangents, params)
 
   return product
 
@@ -190,7 +190,7 @@ def _backward_over_backward(gradient, params, *batch):
       tape.watch(params)
       grads = gradient(params, *batch)
     # output_gradients= gives the inner product with v without making it.
-    return _dense(tape.gradient(grads, params, output_gradients=v), params)
+    return dense(tape.gradient(grads, params, output_gradients=v), params)
 
   return product
 
@@ -248,17 +248,17 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
           terms, own = pieces.finish(params, context, batch, seed, ys)
           weight = terms[0][1]
           terms.append((_total([*penalties, *own], weight) * weight, weight))
-          targets, outer = [_weighted(terms, ratios)], None
+          targets, outer = [weighted(terms, ratios)], None
           scale = tf.cast(ratios[len(terms) - 1], weight.dtype) * weight
         else:
           live = [(y, g) for y, g, r in zip(_floating(ys), above, reached, strict=True) if r]
           targets = [*(y for y, _ in live), _total(penalties, scale)]
           outer = [*(g for _, g in live), scale]
       found = tape.gradient(targets, [*mine, *floats], output_gradients=outer)
-      grads = _dense(found, [*mine, *floats])
+      grads = dense(found, [*mine, *floats])
     for j, g in zip(used, found, strict=False):
       depends[j] |= g is not None
-    wanted = grads if v is None else _dense(_jvp(acc, grads), [*mine, *floats])
+    wanted = grads if v is None else dense(_jvp(acc, grads), [*mine, *floats])
     for j, part in zip(used, wanted, strict=False):
       totals[j] = part if totals[j] is None else totals[j] + part
     # Of a sum, all terms have one tensor for gradient, which can't be several primals.
@@ -309,7 +309,8 @@ def _total(values, like):
   return sum((tf.cast(tf.reduce_sum(x), like.dtype) for x in values), tf.zeros_like(like))
 
 
-def _weighted(terms, ratios):
+def weighted(terms: Sequence[tuple[tf.Tensor, tf.Tensor]], ratios: tf.Tensor, /) -> tf.Tensor:
+  """Returns the sum of a batch's terms, each with its factor."""
   total = None
   for t, (value, _) in enumerate(terms):
     part = value * tf.cast(ratios[t], value.dtype)
@@ -317,7 +318,7 @@ def _weighted(terms, ratios):
   return total
 
 
-def _dense(values, like):
+def dense(values: Sequence, like: Sequence[tf.Tensor], /) -> list[tf.Tensor]:
   """Returns dense tensors of known shape.
 
   It makes them of sparse ones, as embeddings' gradients, and of None.

@@ -83,9 +83,9 @@ class Program:
       DifferentiationError: if an operation has no gradient, or no variable has influence.
     """
     if self.blocks:
-      function = products.batch_gradient_by_blocks(self.objective, self.blocks, self._note)
+      function = products.batch_gradient_by_blocks(self.objective, self.blocks, self.note)
     else:
-      function = products.batch_gradient(self.objective, self._note)
+      function = products.batch_gradient(self.objective, self.note)
     try:
       result = self._build("gradient", function, lambda ratios: [ratios], self.ratios_spec)
     except _UNSUPPORTED as e:
@@ -100,9 +100,25 @@ class Program:
     Raises:
       DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
-    function = products.of_one(self._product_of_batch())
+    return self.along("product", self._product_of_batch())
+
+  def along(self, name: str, function: Callable, /) -> DataPass:
+    """Returns a pass with a vector.
+
+    It is (ratios, vector (n,)) -> sum of what a function makes of the vector.
+
+    Args:
+      name: name of the pass.
+      function: (parameters, context, batch, seed, ratios) -> v -> list of tensors like v, which is
+        one like the parameters.
+
+    Raises:
+      DifferentiationError: if an operation has no second derivative, or no variable has influence.
+    """
     spec = tf.TensorSpec((self.n,), tf.float64)
-    return self._build_product("product", function, lambda r, v: [r, self._split(v)], spec)
+    return self._build_product(
+      name, products.of_one(function), lambda r, v: [r, self._split(v)], spec
+    )
 
   def columns(self, count: int, /) -> DataPass:
     """Returns the pass for the products with several vectors.
@@ -150,7 +166,7 @@ class Program:
     return tf.TensorSpec((len(self.objective.coefficients),), tf.float64)
 
   def _product_of_batch(self):
-    return self._batch_product(self.objective, self.mode, blocks=self.blocks, connected=self._note)
+    return self._batch_product(self.objective, self.mode, blocks=self.blocks, connected=self.note)
 
   def _build(self, name, function, prepare, *specs):
     return DataPass(
@@ -186,7 +202,7 @@ class Program:
       for part, p in zip(parts, self.objective.parameters, strict=True)
     ]
 
-  def _note(self, connected):
+  def note(self, connected: list[bool], /) -> None:
     """Notes on which parameters the loss depends, when a function is traced."""
     self._connected = [a or b for a, b in zip(self._connected, connected, strict=True)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class Runner:
     self.program = program
     self._objective = objective
     self._looked_at_point = False
+    self._along: DataPass | None = None
     # The loss is traced here, so that what doesn't fit together is said now.
     choices.check_rows(model, program)
     self.precision = choices.find_precision(objective, program.loss)
@@ -108,6 +109,17 @@ class Runner:
     check_operand(x)
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
     return self._mean("product", self.program.product, self.ratios, v)
+
+  def along(self, function: Callable, x: np.ndarray, /) -> np.ndarray:
+    """Returns the mean of a function's results with a vector (n,): (n,) float64.
+
+    Args:
+      function: as in `Program.along`.
+      x: (n,).
+    """
+    if self._along is None:
+      self._along = self.program.along("field", function)
+    return self._mean("field", self._along, self.ratios, tf.convert_to_tensor(x, tf.float64))
 
   def products(self, vectors: np.ndarray, vectors_per_pass: int | None = None, /) -> np.ndarray:
     """Returns the products with vectors (k, n): (k, n) float64.

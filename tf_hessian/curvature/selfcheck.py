@@ -210,7 +210,7 @@ def relative_asymmetry(operator: LinearOperator, u: np.ndarray, product: np.ndar
 def _why_not_repeatable(operator):
   found = [
     sentence
-    for graph in operator.graphs()
+    for graph in operator.program.product.graphs
     for sentence in repeatable.stateful_random_ops(graph, operator.objective.layers)
   ]
   if found:
@@ -329,11 +329,14 @@ def _differences(operator, v, product, steps, *, zero=0.0):
 
 
 def _difference(operator, point, v, step):
-  """Returns the central difference of the gradient along v."""
+  """Returns the central difference of the field along v.
+
+  For the Hessian that is the gradient.
+  """
   gradients = []
   for sign in (1, -1):
     set_point(operator, point + sign * step * v)
-    gradients.append(operator.gradient())
+    gradients.append(operator.field(point))
   return (gradients[0] - gradients[1]) / (2 * step)
 
 
