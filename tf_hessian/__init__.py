@@ -14,6 +14,7 @@ _HOME = {
   "DifferentiationError": "tf_hessian.curvature.second_order",
   "Eigenpairs": "tf_hessian.numerics.results",
   "ExactSpectrum": "tf_hessian.numerics.dense",
+  "FisherOperator": "tf_hessian.curvature.fisher",
   "GaussNewtonOperator": "tf_hessian.curvature.gauss_newton",
   "HessianOperator": "tf_hessian.curvature.operator",
   "NoRoomError": "tf_hessian.slq.storage",

@@ -61,7 +61,7 @@ def on_first_batch(operator: CurvatureOperator, /, *, float64: bool) -> Curvatur
     seed=operator.seed,
     mode=operator.mode,
     deterministic=operator.deterministic,
-    **operator.kind,
+    **operator.matrix_options,
   )
 
 

@@ -17,7 +17,6 @@ A loss object has
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import inspect
 from typing import Any
 
@@ -26,6 +25,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature import keras_internals
 from tf_hessian.curvature.output_losses import OutputLosses, batch_size
+from tf_hessian.curvature.outputs import Uncut
 
 _METHODS = ("compute_loss", "train_step")
 _PENALTIES = "model.losses"
@@ -113,12 +113,12 @@ class GivenLosses:
     self.weighs_batches = outputs.weighs_batches
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
     predictions = cut(model(inputs, training=training))
-    result = self.terms(targets, predictions, sample_weight)
+    result = self.terms(targets, predictions, sample_weight, cut.observe)
     first, weight = result[0]
     return [*result, (_total(model.losses, first.dtype) * weight, weight)]
 
@@ -136,7 +136,7 @@ class AddedLosses:
     return False
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     del cut  # there is no loss of outputs
@@ -172,7 +172,7 @@ class ComputedLoss:
     return self._weighs
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
@@ -208,7 +208,7 @@ class StepLoss:
     return False
 
   def of_batch(
-    self, model: keras.Model, batch: Any, training: bool, cut: Callable, /
+    self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     del cut

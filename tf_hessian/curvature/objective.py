@@ -25,7 +25,10 @@ import keras
 import tensorflow as tf
 
 from tf_hessian.curvature import blocks, fit_losses, keras_internals, output_losses
+from tf_hessian.curvature.outputs import Uncut
 from tf_hessian.curvature.split_loss import SplitLoss
+
+_UNCUT = Uncut()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +43,9 @@ class Objective:
     context_names: their names.
     coefficients: c_t of each term.
     term_names: names of the terms.
-    terms: (parameters, context, batch, seed, cut=None) -> list of (S_tb, W_tb), scalars of the
+    terms: (parameters, context, batch, seed, cut=Uncut()) -> list of (S_tb, W_tb), scalars of the
       loss's dtype; seed is an int32 tensor of shape (2,). The loss is given cut(outputs) for the
-      model's outputs, a nest of tensors.
+      model's outputs, a nest of tensors, and cut is told of the single losses (`outputs.Uncut`).
     layers: names of the model's layers, for error messages.
     description: what was built, for records: plain values.
     pieces: (number of blocks) -> `blocks.Pieces`, or None for a plain function.
@@ -141,7 +144,7 @@ def _function_objective(parameters, loss, variables):
   rest = [i for i in range(len(tensors)) if i not in chosen]
   takes_seed = "seed" in inspect.signature(loss).parameters
 
-  def terms(params, context, batch, seed, cut=None):
+  def terms(params, context, batch, seed, cut=_UNCUT):
     values = dict(zip(chosen + rest, [*params, *context], strict=True))
     values = [values[i] for i in range(len(values))]
     args = [values, batch] + ([seed] if takes_seed else [])
@@ -149,8 +152,10 @@ def _function_objective(parameters, loss, variables):
     pairs = zip(parameters, values, strict=True)
     pairs = [(p, x) for p, x in pairs if isinstance(p, keras.Variable)]
     with keras_internals.with_values(pairs):
-      value = loss(*args) if cut is None else loss.of_cut(cut, *args)
-      return [_function_term(value, batch)]
+      value = loss.of_cut(cut, *args) if isinstance(loss, SplitLoss) else loss(*args)
+      term, losses = _function_term(value, batch)
+      cut.observe("loss", loss, None, *losses)
+      return [term]
 
   return Objective(
     parameters=tuple(tensors[i] for i in chosen),
@@ -183,17 +188,18 @@ def _function_term(value, batch):
       raise ValueError(f"loss: expected a pair (sum, weight), got {len(value)} values")
     total, weight = value
     total = tf.convert_to_tensor(total)
-    return total, tf.cast(weight, total.dtype)
+    return (total, tf.cast(weight, total.dtype)), (None, None)
   value = tf.convert_to_tensor(value)
   output_losses.check_loss_dtype("loss", value)
   if value.shape.rank == 0:
     weight = tf.cast(output_losses.batch_size(batch), value.dtype)
-    return value * weight, weight
+    return (value * weight, weight), (None, None)
   if value.shape.rank != 1:
     raise ValueError(
       f"loss: expected shape (examples,), a scalar or a pair (sum, weight), got {value.shape}"
     )
-  return tf.reduce_sum(value), tf.cast(tf.size(value), value.dtype)
+  term = tf.reduce_sum(value), tf.cast(tf.size(value), value.dtype)
+  return term, (value, tf.ones_like(value))
 
 
 # Keras models ----------------------------------------------------------------------------------
@@ -223,7 +229,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     pairs = [(v, values[i]) for i, v in enumerate(trainable)]
     return pairs + [(v, state[i]) for i, v in enumerate(fixed)]
 
-  def terms(params, context, batch, seed, cut=lambda outputs: outputs):
+  def terms(params, context, batch, seed, cut=_UNCUT):
     with keras_internals.stateless(model, mapping(params, context, seed)):
       return losses.of_batch(model, batch, training, cut)
 

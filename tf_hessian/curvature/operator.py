@@ -66,11 +66,11 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     program: the `Program`: its passes.
     runner: the `Runner` of these.
     matrix: name of the matrix in configs and records.
-    kind: further arguments that make the matrix, as a dict.
+    matrix_options: further arguments that make the matrix, as a dict of plain values.
   """
 
   matrix = "hessian"
-  kind: dict[str, Any] = {}
+  matrix_options: dict[str, Any] = {}
 
   def __init__(
     self,
@@ -170,9 +170,9 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
   def _check_objective(self, blocks):
     """Refuses a loss that the matrix can't be made of."""
 
-  @staticmethod
   @abc.abstractmethod
   def batch_product(
+    self,
     objective: Objective,
     mode: str,
     *,
@@ -395,9 +395,8 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
       variables: the other block; None for this one's.
       **changes: further arguments that differ, such as strategy=None for this process alone.
     """
-    options = (
-      self._options | self.kind | ({} if variables is None else {"variables": variables}) | changes
-    )
+    changes |= {} if variables is None else {"variables": variables}
+    options = self._options | self.matrix_options | changes
     return type(self)(
       self.model if model is None else model, options.pop("loss"), dataset, **options
     )
@@ -428,7 +427,7 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
       "num_examples": self.batches.num_examples,
       "data_fingerprint": self.batches.fingerprint,
       "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
-      **({} if self.matrix == "hessian" else {"matrix": self.matrix, **self.kind}),
+      **({} if self.matrix == "hessian" else {"matrix": self.matrix, **self.matrix_options}),
     }
 
 

@@ -8,6 +8,7 @@ the losses are taken before both, and targets are refused that Keras would silen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -45,7 +46,7 @@ class OutputLosses:
     self.names = ["loss" if k is None else _name(k, self._outputs) for k in self._losses]
     self.coefficients = [1.0 if weights.get(k) is None else float(weights[k]) for k in self._losses]
     self.description = {
-      n: _loss_name(fn) for n, fn in zip(self.names, self._losses.values(), strict=True)
+      n: loss_name(fn) for n, fn in zip(self.names, self._losses.values(), strict=True)
     }
 
   def weighs_batches(self) -> bool:
@@ -53,9 +54,12 @@ class OutputLosses:
     return bool(self._weigh) and all(self._weigh.values())
 
   def terms(
-    self, targets: Any, predictions: Any, sample_weight: Any, /
+    self, targets: Any, predictions: Any, sample_weight: Any, observe: Callable | None = None, /
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns (sum of weighted losses, sum of weights) of each loss.
+
+    Where it is given, observe(name, loss, outputs, losses, weights) is called for each; the last
+    two are tensors of one shape, or None where the loss gives one number.
 
     The result is a list. Losses that read variables of the model read those of the scope that this
     is called in.
@@ -76,8 +80,10 @@ class OutputLosses:
       if not tf.is_tensor(weights):
         weights = _pick("sample weights", weights, key, self._outputs)
       name = "loss" if key is None else f"loss of output {key!r}"
-      term, self._weigh[key] = _keras_term(name, loss, y, outputs, weights, self._as_fit)
+      term, losses, self._weigh[key] = _keras_term(name, loss, y, outputs, weights, self._as_fit)
       result.append(term)
+      if observe is not None:
+        observe(name, loss, outputs, *losses)
     return result
 
   def _one_a_loss(self, nest):
@@ -188,7 +194,8 @@ def _as_loss(loss):
   raise TypeError(f"loss: expected a Keras loss, its name or a function, got {loss!r}")
 
 
-def _loss_name(loss):
+def loss_name(loss: Any, /) -> str:
+  """Returns a loss's name, with its options."""
   if isinstance(loss, keras.losses.Loss):
     config = {k: v for k, v in loss.get_config().items() if isinstance(v, (str, int, float, bool))}
     return f"{type(loss).__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(config.items()))})"
@@ -196,9 +203,10 @@ def _loss_name(loss):
 
 
 def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
-  """Returns ((sum, weight), whether the loss said it) of one output.
+  """Returns the term of one output, its losses, and who weighs.
 
-  The sum is that of the output's losses over a batch.
+  That is ((sum, weight), (losses, weights), whether the loss has said the weight). The sum is that
+  of the output's losses over a batch.
 
   Keras's own call would cast to the loss's dtype, float32 whatever the model's, and divide by the
   number of examples of this batch; so the losses are taken before both.
@@ -213,17 +221,21 @@ def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
     if isinstance(e, (_TargetsError, _TargetsTypeError)):
       raise
     raise ValueError(
-      f"{name}: {_loss_name(loss)} takes no targets {_show(targets)} with outputs "
+      f"{name}: {loss_name(loss)} takes no targets {_show(targets)} with outputs "
       f"{_show(outputs)}: {e}"
     ) from e
   if isinstance(values, (tuple, list)):
-    return _pair(name, values, sample_weight, mask), True
+    return _pair(name, values, sample_weight, mask), (None, None), True
   ignored = getattr(values, "_keras_mask", None)  # of classes that are not to count
   values = tf.convert_to_tensor(values)
   check_loss_dtype(name, values)
   masks = [m for m in (mask, ignored) if m is not None]
   count = as_fit and getattr(loss, "reduction", "") != "mean_with_sample_weight"
-  return _weighted_sum(name, values, masks, sample_weight, targets, count), False
+  if values.shape.rank == 0:
+    return _mean(name, values, masks, sample_weight, targets), (None, None), False
+  weights, kept = _weights(name, values, masks, sample_weight)
+  term = tf.reduce_sum(values * weights), tf.reduce_sum(kept if count else weights)
+  return term, (values, weights), False
 
 
 def _losses(name, loss, targets, outputs):
@@ -232,7 +244,7 @@ def _losses(name, loss, targets, outputs):
   Where a loss takes no such targets, it gets them as they are.
   """
   call = loss.call if isinstance(loss, keras.losses.Loss) else loss
-  known = _loss_function_name(loss)
+  known = loss_function_name(loss)
   if known in _OF_CLASS_NUMBERS:
     return call(_class_numbers(name, known, targets, outputs), outputs)
   cast = tf.nest.map_structure(lambda t: _like(name, t, outputs), targets)
@@ -272,21 +284,24 @@ def _pair(name, values, sample_weight, mask):
   return total, weight
 
 
-def _weighted_sum(name, values, masks, sample_weight, targets, count):
-  if values.shape.rank == 0:
-    if sample_weight is not None or masks:
-      raise ValueError(
-        f"{name}: it returns one number a batch, so sample weights or masks can't be applied: "
-        "return one loss an example"
-      )
-    weight = tf.cast(batch_size(targets), values.dtype)
-    return values * weight, weight
+def _mean(name, value, masks, sample_weight, targets):
+  if sample_weight is not None or masks:
+    raise ValueError(
+      f"{name}: it returns one number a batch, so sample weights or masks can't be applied: "
+      "return one loss an example"
+    )
+  weight = tf.cast(batch_size(targets), value.dtype)
+  return value * weight, weight
+
+
+def _weights(name, values, masks, sample_weight):
+  """Returns (weights of losses, those by masks alone)."""
   kept = weights = tf.ones_like(values)
   for factor, what in [*((m, "mask") for m in masks), (sample_weight, "sample weights")]:
     if factor is not None:
       weights *= _expand(name, what, tf.cast(factor, values.dtype), values)
       kept = weights if what == "mask" else kept
-  return tf.reduce_sum(values * weights), tf.reduce_sum(kept if count else weights)
+  return weights, kept
 
 
 def _expand(name, what, factor, values):
@@ -382,7 +397,7 @@ def _check_targets(name, loss, known, targets, outputs):
     if "crossentropy" in known and targets.shape.rank == outputs.shape.rank - 1:
       hint = "; class numbers go with sparse_categorical_crossentropy"
     raise _TargetsError(
-      f"{name}: expected targets of shape {outputs.shape} for {_loss_name(loss)}, got "
+      f"{name}: expected targets of shape {outputs.shape} for {loss_name(loss)}, got "
       f"{_show(targets)}{hint}"
     )
 
@@ -394,7 +409,7 @@ _OF_CLASS_NUMBERS = _OF_ONE_NUMBER | {"sparse_categorical_crossentropy"}
 _OF_ANY_TARGETS = frozenset({"ctc"})
 
 
-def _loss_function_name(loss):
+def loss_function_name(loss: Any, /) -> str | None:
   """Returns the name of one of Keras's own losses, else None."""
   fn = loss if not isinstance(loss, keras.losses.Loss) else getattr(loss, "fn", None)
   if fn is None or not getattr(fn, "__module__", "").startswith("keras."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -12,13 +13,23 @@ if TYPE_CHECKING:
   from tf_hessian.curvature.objective import Objective
 
 
-def check_split(objective: Objective, what: str, /) -> None:
-  """Raises TypeError unless outputs and loss can be told apart.
+def check_split(objective: Objective, what: str, blocks: int | None, /) -> None:
+  """Refuses what the products of `pullback` can't be made of.
 
   Args:
     objective: the `Objective`.
     what: the matrix that needs it.
+    blocks: number of blocks whose activations are recomputed, or None.
+
+  Raises:
+    TypeError: if the loss can't be told apart from the outputs.
+    ValueError: if blocks are to be recomputed.
   """
+  if blocks is not None:
+    raise ValueError(
+      f"recompute_blocks: is for the Hessian; a product of the {what} takes one forward and one "
+      "backward pass of each vector already"
+    )
   if not objective.whole:
     return
   if objective.layers:
@@ -30,7 +41,37 @@ def check_split(objective: Objective, what: str, /) -> None:
   )
 
 
-class Cut:
+@dataclasses.dataclass(frozen=True)
+class Losses:
+  """The single losses of a batch's output.
+
+  Attributes:
+    name: of the output's loss, for messages.
+    loss: the loss itself.
+    outputs: the tensors that it is given.
+    values: the losses; None where there is one number for the batch.
+    weights: those of the losses in their sum, a tensor like `values`; None like them.
+  """
+
+  name: str
+  loss: Any
+  outputs: Any
+  values: tf.Tensor | None
+  weights: tf.Tensor | None
+
+
+class Uncut:
+  """Lets a loss have a model's outputs as they are."""
+
+  def __call__(self, nest: Any, /) -> Any:
+    """Returns what the loss is given for a nest of outputs."""
+    return nest
+
+  def observe(self, *losses: Any) -> None:
+    """Is told of the single losses of each output: the fields of `Losses`."""
+
+
+class Cut(Uncut):
   """Cuts a batch's loss from the outputs that it is of.
 
   It is called on the outputs, and returns what the loss is given for them: the same values, through
@@ -40,53 +81,21 @@ class Cut:
   Attributes:
     watch: tapes that are to watch what the loss is given.
     outputs: list of the outputs.
-    chosen: positions of the outputs that the loss depends on, once `gradient` has been called.
+    places: list of what the loss is given for them.
+    losses: list of the single losses of each output, `Losses`.
   """
 
   def __init__(self) -> None:
     self.watch: Sequence[tf.GradientTape] = ()
     self.outputs: list[tf.Tensor] = []
-    self.chosen: list[int] = []
-    self._places: list[tf.Tensor] = []
+    self.places: list[tf.Tensor] = []
+    self.losses: list[Losses] = []
 
   def __call__(self, nest: Any, /) -> Any:
     return tf.nest.map_structure(self._one, nest)
 
-  @property
-  def used(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Outputs that the loss reads, and what it is given."""
-    return [self.outputs[i] for i in self.chosen], [self._places[i] for i in self.chosen]
-
-  def gradient(
-    self, tape: tf.GradientTape, loss: tf.Tensor, params: Sequence[tf.Tensor], /
-  ) -> tuple[list[tf.Tensor], list[int]]:
-    """Returns the gradient of the loss.
-
-    It is that in the outputs, and in the parameters with the outputs held fixed.
-
-    Args:
-      tape: has recorded the loss, and is persistent.
-      loss: scalar.
-      params: list of tensors.
-
-    Returns:
-      (list of tensors that are not constantly zero, positions of what they are the gradients in:
-      the outputs that are used and then all parameters).
-
-    Raises:
-      ValueError: if the loss depends on no output.
-    """
-    found = tape.gradient(loss, [*self._places, *params])
-    count = len(self._places)
-    self.chosen = [i for i in range(count) if found[i] is not None]
-    if not self.chosen:
-      raise ValueError(
-        "loss: it does not depend on the model's outputs, so it has no Gauss-Newton matrix; a "
-        "compute_loss() must be of its argument y_pred"
-      )
-    parts = [found[i] for i in self.chosen] + found[count:]
-    kept = [i for i, g in enumerate(parts) if g is not None]
-    return [tf.convert_to_tensor(parts[i]) for i in kept], kept
+  def observe(self, *losses: Any) -> None:
+    self.losses.append(Losses(*losses))
 
   def _one(self, x):
     if not tf.is_tensor(x) or not x.dtype.is_floating:
@@ -104,7 +113,7 @@ class Cut:
     for tape in self.watch:
       tape.watch(place)
     self.outputs.append(x)
-    self._places.append(place)
+    self.places.append(place)
     return place
 
 

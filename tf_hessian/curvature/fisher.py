@@ -1,0 +1,290 @@
+"""The Fisher information matrix of a model's outputs.
+
+The loss is taken as the negative log likelihood of the targets, so that the model says how they are
+distributed. With s the gradient of the loss of one target in the outputs z, and J the derivative of
+the outputs in the parameters,
+
+  F = mean of J' E[s s'] J.
+
+The expectation is over targets drawn from the model: in closed form ("exact"), or over some drawn
+ones ("sampled"). With the targets of the data ("empirical") it is the mean of the outer products of
+the gradients of the examples. See Amari (1998), and Kunstner et al. (2019) on the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from tf_hessian.curvature import output_losses, outputs, pullback
+from tf_hessian.curvature.operator import CurvatureOperator
+from tf_hessian.numerics import checks
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from tf_hessian.curvature.objective import Objective
+
+KINDS = ("exact", "sampled", "empirical")
+_SOFTMAX = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
+_SIGMOID = frozenset({"binary_crossentropy"})
+_SQUARES = frozenset({"mean_squared_error"})
+
+
+class FisherOperator(CurvatureOperator):
+  """The Fisher information matrix over a data set.
+
+  Its arguments, attributes and methods are those of a `HessianOperator`, and two more. Penalties
+  don't count, since they are of no example.
+
+  Exact ones equal the Gauss-Newton matrix of the loss without penalties. They and sampled ones are
+  of Keras's cross entropies of logits, and of its mean squared error. Of the last, and of the
+  binary cross entropy, each unit is a target of its own: a normal one of variance 1/2, or one of
+  two classes. Empirical ones are of any loss of single examples; an example is a row of a batch,
+  with all its positions and outputs, and counts by its weight.
+
+  >>> import keras
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+  >>> data = [(np.eye(2, dtype="float32"), np.ones((2, 1), "float32"))]
+  >>> tf_hessian.FisherOperator(model, "mean_squared_error", data) @ np.array([1.0, 2.0])
+  array([1., 2.])
+  """
+
+  matrix = "fisher"
+
+  def __init__(
+    self,
+    model: Any,
+    loss: Any = None,
+    dataset: Any = None,
+    *,
+    kind: str = "exact",
+    samples: int = 1,
+    **options: Any,
+  ) -> None:
+    """Reads the data set once, and prepares the functions without running them.
+
+    Args:
+      model: that of a `HessianOperator`.
+      loss: likewise.
+      dataset: likewise.
+      kind: "exact", "sampled" or "empirical".
+      samples: number of targets to draw for each of the data; for "sampled" alone. The seed is that
+        of the operator, and the targets are the same in each product.
+      **options: the other arguments of a `HessianOperator`.
+
+    Raises:
+      TypeError, ValueError: for what can't be measured, saying what was expected.
+    """
+    checks.check_choice("kind", kind, KINDS)
+    checks.check_count("samples", samples)
+    if samples != 1 and kind != "sampled":
+      raise ValueError(f"samples: is for kind='sampled', got kind={kind!r}")
+    self.matrix_options = {"kind": kind}
+    if kind == "sampled":
+      self.matrix_options["samples"] = int(samples)
+    super().__init__(model, loss, dataset, **options)
+
+  def _check_objective(self, blocks):
+    outputs.check_split(self.objective, "Fisher matrix", blocks)
+
+  @property
+  def _output_matrix(self):
+    return functools.partial(_MATRICES[self.matrix_options["kind"]], self.matrix_options)
+
+  def field(self, point: np.ndarray, /) -> np.ndarray:
+    """Returns J' M (z - z(point)), (n,) float64.
+
+    The outputs z are those where the parameters are; J and M are those at the point.
+    """
+    function = pullback.field(
+      self.objective,
+      self._output_matrix,
+      lambda base, _, moved: base.times(moved),  # type: ignore[attr-defined]  # of an `_OfLosses`
+      self.program.note,
+    )
+    return self.runner.along(function, point)
+
+  def batch_product(
+    self,
+    objective: Objective,
+    mode: str,
+    *,
+    blocks: int | None = None,
+    connected: Callable[[list[bool]], None] | None = None,
+  ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
+    """Returns the function that makes products with a batch's matrix (`pullback.product`)."""
+    del blocks  # there are none
+    return pullback.product(objective, self._output_matrix, mode, connected)
+
+
+class _OutputMatrix:
+  """A matrix of outputs alone, which is linear as it stands.
+
+  Attributes:
+    chosen, kept: those of a `pullback.OutputMatrix`.
+  """
+
+  def __init__(self, chosen):
+    self.chosen = chosen
+    self.kept = list(range(len(chosen)))
+
+  def by_linearization(self, _):
+    return self.times
+
+  def by_tape(self, _):
+    return self.times
+
+
+class _Likelihood(_OutputMatrix):
+  """E[s s'] of each target, in closed form or by drawn ones.
+
+  Each output has a function t -> w E[s s'] t.
+
+  Args:
+    options: the operator's.
+    cut, tape, loss, params, seed, ratios: as in `pullback.product`.
+
+  Raises:
+    ValueError: for a loss whose distribution of targets isn't known.
+  """
+
+  def __init__(self, options, cut, tape, loss, params, seed, ratios):
+    del tape, loss, params
+    samples, chosen, self._functions = options.get("samples"), [], []
+    for k, losses in enumerate(cut.losses):
+      family, z = _family(losses)
+      weights = tf.cast(ratios[k], z.dtype) * tf.cast(losses.weights, z.dtype)[..., tf.newaxis]
+      folded = tf.random.experimental.stateless_fold_in(seed, k)
+      chosen.append(next(i for i, place in enumerate(cut.places) if place is z))
+      self._functions.append(family(z, weights, samples, folded))
+    super().__init__(chosen)
+
+  def times(self, tangents):
+    return [f(t) for f, t in zip(self._functions, tangents, strict=False)]
+
+
+class _Empirical(_OutputMatrix):
+  """g g' / w of each example.
+
+  g is the gradient of its loss in all outputs, and w its weight.
+
+  Args:
+    options: the operator's.
+    cut, tape, loss: as in `pullback.product`.
+
+  Raises:
+    ValueError: if the losses are not of single examples.
+  """
+
+  def __init__(self, options, cut, tape, loss, *_):
+    del options
+    for losses in cut.losses:
+      if losses.values is None:
+        raise ValueError(
+          f"{losses.name}: it gives one number a batch, so there are no gradients of examples; "
+          "return one loss an example"
+        )
+    if not cut.losses:
+      raise ValueError(
+        "loss: compute_loss() gives one number a batch, so there are no gradients of examples; "
+        "give the loss as loss="
+      )
+    found = tape.gradient(loss, cut.places)
+    super().__init__([i for i, g in enumerate(found) if g is not None])
+    self._gradients = [tf.convert_to_tensor(found[i]) for i in self.chosen]
+    weights = cut.losses[0].weights
+    self._weights = tf.reduce_sum(weights, axis=list(range(1, weights.shape.rank)))
+
+  def times(self, tangents):
+    pairs = list(zip(self._gradients, tangents, strict=False))
+    along = sum(tf.reduce_sum(_rows(g * t), axis=1) for g, t in pairs)
+    factors = tf.math.divide_no_nan(along, tf.cast(self._weights, along.dtype))
+    return [g * tf.reshape(factors, [-1] + [1] * (g.shape.rank - 1)) for g, _ in pairs]
+
+
+_MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": _Empirical}
+
+
+def _rows(x):
+  return tf.reshape(x, [tf.shape(x)[0], -1])
+
+
+def _family(losses):
+  """Returns a loss's function, and the outputs that it is in.
+
+  The function makes t -> w E[s s'] t.
+  """
+  name = output_losses.loss_function_name(losses.loss)
+  if losses.values is not None and name in _SQUARES:
+    return _squares, losses.outputs
+  if losses.values is None or name not in _SOFTMAX | _SIGMOID:
+    raise ValueError(
+      f"{losses.name}: of {output_losses.loss_name(losses.loss)} it isn't known how it distributes "
+      "targets; exact and sampled Fisher matrices are of Keras's categorical and binary cross "
+      "entropies and its mean squared error; kind='empirical' is of any loss"
+    )
+  logits = getattr(losses.outputs, "_keras_logits", None)
+  if logits is None and getattr(losses.loss, "from_logits", False):
+    logits = losses.outputs
+  if logits is None:
+    raise ValueError(
+      f"{losses.name}: {output_losses.loss_name(losses.loss)} is of probabilities, which Keras "
+      "clips; let a softmax or sigmoid activation come last in the model, or give logits and "
+      "from_logits=True"
+    )
+  return (_softmax if name in _SOFTMAX else _sigmoid), logits
+
+
+# Each is (outputs z, weights (..., 1), number of samples or None, seed) -> t -> w E[s s'] t.
+# Targets are drawn in float64, so that they don't depend on the type that the model computes in.
+
+
+def _softmax(z, weights, samples, seed):
+  p = tf.nn.softmax(z)
+  if samples is None:  # E[s s'] = diag(p) - p p'
+    return lambda t: weights * (p * t - p * _dot(p, t))
+  logits = tf.cast(tf.reshape(z, [-1, z.shape[-1]]), tf.float64)
+  drawn = tf.random.stateless_categorical(logits, samples, seed)
+  f = tf.reduce_mean(tf.one_hot(drawn, z.shape[-1], dtype=z.dtype), axis=1)
+  f = tf.reshape(f, tf.shape(z))  # of the classes: the mean of (p - e)(p - e)', e = 1 of the drawn
+  return lambda t: weights * (p * _dot(p - f, t) - f * _dot(p, t) + f * t)
+
+
+def _sigmoid(z, weights, samples, seed):
+  p = tf.sigmoid(z)
+  if samples is None:
+    variance = p * (1 - p)
+  else:
+    p64 = tf.cast(p, tf.float64)
+    shape = tf.concat([[samples], tf.shape(z)], 0)
+    drawn = tf.random.stateless_uniform(shape, seed, dtype=tf.float64) < p64
+    f = tf.reduce_mean(tf.cast(drawn, z.dtype), axis=0)
+    variance = (1 - f) * p**2 + f * (1 - p) ** 2
+  return _of_units(z, weights, variance)
+
+
+def _squares(z, weights, samples, seed):
+  if samples is None:
+    return _of_units(z, weights, tf.constant(2, z.dtype))
+  shape = tf.concat([[samples], tf.shape(z)], 0)
+  noise = tf.random.stateless_normal(shape, seed, dtype=tf.float64)  # of variance 1, not 1/2
+  return _of_units(z, weights, tf.cast(2 * tf.reduce_mean(noise**2, axis=0), z.dtype))
+
+
+def _of_units(z, weights, variance):
+  """Returns t -> w E[s^2] t / units.
+
+  The losses are means over units.
+  """
+  factor = weights * variance / tf.cast(tf.shape(z)[-1], z.dtype)
+  return lambda t: factor * t
+
+
+def _dot(a, b):
+  return tf.reduce_sum(a * b, axis=-1, keepdims=True)
