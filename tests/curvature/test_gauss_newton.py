@@ -368,6 +368,48 @@ def test_density_and_eigenpairs_are_those_of_the_matrix(problem):
   np.testing.assert_allclose(np.sort(exact.eigenvalues), values, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("vectors_per_pass", [1, 2])
+def test_interrupted_run_goes_on_bitwise(problem, tmp_path, monkeypatch, vectors_per_pass):
+  operator = problem("dense, weighted").operator()
+  options = {
+    "num_draws": 2,
+    "lanczos_steps": 8,
+    "storage": tf_hessian.Storage(vectors_per_pass=vectors_per_pass),
+    "progress": False,
+  }
+  whole = tf_hessian.spectral_density(operator, **options)
+  calls, run = [], operator.runner.run
+
+  def failing(*arguments, **named):
+    calls.append(1)
+    if len(calls) == 9:
+      raise KeyboardInterrupt
+    return run(*arguments, **named)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(operator.runner, "run", failing)
+    with pytest.raises(KeyboardInterrupt):
+      tf_hessian.spectral_density(operator, workdir=tmp_path / "run", **options)
+  again = tf_hessian.spectral_density(operator, workdir=tmp_path / "run", **options)
+  for a, b in zip(again.tridiagonals, whole.tridiagonals, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_folder_of_the_hessian_is_refused(problem, tmp_path):
+  p = problem("dense, weighted")
+  options = {"num_draws": 1, "lanczos_steps": 3, "workdir": tmp_path / "run", "progress": False}
+  tf_hessian.spectral_density(p.operator(HessianOperator), **options)
+  with pytest.raises(ValueError, match="it holds a run of something else"):
+    tf_hessian.spectral_density(p.operator(), **options)
+
+
+def test_plan_counts_its_products(problem):
+  plan = tf_hessian.plan(
+    problem("dense, weighted").operator(), num_draws=2, lanczos_steps=5, pilot_seconds=0
+  )
+  assert plan.num_products == 2 * 5 + 3  # with the check
+
+
 # Bad input.
 
 

@@ -3,6 +3,7 @@
 python member.py STRATEGY DEVICES OUTPUT [OPTION=JSON ...]
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -12,7 +13,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian import HessianOperator, Storage, spectral_density, top_eigenpairs
+from tf_hessian import (
+  FisherOperator,
+  GaussNewtonOperator,
+  HessianOperator,
+  Storage,
+  spectral_density,
+  top_eigenpairs,
+)
 from tf_hessian.distribute import cluster, machine, workers
 from tf_hessian.numerics import memory_basis
 from tf_hessian.slq import provenance
@@ -42,9 +50,17 @@ def dataset(examples=52, seed=0):
   return tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
 
 
-def operator(strategy=None, seed=0, vectors_per_pass=None, **options):
+MATRICES = {
+  "hessian": HessianOperator,
+  "gauss_newton": GaussNewtonOperator,
+  "sampled_fisher": functools.partial(FisherOperator, kind="sampled"),
+  "empirical_fisher": functools.partial(FisherOperator, kind="empirical"),
+}
+
+
+def operator(strategy=None, seed=0, vectors_per_pass=None, matrix="hessian", **options):
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-  result = HessianOperator(
+  result = MATRICES[matrix](
     model(), loss, dataset(seed=seed), training=True, strategy=strategy, **options
   )
   if vectors_per_pass is not None:

@@ -19,6 +19,20 @@ REPEATED = [("one_device", 1)]
 # Two batches, and four replicas or sixteen shards of two workers.
 FEW = {"num_batches": 2, "columns": "true", "vectors_per_pass": 2}
 FEW_RUN = [("parameter_server", 2)]
+# Other matrices than the Hessian.
+OF_MATRICES = [
+  ("mirrored", 2, "empirical_fisher"),
+  ("multi_worker", 2, "gauss_newton"),
+  ("parameter_server", 2, "sampled_fisher"),
+]
+SLOW_OF_MATRICES = [
+  ("mirrored", 2, "sampled_fisher"),
+  ("mirrored", 4, "gauss_newton"),
+  ("multi_worker", 2, "empirical_fisher"),
+  ("multi_worker", 3, "sampled_fisher"),
+  ("parameter_server", 2, "gauss_newton"),
+  ("parameter_server", 2, "empirical_fisher"),
+]
 TOP = {"top": "true"}
 TOP_RUN = [("mirrored", 2), ("multi_worker", 2), ("parameter_server", 2)]
 
@@ -45,6 +59,9 @@ def all_runs(runs):
     runs.start(*configuration, cache_bytes=0)
   for configuration in [("one_device", 1), *FEW_RUN]:
     runs.start(*configuration, **FEW)
+  for strategy, devices, matrix in OF_MATRICES:
+    runs.start("one_device", 1, matrix=f'"{matrix}"')
+    runs.start(strategy, devices, matrix=f'"{matrix}"')
 
 
 def name(configuration):
@@ -61,6 +78,17 @@ def test_agrees_with_one_device(runs, configuration, quantity):
   expected = chief(runs("one_device"))[quantity]
   found = chief(runs(*configuration))[quantity]
   # Batches are added in another order: rounding errors of float64 only.
+  assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+  "strategy, devices, matrix",
+  [*OF_MATRICES, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW_OF_MATRICES)],
+)
+def test_other_matrices_agree_with_one_device(runs, strategy, devices, matrix):
+  options = {"matrix": f'"{matrix}"'}
+  expected = chief(runs("one_device", **options))["products"]
+  found = chief(runs(strategy, devices, **options))["products"]
   assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.fisher import FisherOperator
+from tf_hessian.curvature.gauss_newton import GaussNewtonOperator
+from tf_hessian.curvature.operator import CurvatureOperator, HessianOperator
 from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
 from tf_hessian.distribute.sharing import Sharing
 from tf_hessian.experiments import fields
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
   import ml_collections
 
 
+# Of `fields.MATRICES`: the operator, and its arguments.
+_OPERATORS: dict[str, tuple[Callable[..., CurvatureOperator], dict[str, str]]] = {
+  "hessian": (HessianOperator, {}),
+  "gauss_newton": (GaussNewtonOperator, {}),
+  "fisher": (FisherOperator, {"kind": "exact"}),
+  "sampled_fisher": (FisherOperator, {"kind": "sampled"}),
+  "empirical_fisher": (FisherOperator, {"kind": "empirical"}),
+}
 MODELS: dict[str, Callable[..., keras.Model]] = {
   "cifar_resnet": cifar_resnet.cifar_resnet,
   "imagenet_resnet18": imagenet_resnet.imagenet_resnet18,
@@ -121,8 +131,8 @@ class Experiment:
     strategy: tf.distribute.Strategy | None = None,
     patience: float = 600.0,
     **options: Any,
-  ) -> HessianOperator:
-    """Returns the `HessianOperator` that `config.hessian` asks for.
+  ) -> CurvatureOperator:
+    """Returns the operator that `config.hessian` asks for.
 
     Args:
       model: the model.
@@ -142,7 +152,10 @@ class Experiment:
           lambda t: tf.cast(t, dtype) if t.dtype.is_floating else t, example
         )
       )
-    return HessianOperator(
+    make, of_matrix = _OPERATORS[section["matrix"]]
+    if section["matrix"] == "sampled_fisher":
+      options["samples"] = section["samples"]
+    return make(
       model,
       self.task.loss,
       examples.batch(section["batch_size"]),
@@ -152,6 +165,7 @@ class Experiment:
       seed=self.config["seed"],
       mode=section["mode"] or None,
       strategy=sharing,
+      **of_matrix,
       **options,
     )
 

@@ -101,6 +101,9 @@ def variables(name: str, value: Any, /) -> None:
     (each(text) if isinstance(value, (tuple, list)) else text)(name, value)
 
 
+# Matrices of the section hessian.
+MATRICES = ("hessian", "gauss_newton", "fisher", "sampled_fisher", "empirical_fisher")
+
 positive, count = checks.check_positive, integer(1)
 
 # Section -> field -> (value if it is left out, check).
@@ -123,6 +126,8 @@ SECTIONS = {
     "test_examples": (0, integer()),
   },
   "hessian": {
+    "matrix": ("hessian", choice(*MATRICES)),
+    "samples": (1, count),
     "batch_size": (REQUIRED, count),
     "training": (REQUIRED, boolean),
     "mode": ("", choice("", "forward_over_backward", "backward_over_backward")),
@@ -222,6 +227,11 @@ def check(config: config_dict.ConfigDict, /) -> dict[str, Any]:
     for field, value in config[name].items():
       (text if field == "name" else _argument(field))(f"config.{name}.{field}", value)
   _check_scale(config)
+  hessian = config["hessian"]
+  if hessian["samples"] != 1 and hessian["matrix"] != "sampled_fisher":
+    raise ValueError(
+      f"config.hessian.samples: is for matrix='sampled_fisher', got matrix={hessian['matrix']!r}"
+    )
   return config
 
 

@@ -29,7 +29,7 @@ from tf_hessian.training import folder as training_folder
 if TYPE_CHECKING:
   import keras
 
-  from tf_hessian.curvature.operator import HessianOperator
+  from tf_hessian.curvature.operator import CurvatureOperator
   from tf_hessian.spectrum import Spectrum
 
 _FOLLOWED = "the chief has finished, and has the result"
@@ -57,7 +57,8 @@ def measure(
   Args:
     config: `ml_collections.ConfigDict`; see configs/.
     workdir: the results go to its folder `spectrum` (`spectrum_initial` of the initial weights,
-      `spectra/step_<n>` of steps), with `_gradient` added with `gradient`.
+      `spectra/step_<n>` of steps), with the name of another matrix than the Hessian, and with
+      `_gradient` for `gradient`, added.
     weights: the weights that are measured.
     gradient: one draw that begins at the gradient of the loss: its weights are the shares of the
       gradient's energy in the eigenvectors.
@@ -233,7 +234,7 @@ class _Measurement:
     problem = _draw(lambda: result.plot(picture, **self.setup.config["density"]))
     return result, f"none ({problem})" if problem else picture
 
-  def _operator(self, model: keras.Model) -> HessianOperator:
+  def _operator(self, model: keras.Model) -> CurvatureOperator:
     return self.setup.operator(
       model,
       strategy=self.strategy,
@@ -262,7 +263,9 @@ class _Measurement:
 
   @property
   def _suffix(self):
-    return "_gradient" if self.gradient else ""
+    matrix = self.setup.config["hessian"]["matrix"]
+    of_matrix = "" if matrix == "hessian" else f"_{matrix}"
+    return of_matrix + ("_gradient" if self.gradient else "")
 
   def _draw_together(self, results):
     """Draws the spectra of steps; returns the picture's path.
