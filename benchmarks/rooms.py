@@ -25,6 +25,7 @@ MAY_IMPORT = {
   "spectrum": {"files", "numerics", "plotting", "spectrum_file"},
   "spectrum_file": {"files"},
   "slq": {"", "curvature", "distribute", "files", "folders", "numerics", "records", "spectrum"},
+  "landscape": {"curvature", "numerics", "plotting", "slq"},
   "planning": {"curvature", "distribute", "folders", "numerics", "slq"},
   "experiments": {
     "curvature",

@@ -15,7 +15,7 @@ from tf_hessian import files
 from tf_hessian.numerics import density as density_lib
 
 if TYPE_CHECKING:
-  from collections.abc import Mapping
+  from collections.abc import Mapping, Sequence
 
   from matplotlib.axes import Axes
 
@@ -229,6 +229,48 @@ def plot_curves(
   axes.set_xlabel("step")
   axes.set_ylabel(label)
   axes.legend(fontsize="small", frameon=False)
+  save_figure(figure, path)
+
+
+def plot_losses(
+  distances: Sequence[np.ndarray],
+  losses: np.ndarray,
+  quadratic: np.ndarray,
+  path: str | os.PathLike,
+  /,
+  *,
+  title: str = "",
+) -> None:
+  """Draws losses along a line, or over a plane, with their quadratic.
+
+  Args:
+    distances: one or two arrays (m,).
+    losses: (m,), or (m_1, m_2).
+    quadratic: an array like it.
+    path: where the picture goes.
+    title: text above.
+
+  Raises:
+    ValueError: for another format.
+    OSError: if the picture can't be written.
+  """
+  figure, axes = new_figure()
+  if len(distances) == 1:
+    axes.plot(distances[0], losses, "o-", ms=3, lw=1.2, label="loss")
+    axes.plot(distances[0], quadratic, "k--", lw=0.8, label="by gradient and curvature")
+    axes.set_ylabel("loss")
+    axes.set_xlabel("distance")
+    low, high = np.min(losses), np.max(losses)  # a parabola may go far beyond
+    axes.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
+    axes.legend(fontsize="small", frameon=False)
+  else:
+    levels = np.linspace(np.min(losses), np.max(losses) + 1e-12, 16)
+    filled = axes.contourf(*distances, losses.T, levels)
+    axes.contour(*distances, quadratic.T, levels, colors="w", linewidths=0.6, linestyles="--")
+    figure.colorbar(filled, ax=axes, label="loss (dashed: by gradient and curvature)")
+    axes.set_xlabel("distance along the first direction")
+    axes.set_ylabel("distance along the second direction")
+  axes.set_title(title, fontsize="medium")
   save_figure(figure, path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tf_hessian.numerics import probes
-from tf_hessian.numerics.probes import Stream, probe
+from tf_hessian.numerics.probes import Stream, probe, signs
 
 EPS = np.finfo(np.float64).eps
 
@@ -90,6 +90,7 @@ def test_streams_have_the_numbers_that_recorded_results_were_made_with():
     "NONZERO_ROWS": 2147483649,
     "KNOWN_VECTOR": 2147483650,
     "EIGENPAIRS": 2147483651,
+    "SIGNS": 1099511627776,
   }
 
 
@@ -100,8 +101,17 @@ def test_streams_are_distinct_and_draws_do_not_come_near():
   assert min(numbers) >= 2**31
 
 
-def test_only_the_last_stream_takes_the_numbers_after_it():
-  assert max(Stream) is Stream.EIGENPAIRS
+def test_streams_that_take_the_numbers_after_them_do_not_meet():
+  assert sorted(Stream)[-2:] == [Stream.EIGENPAIRS, Stream.SIGNS]
+  assert Stream.SIGNS - Stream.EIGENPAIRS > 2**39
+
+
+def test_vectors_of_signs_are_independent():
+  vectors = np.stack([signs(seed, i, 1000) for seed in (0, 1) for i in range(20)])
+  products = vectors @ vectors.T / 1000
+  # Normal of variance 1 / 1,000; six of it for 780 pairs.
+  assert np.abs(products - np.eye(40)).max() < 6 / np.sqrt(1000)
+  assert not np.array_equal(np.sign(probe(0, 0, 1000)), vectors[0])
 
 
 @pytest.mark.parametrize("n", [1, 30])

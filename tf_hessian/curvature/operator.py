@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature import group, loading, processes, products
 from tf_hessian.curvature import objective as objective_lib
+from tf_hessian.curvature.point import Point
 from tf_hessian.curvature.program import Program
 from tf_hessian.curvature.runner import Runner
 from tf_hessian.distribute import engines
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
   from tf_hessian.numerics.distributed_basis import DistributedBasis
 
 
-class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
+class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
   """A symmetric matrix of a whole data set.
 
   C = sum_b w_b C_b / sum_b w_b.
@@ -229,12 +230,6 @@ class CurvatureOperator(scipy.sparse.linalg.LinearOperator, abc.ABC):
     """
     del point
     return self.runner.gradient()
-
-  def parameters(self) -> np.ndarray:
-    """Returns the current point, (n,) float64."""
-    return np.concatenate(
-      [np.ravel(p.numpy()).astype(np.float64) for p in self.objective.parameters]
-    )
 
   def check_point(self) -> None:
     """Checks that variables and moving statistics are finite numbers.

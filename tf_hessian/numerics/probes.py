@@ -18,9 +18,8 @@ class Stream(enum.IntEnum):
   CHECK = 2**31  # probes of `check_operator`
   NONZERO_ROWS = 2**31 + 1  # vectors that find the rows of a matrix that are zero
   KNOWN_VECTOR = 2**31 + 2  # vector by whose product a matrix is told from others
-  EIGENPAIRS = (
-    2**31 + 3
-  )  # start vectors of a search; it takes the following numbers too, so is last
+  EIGENPAIRS = 2**31 + 3  # start vectors of a search; it takes the following numbers too
+  SIGNS = 2**40  # vectors of random signs; likewise
 
 
 def probe(seed: int, draw: int, /, n: int) -> np.ndarray:
@@ -49,3 +48,22 @@ def probe(seed: int, draw: int, /, n: int) -> np.ndarray:
   v = np.random.Generator(np.random.PCG64(sequence)).standard_normal(n)
   v /= np.linalg.norm(v)
   return v
+
+
+def signs(seed: int, number: int, /, n: int) -> np.ndarray:
+  """Returns a vector of random signs, independent of all start vectors.
+
+  Args:
+    seed: seed of the run, an integer that is not negative.
+    number: number of the vector, from 0.
+    n: length of the vector.
+
+  Returns:
+    (n,) float64, of 1 and -1.
+
+  >>> sorted(set(signs(0, 0, 100)))
+  [-1.0, 1.0]
+  """
+  sequence = np.random.SeedSequence(seed, spawn_key=(Stream.SIGNS + number,))
+  bits = np.random.Generator(np.random.PCG64(sequence)).integers(0, 2, n, dtype=np.int8)
+  return 2.0 * bits - 1.0

@@ -1,0 +1,96 @@
+"""Vectors by variable, and a model that is put at another point and back."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_hessian.curvature.operator import HessianOperator
+
+
+def square(parameters, batch):
+  return batch * sum(tf.reduce_sum(p**2) for p in parameters)
+
+
+def make(*parameters):
+  return HessianOperator(list(parameters), square, [np.ones(2, np.float32)])
+
+
+def test_parts_have_the_variables_shapes_in_order(new_operator):
+  operator = new_operator()
+  v = np.arange(operator.shape[0], dtype=np.float64)
+  parts = operator.unflatten(v)
+  assert tuple(parts) == operator.parameter_names
+  assert tuple(p.shape for p in parts.values()) == operator.parameter_shapes
+  np.testing.assert_array_equal(np.concatenate([np.ravel(p) for p in parts.values()]), v)
+  np.testing.assert_array_equal(operator.flatten(parts), v)
+
+
+def test_parts_that_are_left_out_are_zeros(new_operator):
+  operator = new_operator()
+  name = operator.parameter_names[1]
+  found = operator.unflatten(operator.flatten({name: np.ones(operator.parameter_shapes[1])}))
+  assert [np.all(part == (n == name)) for n, part in found.items()] == [True] * len(found)
+
+
+def test_equal_names_are_told_apart():
+  operator = make(
+    tf.Variable(np.ones(2, np.float32), name="a"), tf.Variable(np.ones(3, np.float32), name="a")
+  )
+  assert list(operator.unflatten(np.zeros(5))) == ["a", "a_1"]
+
+
+@pytest.mark.parametrize("shape", [(25,), (26, 1), ()])
+def test_vector_of_another_shape_is_refused(new_operator, shape):
+  with pytest.raises(ValueError, match=r"vector: expected shape \(26,\), got"):
+    new_operator().unflatten(np.zeros(shape))
+
+
+def test_unknown_names_and_other_shapes_are_refused(new_operator):
+  operator = new_operator()
+  name = operator.parameter_names[0]
+  with pytest.raises(ValueError, match=f"unknown variable '{name}s'; did you mean '{name}'"):
+    operator.flatten({f"{name}s": 0.0})
+  with pytest.raises(ValueError, match=f"{name}: expected shape .*, got \\(7,\\)"):
+    operator.flatten({name: np.zeros(7)})
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_model_is_put_back_bitwise_however_it_ends(new_operator, error):
+  operator = new_operator()
+  before, loss = operator.parameters(), operator.loss()
+  try:
+    with operator.at(before + 1):
+      np.testing.assert_allclose(operator.parameters(), before + 1, rtol=1e-6)
+      assert operator.loss() != loss
+      if error is not None:
+        raise error
+  except (ValueError, KeyboardInterrupt):
+    assert error is not None
+  np.testing.assert_array_equal(operator.parameters(), before)
+  assert operator.loss() == loss
+
+
+def test_model_is_put_back_though_that_is_interrupted(monkeypatch):
+  variable = tf.Variable(np.ones(2, np.float32))
+  operator = make(variable)
+  assign = type(operator)._assign
+
+  def interrupted(*_):
+    monkeypatch.setattr(type(operator), "_assign", assign)
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt), operator.at(np.zeros(2)):
+    monkeypatch.setattr(type(operator), "_assign", interrupted)
+  np.testing.assert_array_equal(variable.numpy(), np.ones(2))
+
+
+def test_points_that_are_none_are_refused(new_operator):
+  operator = new_operator()
+  for point, message in [(np.full(26, np.nan), "finite numbers"), (np.zeros(3), "expected shape")]:
+    with pytest.raises(ValueError, match=message), operator.at(point):
+      pass
+  with (
+    pytest.raises(TypeError, match="can't move what is no variable: parameter_0"),
+    make(tf.ones(2)).at(np.zeros(2)),
+  ):
+    pass

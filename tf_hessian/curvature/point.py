@@ -1,0 +1,133 @@
+"""The point that a matrix is of."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.numerics import checks
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.objective import Objective
+
+
+class Point:
+  """The variables of an objective, as one vector.
+
+  It is part of a `CurvatureOperator`.
+  """
+
+  objective: Objective
+
+  def parameters(self) -> np.ndarray:
+    """Returns the current point, (n,) float64."""
+    return np.concatenate(
+      [np.ravel(p.numpy()).astype(np.float64) for p in self.objective.parameters]
+    )
+
+  def unflatten(self, vector: np.ndarray, /) -> dict[str, np.ndarray]:
+    """Returns a vector's parts by variable.
+
+    Args:
+      vector: (n,), such as an eigenvector.
+
+    Returns:
+      Name of a variable -> array of its shape, in the order of the vector. They are copies, of the
+      vector's dtype. Names are those of `parameter_names`; of equal ones, the second has "_1"
+      added, and so on.
+
+    Raises:
+      ValueError: for another shape.
+    """
+    vector = np.asarray(vector)
+    sizes = self._sizes()
+    if vector.shape != (sum(sizes),):
+      raise ValueError(f"vector: expected shape ({sum(sizes)},), got {vector.shape}")
+    parts = np.split(vector, np.cumsum(sizes)[:-1])
+    return {
+      name: np.array(part.reshape(shape))
+      for name, part, shape in zip(self._names(), parts, self.objective.shapes, strict=True)
+    }
+
+  def flatten(self, arrays: Mapping[str, np.ndarray], /) -> np.ndarray:
+    """Returns the vector of parts by variable, as `unflatten` returns them.
+
+    Args:
+      arrays: name of a variable -> array of its shape; zeros for those that are left out.
+
+    Returns:
+      (n,) float64.
+
+    Raises:
+      ValueError: for unknown names, or other shapes.
+    """
+    names, shapes = self._names(), self.objective.shapes
+    for name, array in arrays.items():
+      if name not in names:
+        raise ValueError(
+          f"arrays: unknown variable {name!r}{checks.nearest(name, names)}; there are "
+          f"{', '.join(names)}"
+        )
+      expected = shapes[names.index(name)]
+      if np.shape(array) != expected:
+        raise ValueError(f"arrays: {name}: expected shape {expected}, got {np.shape(array)}")
+    return np.concatenate(
+      [
+        np.ravel(np.asarray(arrays.get(name, np.zeros(shape)), np.float64))
+        for name, shape in zip(names, shapes, strict=True)
+      ]
+    )
+
+  @contextlib.contextmanager
+  def at(self, point: np.ndarray, /) -> Iterator[None]:
+    """Puts the model at another point, and back.
+
+    Afterwards its variables have bitwise the values that they had, also after an error or Ctrl-C.
+    Of several processes, each moves its own variables.
+
+    Args:
+      point: (n,) of finite numbers; rounded to the variables' types.
+
+    Raises:
+      TypeError: if the matrix is of tensors, which can't be moved.
+      ValueError: for another shape, or numbers that are not finite.
+    """
+    arrays = self.unflatten(point)
+    if not np.isfinite(np.sum(point)) and not np.isfinite(point).all():
+      raise ValueError("point: expected finite numbers, got NaN or infinity")
+    fixed = [
+      n
+      for n, p in zip(self._names(), self.objective.parameters, strict=True)
+      if not isinstance(p, tf.Variable)
+    ]
+    if fixed:
+      raise TypeError(f"at(): can't move what is no variable: {', '.join(fixed)}")
+    before = [p.numpy() for p in self.objective.parameters]
+    try:
+      self._assign(arrays.values())
+      yield
+    finally:
+      try:
+        self._assign(before)
+      except BaseException:  # a second Ctrl-C
+        self._assign(before)
+        raise
+
+  def _assign(self, values):
+    for p, value in zip(self.objective.parameters, values, strict=True):
+      p.assign(tf.cast(value, p.dtype))
+
+  def _sizes(self):
+    return [int(np.prod(s)) for s in self.objective.shapes]
+
+  def _names(self):
+    seen, result = collections.Counter(), []
+    for name in self.objective.names:
+      result.append(f"{name}_{seen[name]}" if seen[name] else name)
+      seen[name] += 1
+    return result

@@ -1,0 +1,188 @@
+"""Traces of all diagonal blocks of a matrix, from the same products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tf_hessian.numerics import checks, probes
+from tf_hessian.slq import provenance
+from tf_hessian.slq.matrix import as_matrix, check_is_of_model
+from tf_hessian.slq.progress import Progress
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.operator import CurvatureOperator
+
+BY = ("layer", "variable")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockTraces:
+  """Estimates for each diagonal block of a matrix.
+
+  Attributes:
+    names: those of the layers or variables.
+    sizes: (blocks,) numbers of parameters.
+    samples: (probes, blocks) v_l' (A v)_l of each probe v, whose mean is the trace.
+    squares: (probes, blocks) |(A v)_l|^2, whose mean is the sum of the squares of the block's rows,
+      with their entries outside of the diagonal block.
+  """
+
+  names: tuple[str, ...]
+  sizes: np.ndarray
+  samples: np.ndarray
+  squares: np.ndarray
+
+  @property
+  def traces(self) -> np.ndarray:
+    """(blocks,) estimates of the traces."""
+    return self.samples.mean(axis=0)
+
+  @property
+  def trace_errors(self) -> np.ndarray:
+    """(blocks,) standard errors of the traces; NaN for a single probe."""
+    return _standard_errors(self.samples)
+
+  @property
+  def row_squares(self) -> np.ndarray:
+    """(blocks,) estimates of the squared Frobenius norms of the blocks' rows."""
+    return self.squares.mean(axis=0)
+
+  @property
+  def row_square_errors(self) -> np.ndarray:
+    """(blocks,) their standard errors; NaN for a single probe."""
+    return _standard_errors(self.squares)
+
+  @property
+  def trace(self) -> tuple[float, float]:
+    """The trace of the whole matrix, and its standard error."""
+    whole = self.samples.sum(axis=1, keepdims=True)
+    return float(whole.mean()), float(_standard_errors(whole)[0])
+
+  @property
+  def frobenius_squared(self) -> tuple[float, float]:
+    """The squared Frobenius norm of the whole matrix, and its standard error."""
+    whole = self.squares.sum(axis=1, keepdims=True)
+    return float(whole.mean()), float(_standard_errors(whole)[0])
+
+  def __str__(self) -> str:
+    width = max(len("all"), *map(len, self.names))
+    lines = [f"{'':{width}s}  {'parameters':>10s}  {'trace':>22s}  {'squares of rows':>22s}"]
+    lines += [f"{name:{width}s}  {n:10,d}  {a}  {b}" for name, n, a, b in self._rows()]
+    return "\n".join(lines)
+
+  def _rows(self) -> Iterator[tuple[str, int, str, str]]:
+    columns = (self.traces, self.trace_errors, self.row_squares, self.row_square_errors)
+    for name, n, t, et, s, es in zip(self.names, self.sizes, *columns, strict=True):
+      yield name, int(n), _number(t, et), _number(s, es)
+    n = int(np.sum(self.sizes))
+    yield "all", n, _number(*self.trace), _number(*self.frobenius_squared)
+
+  def to_bytes(self) -> bytes:
+    """Returns the result as bytes that `from_bytes` reads."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+    return buffer.getvalue()
+
+  @classmethod
+  def from_bytes(cls, content: bytes, /) -> BlockTraces:
+    """Returns the result of bytes by `to_bytes`."""
+    with np.load(io.BytesIO(content)) as found:
+      return cls(
+        tuple(map(str, found["names"])), found["sizes"], found["samples"], found["squares"]
+      )
+
+
+def block_traces(
+  operator: CurvatureOperator,
+  /,
+  by: str = "layer",
+  *,
+  num_probes: int = 10,
+  seed: int = 0,
+  progress: bool = True,
+) -> BlockTraces:
+  """Returns estimates of the traces of all diagonal blocks.
+
+  By Hutchinson's estimator, from products with whole vectors of random signs: with the parts v_l of
+  a probe, E[v_l' (A v)_l] is the trace of block l, and E[|(A v)_l|^2] the sum of the squares of its
+  rows. So all blocks take the products of one. See Hutchinson (1990).
+
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> point = [tf.Variable([1.0, 2.0]), tf.Variable([3.0])]
+  >>> hessian = tf_hessian.HessianOperator(
+  ...   point, lambda p, batch: batch * (p[0][0] ** 2 + 2 * p[0][1] ** 2 + 3 * p[1][0] ** 2),
+  ...   [np.ones(1, "float32")],
+  ... )
+  >>> tf_hessian.block_traces(hessian, "variable", num_probes=2, progress=False).traces
+  array([6., 6.])
+
+  Args:
+    operator: a `HessianOperator` or another matrix of a model. Each of several workers calls this
+      function and gets the result.
+    by: "layer" for all variables of a layer together, or "variable".
+    num_probes: number of products.
+    seed: seed of the probes.
+    progress: whether to show a bar, or log lines where there is no terminal.
+
+  Returns:
+    `BlockTraces`.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or products that are not finite.
+    OSError: (ClusterError) if other processes of a cluster are gone.
+  """
+  check_is_of_model(operator)
+  checks.check_choice("by", by, BY)
+  checks.check_count("num_probes", num_probes)
+  seed = checks.check_seed(seed)
+  names, block_of = _blocks(operator.parameter_names, by)
+  lengths = [int(np.prod(s)) for s in operator.parameter_shapes]
+  starts = np.cumsum([0, *lengths[:-1]])
+  matrix = as_matrix(operator)
+
+  def sums(vector):
+    """Returns a vector's sums over blocks."""
+    return np.bincount(block_of, np.add.reduceat(vector, starts), minlength=len(names))
+
+  def compute():
+    samples, squares = [], []
+    count = min(num_probes, operator.vectors_per_pass)
+    with Progress(num_probes, enabled=progress) as bar, matrix.passes():
+      for start in range(0, num_probes, count):
+        numbers = range(start, min(start + count, num_probes))
+        vectors = np.stack([probes.signs(seed, i, matrix.n) for i in numbers])
+        for v, product in zip(vectors, operator.products(vectors), strict=True):
+          samples.append(sums(v * product))
+          squares.append(sums(product**2))
+        bar.advance(f"{len(samples)} of {num_probes} probes", products=len(numbers))
+    sizes = np.bincount(block_of, lengths, minlength=len(names)).astype(np.int64)
+    return BlockTraces(names, sizes, np.stack(samples), np.stack(squares))
+
+  matrix.agree(**provenance.identity(), by=by, num_probes=num_probes, seed=seed)
+  return matrix.lead(compute, BlockTraces.to_bytes, BlockTraces.from_bytes)
+
+
+def _blocks(names: Sequence[str], by: str) -> tuple[tuple[str, ...], np.ndarray]:
+  """Returns the names of blocks, and the number of each variable's."""
+  if by == "variable":
+    return tuple(names), np.arange(len(names))
+  layers = [name.rpartition("/")[0] or name for name in names]
+  known = list(dict.fromkeys(layers))
+  return tuple(known), np.array([known.index(layer) for layer in layers])
+
+
+def _standard_errors(samples):
+  if len(samples) < 2:
+    return np.full(samples.shape[1], np.nan)
+  return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+
+
+def _number(value, error):
+  return f"{value:12.5g} +- {error:<6.2g}"
