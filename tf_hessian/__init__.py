@@ -27,6 +27,7 @@ _HOME = {
   "Spectrum": "tf_hessian.spectrum",
   "SplitLoss": "tf_hessian.curvature.split_loss",
   "Storage": "tf_hessian.slq.storage",
+  "TraceEstimate": "tf_hessian.numerics.traces",
   "block_traces": "tf_hessian.slq.traces",
   "check_operator": "tf_hessian.curvature.selfcheck",
   "dense_hessian": "tf_hessian.curvature.exact",
@@ -39,6 +40,7 @@ _HOME = {
   "serve": "tf_hessian.experiments.serve",
   "spectral_density": "tf_hessian.slq.density",
   "top_eigenpairs": "tf_hessian.slq.eigenpairs",
+  "trace": "tf_hessian.slq.traces",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - typed out just above

@@ -90,6 +90,7 @@ def test_streams_have_the_numbers_that_recorded_results_were_made_with():
     "NONZERO_ROWS": 2147483649,
     "KNOWN_VECTOR": 2147483650,
     "EIGENPAIRS": 2147483651,
+    "TRACE": 549755813888,
     "SIGNS": 1099511627776,
   }
 
@@ -102,8 +103,8 @@ def test_streams_are_distinct_and_draws_do_not_come_near():
 
 
 def test_streams_that_take_the_numbers_after_them_do_not_meet():
-  assert sorted(Stream)[-2:] == [Stream.EIGENPAIRS, Stream.SIGNS]
-  assert Stream.SIGNS - Stream.EIGENPAIRS > 2**39
+  assert sorted(Stream)[-3:] == [Stream.EIGENPAIRS, Stream.TRACE, Stream.SIGNS]
+  assert Stream.TRACE - Stream.EIGENPAIRS > 2**38
 
 
 def test_vectors_of_signs_are_independent():

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 
 import tf_hessian
 from tf_hessian.numerics import probes
-from tf_hessian.slq.traces import BlockTraces, block_traces
+from tf_hessian.slq.traces import BlockTraces, block_traces, trace
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,39 @@ def test_it_goes_through_bytes_and_has_a_table(hessian):
   assert str(again) == str(found)
   lines = str(found).splitlines()
   assert len(lines) == 2 + len(found.names) and lines[-1].startswith("all")
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
+def test_trace_is_within_its_error(hessian, dense, method):
+  found = trace(hessian, 24, method=method, progress=False)
+  assert abs(found.value - np.trace(dense)) <= 4 * found.stderr
+  assert found.products == 24
+  assert trace(hessian, 24, method=method, progress=False) == found
+  assert trace(hessian, 24, method=method, seed=1, progress=False) != found
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_trace_of_an_array_with_as_many_products_is_exact(kind):
+  a = np.diag(np.arange(5.0))
+  assert trace(kind(a), progress=False) == (10.0, 0.0, 5)
+
+
+def test_products_that_are_not_finite_are_refused():
+  with pytest.raises(ValueError, match="not finite"):
+    trace(np.diag([np.nan, 1.0]), progress=False)
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ({"method": "xtrac"}, "did you mean 'xtrace'"),
+    ({"num_products": 3}, "at least 4 for xtrace"),
+    ({"num_products": 0}, "num_products"),
+  ],
+)
+def test_bad_arguments_of_a_trace_are_refused(hessian, arguments, message):
+  with pytest.raises(ValueError, match=message):
+    trace(hessian, progress=False, **arguments)
 
 
 @pytest.mark.parametrize(

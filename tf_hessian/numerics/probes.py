@@ -19,7 +19,14 @@ class Stream(enum.IntEnum):
   NONZERO_ROWS = 2**31 + 1  # vectors that find the rows of a matrix that are zero
   KNOWN_VECTOR = 2**31 + 2  # vector by whose product a matrix is told from others
   EIGENPAIRS = 2**31 + 3  # start vectors of a search; it takes the following numbers too
-  SIGNS = 2**40  # vectors of random signs; likewise
+  TRACE = 2**39  # vectors of an estimate of the trace
+  SIGNS = 2**40  # vectors of random signs; it takes the following numbers too
+
+
+def generator(seed: int, number: int, /) -> np.random.Generator:
+  """Returns the generator of a stream: child `number` of `SeedSequence(seed)`."""
+  sequence = np.random.SeedSequence(seed, spawn_key=(number,))
+  return np.random.Generator(np.random.PCG64(sequence))
 
 
 def probe(seed: int, draw: int, /, n: int) -> np.ndarray:
@@ -44,8 +51,7 @@ def probe(seed: int, draw: int, /, n: int) -> np.ndarray:
   >>> v.shape, round(float(v @ v), 12)
   ((1000,), 1.0)
   """
-  sequence = np.random.SeedSequence(seed, spawn_key=(draw,))
-  v = np.random.Generator(np.random.PCG64(sequence)).standard_normal(n)
+  v = generator(seed, draw).standard_normal(n)
   v /= np.linalg.norm(v)
   return v
 
@@ -64,6 +70,5 @@ def signs(seed: int, number: int, /, n: int) -> np.ndarray:
   >>> sorted(set(signs(0, 0, 100)))
   [-1.0, 1.0]
   """
-  sequence = np.random.SeedSequence(seed, spawn_key=(Stream.SIGNS + number,))
-  bits = np.random.Generator(np.random.PCG64(sequence)).integers(0, 2, n, dtype=np.int8)
+  bits = generator(seed, Stream.SIGNS + number).integers(0, 2, n, dtype=np.int8)
   return 2.0 * bits - 1.0

@@ -1,0 +1,97 @@
+"""Estimates of traces against those of matrices that are known."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from tf_hessian.numerics.traces import METHODS, trace
+
+N = 60
+
+
+def matrix(decay):
+  """A matrix (60, 60) with eigenvalues exp(-decay i), and its trace."""
+  rng = np.random.default_rng(0)
+  q = scipy.linalg.qr(rng.standard_normal((N, N)))[0]
+  values = np.exp(-decay * np.arange(N))
+  return (q * values) @ q.T, values.sum()
+
+
+def estimates(a, method, count, runs):
+  return [
+    trace(lambda v: v @ a, N, num_products=count, method=method, rng=np.random.default_rng(s))
+    for s in range(runs)
+  ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("decay", [0.0, 0.05, 0.5])
+def test_mean_of_many_is_the_trace(method, decay):
+  a, expected = matrix(decay)
+  found = np.array([e.value for e in estimates(a, method, 12, 400)])
+  # Four standard errors of the mean; where all agree, rounding.
+  assert abs(found.mean() - expected) <= 4 * found.std() / 20 + 1e-12 * expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_standard_error_is_about_the_spread(method):
+  a, _ = matrix(0.1)
+  found = estimates(a, method, 18, 200)
+  spread = np.std([e.value for e in found])
+  ratio = np.sqrt(np.mean([e.stderr**2 for e in found])) / spread
+  # Samples of XTrace depend on each other; its authors saw factors of this size.
+  assert (0.8 if method != "xtrace" else 0.5) < ratio < (1.25 if method != "xtrace" else 3)
+
+
+def test_xtrace_is_the_mean_over_what_each_vector_leaves_out():
+  a, _ = matrix(0.2)
+  m, rng = 5, np.random.default_rng(7)
+  v = np.random.default_rng(7).standard_normal((m, N)).T
+  samples = []
+  for i in range(m):
+    q = scipy.linalg.qr(np.delete(a @ v, i, axis=1), mode="economic")[0]
+    x = v[:, i] - q @ (q.T @ v[:, i])
+    samples.append(np.trace(q.T @ a @ q) + (N - m + 1) * (x @ a @ x) / (x @ x))
+  found = trace(lambda w: w @ a, N, num_products=2 * m, rng=rng)
+  assert found.value == pytest.approx(np.mean(samples), rel=1e-10)
+  assert found.stderr == pytest.approx(np.std(samples, ddof=1) / np.sqrt(m), rel=1e-8)
+  assert found.products == 2 * m
+
+
+def test_of_few_large_eigenvalues_xtrace_is_best_and_hutchinson_worst():
+  a, expected = matrix(0.5)
+  errors = {
+    method: np.sqrt(np.mean([(e.value - expected) ** 2 for e in estimates(a, method, 24, 50)]))
+    for method in METHODS
+  }
+  assert errors["xtrace"] < errors["hutch++"] < 0.1 * errors["hutchinson"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_indefinite_matrices_are_no_less_right(method):
+  a = matrix(0.3)[0] - matrix(0.1)[0]
+  found = np.array([e.value for e in estimates(a, method, 12, 400)])
+  assert abs(found.mean() - np.trace(a)) <= 4 * found.std() / 20
+
+
+@pytest.mark.parametrize("count", [N, 10 * N])
+def test_as_many_products_as_rows_give_it_exactly(count):
+  a, expected = matrix(0.1)
+  found = estimates(a, "hutchinson", count, 1)[0]
+  assert found.value == pytest.approx(expected, rel=1e-14)
+  assert (found.stderr, found.products) == (0.0, N)
+
+
+@pytest.mark.parametrize(
+  "method, count, message",
+  [
+    ("xtrace", 3, "at least 4 for xtrace, got 3"),
+    ("hutch++", 5, r"at least 6 for hutch\+\+"),
+    ("hutchinson", 1, "at least 2"),
+    ("hutchinson", 0, "num_products"),
+    ("hutchinsn", 9, "did you mean 'hutchinson'"),
+  ],
+)
+def test_bad_arguments_are_refused(method, count, message):
+  with pytest.raises(ValueError, match=message):
+    trace(lambda v: v, N, num_products=count, method=method, rng=np.random.default_rng(0))
