@@ -1,0 +1,95 @@
+"""Solutions of damped systems against those of dense matrices."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import tf_hessian
+from tf_hessian.slq.solve import _from_bytes, _to_bytes, solve
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def positive():
+  """A matrix (40, 40) with eigenvalues from 1e-4 to 100."""
+  q = scipy.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))[0]
+  return (q * np.logspace(-4, 2, N)) @ q.T
+
+
+@pytest.fixture(scope="module")
+def b():
+  return np.random.default_rng(1).standard_normal(N)
+
+
+@pytest.mark.parametrize("method", ["minres", "cg"])
+@pytest.mark.parametrize("damping", [0.0, 0.01, 1.0])
+def test_solution_is_that_of_the_dense_matrix(positive, b, method, damping):
+  found = solve(positive, b, damping=damping, method=method, tolerance=1e-12, progress=False)
+  a = positive + damping * np.eye(N)
+  assert found.residual == pytest.approx(np.linalg.norm(a @ found.x - b) / np.linalg.norm(b))
+  # The error is at most the residual times the condition number.
+  error = np.linalg.norm(found.x - np.linalg.solve(a, b)) / np.linalg.norm(found.x)
+  assert error <= 10 * found.residual * np.linalg.cond(a) + 1e-9
+
+
+def test_indefinite_ones_are_solved_by_minres(matrix):
+  b = np.ones(len(matrix))
+  found = solve(matrix, b, damping=0.1, tolerance=1e-10, progress=False)
+  assert found.converged
+  expected = np.linalg.solve(matrix + 0.1 * np.eye(len(b)), b)
+  np.testing.assert_allclose(found.x, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["minres", "cg"])
+def test_known_eigenpairs_save_iterations(positive, b, method):
+  pairs = tf_hessian.top_eigenpairs(positive, 12, progress=False)
+  options = {"damping": 0.01, "method": method, "progress": False}
+  plain = solve(positive, b, **options)
+  helped = solve(positive, b, eigenpairs=pairs, **options)
+  assert plain.converged and helped.converged
+  assert helped.iterations < 0.7 * plain.iterations
+  np.testing.assert_allclose(helped.x, plain.x, rtol=1e-3, atol=1e-3)
+
+
+def test_step_of_a_model_is_the_dense_one(new_operator):
+  hessian = new_operator()
+  g = hessian.gradient()
+  found = tf_hessian.solve(hessian, g, damping=2.0, tolerance=1e-5, progress=False)
+  dense = tf_hessian.dense_hessian(hessian) + 2.0 * np.eye(len(g))
+  np.testing.assert_allclose(found.x, np.linalg.solve(dense, g), rtol=1e-3, atol=1e-4)
+
+
+def test_solution_that_has_not_converged_is_said(positive, b, caplog):
+  found = solve(positive, b, damping=0.0, max_iterations=3, progress=False)
+  assert (found.iterations, found.converged) == (3, False)
+  assert "after 3 iterations the residual is" in caplog.text
+
+
+def test_of_nothing_the_solution_is_nothing(positive):
+  found = solve(positive, np.zeros(N), damping=1.0, progress=False)
+  assert not found.x.any() and found.converged and found.residual == 0.0
+
+
+def test_it_goes_through_bytes(positive, b):
+  found = solve(positive, b, damping=1.0, progress=False)
+  again = _from_bytes(_to_bytes(found))
+  np.testing.assert_array_equal(again.x, found.x)
+  assert again[1:] == found[1:]
+
+
+def test_bad_arguments_are_refused(positive, b):
+  pairs = tf_hessian.top_eigenpairs(positive - 1.0 * np.eye(N), 2, 2, progress=False)
+  for change, message in [
+    ({"damping": -1.0}, "damping"),
+    ({"damping": np.nan}, "damping"),
+    ({"method": "cgs"}, "method: expected"),
+    ({"tolerance": 0.0}, "tolerance"),
+    ({"max_iterations": 0}, "max_iterations"),
+    ({"eigenpairs": pairs, "damping": 0.0}, "expected positive eigenvalues with the damping"),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      solve(positive, b, **({"damping": 1.0, "progress": False} | change))
+  for other in (b[1:], b * np.nan):
+    with pytest.raises(ValueError, match=r"b: expected \(40,\) finite numbers"):
+      solve(positive, other, damping=1.0)

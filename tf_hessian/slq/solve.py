@@ -1,0 +1,204 @@
+"""Linear systems with a damped matrix, by its products."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from absl import logging
+import numpy as np
+import scipy.sparse.linalg
+
+from tf_hessian.numerics import checks
+from tf_hessian.slq import digests, provenance
+from tf_hessian.slq.matrix import as_matrix
+from tf_hessian.slq.progress import Progress
+
+if TYPE_CHECKING:
+  from tf_hessian.numerics.results import Eigenpairs
+
+METHODS = ("minres", "cg")
+_FIRST_LOOK = 5  # iteration at which the residual is first computed
+_EPS = float(np.finfo(np.float64).eps)
+
+
+class Solution(NamedTuple):
+  """The solution of a linear system.
+
+  Attributes:
+    x: (n,) float64.
+    residual: |(A + damping I) x - b| / |b|, by a product of its own.
+    iterations: number of iterations.
+    converged: whether the residual is within the tolerance.
+  """
+
+  x: np.ndarray
+  residual: float
+  iterations: int
+  converged: bool
+
+
+def solve(
+  operator: Any,
+  b: np.ndarray,
+  /,
+  *,
+  damping: float,
+  method: str = "minres",
+  tolerance: float = 1e-6,
+  max_iterations: int = 1000,
+  eigenpairs: Eigenpairs | None = None,
+  progress: bool = True,
+) -> Solution:
+  """Returns x with (A + damping I) x = b.
+
+  By SciPy's Krylov iterations. Each takes one product, and memory for a few vectors (n,). Whenever
+  there are a fifth more of them, one more product gives the residual. With a Gauss-Newton or Fisher
+  matrix and the gradient for b, x is a natural-gradient step.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> solution = tf_hessian.solve(np.diag([1.0, 3.0]), np.ones(2), damping=1.0, progress=False)
+  >>> solution.x.round(9), solution.iterations, solution.converged
+  (array([0.5 , 0.25]), 2, True)
+
+  Args:
+    operator: A: a matrix of a model, or a symmetric `LinearOperator` or array. Each of several
+      workers calls this function and gets the result.
+    b: (n,) of finite numbers.
+    damping: what is added to each eigenvalue; 0 for none.
+    method: "minres", for any symmetric matrix, or "cg", for one that is positive definite with its
+      damping.
+    tolerance: of the residual relative to b. What rounding of the products allows is the least that
+      is of use: about 1e-6 for float32.
+    max_iterations: most iterations.
+    eigenpairs: known pairs of A, as by `top_eigenpairs`, by which the system is preconditioned: the
+      iterations don't see these eigenvalues any more. The damped ones must be positive.
+    progress: whether to show a bar, or log lines where there is no terminal.
+
+  Returns:
+    `Solution`. One that has not converged is the best there is, with a warning.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or products that are not finite.
+    OSError: (ClusterError) if other processes of a cluster are gone.
+  """
+  matrix = as_matrix(operator)
+  checks.check_choice("method", method, METHODS)
+  checks.check_positive("tolerance", tolerance)
+  checks.check_count("max_iterations", max_iterations)
+  checks.check_number("damping", damping, 0.0, 1e300)
+  b = np.asarray(b, np.float64)
+  if b.shape != (matrix.n,) or not np.isfinite(b).all():
+    raise ValueError(f"b: expected ({matrix.n},) finite numbers, got shape {b.shape}")
+  preconditioner = None if eigenpairs is None else _deflation(eigenpairs, matrix.n, damping)
+
+  def compute():
+    with Progress(max_iterations, enabled=progress) as bar, matrix.passes():
+      search = _Search(matrix, b, damping, tolerance, lambda: bar.advance("solve"))
+      return search.run(method, max_iterations, preconditioner)
+
+  matrix.agree(
+    **provenance.identity(),
+    damping=damping,
+    method=method,
+    tolerance=tolerance,
+    b=digests.of_array(b),
+  )
+  result = matrix.lead(compute, _to_bytes, _from_bytes)
+  if not result.converged:
+    logging.warning(
+      "solve: after %d iterations the residual is %.2g of b; allow more, or damp more, or give "
+      "eigenpairs=top_eigenpairs(operator, ...)",
+      result.iterations,
+      result.residual,
+    )
+  return result
+
+
+class _Enough(Exception):  # noqa: N818 - it is no error
+  """The residual is within the tolerance."""
+
+
+class _Search:
+  """Iterations that end once the residual itself is within the tolerance.
+
+  MINRES measures it by |A| |x|, and preconditioned. So it is computed, at iterations that are ever
+  farther apart.
+  """
+
+  def __init__(self, matrix, b, damping, tolerance, advance):
+    self._matrix, self._b, self._damping = matrix, b, damping
+    self._tolerance, self._advance = tolerance, advance
+    self._length = np.linalg.norm(b) or 1.0
+    self._count, self._next = 0, _FIRST_LOOK
+    self._best = np.zeros(matrix.n), (1.0 if b.any() else 0.0)
+
+  def run(self, method, max_iterations, preconditioner):
+    n = self._matrix.n
+    shifted = scipy.sparse.linalg.LinearOperator((n, n), matvec=self._times, dtype=np.float64)
+    options = {"maxiter": max_iterations, "M": preconditioner, "callback": self._called}
+    try:
+      if method == "cg":
+        x, _ = scipy.sparse.linalg.cg(shifted, self._b, rtol=self._tolerance, **options)
+      else:
+        x, _ = scipy.sparse.linalg.minres(shifted, self._b, rtol=_EPS, **options)
+      self._look(x)
+    except _Enough:
+      pass
+    x, residual = self._best
+    return Solution(x, residual, self._count, residual <= self._tolerance)
+
+  def _times(self, v):
+    v = np.ravel(v)
+    return self._matrix.product(v) + self._damping * v
+
+  def _called(self, x):
+    self._count += 1
+    self._advance()
+    if self._count == self._next:
+      self._next += max(1, self._count // 5)
+      self._look(x)
+
+  def _look(self, x):
+    """Computes a residual; ends the iterations if it is small."""
+    residual = float(np.linalg.norm(self._times(x) - self._b) / self._length)
+    if residual < self._best[1]:
+      self._best = np.array(x), residual
+    if residual <= self._tolerance:
+      raise _Enough
+
+
+def _deflation(eigenpairs, n, damping):
+  """Returns the preconditioner by known eigenpairs.
+
+  It gives their eigenvalues the size of the least of them.
+  """
+  values = np.asarray(eigenpairs.values) + damping
+  vectors = np.asarray(eigenpairs.vectors)
+  if vectors.shape != (len(values), n):
+    raise ValueError(f"eigenpairs: expected vectors (k, {n}), got shape {vectors.shape}")
+  if not values.min() > 0:
+    raise ValueError(
+      f"eigenpairs: expected positive eigenvalues with the damping, got {values.min():.3g}: leave "
+      "the negative ones out, or damp more"
+    )
+  factors = values.min() / values - 1
+
+  def apply(v):
+    v = np.ravel(v)
+    return v + (factors * (vectors @ v)) @ vectors
+
+  return scipy.sparse.linalg.LinearOperator((n, n), matvec=apply, dtype=np.float64)
+
+
+def _to_bytes(result):
+  buffer = io.BytesIO()
+  np.savez(buffer, x=result.x, rest=json.dumps(result[1:]))
+  return buffer.getvalue()
+
+
+def _from_bytes(content):
+  with np.load(io.BytesIO(content)) as found:
+    return Solution(found["x"], *json.loads(str(found["rest"])))
