@@ -7,6 +7,10 @@ import inspect
 import pytest
 
 MODULES = (
+  "curvature.fisher",
+  "curvature.gauss_newton",
+  "curvature.split_loss",
+  "landscape",
   "numerics.basis",
   "numerics.bounds",
   "numerics.chebyshev",
@@ -23,7 +27,10 @@ MODULES = (
   "numerics.probes",
   "numerics.quadrature",
   "numerics.stopping",
+  "numerics.traces",
   "records",
+  "slq.solve",
+  "slq.traces",
   "spectrum",
 )
 

@@ -60,6 +60,10 @@ LOSSES = {
 }
 
 
+def slowly(name):
+  return () if name == "sigmoid" else pytest.mark.slow
+
+
 def make(name, of=FisherOperator, model=None, weighted=True, **options):
   loss, arguments, targets = LOSSES[name]
   data = batches(targets, weighted)
@@ -75,7 +79,10 @@ def jacobians(model, data):
   return z.numpy(), np.concatenate([np.reshape(j, (*z.shape, -1)) for j in found], axis=-1)
 
 
-@pytest.mark.parametrize("mode", ["forward_over_backward", "backward_over_backward"])
+@pytest.mark.parametrize(
+  "mode",
+  ["forward_over_backward", pytest.param("backward_over_backward", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", LOSSES)
 def test_exact_is_the_gauss_newton_matrix(columns, relative_error, name, mode):
   found = columns(make(name, mode=mode))
@@ -112,7 +119,7 @@ def test_penalties_do_not_count(columns, kind):
 # Sampled.
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=slowly(n)) for n in LOSSES])
 def test_sampled_tends_to_exact_with_the_root_of_the_samples(columns, relative_error, name):
   exact = columns(make(name))
   counts = np.array([16, 512])
@@ -139,7 +146,7 @@ def test_sampled_is_of_equal_targets_in_each_product_and_of_others_by_seed(colum
   assert np.abs(first - other).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=slowly(n)) for n in LOSSES])
 def test_sampled_is_semidefinite(columns, name):
   assert np.linalg.eigvalsh(columns(make(name, kind="sampled"))).min() >= -1e-14
 

@@ -1,7 +1,6 @@
 """Gauss-Newton products against matrices made of Jacobians, without the package."""
 
 import dataclasses
-import itertools
 import random
 
 import keras
@@ -18,6 +17,10 @@ from tf_hessian.curvature.operator import HessianOperator
 FLOAT64 = 1e-12
 pytestmark = pytest.mark.usefixtures("float64")
 MODES = ("forward_over_backward", "backward_over_backward")
+
+
+def slowly(name, *quick):
+  return () if name in quick else pytest.mark.slow
 
 
 @dataclasses.dataclass
@@ -179,7 +182,7 @@ def two_outputs():
 
 
 def recurrent():
-  model = keras.Sequential([keras.Input((3, 2)), layers.GRU(3), layers.Dense(2)])
+  model = keras.Sequential([keras.Input((3, 2)), layers.SimpleRNN(3), layers.Dense(2)])
   data = batches(lambda k, s: (numbers(k, 3, 2, seed=s), classes(2, k, s)))
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   return Problem(model, loss, data, cross_entropy)
@@ -245,7 +248,16 @@ def problem():
 
 @pytest.mark.parametrize(
   "name, mode",
-  [*itertools.product(sorted({*PROBLEMS} - {"recurrent"}), MODES), ("recurrent", None)],
+  [
+    *((n, MODES[0]) for n in PROBLEMS if n != "recurrent"),
+    ("recurrent", None),
+    *(
+      pytest.param(
+        n, MODES[1], marks=() if n in ("softmax", "batch statistics") else pytest.mark.slow
+      )
+      for n in PROBLEMS
+    ),
+  ],
 )
 def test_products_are_those_of_the_matrix_of_jacobians(
   problem, relative_error, columns, name, mode
@@ -292,7 +304,10 @@ def test_penalties_and_activity_have_their_own_hessian(columns, relative_error):
   assert relative_error(of_loss, without + of_zero) <= FLOAT64
 
 
-@pytest.mark.parametrize("loss", ["mean_squared_error", "log_cosh", "huber"])
+@pytest.mark.parametrize(
+  "loss",
+  ["log_cosh", *(pytest.param(x, marks=pytest.mark.slow) for x in ("huber", "mean_squared_error"))],
+)
 def test_of_a_linear_model_it_is_the_hessian(columns, relative_error, loss):
   model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
   data = batches(lambda k, s: (numbers(k, 4, seed=s), numbers(k, 3, seed=s + 2)))
@@ -325,7 +340,8 @@ def test_what_it_lacks_of_the_hessian_is_residuals_times_second_derivatives(colu
 
 
 @pytest.mark.parametrize(
-  "name", [pytest.param(n, marks=pytest.mark.slow if n == "recurrent" else ()) for n in PROBLEMS]
+  "name",
+  [pytest.param(n, marks=slowly(n, "sigmoid", "batch statistics")) for n in PROBLEMS],
 )
 def test_field_has_the_matrix_for_derivative(problem, assign, name):
   operator = problem(name).operator()

@@ -134,7 +134,7 @@ def test_a_product_is_traced_once_for_each_shape(num_examples, count, cache_byte
   operator = HessianOperator(small_model(), LOSS, dataset(5, num_examples), cache_bytes=cache_bytes)
   for i in range(12):
     operator @ vector(operator, i)
-  assert operator.tracing_count == count
+  assert operator.program.product.tracing_count == count
 
 
 @pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
@@ -152,7 +152,7 @@ def test_shapes_in_varying_order_are_traced_once_each(cache_bytes):
   operator = HessianOperator(small_model(), LOSS, data, cache_bytes=cache_bytes)
   for i in range(3):
     operator @ vector(operator, i)
-  assert operator.tracing_count == 3
+  assert operator.program.product.tracing_count == 3
 
 
 # What else a model may read.
@@ -206,7 +206,7 @@ def test_several_operators_do_not_share_their_traces():
   operators = [HessianOperator(small_model(), LOSS, dataset()) for _ in range(2)]
   for operator in operators:
     operator @ vector(operator)
-  assert [o.tracing_count for o in operators] == [1, 1]
+  assert [o.program.product.tracing_count for o in operators] == [1, 1]
 
 
 def resident_bytes():
