@@ -59,6 +59,7 @@ bench: $(VENV)/installed
 	$(RUN) -m benchmarks.lanczos --kinds=
 	$(RUN) -m benchmarks.plan
 	$(RUN) -m benchmarks.kernels
+	$(RUN) -m benchmarks.matrices
 
 $(VENV_PEERS)/installed: $(PEERS_PINS)
 	$(PYTHON) -m venv $(VENV_PEERS)
