@@ -14,7 +14,6 @@ import tensorflow as tf
 from benchmarks.coverage import problems
 import tf_hessian
 from tf_hessian.curvature import second_order
-from tf_hessian.curvature.selfcheck import set_point
 
 RIGHT, OTHER_MODE, REFUSED = "right", "right by the other mode", "refused"
 NO_WAY, ABSENT, NOT_KERAS = "no float way", "needs another package", "fails in Keras"
@@ -263,14 +262,14 @@ def _differences(operator, directions, products, gradient, loss, floatx):
     for d in directions:
       gradients, losses = [], []
       for sign in (1, -1):
-        set_point(operator, point + sign * step * d)
+        operator.assign(point + sign * step * d)
         gradients.append(operator.gradient())
         losses.append(operator.loss())
       second.append((gradients[0] - gradients[1]) / (2 * step))
       first.append((losses[0] - losses[1]) / (2 * step))
     of_gradients.append(_ratio(np.stack(second) - products, size))
     of_losses.append(_ratio(np.array(first) - directions @ gradient, rate))
-  set_point(operator, point)
+  operator.assign(point)
   if not min(of_gradients) <= tolerance:
     return f"differs from differences of gradients by {min(of_gradients):.1g}"
   # Differences of losses have eps * loss / h: more than those of gradients where these are small.

@@ -320,6 +320,18 @@ def test_losses_of_whole_batches_have_no_gradients_of_examples():
     FisherOperator(network(), loss, batches(classes), kind="empirical") @ np.ones(43)
 
 
+@pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
+def test_models_that_compute_their_loss_have_no_losses_of_examples(kind):
+  class Own(keras.Sequential):
+    def compute_loss(self, y=None, y_pred=None, **_):
+      return keras.ops.mean((y - y_pred) ** 2)
+
+  model = Own([keras.Input((4,)), layers.Dense(3)])
+  data = batches(lambda k, s: numbers(k, 3, seed=s))
+  with pytest.raises(ValueError, match="give the loss as loss="):
+    FisherOperator(model, None, data, kind=kind) @ np.ones(15)
+
+
 @pytest.mark.parametrize(
   "options, message",
   [

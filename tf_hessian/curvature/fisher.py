@@ -105,7 +105,7 @@ class FisherOperator(CurvatureOperator):
     function = pullback.field(
       self.objective,
       self._output_matrix,
-      lambda base, _, moved: base.times(moved),  # type: ignore[attr-defined]  # of an `_OfLosses`
+      lambda base, _, moved: base.times(moved),  # type: ignore[attr-defined]  # of an `_OutputMatrix`
       self.program.note,
     )
     return self.runner.along(function, point)
@@ -156,6 +156,7 @@ class _Likelihood(_OutputMatrix):
 
   def __init__(self, options, cut, tape, loss, params, seed, ratios):
     del tape, loss, params
+    _check_losses(cut)
     samples, chosen, self._functions = options.get("samples"), [], []
     for k, losses in enumerate(cut.losses):
       family, z = _family(losses)
@@ -190,11 +191,7 @@ class _Empirical(_OutputMatrix):
           f"{losses.name}: it gives one number a batch, so there are no gradients of examples; "
           "return one loss an example"
         )
-    if not cut.losses:
-      raise ValueError(
-        "loss: compute_loss() gives one number a batch, so there are no gradients of examples; "
-        "give the loss as loss="
-      )
+    _check_losses(cut)
     found = tape.gradient(loss, cut.places)
     super().__init__([i for i, g in enumerate(found) if g is not None])
     self._gradients = [tf.convert_to_tensor(found[i]) for i in self.chosen]
@@ -209,6 +206,14 @@ class _Empirical(_OutputMatrix):
 
 
 _MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": _Empirical}
+
+
+def _check_losses(cut):
+  if not cut.losses:
+    raise ValueError(
+      "loss: compute_loss() gives one number a batch, so the losses of examples aren't known; give "
+      "the loss as loss="
+    )
 
 
 def _rows(x):

@@ -75,8 +75,8 @@ class Cut(Uncut):
   """Cuts a batch's loss from the outputs that it is of.
 
   It is called on the outputs, and returns what the loss is given for them: the same values, through
-  which no gradient passes. Where a softmax or sigmoid comes last, its logits are cut too, since
-  Keras takes losses of these.
+  which no gradient passes. Where a softmax or sigmoid of Keras comes last, its logits are cut
+  too, since Keras takes losses of these.
 
   Attributes:
     watch: tapes that are to watch what the loss is given.
@@ -101,7 +101,8 @@ class Cut(Uncut):
     if not tf.is_tensor(x) or not x.dtype.is_floating:
       return x
     place = self._cut(x)
-    logits = _logits(x)
+    # Keras's own mark; of other softmaxes it isn't known whether the loss looks behind them.
+    logits = getattr(x, "_keras_logits", None)
     if logits is not None:
       place._keras_logits = self._cut(logits)
     return place
@@ -115,14 +116,3 @@ class Cut(Uncut):
     self.outputs.append(x)
     self.places.append(place)
     return place
-
-
-def _logits(x):
-  """Returns the logits of an output, or None.
-
-  Keras takes cross entropies of them.
-  """
-  known = getattr(x, "_keras_logits", None)
-  if known is None and not isinstance(x, tf.__internal__.EagerTensor):
-    known = x.op.inputs[0] if x.op.type in ("Sigmoid", "Softmax") else None
-  return known

@@ -97,7 +97,7 @@ class Point:
       TypeError: if the matrix is of tensors, which can't be moved.
       ValueError: for another shape, or numbers that are not finite.
     """
-    arrays = self.unflatten(point)
+    point = np.asarray(point)
     if not np.isfinite(np.sum(point)) and not np.isfinite(point).all():
       raise ValueError("point: expected finite numbers, got NaN or infinity")
     fixed = [
@@ -109,7 +109,7 @@ class Point:
       raise TypeError(f"at(): can't move what is no variable: {', '.join(fixed)}")
     before = [p.numpy() for p in self.objective.parameters]
     try:
-      self._assign(arrays.values())
+      self.assign(point)
       yield
     finally:
       try:
@@ -117,6 +117,10 @@ class Point:
       except BaseException:  # a second Ctrl-C
         self._assign(before)
         raise
+
+  def assign(self, point: np.ndarray, /) -> None:
+    """Sets the variables to a point (n,), rounded to their types."""
+    self._assign(self.unflatten(point).values())
 
   def _assign(self, values):
     for p, value in zip(self.objective.parameters, values, strict=True):

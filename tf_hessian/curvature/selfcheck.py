@@ -335,7 +335,7 @@ def _difference(operator, point, v, step):
   """
   gradients = []
   for sign in (1, -1):
-    set_point(operator, point + sign * step * v)
+    operator.assign(point + sign * step * v)
     gradients.append(operator.field(point))
   return (gradients[0] - gradients[1]) / (2 * step)
 
@@ -384,12 +384,3 @@ def _rounding(operator, v, product):
     return None
   single = operator.like(dataset=[next(iter(operator.batches))], strategy=None)
   return float(np.linalg.norm(single @ v - product) / length)
-
-
-def set_point(operator: HessianOperator, point: np.ndarray, /) -> None:
-  """Sets an operator's variables to a point (n,)."""
-  start = 0
-  for p in operator.objective.parameters:
-    size = p.shape.num_elements()
-    p.assign(np.reshape(point[start : start + size], p.shape))
-    start += size

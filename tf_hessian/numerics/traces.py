@@ -49,8 +49,8 @@ def trace(
     n: order of the matrix.
     num_products: most products.
     method: "hutchinson" by vectors of random signs, best for flat spectra; "hutch++" and "xtrace",
-      which take out the dominant part first, best for matrices with few large eigenvalues. These
-      hold about two and three vectors (n,) a product.
+      which take out the dominant part first, best for matrices with few large eigenvalues. They
+      hold two vectors (n,) a product, or a little less.
     rng: generator of the random vectors.
 
   Returns:

@@ -196,9 +196,8 @@ def trace(
       `scipy.sparse.linalg.LinearOperator` or array. Each of several workers calls this function and
       gets the result.
     num_products: most products; n of them give it exactly.
-    method: "xtrace" or "hutch++", which take out the dominant part first and hold about three and
-      two vectors (n,) a product, or "hutchinson", which holds as many as share a pass
-      (`numerics.traces`).
+    method: "xtrace" or "hutch++", which take out the dominant part first, or "hutchinson". They
+      hold two vectors (n,) a product, or a little less (`numerics.traces`).
     seed: seed of the random vectors.
     progress: whether to show a bar, or log lines where there is no terminal.
 
