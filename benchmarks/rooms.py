@@ -26,6 +26,17 @@ MAY_IMPORT = {
   "spectrum_file": {"files"},
   "slq": {"", "curvature", "distribute", "files", "folders", "numerics", "records", "spectrum"},
   "landscape": {"curvature", "numerics", "plotting", "slq"},
+  "parts": {
+    "",
+    "curvature",
+    "files",
+    "folders",
+    "numerics",
+    "plotting",
+    "records",
+    "slq",
+    "spectrum",
+  },
   "planning": {"curvature", "distribute", "folders", "numerics", "slq"},
   "experiments": {
     "curvature",

@@ -11,6 +11,7 @@ MODULES = (
   "curvature.gauss_newton",
   "curvature.split_loss",
   "landscape",
+  "parts.batch_eigenvalues",
   "numerics.basis",
   "numerics.bounds",
   "numerics.chebyshev",

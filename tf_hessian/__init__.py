@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _HOME = {
+  "BatchEigenvalues": "tf_hessian.parts.batch_eigenvalues",
   "BlockTraces": "tf_hessian.slq.traces",
   "DifferentiationError": "tf_hessian.curvature.second_order",
   "Eigenpairs": "tf_hessian.numerics.results",
@@ -29,6 +30,7 @@ _HOME = {
   "SplitLoss": "tf_hessian.curvature.split_loss",
   "Storage": "tf_hessian.slq.storage",
   "TraceEstimate": "tf_hessian.numerics.traces",
+  "batch_eigenvalues": "tf_hessian.parts.batch_eigenvalues",
   "block_traces": "tf_hessian.slq.traces",
   "check_operator": "tf_hessian.curvature.selfcheck",
   "dense_hessian": "tf_hessian.curvature.exact",

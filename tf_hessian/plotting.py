@@ -232,6 +232,37 @@ def plot_curves(
   save_figure(figure, path)
 
 
+def plot_histograms(
+  values: Mapping[str, np.ndarray],
+  path: str | os.PathLike,
+  /,
+  *,
+  label: str,
+  title: str = "",
+) -> None:
+  """Draws how often numbers are found, for several sets of them.
+
+  Args:
+    values: dict: name of the set -> numbers (count,).
+    path: where the picture goes.
+    label: of the axis of the numbers.
+    title: text above.
+
+  Raises:
+    ValueError: for another format.
+    OSError: if the picture can't be written.
+  """
+  figure, axes = new_figure(height=3.0 * len(values), nrows=len(values), squeeze=False)
+  for (name, numbers), ax in zip(values.items(), axes[:, 0], strict=True):
+    ax.hist(numbers, bins="auto", color="C0")
+    ax.axvline(np.mean(numbers), color="k", lw=0.8, ls="--", label=f"mean {np.mean(numbers):.4g}")
+    ax.set_ylabel(f"batches, by {name}")
+    ax.legend(fontsize="small", frameon=False)
+  axes[-1, 0].set_xlabel(label)
+  axes[0, 0].set_title(title, fontsize="medium")
+  save_figure(figure, path)
+
+
 def plot_losses(
   distances: Sequence[np.ndarray],
   losses: np.ndarray,

@@ -129,6 +129,25 @@ class Batches:
       segments.append(Segment(signature, feed))
     return segments
 
+  def since(self, low: int = 0) -> Iterator[tuple[int, Any]]:
+    """Yields (number, batch) of the batches from number `low` on, eagerly."""
+    batches = (
+      itertools.islice(self, low, None) if self.cached else self._range(low, self.num_batches)
+    )
+    return enumerate(batches, low)
+
+  def held(self, b: int, batch: Any) -> list[Segment]:
+    """Returns the `Segment` of a single batch, which is there already.
+
+    Args:
+      b: its number.
+      batch: the batch.
+    """
+    signature = self._shapes[b]
+    source = self.stacks[signature] if self.cached else iter(tf.data.Dataset.from_tensors(batch))
+    place = tf.nest.map_structure(_scalar, (b, self._positions[b], 1))
+    return [Segment(signature, (*place, source))]
+
   def _runs(self, low, high):
     """Yields (signature, (first batch, its position in the stack, number of batches))."""
     for signature, run in itertools.groupby(range(low, high), key=lambda b: self._shapes[b]):

@@ -27,6 +27,7 @@ from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.objective import Objective
+  from tf_hessian.curvature.runner import SingleBatch
   from tf_hessian.numerics.distributed_basis import DistributedBasis
 
 
@@ -214,7 +215,18 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     Each is (n,) float64; they come in the order of the batches. Computed by this process alone, one
     batch at a time.
     """
-    return self.runner.batch_gradients()
+    return (batch.gradient() for batch in self.runner.single_batches())
+
+  def single_batches(self, start: int = 0) -> Iterator[SingleBatch]:
+    """Yields each batch, for gradients and products of its own.
+
+    Each has a `number`, `gradient()` and `product(vector)`, of the batch's own mean loss. Computed
+    by this process alone, by the functions that all batches share.
+
+    Args:
+      start: number of the first one.
+    """
+    return self.runner.single_batches(start)
 
   @processes.one_at_a_time
   def field(self, point: np.ndarray, /) -> np.ndarray:

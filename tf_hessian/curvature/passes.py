@@ -134,9 +134,24 @@ class DataPass:
 
     Sums are flattened, one after the other.
     """
+    return self._sums(self._run.feeds, arguments)
+
+  def of_batch(self, b: int, batch: Any, /, *arguments: tf.Tensor) -> tf.Tensor:
+    """Returns what one batch adds to the sums, a float64 tensor.
+
+    It is for a pass on one device.
+
+    Args:
+      b: number of the batch.
+      batch: the batch.
+      *arguments: those of the pass.
+    """
+    return self._sums(lambda: self._batches.held(b, batch), arguments)
+
+  def _sums(self, feed, arguments):
     with processes.LOCK:
       # Not inside: there, a data set that draws random numbers would only say that it may not.
-      feeds = self._run.feeds()
+      feeds = feed()
       with self._execution():
         result = self._run(feeds, *arguments)
       self._refuse_changes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature import choices, products, second_order, soundness
 from tf_hessian.curvature.passes import DataPass
+from tf_hessian.distribute import engines
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.batches import Batches
@@ -64,11 +65,31 @@ class Program:
     self.sizes = [int(np.prod(s)) for s in objective.shapes]
     self.n = sum(self.sizes)
     self._batch_product = batch_product
-    self._options = {"seed": seed, "deterministic": deterministic, "jit_compile": jit_compile}
+    self._options: dict[str, Any] = {
+      "seed": seed,
+      "deterministic": deterministic,
+      "jit_compile": jit_compile,
+    }
     self._vectorized: bool | None = None
     self._columns: dict[int, DataPass] = {}
     self._connected = [False] * len(objective.names)
     self._looked_at_influence = False
+
+  def on_one_device(self) -> Program:
+    """Returns a program whose passes this process makes alone."""
+    if isinstance(self.engine, engines.OneDevice):
+      return self
+    engine = engines.make_engine(None)
+    result = Program(
+      self.objective,
+      self.batches,
+      engine,
+      self._batch_product,
+      blocks=self.blocks,
+      **self._options,
+    )
+    result.mode = self.mode
+    return result
 
   @functools.cached_property
   def loss(self) -> DataPass:

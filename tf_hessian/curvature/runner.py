@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 import numpy as np
@@ -82,23 +82,17 @@ class Runner:
     """Returns the gradient of `loss()`, (n,) float64."""
     return self._mean("gradient", self.program.gradient, self.ratios)
 
-  def batch_gradients(self) -> Iterator[np.ndarray]:
-    """Yields the gradient of each batch's own mean loss.
+  def single_batches(self, start: int = 0) -> Iterator[SingleBatch]:
+    """Yields each batch, for gradients and products of its own.
 
-    Each is (n,) float64, computed by this process alone.
+    They are those of the batch's own mean loss, computed by this process alone.
+
+    Args:
+      start: number of the first one.
     """
-    coefficients = np.array(self._objective.coefficients)
-    for b, batch in enumerate(self.program.batches):
-      sums = np.array([float(x) for x in self.program.loss.single(b, batch)])
-      weights = sums[sums.size // 2 :]
-      if not np.all(weights > 0):
-        raise ValueError(f"batch {b}: expected a positive sum of the examples' weights")
-      ratios = tf.constant(coefficients * weights[0] / weights)
-      parts = self.program.gradient.single(b, batch, ratios)
-      flat = np.concatenate([np.ravel(g.numpy()).astype(np.float64) for g in parts])
-      if not np.isfinite(flat).all():
-        raise failures.NonFiniteError(f"gradient: NaN or infinity in batch {b} of the data set")
-      yield flat / weights[0]
+    alone = self.program.on_one_device()
+    for b, batch in alone.batches.since(start):
+      yield SingleBatch(alone, b, batch)
 
   def product(self, x: np.ndarray, /) -> np.ndarray:
     """Returns the product with a vector (n,) or (n, 1): (n,) float64.
@@ -270,6 +264,49 @@ class Runner:
     """
     check_point(self._objective)
     self._looked_at_point = True
+
+
+class SingleBatch:
+  """One batch, with the derivatives of its own mean loss.
+
+  Args:
+    program: the `Program`, on one device.
+    b: number of the batch.
+    batch: the batch.
+
+  Attributes:
+    number: the number.
+
+  Raises:
+    ValueError: if the sum of its weights is not positive.
+  """
+
+  def __init__(self, program: Program, b: int, batch: Any, /) -> None:
+    self.number = b
+    self._program, self._batch = program, batch
+    sums = program.loss.of_batch(b, batch).numpy()
+    weights = sums[sums.size // 2 :]
+    if not np.all(weights > 0):
+      raise ValueError(f"batch {b}: expected a positive sum of the examples' weights")
+    self._weight = weights[0]
+    coefficients = np.array(program.objective.coefficients)
+    self._ratios = tf.constant(coefficients * self._weight / weights)
+
+  def gradient(self) -> np.ndarray:
+    """Returns the gradient of the batch's mean loss, (n,) float64."""
+    return self._mean("gradient", self._program.gradient)
+
+  def product(self, x: np.ndarray, /) -> np.ndarray:
+    """Returns the product of the batch's matrix with a vector (n,): (n,) float64."""
+    return self._mean("product", self._program.product, tf.convert_to_tensor(x, tf.float64))
+
+  def _mean(self, what, data_pass, *arguments):
+    found = data_pass.of_batch(self.number, self._batch, self._ratios, *arguments).numpy()
+    if not np.isfinite(found).all():
+      raise failures.NonFiniteError(
+        f"{what}: NaN or infinity in batch {self.number} of the data set"
+      )
+    return found / self._weight
 
 
 def check_point(objective: Objective, /) -> None:

@@ -25,6 +25,8 @@ _EPS = float(np.finfo(np.float64).eps)
 # A residual so many times what the recurrence says is the rounding of the products.
 _BROKEN_PROMISE = 10.0
 _FRACTION_OF_ROUNDING = 0.1
+# In units of the products' rounding error; they are sums of many terms.
+_TOLERANCE = 20.0
 _COLUMNS = 2**16  # of the basis that are rotated at once, so that no second basis is made
 
 
@@ -79,6 +81,15 @@ def top_eigenpairs(
   seed = checks.check_seed(seed)
   search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
   return search.run(max_products, progress or (lambda *_: None))
+
+
+def default_tolerance(precision: float, /) -> float:
+  """Returns the tolerance of residuals for products of some precision.
+
+  >>> default_tolerance(1e-16)
+  1e-08
+  """
+  return max(1e-8, _TOLERANCE * precision)
 
 
 def limits(

@@ -13,9 +13,6 @@ from tf_hessian.slq import provenance
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.slq.progress import Progress
 
-# In units of the products' rounding error; they are sums of many terms.
-_TOLERANCE = 20.0
-
 
 def top_eigenpairs(
   operator: Any,
@@ -60,7 +57,7 @@ def top_eigenpairs(
   precision = max(matrix.precision, float(np.finfo(np.float64).eps))
   seed = checks.check_seed(seed)
   options = {
-    "tolerance": max(1e-8, _TOLERANCE * precision) if tolerance is None else tolerance,
+    "tolerance": eigenpairs.default_tolerance(precision) if tolerance is None else tolerance,
     "max_products": max_products,
     "basis_size": basis_size,
     "seed": seed,

@@ -9,6 +9,8 @@ from absl import logging
 import tqdm
 
 _LOG_SECONDS = 30.0
+# What is counted -> its plural, and what takes a while for one or several of them.
+_UNITS = {"product": ("products", "pass"), "batch": ("batches", "batch")}
 
 
 class Progress:
@@ -18,10 +20,14 @@ class Progress:
     total: number of products of the whole run.
     done: number of them that an earlier start of the run has made; none by default.
     enabled: whether to show anything.
+    unit: what is counted: "product" or "batch".
   """
 
-  def __init__(self, total: int, *, done: int = 0, enabled: bool = True) -> None:
+  def __init__(
+    self, total: int, *, done: int = 0, enabled: bool = True, unit: str = "product"
+  ) -> None:
     self._total = total
+    self._units, self._each = _UNITS[unit]
     self._done = done
     self._begin = self._logged = time.monotonic()
     self._made = self._passes = 0
@@ -29,7 +35,7 @@ class Progress:
     self._bar = tqdm.tqdm(
       total=total,
       initial=done,
-      unit="product",
+      unit=unit,
       disable=not enabled or self._log,
       dynamic_ncols=True,
     )
@@ -52,17 +58,19 @@ class Progress:
     self._done += products + skipped
     now = time.monotonic()
     seconds = (now - self._begin) / self._passes
-    self._bar.set_description(f"{text}, {seconds:.3g} s a pass", refresh=False)
+    self._bar.set_description(f"{text}, {seconds:.3g} s a {self._each}", refresh=False)
     self._bar.update(products + skipped)
     if self._log and (now - self._logged > _LOG_SECONDS or self._done == self._total):
       self._logged = now
       left = (now - self._begin) / self._made * (self._total - self._done)
       logging.info(
-        "%s: %d of %d products, %.3g s a pass, %s left",
+        "%s: %d of %d %s, %.3g s a %s, %s left",
         text,
         self._done,
         self._total,
+        self._units,
         seconds,
+        self._each,
         clock(left),
       )
 
