@@ -9,6 +9,7 @@ import pytest
 MODULES = (
   "curvature.fisher",
   "curvature.gauss_newton",
+  "curvature.gradient_covariance",
   "curvature.split_loss",
   "landscape",
   "parts.batch_eigenvalues",

@@ -18,6 +18,7 @@ _HOME = {
   "ExactSpectrum": "tf_hessian.numerics.dense",
   "FisherOperator": "tf_hessian.curvature.fisher",
   "GaussNewtonOperator": "tf_hessian.curvature.gauss_newton",
+  "GradientCovarianceOperator": "tf_hessian.curvature.gradient_covariance",
   "HessianOperator": "tf_hessian.curvature.operator",
   "LossAlong": "tf_hessian.landscape",
   "NoRoomError": "tf_hessian.slq.storage",

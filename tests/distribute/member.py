@@ -16,6 +16,7 @@ import tensorflow as tf
 from tf_hessian import (
   FisherOperator,
   GaussNewtonOperator,
+  GradientCovarianceOperator,
   HessianOperator,
   Storage,
   spectral_density,
@@ -55,6 +56,7 @@ MATRICES = {
   "gauss_newton": GaussNewtonOperator,
   "sampled_fisher": functools.partial(FisherOperator, kind="sampled"),
   "empirical_fisher": functools.partial(FisherOperator, kind="empirical"),
+  "gradient_covariance": GradientCovarianceOperator,
 }
 
 

@@ -32,6 +32,9 @@ SLOW_OF_MATRICES = [
   ("multi_worker", 3, "sampled_fisher"),
   ("parameter_server", 2, "gauss_newton"),
   ("parameter_server", 2, "empirical_fisher"),
+  ("mirrored", 2, "gradient_covariance"),
+  ("multi_worker", 2, "gradient_covariance"),
+  ("parameter_server", 2, "gradient_covariance"),
 ]
 TOP = {"top": "true"}
 TOP_RUN = [("mirrored", 2), ("multi_worker", 2), ("parameter_server", 2)]

@@ -34,7 +34,40 @@ _SIGMOID = frozenset({"binary_crossentropy"})
 _SQUARES = frozenset({"mean_squared_error"})
 
 
-class FisherOperator(CurvatureOperator):
+class OutputsOperator(CurvatureOperator):
+  """A matrix J' M J with a matrix M of outputs alone.
+
+  Classes have an `_output_matrix`, the `matrix` of `pullback.product`, and say what it is of in
+  `_check_objective`.
+  """
+
+  def field(self, point: np.ndarray, /) -> np.ndarray:
+    """Returns J' M (z - z(point)), (n,) float64.
+
+    The outputs z are those where the parameters are; J and M are those at the point.
+    """
+    function = pullback.field(
+      self.objective,
+      self._output_matrix,
+      lambda base, _, moved: base.times(moved),  # type: ignore[attr-defined]  # of an `_OutputMatrix`
+      self.program.note,
+    )
+    return self.runner.along(function, point)
+
+  def batch_product(
+    self,
+    objective: Objective,
+    mode: str,
+    *,
+    blocks: int | None = None,
+    connected: Callable[[list[bool]], None] | None = None,
+  ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
+    """Returns the function that makes products with a batch's matrix (`pullback.product`)."""
+    del blocks  # there are none
+    return pullback.product(objective, self._output_matrix, mode, connected)
+
+
+class FisherOperator(OutputsOperator):
   """The Fisher information matrix over a data set.
 
   Its arguments, attributes and methods are those of a `HessianOperator`, and two more. Penalties
@@ -97,31 +130,6 @@ class FisherOperator(CurvatureOperator):
   def _output_matrix(self):
     return functools.partial(_MATRICES[self.matrix_options["kind"]], self.matrix_options)
 
-  def field(self, point: np.ndarray, /) -> np.ndarray:
-    """Returns J' M (z - z(point)), (n,) float64.
-
-    The outputs z are those where the parameters are; J and M are those at the point.
-    """
-    function = pullback.field(
-      self.objective,
-      self._output_matrix,
-      lambda base, _, moved: base.times(moved),  # type: ignore[attr-defined]  # of an `_OutputMatrix`
-      self.program.note,
-    )
-    return self.runner.along(function, point)
-
-  def batch_product(
-    self,
-    objective: Objective,
-    mode: str,
-    *,
-    blocks: int | None = None,
-    connected: Callable[[list[bool]], None] | None = None,
-  ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
-    """Returns the function that makes products with a batch's matrix (`pullback.product`)."""
-    del blocks  # there are none
-    return pullback.product(objective, self._output_matrix, mode, connected)
-
 
 class _OutputMatrix:
   """A matrix of outputs alone, which is linear as it stands.
@@ -170,7 +178,7 @@ class _Likelihood(_OutputMatrix):
     return [f(t) for f, t in zip(self._functions, tangents, strict=False)]
 
 
-class _Empirical(_OutputMatrix):
+class Empirical(_OutputMatrix):
   """g g' / w of each example.
 
   g is the gradient of its loss in all outputs, and w its weight.
@@ -205,7 +213,7 @@ class _Empirical(_OutputMatrix):
     return [g * tf.reshape(factors, [-1] + [1] * (g.shape.rank - 1)) for g, _ in pairs]
 
 
-_MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": _Empirical}
+_MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": Empirical}
 
 
 def _check_losses(cut):

@@ -28,7 +28,7 @@ from tf_hessian.curvature.output_losses import OutputLosses, batch_size
 from tf_hessian.curvature.outputs import Uncut
 
 _METHODS = ("compute_loss", "train_step")
-_PENALTIES = "model.losses"
+PENALTIES = "model.losses"
 
 
 def of_model(
@@ -106,7 +106,7 @@ class GivenLosses:
   def __init__(self, outputs: OutputLosses) -> None:
     self._outputs = outputs
     self.loss_weights = outputs.coefficients
-    self.names = [*outputs.names, _PENALTIES]
+    self.names = [*outputs.names, PENALTIES]
     self.coefficients = [*outputs.coefficients, 1.0]
     self.description = outputs.description
     self.terms = outputs.terms
@@ -126,9 +126,9 @@ class GivenLosses:
 class AddedLosses:
   """The losses that layers add, by themselves."""
 
-  names = (_PENALTIES,)
+  names = (PENALTIES,)
   coefficients = loss_weights = (1.0,)
-  description = {_PENALTIES: "add_loss"}
+  description = {PENALTIES: "add_loss"}
   whole = "its layers add the loss"
 
   def weighs_batches(self) -> bool:

@@ -69,10 +69,12 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     runner: the `Runner` of these.
     matrix: name of the matrix in configs and records.
     matrix_options: further arguments that make the matrix, as a dict of plain values.
+    distributes_bases: whether workers can have parts of its Lanczos vectors.
   """
 
   matrix = "hessian"
   matrix_options: dict[str, Any] = {}
+  distributes_bases = True
 
   def __init__(
     self,

@@ -78,9 +78,13 @@ class Runner:
     sums, weights = self._term_sums()
     return float(np.dot(self._objective.coefficients, sums / weights))
 
-  def gradient(self) -> np.ndarray:
-    """Returns the gradient of `loss()`, (n,) float64."""
-    return self._mean("gradient", self.program.gradient, self.ratios)
+  def gradient(self, factors: np.ndarray | float = 1.0, /) -> np.ndarray:
+    """Returns the gradient of `loss()`, (n,) float64.
+
+    Args:
+      factors: (terms,) by which the loss's terms are multiplied.
+    """
+    return self._mean("gradient", self.program.gradient, self.ratios * factors)
 
   def single_batches(self, start: int = 0) -> Iterator[SingleBatch]:
     """Yields each batch, for gradients and products of its own.

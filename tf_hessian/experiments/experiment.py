@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tf_hessian.curvature.fisher import FisherOperator
 from tf_hessian.curvature.gauss_newton import GaussNewtonOperator
+from tf_hessian.curvature.gradient_covariance import GradientCovarianceOperator
 from tf_hessian.curvature.operator import CurvatureOperator, HessianOperator
 from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
 from tf_hessian.distribute.sharing import Sharing
@@ -37,6 +38,7 @@ _OPERATORS: dict[str, tuple[Callable[..., CurvatureOperator], dict[str, str]]] =
   "fisher": (FisherOperator, {"kind": "exact"}),
   "sampled_fisher": (FisherOperator, {"kind": "sampled"}),
   "empirical_fisher": (FisherOperator, {"kind": "empirical"}),
+  "gradient_covariance": (GradientCovarianceOperator, {}),
 }
 MODELS: dict[str, Callable[..., keras.Model]] = {
   "cifar_resnet": cifar_resnet.cifar_resnet,

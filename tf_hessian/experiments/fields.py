@@ -102,7 +102,10 @@ def variables(name: str, value: Any, /) -> None:
 
 
 # Matrices of the section hessian.
-MATRICES = ("hessian", "gauss_newton", "fisher", "sampled_fisher", "empirical_fisher")
+MATRICES = (
+  *("hessian", "gauss_newton", "fisher", "sampled_fisher", "empirical_fisher"),
+  "gradient_covariance",
+)
 
 positive, count = checks.check_positive, integer(1)
 

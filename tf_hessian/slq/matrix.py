@@ -248,7 +248,7 @@ class _Curvature(_Shared):
 
   def workers(self, memory, /):
     engine = self._operator.engine
-    if not engine.followers:
+    if not (engine.followers and self._operator.distributes_bases):
       return None
     memory = default_memory() // engine.neighbours if memory is None else int(memory)
     return Workers(engine.size, min(engine.gather([memory])))
