@@ -13,6 +13,7 @@ MODULES = (
   "curvature.split_loss",
   "landscape",
   "parts.batch_eigenvalues",
+  "parts.block_spectra",
   "numerics.basis",
   "numerics.bounds",
   "numerics.chebyshev",

@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 
 _HOME = {
   "BatchEigenvalues": "tf_hessian.parts.batch_eigenvalues",
+  "BlockSpectra": "tf_hessian.parts.block_spectra",
   "BlockTraces": "tf_hessian.slq.traces",
   "DifferentiationError": "tf_hessian.curvature.second_order",
   "Eigenpairs": "tf_hessian.numerics.results",
@@ -32,6 +33,7 @@ _HOME = {
   "Storage": "tf_hessian.slq.storage",
   "TraceEstimate": "tf_hessian.numerics.traces",
   "batch_eigenvalues": "tf_hessian.parts.batch_eigenvalues",
+  "block_spectra": "tf_hessian.parts.block_spectra",
   "block_traces": "tf_hessian.slq.traces",
   "check_operator": "tf_hessian.curvature.selfcheck",
   "dense_hessian": "tf_hessian.curvature.exact",

@@ -8,6 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -186,6 +187,49 @@ def plot_spectra(
     ax.label_outer()
   kinds = sorted({_quantity(s) for s in spectra.values()})
   figure.suptitle(", ".join(kinds) + (", deflated" if deflate else ""), fontsize="medium")
+  save_figure(figure, path)
+
+
+def plot_by_depth(
+  spectra: Mapping[str, _Drawn],
+  path: str | os.PathLike,
+  /,
+  *,
+  sigma_squared: float = 1e-5,
+  limits: tuple[float, float] | None = None,
+  floor: float = 1e-6,
+) -> None:
+  """Draws densities as rows of colours, the first one on top.
+
+  Args:
+    spectra: dict: name, such as that of a layer -> `Spectrum`.
+    path: where the picture goes.
+    sigma_squared: variance of the kernel (default: the paper's).
+    limits: (low, high) of the eigenvalue axis; all densities by default.
+    floor: lowest density that is told from none.
+
+  Raises:
+    ValueError: for bad arguments.
+    OSError: if the picture can't be written.
+  """
+  nodes = [n for s in spectra.values() for n in s.nodes]
+  margin = 4 * np.sqrt(sigma_squared)
+  low, high = limits or (min(map(np.min, nodes)) - margin, max(map(np.max, nodes)) + margin)
+  grid = np.linspace(low, high, 1000)
+  # A pixel is wider than the kernel where eigenvalues are far apart, and would miss it.
+  wide = max(sigma_squared, float(grid[1] - grid[0]) ** 2)
+  rows = np.stack([s.density(wide, grid=grid).values for s in spectra.values()])
+  figure, axes = new_figure(height=1.2 + 0.22 * len(spectra))
+  colors = LogNorm(floor, max(float(rows.max()), 10 * floor))
+  edges = np.arange(len(spectra) + 1) - 0.5
+  step = (grid[1] - grid[0]) / 2
+  across = np.concatenate([grid - step, [grid[-1] + step]])
+  drawn = axes.pcolormesh(across, edges, np.maximum(rows, floor), norm=colors)
+  axes.set_yticks(range(len(spectra)), list(spectra), fontsize="small")
+  axes.invert_yaxis()
+  axes.set_xlabel("eigenvalue")
+  figure.colorbar(drawn, ax=axes, label=", ".join(sorted({_quantity(s) for s in spectra.values()})))
+  axes.set_title(f"$\\sigma^2$ = {wide:.3g}", fontsize="medium")
   save_figure(figure, path)
 
 

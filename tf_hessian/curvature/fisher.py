@@ -178,7 +178,7 @@ class _Likelihood(_OutputMatrix):
     return [f(t) for f, t in zip(self._functions, tangents, strict=False)]
 
 
-class Empirical(_OutputMatrix):
+class _Empirical(_OutputMatrix):
   """g g' / w of each example.
 
   g is the gradient of its loss in all outputs, and w its weight.
@@ -213,7 +213,16 @@ class Empirical(_OutputMatrix):
     return [g * tf.reshape(factors, [-1] + [1] * (g.shape.rank - 1)) for g, _ in pairs]
 
 
-_MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": Empirical}
+def empirical(*arguments: Any) -> pullback.OutputMatrix:
+  """Returns the matrix of outputs of the empirical Fisher matrix.
+
+  Args:
+    *arguments: (cut, tape, loss, ...) as in `pullback.product`.
+  """
+  return _Empirical({}, *arguments)
+
+
+_MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": _Empirical}
 
 
 def _check_losses(cut):

@@ -7,13 +7,11 @@ with batches of one example.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import batches, fit_losses, outputs, processes
-from tf_hessian.curvature.fisher import Empirical, OutputsOperator
+from tf_hessian.curvature.fisher import OutputsOperator, empirical
 
 
 class GradientCovarianceOperator(OutputsOperator):
@@ -43,7 +41,7 @@ class GradientCovarianceOperator(OutputsOperator):
 
   @property
   def _output_matrix(self):
-    return functools.partial(Empirical, {})
+    return empirical
 
   def mean_gradient(self) -> np.ndarray:
     """Returns the mean of the examples' gradients, without penalties: (n,) float64."""

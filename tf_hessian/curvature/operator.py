@@ -214,16 +214,15 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
   def batch_gradients(self) -> Iterator[np.ndarray]:
     """Yields the gradient of each batch's own mean loss.
 
-    Each is (n,) float64; they come in the order of the batches. Computed by this process alone, one
-    batch at a time.
+    Each is (n,) float64; they come in the order of the batches. Computed by this process alone.
     """
     return (batch.gradient() for batch in self.runner.single_batches())
 
   def single_batches(self, start: int = 0) -> Iterator[SingleBatch]:
     """Yields each batch, for gradients and products of its own.
 
-    Each has a `number`, `gradient()` and `product(vector)`, of the batch's own mean loss. Computed
-    by this process alone, by the functions that all batches share.
+    Each has a `number`, `gradient()` and `product(vector)`, of its own mean loss. Computed by this
+    process alone.
 
     Args:
       start: number of the first one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import dataclasses
 import io
 import json
@@ -13,14 +13,12 @@ import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks, probes, traces
 from tf_hessian.numerics.traces import TraceEstimate
-from tf_hessian.slq import provenance
+from tf_hessian.slq import blocks, provenance
 from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.progress import Progress
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.operator import CurvatureOperator
-
-BY = ("layer", "variable")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,17 +140,20 @@ def block_traces(
     OSError: (ClusterError) if other processes of a cluster are gone.
   """
   check_is_of_model(operator)
-  checks.check_choice("by", by, BY)
+  blocks.check_by(by)
   checks.check_count("num_probes", num_probes)
   seed = checks.check_seed(seed)
-  names, block_of = _blocks(operator.parameter_names, by)
-  lengths = [int(np.prod(s)) for s in operator.parameter_shapes]
-  starts = np.cumsum([0, *lengths[:-1]])
+  found = blocks.of_operator(operator, by)
+  # Sums over the parts of all variables, and which block each is of.
+  starts = np.sort([part.start for block in found for part in block.parts])
+  order = np.argsort([part.start for block in found for part in block.parts])
+  block_of = np.repeat(np.arange(len(found)), [len(block.parts) for block in found])[order]
   matrix = as_matrix(operator)
 
-  def sums(vector):
-    """Returns a vector's sums over blocks."""
-    return np.bincount(block_of, np.add.reduceat(vector, starts), minlength=len(names))
+  def sums(vectors):
+    """Returns sums over blocks of vectors (k, n): (k, blocks)."""
+    parts = np.add.reduceat(vectors, starts, axis=1)
+    return np.stack([np.bincount(block_of, p, minlength=len(found)) for p in parts])
 
   def compute():
     samples, squares = [], []
@@ -161,12 +162,14 @@ def block_traces(
       for start in range(0, num_probes, count):
         numbers = range(start, min(start + count, num_probes))
         vectors = np.stack([probes.signs(seed, i, matrix.n) for i in numbers])
-        for v, product in zip(vectors, operator.products(vectors), strict=True):
-          samples.append(sums(v * product))
-          squares.append(sums(product**2))
-        bar.advance(f"{len(samples)} of {num_probes} probes", products=len(numbers))
-    sizes = np.bincount(block_of, lengths, minlength=len(names)).astype(np.int64)
-    return BlockTraces(names, sizes, np.stack(samples), np.stack(squares))
+        products = operator.products(vectors)
+        vectors *= products
+        samples.append(sums(vectors))
+        squares.append(sums(np.square(products, out=products)))
+        bar.advance(f"{numbers.stop} of {num_probes} probes", products=len(numbers))
+    names = tuple(block.name for block in found)
+    sizes = np.array([block.n for block in found], np.int64)
+    return BlockTraces(names, sizes, np.concatenate(samples), np.concatenate(squares))
 
   matrix.agree(**provenance.identity(), by=by, num_probes=num_probes, seed=seed)
   return matrix.lead(compute, BlockTraces.to_bytes, BlockTraces.from_bytes)
@@ -236,15 +239,6 @@ def trace(
     lambda result: json.dumps(result).encode(),
     lambda content: TraceEstimate(*json.loads(content)),
   )
-
-
-def _blocks(names: Sequence[str], by: str) -> tuple[tuple[str, ...], np.ndarray]:
-  """Returns the names of blocks, and the number of each variable's."""
-  if by == "variable":
-    return tuple(names), np.arange(len(names))
-  layers = [name.rpartition("/")[0] or name for name in names]
-  known = list(dict.fromkeys(layers))
-  return tuple(known), np.array([known.index(layer) for layer in layers])
 
 
 def _standard_errors(samples):

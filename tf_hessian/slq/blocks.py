@@ -1,0 +1,59 @@
+"""The diagonal blocks of a model's matrix, by layer or variable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tf_hessian.numerics import checks
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.operator import CurvatureOperator
+
+_BY = ("layer", "variable")
+
+
+class Block(NamedTuple):
+  """The variables of a block, and their parts of the vector.
+
+  Attributes:
+    name: that of the layer or variable.
+    names, shapes: those of its variables.
+    parts: their slices of a vector.
+  """
+
+  name: str
+  names: tuple[str, ...]
+  shapes: tuple[tuple[int, ...], ...]
+  parts: tuple[slice, ...]
+
+  @property
+  def n(self) -> int:
+    """Number of parameters."""
+    return sum(part.stop - part.start for part in self.parts)
+
+
+def check_by(by: str, /) -> None:
+  """Raises ValueError for what there are no blocks by."""
+  checks.check_choice("by", by, _BY)
+
+
+def of_operator(operator: CurvatureOperator, by: str, /) -> list[Block]:
+  """Returns the blocks of a matrix, in the order of the vector.
+
+  Args:
+    operator: the matrix.
+    by: "layer" for all variables of a layer together, or "variable".
+  """
+  shapes = operator.parameter_shapes
+  stops = np.cumsum([int(np.prod(s)) for s in shapes]).tolist()
+  groups: dict[str, list] = {}
+  for i, (name, shape) in enumerate(zip(operator.parameter_names, shapes, strict=True)):
+    start = stops[i - 1] if i else 0
+    if by == "layer":
+      key = name.rpartition("/")[0] or name
+    else:
+      key = name if name not in groups else f"{name}_{i}"  # names of variables may repeat
+    groups.setdefault(key, []).append((name, shape, slice(start, stops[i])))
+  return [Block(key, *map(tuple, zip(*group, strict=True))) for key, group in groups.items()]
