@@ -29,6 +29,7 @@ MODULES = (
   "numerics.memory_basis",
   "numerics.probes",
   "numerics.quadrature",
+  "numerics.results",
   "numerics.stopping",
   "numerics.traces",
   "records",

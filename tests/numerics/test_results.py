@@ -149,3 +149,31 @@ def test_bytes_that_are_no_eigenpairs_are_refused(pairs, change):
 def test_bytes_hold_all_fields_of_eigenpairs(pairs):
   with np.load(io.BytesIO(pairs.to_bytes()), allow_pickle=False) as saved:
     assert set(saved.files) == {f.name for f in dataclasses.fields(Eigenpairs)}
+
+
+def three_pairs():
+  q = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 3)))[0].T
+  return Eigenpairs(np.arange(3.0), q, np.zeros(3), EigenpairStatus.CONVERGED, 3)
+
+
+def test_projection_gives_shares_of_energy():
+  found = three_pairs()
+  v = 3.0 * found.vectors[0] - 4.0 * found.vectors[2]
+  np.testing.assert_allclose(found.project(v), [0.36, 0.0, 0.64], atol=1e-15)
+  rest = np.linalg.svd(found.vectors)[2][4]  # orthogonal to them all
+  np.testing.assert_allclose(found.project(v + 5 * rest), [0.18, 0.0, 0.32], atol=1e-15)
+  assert found.project(1e-200 * v).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+  "vector, message",
+  [
+    (np.zeros(5), "not all zero"),
+    (np.full(5, np.nan), "finite"),
+    (np.ones(4), r"expected shape \(5,\), got \(4,\)"),
+    (np.ones((5, 1)), "expected shape"),
+  ],
+)
+def test_bad_vectors_have_no_projection(vector, message):
+  with pytest.raises(ValueError, match=message):
+    three_pairs().project(vector)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from tf_hessian.numerics.traces import METHODS, trace
+from tf_hessian.numerics.traces import METHODS, diagonal, trace
 
 N = 60
 
@@ -95,3 +95,95 @@ def test_as_many_products_as_rows_give_it_exactly(count):
 def test_bad_arguments_are_refused(method, count, message):
   with pytest.raises(ValueError, match=message):
     trace(lambda v: v, N, num_products=count, method=method, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5])
+def test_of_low_rank_xtrace_is_exact(rank):
+  rng = np.random.default_rng(0)
+  factors = np.zeros((N, max(rank, 1)))
+  factors[: N // 2] = rng.standard_normal((N // 2, max(rank, 1))) * (rank > 0)
+  a = factors @ factors.T
+  found = estimates(a, "xtrace", 20, 1)[0]
+  assert found.value == pytest.approx(np.trace(a), rel=1e-10)
+  assert found.stderr <= 1e-10 * np.trace(a)
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "xtrace"])
+def test_target_ends_it_and_uses_all_products(method):
+  a, expected = matrix(0.3)
+  made = []
+
+  def products(v):
+    made.append(len(v))
+    return v @ a
+
+  options = {"method": method, "num_products": 59}
+  found = trace(products, N, target_error=0.2, rng=np.random.default_rng(0), **options)
+  assert found.stderr <= 0.2 * found.value and 10 <= found.products < 59
+  assert sum(made) == found.products
+  assert abs(found.value - expected) <= 5 * found.stderr
+  # What is extended is what that many products give at once, but for rounding.
+  whole = estimates(a, method, found.products, 1)[0]
+  assert found.value == pytest.approx(whole.value, rel=1e-9)
+  assert found.stderr == pytest.approx(whole.stderr, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [20, 59, 130])
+def test_target_that_can_not_be_reached_takes_the_products_there_are(count):
+  a, expected = matrix(0.05)
+  options = {"num_products": count, "target_error": 1e-9, "method": "hutchinson"}
+  found = trace(lambda v: v @ a, N, rng=np.random.default_rng(0), **options)
+  assert found.products <= count
+  if count == 130:  # enough for the exact one, after samples that were too few
+    assert found.value == pytest.approx(expected, rel=1e-13) and found.stderr == 0
+  else:
+    assert found.products == count
+
+
+@pytest.mark.parametrize("per_pass", [1, 7])
+def test_diagonal_is_within_its_errors(per_pass):
+  a = matrix(0.05)[0] - matrix(0.3)[0]
+  found = diagonal(
+    lambda v: v @ a,
+    N,
+    num_products=40,
+    vectors_per_pass=per_pass,
+    rng=np.random.default_rng(0),
+  )
+  assert found.products == 40
+  off = (found.values - np.diag(a)) / found.stderrs
+  # Of sixty entries with errors by forty samples, one in a thousand such sets is farther off.
+  assert np.abs(off).max() < 5 and 0.7 < np.sqrt(np.mean(off**2)) < 1.3
+
+
+def test_error_of_the_diagonal_is_that_of_the_rest_of_the_row():
+  a = matrix(0.05)[0]
+  found = diagonal(lambda v: v @ a, N, num_products=59, rng=np.random.default_rng(1))
+  expected = np.sqrt((np.sum(a**2, axis=1) - np.diag(a) ** 2) / 59)
+  assert np.all(np.abs(np.log(found.stderrs / expected)) < 0.6)  # each by 59 samples: 10 %
+
+
+def test_diagonal_of_as_many_products_as_rows_is_exact():
+  a = matrix(0.05)[0]
+  found = diagonal(
+    lambda v: v @ a, N, num_products=99, vectors_per_pass=7, rng=np.random.default_rng(1)
+  )
+  np.testing.assert_allclose(found.values, np.diag(a), rtol=1e-13)
+  assert found.products == N and not found.stderrs.any()
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"target_error": 0.0}, "target_error"),
+    ({"target_error": 0.1, "method": "hutch++"}, "is for 'xtrace' and 'hutchinson'"),
+  ],
+)
+def test_bad_targets_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    trace(lambda v: v, N, num_products=9, rng=np.random.default_rng(0), **options)
+
+
+def test_diagonal_of_one_product_is_refused():
+  with pytest.raises(ValueError, match="at least 2"):
+    diagonal(lambda v: v, N, num_products=1, rng=np.random.default_rng(0))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tf_hessian
 from tf_hessian.numerics import probes
-from tf_hessian.slq.traces import BlockTraces, block_traces, trace
+from tf_hessian.slq.traces import BlockTraces, block_traces, diagonal, trace
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,17 @@ def test_bad_arguments_are_refused(hessian, arguments, message):
 def test_other_matrices_have_no_layers():
   with pytest.raises(TypeError, match="expected a HessianOperator"):
     block_traces(np.eye(3))
+
+
+def test_diagonal_is_within_its_errors(hessian, dense):
+  found = diagonal(hessian, 60, progress=False)
+  assert found.products == min(60, len(dense))
+  assert np.all(np.abs(found.values - np.diag(dense)) <= 5 * found.stderrs + 1e-6)
+  again = diagonal(hessian, 60, progress=False)
+  np.testing.assert_array_equal(again.values, found.values)
+
+
+def test_target_of_a_trace_that_is_missed_is_said(hessian, caplog):
+  found = trace(hessian, 12, method="hutchinson", target_error=1e-9, progress=False)
+  assert found.products == 12
+  assert "misses target_error=1e-09" in caplog.text

@@ -65,6 +65,31 @@ class Eigenpairs:
   status: EigenpairStatus
   num_products: int  # products with H, those of the check included
 
+  def project(self, vector: np.ndarray, /) -> np.ndarray:
+    """Returns the shares of a vector's energy in the eigenvectors.
+
+    >>> pairs = Eigenpairs(np.ones(2), np.eye(2, 3), np.zeros(2), EigenpairStatus.CONVERGED, 2)
+    >>> pairs.project(np.array([3.0, 0.0, 4.0]))
+    array([0.36, 0.  ])
+
+    Args:
+      vector: (n,) g, such as a gradient.
+
+    Returns:
+      (k,) (g' q_i)^2 / |g|^2.
+
+    Raises:
+      ValueError: for another shape, or a vector that is zero or not finite.
+    """
+    n = self.vectors.shape[1]
+    vector = np.asarray(vector, np.float64)
+    if vector.shape != (n,):
+      raise ValueError(f"vector: expected shape ({n},), got {vector.shape}")
+    length = np.linalg.norm(vector)
+    if not (np.isfinite(length) and length):
+      raise ValueError("vector: expected finite numbers that are not all zero")
+    return (self.vectors @ (vector / length)) ** 2
+
   def to_bytes(self) -> bytes:
     """Returns the result as bytes, for other processes and files."""
     file = io.BytesIO()

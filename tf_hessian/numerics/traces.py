@@ -31,6 +31,20 @@ class TraceEstimate(NamedTuple):
   products: int
 
 
+class DiagonalEstimate(NamedTuple):
+  """A diagonal with the standard errors of its entries.
+
+  Attributes:
+    values: (n,) estimates.
+    stderrs: (n,) their standard errors.
+    products: how many products it took.
+  """
+
+  values: np.ndarray
+  stderrs: np.ndarray
+  products: int
+
+
 def trace(
   products: Callable[[np.ndarray], np.ndarray],
   n: int,
@@ -38,6 +52,7 @@ def trace(
   *,
   num_products: int,
   method: str = "xtrace",
+  target_error: float | None = None,
   rng: np.random.Generator,
 ) -> TraceEstimate:
   """Returns an estimate of the trace.
@@ -51,33 +66,129 @@ def trace(
     method: "hutchinson" by vectors of random signs, best for flat spectra; "hutch++" and "xtrace",
       which take out the dominant part first, best for matrices with few large eigenvalues. They
       hold two vectors (n,) a product, or a little less.
+    target_error: standard error, relative to the trace, at which no more products are made; None
+      makes all. For "hutchinson" and "xtrace", which can use the products that there are.
     rng: generator of the random vectors.
 
   Returns:
     `TraceEstimate`.
 
   Raises:
-    ValueError: for an unknown method, or fewer products than it needs: 2, or 6 for Hutch++ and 4
+    ValueError: for bad arguments, or fewer products than a method needs: 2, or 6 for Hutch++ and 4
       for XTrace.
 
   >>> rng = np.random.default_rng(0)
   >>> trace(lambda v: v * [1.0, 2.0, 3.0], 3, num_products=3, rng=rng)
   TraceEstimate(value=6.0, stderr=0.0, products=3)
   """
-  checks.check_choice("method", method, METHODS)
-  least = {"hutchinson": 2, "hutch++": 6, "xtrace": 4}[method]
-  checks.check_count("num_products", num_products)
-  if num_products >= n:
-    return TraceEstimate(float(np.trace(products(np.eye(n)))), 0.0, n)
-  if num_products < least:
+  check_trace(num_products, method, target_error)
+  if num_products >= n and target_error is None:
+    return _exact(products, n)
+  least = _LEAST[method]
+  if num_products < min(least, n):
     raise ValueError(f"num_products: expected at least {least} for {method}, got {num_products}")
-  return _METHODS[method](products, n, num_products, rng)
+  if method == "hutch++":
+    return _hutch_plus_plus(products, n, num_products, rng)
+  samples = _METHODS[method](products, n, rng)
+  count = num_products if target_error is None else min(num_products, _FIRST_LOOK)
+  found = TraceEstimate(np.nan, np.inf, 0)
+  while count < n:
+    found = samples.estimate(count)
+    enough = target_error is None or found.stderr <= target_error * abs(found.value)
+    if enough or found.products + samples.cost > num_products:
+      return found
+    count = min(num_products, count * 3 // 2)
+  if found.products + n > num_products:
+    return found
+  return _exact(products, n)._replace(products=found.products + n)
 
 
-def _hutchinson(products, n, count, rng):
-  v = _signs(rng, count, n)
-  samples = np.einsum("in,in->i", v, products(v))
-  return TraceEstimate(*_mean(samples), count)
+def check_trace(num_products: int, method: str, target_error: float | None, /) -> None:
+  """Raises TypeError or ValueError for arguments that `trace` doesn't take."""
+  checks.check_choice("method", method, METHODS)
+  checks.check_count("num_products", num_products)
+  if target_error is not None:
+    checks.check_positive("target_error", target_error)
+    if method == "hutch++":
+      raise ValueError(
+        "target_error: is for 'xtrace' and 'hutchinson'; hutch++ can't use the products of fewer "
+        "vectors"
+      )
+
+
+def diagonal(
+  products: Callable[[np.ndarray], np.ndarray],
+  n: int,
+  /,
+  *,
+  num_products: int,
+  vectors_per_pass: int = 1,
+  rng: np.random.Generator,
+) -> DiagonalEstimate:
+  """Returns an estimate of the diagonal.
+
+  The mean of v * A v over vectors v of random signs (Bekas, Kokiopoulou and Saad, 2007). The error
+  of an entry is that of the others of its row, |A[i]|^2 - A[i, i]^2 for one vector.
+
+  Args:
+    products: function of vectors (k, n) -> their products (k, n).
+    n: order of the matrix.
+    num_products: number of products, at least 2; n of them give it exactly.
+    vectors_per_pass: number of vectors that are made at once.
+    rng: generator of the random vectors.
+
+  Returns:
+    `DiagonalEstimate`.
+
+  Raises:
+    ValueError: for fewer than 2 products.
+
+  >>> rng = np.random.default_rng(0)
+  >>> diagonal(lambda v: v * [1.0, 2.0, 3.0], 3, num_products=2, rng=rng).values
+  array([1., 2., 3.])
+  """
+  checks.check_count("num_products", num_products)
+  exact = num_products >= n
+  if num_products < 2 and not exact:
+    raise ValueError(f"num_products: expected at least 2, got {num_products}")
+  count = min(num_products, n)
+  mean, squares = np.zeros(n), np.zeros(n)
+  for start in range(0, count, vectors_per_pass):
+    size = min(vectors_per_pass, count - start)
+    v = np.eye(size, n, start) if exact else _signs(rng, size, n)
+    for i, sample in enumerate(v * products(v), start + 1):
+      if exact:
+        mean += sample
+      else:
+        difference = sample - mean
+        mean += difference / i
+        squares += difference * (sample - mean)
+  stderrs = squares if exact else np.sqrt(squares / (count * (count - 1)))
+  return DiagonalEstimate(mean, stderrs, count)
+
+
+def _exact(products, n):
+  return TraceEstimate(float(np.trace(products(np.eye(n)))), 0.0, n)
+
+
+class _Hutchinson:
+  """Samples v' A v, to which more can be added.
+
+  Attributes:
+    cost: products of one more sample.
+  """
+
+  cost = 1
+
+  def __init__(self, products, n, rng):
+    self._products, self._n, self._rng = products, n, rng
+    self._samples = np.empty(0)
+
+  def estimate(self, count):
+    """Returns the estimate by `count` products."""
+    v = _signs(self._rng, count - len(self._samples), self._n)
+    self._samples = np.append(self._samples, np.einsum("in,in->i", v, self._products(v)))
+    return TraceEstimate(*_mean(self._samples), count)
 
 
 def _hutch_plus_plus(products, n, count, rng):
@@ -90,26 +201,66 @@ def _hutch_plus_plus(products, n, count, rng):
   return TraceEstimate(float(head) + value, stderr, count)
 
 
-def _xtrace(products, n, count, rng):
-  # Each sample takes the range of all other products for the dominant part, and its own vector for
-  # the rest. With Y = A V = Q R, that range is Q (I - s s'), s the normalized column of R^-T.
-  m = count // 2
-  v = rng.standard_normal((m, n)).T
-  q, r = scipy.linalg.qr(products(v.T).T, mode="economic")
-  z = products(q.T).T
-  s = scipy.linalg.solve_triangular(r, np.eye(m), trans="T")
-  s /= np.linalg.norm(s, axis=0)
-  h, w, t = q.T @ z, q.T @ v, z.T @ v
-  sw = np.sum(s * w, axis=0)
-  u = w - s * sw  # coordinates of what is taken out of v
-  inner = np.sum(w * r, axis=0) - 2 * np.sum(t * u, axis=0) + np.sum(u * (h @ u), axis=0)
-  # What is left of v has a direction that is uniform in n - m + 1 dimensions.
-  squares = np.sum(v * v, axis=0) - np.sum(w * w, axis=0) + sw**2
-  samples = np.trace(h) - np.sum(s * (h @ s), axis=0) + (n - m + 1) * inner / squares
-  return TraceEstimate(*_mean(samples), 2 * m)
+class _XTrace:
+  """Samples of which each takes the range of all other products out.
+
+  Its own vector is for the rest. With Y = A V = Q R, that range is Q (I - s s'), s the normalized
+  column of R^-T. More vectors extend all of these.
+
+  Attributes: as `_Hutchinson`.
+  """
+
+  cost = 2
+
+  def __init__(self, products, n, rng):
+    self._products, self._n, self._rng = products, n, rng
+    self._v = self._q = self._z = np.empty((0, n))  # rows: V, Q, and Z = A Q
+    self._r = np.empty((0, 0))
+
+  def estimate(self, count):
+    """Returns the estimate by `count` products."""
+    self._extend(count // 2 - len(self._v))
+    v, q, r, z = self._v.T, self._q.T, self._r, self._z.T
+    m = len(r)
+    s = scipy.linalg.solve_triangular(_regular(r), np.eye(m), trans="T")
+    s /= np.linalg.norm(s, axis=0)
+    h, w, t = q.T @ z, q.T @ v, z.T @ v
+    sw = np.sum(s * w, axis=0)
+    u = w - s * sw  # coordinates of what is taken out of v
+    inner = np.sum(w * r, axis=0) - 2 * np.sum(t * u, axis=0) + np.sum(u * (h @ u), axis=0)
+    # What is left of v has a direction that is uniform in n - m + 1 dimensions.
+    squares = np.sum(v * v, axis=0) - np.sum(w * w, axis=0) + sw**2
+    samples = np.trace(h) - np.sum(s * (h @ s), axis=0) + (self._n - m + 1) * inner / squares
+    return TraceEstimate(*_mean(samples), 2 * m)
+
+  def _extend(self, more):
+    v = self._rng.standard_normal((more, self._n))
+    y = self._products(v)
+    overlaps = np.zeros((len(self._q), more))
+    for _ in range(2):  # the second time for what rounding has left
+      c = self._q @ y.T
+      y = y - c.T @ self._q
+      overlaps += c
+    q, r = scipy.linalg.qr(y.T, mode="economic")
+    below = np.zeros((more, len(self._q)))
+    self._r = np.block([[self._r, overlaps], [below, r]])
+    self._v, self._q = np.vstack([self._v, v]), np.vstack([self._q, q.T])
+    self._z = np.vstack([self._z, self._products(q.T)])
 
 
-_METHODS = {"hutchinson": _hutchinson, "hutch++": _hutch_plus_plus, "xtrace": _xtrace}
+def _regular(r):
+  """Returns R with zeros on its diagonal, of low rank, replaced by rounding.
+
+  They belong to directions that the matrix takes to zero.
+  """
+  diagonal = np.abs(np.diag(r))
+  least = np.finfo(np.float64).eps * diagonal.max() or 1.0
+  return r + np.diag(np.where(diagonal < least, least, 0.0))
+
+
+_METHODS: dict[str, Callable] = {"hutchinson": _Hutchinson, "xtrace": _XTrace}
+_LEAST = {"hutchinson": 2, "hutch++": 6, "xtrace": 4}
+_FIRST_LOOK = 10  # number of products after which an error is first looked at
 
 
 def _signs(rng, count, n):

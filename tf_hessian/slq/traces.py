@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from absl import logging
 import numpy as np
 import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks, probes, traces
-from tf_hessian.numerics.traces import TraceEstimate
+from tf_hessian.numerics.traces import DiagonalEstimate, TraceEstimate
 from tf_hessian.slq import blocks, provenance
 from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.progress import Progress
@@ -181,6 +183,7 @@ def trace(
   num_products: int = 30,
   *,
   method: str = "xtrace",
+  target_error: float | None = None,
   seed: int = 0,
   progress: bool = True,
 ) -> TraceEstimate:
@@ -201,6 +204,8 @@ def trace(
     num_products: most products; n of them give it exactly.
     method: "xtrace" or "hutch++", which take out the dominant part first, or "hutchinson". They
       hold two vectors (n,) a product, or a little less (`numerics.traces`).
+    target_error: standard error, relative to the trace, at which no more products are made; None
+      makes all. Not for "hutch++". If it is not reached, a warning says so.
     seed: seed of the random vectors.
     progress: whether to show a bar, or log lines where there is no terminal.
 
@@ -212,33 +217,115 @@ def trace(
     OSError: (ClusterError) if other processes of a cluster are gone.
   """
   matrix = as_matrix(operator)
-  checks.check_choice("method", method, traces.METHODS)
+  traces.check_trace(num_products, method, target_error)
+  about: dict[str, Any] = {
+    "num_products": num_products,
+    "method": method,
+    "target_error": target_error,
+  }
+  result = _estimate(
+    operator,
+    matrix,
+    functools.partial(traces.trace, **about),
+    about | {"seed": checks.check_seed(seed)},
+    total=num_products if target_error else min(num_products, matrix.n),
+    progress=progress,
+    ways=(
+      lambda found: json.dumps(found).encode(),
+      lambda content: TraceEstimate(*json.loads(content)),
+    ),
+  )
+  if target_error is not None and result.stderr > target_error * abs(result.value):
+    logging.warning(
+      "trace: %.5g +- %.2g after %d products misses target_error=%g: allow more products",
+      *result,
+      target_error,
+    )
+  return result
+
+
+def diagonal(
+  operator: Any, /, num_products: int = 30, *, seed: int = 0, progress: bool = True
+) -> DiagonalEstimate:
+  """Returns an estimate of the diagonal, with the standard errors.
+
+  By products with vectors of random signs (Bekas, Kokiopoulou and Saad, 2007).
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> tf_hessian.diagonal(np.diag([1.0, 2.0, 3.0]), progress=False).values
+  array([1., 2., 3.])
+
+  Args:
+    operator: a `HessianOperator` or another matrix of a model, or a symmetric
+      `scipy.sparse.linalg.LinearOperator` or array. Each of several workers calls this function and
+      gets the result.
+    num_products: number of products; n of them give it exactly.
+    seed: seed of the random vectors.
+    progress: whether to show a bar, or log lines where there is no terminal.
+
+  Returns:
+    `DiagonalEstimate`: values, stderrs, and products. `operator.unflatten(found.values)` gives them
+    by variable.
+
+  Raises:
+    TypeError, ValueError: for bad arguments, or products that are not finite.
+    OSError: (ClusterError) if other processes of a cluster are gone.
+  """
+  matrix = as_matrix(operator)
   checks.check_count("num_products", num_products)
-  seed = checks.check_seed(seed)
+  about: dict[str, Any] = {"num_products": num_products}
+  width = getattr(operator, "vectors_per_pass", 1)
+  return _estimate(
+    operator,
+    matrix,
+    functools.partial(traces.diagonal, vectors_per_pass=width, **about),
+    about | {"seed": checks.check_seed(seed)},
+    total=min(num_products, matrix.n),
+    progress=progress,
+    ways=(_diagonal_to_bytes, _diagonal_from_bytes),
+  )
+
+
+def _estimate(operator, matrix, estimate, about, *, total, progress, ways):
+  """Returns what `estimate` makes of a matrix's products, on all workers.
+
+  Args:
+    operator: the operator.
+    matrix: it as a `Matrix`.
+    estimate: (products, n, rng=generator) -> result.
+    about: plain values that all workers must have in common, with the seed.
+    total: number of products.
+    progress: whether to show it.
+    ways: how the result becomes bytes, and they become the result.
+  """
   linear = scipy.sparse.linalg.aslinearoperator(operator)
-  about = {"num_products": num_products, "method": method, "seed": seed}
 
   def compute():
-    with Progress(min(num_products, matrix.n), enabled=progress) as bar, matrix.passes():
+    with Progress(total, enabled=progress) as bar, matrix.passes():
 
       def products(vectors):
         found = np.asarray(linear @ vectors.T).T
         if not np.isfinite(found).all():
           raise ValueError("the products are not finite")
-        bar.advance("trace", products=len(vectors))
+        bar.advance("estimate", products=len(vectors))
         return found
 
-      generator = probes.generator(seed, probes.Stream.TRACE)
-      return traces.trace(
-        products, matrix.n, num_products=num_products, method=method, rng=generator
-      )
+      return estimate(products, matrix.n, rng=probes.generator(about["seed"], probes.Stream.TRACE))
 
   matrix.agree(**provenance.identity(), **about)
-  return matrix.lead(
-    compute,
-    lambda result: json.dumps(result).encode(),
-    lambda content: TraceEstimate(*json.loads(content)),
-  )
+  return matrix.lead(compute, *ways)
+
+
+def _diagonal_to_bytes(found):
+  buffer = io.BytesIO()
+  np.savez(buffer, **found._asdict())
+  return buffer.getvalue()
+
+
+def _diagonal_from_bytes(content):
+  with np.load(io.BytesIO(content)) as found:
+    return DiagonalEstimate(found["values"], found["stderrs"], int(found["products"]))
 
 
 def _standard_errors(samples):
