@@ -120,10 +120,8 @@ def test_interrupted_run_goes_on_where_it_was(operator, tmp_path, monkeypatch):
     with pytest.raises(Killed):
       batch_eigenvalues(operator, 2, workdir=tmp_path, progress=False)
   started = []
-  batches = type(operator).single_batches
-  monkeypatch.setattr(
-    type(operator), "single_batches", lambda self, b: started.append(b) or batches(self, b)
-  )
+  batches = operator.runner.single_batches
+  monkeypatch.setattr(operator.runner, "single_batches", lambda b: started.append(b) or batches(b))
   found = batch_eigenvalues(operator, 2, workdir=tmp_path, progress=False)
   assert started == [2]
   np.testing.assert_array_equal(found.values, whole.values)

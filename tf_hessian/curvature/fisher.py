@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tf_hessian.curvature import output_losses, outputs, pullback
+from tf_hessian.curvature import output_checks, output_losses, outputs, pullback
 from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.numerics import checks
 
@@ -125,6 +125,17 @@ class FisherOperator(OutputsOperator):
 
   def _check_objective(self, blocks):
     outputs.check_split(self.objective, "Fisher matrix", blocks)
+    if self.matrix_options["kind"] == "empirical":
+      return
+    for name, loss in zip(self.objective.term_names, self.objective.losses, strict=False):
+      if loss is None:
+        output_checks.check_losses([])
+      if output_losses.loss_function_name(loss) not in _SOFTMAX | _SIGMOID | _SQUARES:
+        raise _unknown(name, loss)
+
+  def _look_at_outputs(self):
+    if self.matrix_options["kind"] == "empirical":
+      output_checks.refuse_coupled(self.program)
 
   @property
   def _output_matrix(self):
@@ -164,7 +175,7 @@ class _Likelihood(_OutputMatrix):
 
   def __init__(self, options, cut, tape, loss, params, seed, ratios):
     del tape, loss, params
-    _check_losses(cut)
+    output_checks.check_losses(cut.losses)
     samples, chosen, self._functions = options.get("samples"), [], []
     for k, losses in enumerate(cut.losses):
       family, z = _family(losses)
@@ -194,12 +205,8 @@ class _Empirical(_OutputMatrix):
   def __init__(self, options, cut, tape, loss, *_):
     del options
     for losses in cut.losses:
-      if losses.values is None:
-        raise ValueError(
-          f"{losses.name}: it gives one number a batch, so there are no gradients of examples; "
-          "return one loss an example"
-        )
-    _check_losses(cut)
+      output_checks.check_single(losses)
+    output_checks.check_losses(cut.losses)
     found = tape.gradient(loss, cut.places)
     super().__init__([i for i, g in enumerate(found) if g is not None])
     self._gradients = [tf.convert_to_tensor(found[i]) for i in self.chosen]
@@ -225,14 +232,6 @@ def empirical(*arguments: Any) -> pullback.OutputMatrix:
 _MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": _Empirical}
 
 
-def _check_losses(cut):
-  if not cut.losses:
-    raise ValueError(
-      "loss: compute_loss() gives one number a batch, so the losses of examples aren't known; give "
-      "the loss as loss="
-    )
-
-
 def _rows(x):
   return tf.reshape(x, [tf.shape(x)[0], -1])
 
@@ -246,11 +245,7 @@ def _family(losses):
   if losses.values is not None and name in _SQUARES:
     return _squares, losses.outputs
   if losses.values is None or name not in _SOFTMAX | _SIGMOID:
-    raise ValueError(
-      f"{losses.name}: of {output_losses.loss_name(losses.loss)} it isn't known how it distributes "
-      "targets; exact and sampled Fisher matrices are of Keras's categorical and binary cross "
-      "entropies and its mean squared error; kind='empirical' is of any loss"
-    )
+    raise _unknown(losses.name, losses.loss)
   logits = getattr(losses.outputs, "_keras_logits", None)
   if logits is None and getattr(losses.loss, "from_logits", False):
     logits = losses.outputs
@@ -261,6 +256,14 @@ def _family(losses):
       "from_logits=True"
     )
   return (_softmax if name in _SOFTMAX else _sigmoid), logits
+
+
+def _unknown(name, loss):
+  return ValueError(
+    f"{name}: of {output_losses.loss_name(loss)} it isn't known how it distributes targets; exact "
+    "and sampled Fisher matrices are of Keras's categorical and binary cross entropies and its "
+    "mean squared error; kind='empirical' is of any loss"
+  )
 
 
 # Each is (outputs z, weights (..., 1), number of samples or None, seed) -> t -> w E[s s'] t.

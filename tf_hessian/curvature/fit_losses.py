@@ -109,6 +109,7 @@ class GivenLosses:
     self.names = [*outputs.names, PENALTIES]
     self.coefficients = [*outputs.coefficients, 1.0]
     self.description = outputs.description
+    self.given = outputs.given
     self.terms = outputs.terms
     self.weighs_batches = outputs.weighs_batches
 
@@ -130,6 +131,7 @@ class AddedLosses:
   coefficients = loss_weights = (1.0,)
   description = {PENALTIES: "add_loss"}
   whole = "its layers add the loss"
+  given = (None,)
 
   def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
@@ -163,6 +165,7 @@ class ComputedLoss:
   coefficients = loss_weights = (1.0,)
   description = {"compute_loss": "compute_loss"}
   whole = ""
+  given = (None,)
 
   def __init__(self) -> None:
     self._weighs = False
@@ -202,6 +205,7 @@ class StepLoss:
   coefficients = loss_weights = (1.0,)
   description = {"train_step": "train_step"}
   whole = "its train_step() computes the loss"
+  given = (None,)
 
   def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""

@@ -12,11 +12,12 @@ own Hessian in f_pp. See Schraudolph (2002) and Martens (2020).
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from tf_hessian.curvature import outputs, products, pullback
+from tf_hessian.curvature import output_checks, outputs, products, pullback
 from tf_hessian.curvature.operator import CurvatureOperator
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ class GaussNewtonOperator(CurvatureOperator):
 
   def _check_objective(self, blocks):
     outputs.check_split(self.objective, "Gauss-Newton matrix", blocks)
+    warn = functools.partial(
+      output_checks.warn_of_probabilities, layers=self.objective.layers, said=set()
+    )
+    self._loss_hessian = functools.partial(_LossHessian, warn)
+
+  def _look_at_outputs(self):
+    output_checks.warn_of_negative(self.program)
 
   def field(self, point: np.ndarray, /) -> np.ndarray:
     """Returns J(point)' f_z + f_p, (n,) float64.
@@ -56,14 +64,14 @@ class GaussNewtonOperator(CurvatureOperator):
     """
     function = pullback.field(
       self.objective,
-      _LossHessian,
+      self._loss_hessian,
       lambda _, now, __: now.gradient,  # type: ignore[attr-defined]  # of a `_LossHessian`
       self.program.note,
     )
     return self.runner.along(function, point)
 
-  @staticmethod
   def batch_product(
+    self,
     objective: Objective,
     mode: str,
     *,
@@ -72,7 +80,7 @@ class GaussNewtonOperator(CurvatureOperator):
   ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
     """Returns the function that makes products with a batch's matrix (`pullback.product`)."""
     del blocks  # there are none
-    return pullback.product(objective, _LossHessian, mode, connected)
+    return pullback.product(objective, self._loss_hessian, mode, connected)
 
 
 class _LossHessian:
@@ -81,6 +89,7 @@ class _LossHessian:
   That is outputs of the model, and perhaps parameters besides.
 
   Args:
+    warn: called with the `outputs.Losses` of each output.
     cut, tape, loss, params: as in `pullback.product`.
 
   Attributes:
@@ -91,7 +100,9 @@ class _LossHessian:
     ValueError: if the loss depends on no output.
   """
 
-  def __init__(self, cut, tape, loss, params, *_):
+  def __init__(self, warn, cut, tape, loss, params, *_):
+    for losses in cut.losses:
+      warn(losses)
     found = tape.gradient(loss, [*cut.places, *params])
     count = len(cut.places)
     self.chosen = [i for i in range(count) if found[i] is not None]

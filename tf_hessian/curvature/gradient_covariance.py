@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import batches, fit_losses, outputs, processes
+from tf_hessian.curvature import batches, fit_losses, output_checks, outputs, processes
 from tf_hessian.curvature.fisher import OutputsOperator, empirical
 
 
@@ -38,6 +38,9 @@ class GradientCovarianceOperator(OutputsOperator):
 
   def _check_objective(self, blocks):
     outputs.check_split(self.objective, "covariance of gradients", blocks)
+
+  def _look_at_outputs(self):
+    output_checks.refuse_coupled(self.program)
 
   @property
   def _output_matrix(self):

@@ -53,6 +53,7 @@ class Objective:
       that the rows of its tensors need not be examples.
     compute_dtypes: names of the types that the layers say they compute in.
     whole: why the loss can't be told apart from the outputs that it is of; empty if it can.
+    losses: the losses of the outputs as they were given; None for one that the model computes.
   """
 
   parameters: tuple
@@ -69,6 +70,7 @@ class Objective:
   weighs_batches: Callable = lambda: True
   compute_dtypes: frozenset = frozenset()
   whole: str = ""
+  losses: tuple = ()
 
   @property
   def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -173,6 +175,7 @@ def _function_objective(parameters, loss, variables):
       "training": False,
     },
     whole="" if isinstance(loss, SplitLoss) else "it is one function",
+    losses=(loss,),
   )
 
 
@@ -259,6 +262,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     weighs_batches=losses.weighs_batches,
     compute_dtypes=_compute_dtypes(model),
     whole=losses.whole,
+    losses=losses.given,
   )
 
 

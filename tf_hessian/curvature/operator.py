@@ -27,7 +27,6 @@ from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.objective import Objective
-  from tf_hessian.curvature.runner import SingleBatch
   from tf_hessian.numerics.distributed_basis import DistributedBasis
 
 
@@ -164,7 +163,11 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     self.mode = self.program.mode
     self.parameter_names, self.parameter_shapes = self.objective.names, self.objective.shapes
     self._note_precision()
+    self._look_at_outputs()
     self.startup_seconds = time.monotonic() - begin
+
+  def _look_at_outputs(self):
+    """Looks at the loss as a function of the outputs."""
 
   def _note_precision(self):
     found = self.runner.precision
@@ -217,17 +220,6 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     Each is (n,) float64; they come in the order of the batches. Computed by this process alone.
     """
     return (batch.gradient() for batch in self.runner.single_batches())
-
-  def single_batches(self, start: int = 0) -> Iterator[SingleBatch]:
-    """Yields each batch, for gradients and products of its own.
-
-    Each has a `number`, `gradient()` and `product(vector)`, of its own mean loss. Computed by this
-    process alone.
-
-    Args:
-      start: number of the first one.
-    """
-    return self.runner.single_batches(start)
 
   @processes.one_at_a_time
   def field(self, point: np.ndarray, /) -> np.ndarray:

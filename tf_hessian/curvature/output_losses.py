@@ -30,6 +30,7 @@ class OutputLosses:
     names: of the outputs that have a loss.
     coefficients: their loss weights.
     description: name of each loss, by output.
+    given: the losses.
   """
 
   def __init__(
@@ -43,6 +44,7 @@ class OutputLosses:
     if not any(fn is not None for fn in self._losses.values()):
       raise ValueError("loss: expected a loss for at least one output, got none")
     self._losses = {k: _as_loss(fn) for k, fn in self._losses.items() if fn is not None}
+    self.given = tuple(self._losses.values())
     self.names = ["loss" if k is None else _name(k, self._outputs) for k in self._losses]
     self.coefficients = [1.0 if weights.get(k) is None else float(weights[k]) for k in self._losses]
     self.description = {

@@ -192,8 +192,12 @@ class DataPass:
 
     So the batch at fault can be found.
     """
+    return self.eagerly(self._function, b, batch, *self.prepare(*arguments))
+
+  def eagerly(self, function: Callable, b: int, batch: Any, *arguments: Any, **options: Any) -> Any:
+    """Returns the values of another function of a batch, eagerly."""
     with processes.LOCK, self._execution(), _as_traced():
-      return self._function(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
+      return function(*self.state(), batch, self._batch_seed(b), *arguments, **options)
 
   @contextlib.contextmanager
   def _execution(self):

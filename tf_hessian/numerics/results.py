@@ -85,10 +85,11 @@ class Eigenpairs:
     vector = np.asarray(vector, np.float64)
     if vector.shape != (n,):
       raise ValueError(f"vector: expected shape ({n},), got {vector.shape}")
-    length = np.linalg.norm(vector)
-    if not (np.isfinite(length) and length):
+    largest = np.abs(vector).max()
+    if not (np.isfinite(largest) and largest):
       raise ValueError("vector: expected finite numbers that are not all zero")
-    return (self.vectors @ (vector / length)) ** 2
+    vector = vector / largest  # whose square is neither zero nor infinite
+    return (self.vectors @ vector) ** 2 / (vector @ vector)
 
   def to_bytes(self) -> bytes:
     """Returns the result as bytes, for other processes and files."""

@@ -249,9 +249,9 @@ class _XTrace:
 
 
 def _regular(r):
-  """Returns R with zeros on its diagonal, of low rank, replaced by rounding.
+  """Returns R with rounding for zeros on its diagonal.
 
-  They belong to directions that the matrix takes to zero.
+  Those are of low rank, and belong to directions that the matrix takes to zero.
   """
   diagonal = np.abs(np.diag(r))
   least = np.finfo(np.float64).eps * diagonal.max() or 1.0

@@ -179,7 +179,7 @@ def batch_eigenvalues(
         Progress(count, done=found.count, enabled=progress, unit="batch") as bar,
         blas.without_threads(matrix.n),
       ):
-        for batch in operator.single_batches(found.count):
+        for batch in operator.runner.single_batches(found.count):
           if batch.number >= count:
             break
           pairs = eigenpairs.top_eigenpairs(

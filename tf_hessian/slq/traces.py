@@ -275,7 +275,7 @@ def diagonal(
   matrix = as_matrix(operator)
   checks.check_count("num_products", num_products)
   about: dict[str, Any] = {"num_products": num_products}
-  width = getattr(operator, "vectors_per_pass", 1)
+  width = matrix.most_vectors(num_products)
   return _estimate(
     operator,
     matrix,

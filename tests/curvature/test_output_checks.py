@@ -1,0 +1,153 @@
+"""Losses that are not convex in the outputs, or not of single examples, are named."""
+
+import keras
+from keras import layers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_hessian
+from tf_hessian.curvature.fisher import FisherOperator
+from tf_hessian.curvature.gauss_newton import GaussNewtonOperator
+from tf_hessian.curvature.gradient_covariance import GradientCovarianceOperator
+
+CONVEX = "is not convex in the outputs"
+
+
+def model(activation=None, **options):
+  keras.utils.set_random_seed(0)
+  inputs = keras.Input((4,))
+  hidden = layers.Dense(5, "tanh")(inputs)
+  return keras.Model(inputs, layers.Dense(3, activation, name="last", **options)(hidden))
+
+
+def data(targets=None):
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((6, 4)).astype(np.float32)
+  y = rng.standard_normal((6, 3)).astype(np.float32) if targets is None else targets
+  return [(x, y)]
+
+
+CLASSES = np.arange(6) % 3
+
+
+def sines(y, z):
+  return tf.reduce_sum(tf.sin(z - y), axis=-1)
+
+
+def fourth_powers(y, z):
+  return tf.reduce_mean((z - y) ** 4, axis=-1)
+
+
+def distances(y, z):
+  return tf.reduce_sum(tf.abs(z - y), axis=-1)
+
+
+def contrast(_, z):
+  """Losses of examples that depend on the outputs of all others."""
+  return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.range(z.shape[0]), z @ tf.transpose(z))
+
+
+def centred(y, z):
+  return tf.reduce_sum((z - tf.reduce_mean(z, axis=0) - y) ** 2, axis=-1)
+
+
+def slightly_negative(y, z):
+  """Convex along all but one direction, of a curvature of -0.01 against 2."""
+  return tf.reduce_sum((z - y) ** 2, axis=-1) - 1.005 * (z - y)[:, 0] ** 2
+
+
+@pytest.mark.parametrize("loss", [sines, slightly_negative])
+def test_loss_that_is_not_convex_is_warned_of_once(loss, caplog):
+  operator = GaussNewtonOperator(model(), loss, data())
+  operator @ np.ones(operator.shape[0])
+  assert caplog.text.count(CONVEX) == 1
+  assert "loss: it is" in caplog.text
+
+
+@pytest.mark.parametrize("loss", [fourth_powers, distances, centred])
+def test_convex_loss_is_not_warned_of(loss, caplog):
+  GaussNewtonOperator(model(), loss, data())
+  assert CONVEX not in caplog.text
+
+
+def test_the_warning_names_the_output(caplog):
+  inputs = keras.Input((4,))
+  both = keras.Model(inputs, [layers.Dense(3, name="a")(inputs), layers.Dense(3, name="b")(inputs)])
+  x, y = data()[0]
+  GaussNewtonOperator(both, ["mean_squared_error", sines], [(x, (y, y))])
+  assert f"b: it {CONVEX}" in caplog.text.replace("'", "") and caplog.text.count(CONVEX) == 1
+
+
+def test_split_loss_is_looked_at(caplog):
+  loss = tf_hessian.SplitLoss(
+    outputs=lambda parameters, batch: batch @ parameters[0],
+    loss=lambda z, _: tf.reduce_sum(tf.sin(z), axis=-1),
+  )
+  point = [tf.Variable(np.random.default_rng(0).standard_normal((4, 3)))]
+  GaussNewtonOperator(point, loss, [np.random.default_rng(1).standard_normal((5, 4))])
+  assert CONVEX in caplog.text
+
+
+def test_known_losses_are_not_run_for_it(monkeypatch):
+  from tf_hessian.curvature import output_checks
+
+  monkeypatch.setattr(output_checks, "_Eager", None)
+  GaussNewtonOperator(model(), "mean_squared_error", data())
+  FisherOperator(model(), "mean_squared_error", data(), kind="empirical")
+
+
+OF_EXAMPLES = {
+  "empirical Fisher": lambda *a: FisherOperator(*a, kind="empirical"),
+  "covariance": GradientCovarianceOperator,
+}
+
+
+@pytest.mark.parametrize("loss", [contrast, centred])
+@pytest.mark.parametrize("name", OF_EXAMPLES)
+def test_loss_that_couples_examples_is_refused_by_name(name, loss):
+  with pytest.raises(ValueError, match=f"loss: {loss.__name__} of an example depends on the outp"):
+    OF_EXAMPLES[name](model(), loss, data())
+
+
+@pytest.mark.parametrize("name", OF_EXAMPLES)
+def test_loss_of_single_examples_is_taken(name):
+  OF_EXAMPLES[name](model(), sines, data())
+
+
+@pytest.mark.parametrize("name", OF_EXAMPLES)
+def test_number_a_batch_is_refused_when_the_operator_is_made(name):
+  with pytest.raises(ValueError, match="one number a batch"):
+    OF_EXAMPLES[name](model(), lambda y, z: tf.reduce_mean((y - z) ** 2), data())
+
+
+@pytest.mark.parametrize("kind", ["exact", "sampled"])
+@pytest.mark.parametrize("loss", ["huber", sines])
+def test_unknown_distribution_is_refused_when_the_operator_is_made(kind, loss):
+  with pytest.raises(ValueError, match="isn't known how it distributes targets"):
+    FisherOperator(model(), loss, data(), kind=kind)
+
+
+CLIPPED = "is taken of probabilities"
+
+
+def test_probabilities_are_warned_of_with_their_layer(caplog):
+  raw = model(activation=lambda z: tf.nn.softmax(z))
+  operator = GaussNewtonOperator(raw, "sparse_categorical_crossentropy", data(CLASSES))
+  v = np.ones(operator.shape[0])
+  operator @ v
+  operator.products(np.stack([v, v]), vectors_per_pass=2)
+  assert caplog.text.count(CLIPPED) == 1 and "of layer 'last'" in caplog.text
+
+
+@pytest.mark.parametrize(
+  "activation, loss",
+  [
+    ("softmax", "sparse_categorical_crossentropy"),
+    (None, keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+  ],
+)
+def test_logits_are_not_warned_of(activation, loss, caplog):
+  operator = GaussNewtonOperator(model(activation), loss, data(CLASSES))
+  operator @ np.ones(operator.shape[0])
+  assert CLIPPED not in caplog.text

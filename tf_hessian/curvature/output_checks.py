@@ -1,0 +1,196 @@
+"""Checks of losses as functions of the outputs, on one batch.
+
+A Gauss-Newton matrix is positive semidefinite if the loss is convex in the outputs, and the
+empirical Fisher matrix is of losses of single examples. Keras's own losses are known; of others,
+both are found out on the first batch, whose loss is run eagerly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from tf_hessian.curvature import output_losses, second_order
+from tf_hessian.curvature.outputs import Cut
+from tf_hessian.numerics import eigenpairs
+
+if TYPE_CHECKING:
+  from tf_hessian.curvature.objective import Objective
+  from tf_hessian.curvature.outputs import Losses
+  from tf_hessian.curvature.program import Program
+
+CROSS_ENTROPIES = frozenset(
+  {"categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy"}
+)
+# Of Keras's own losses, those that are convex in the outputs of each example by itself.
+_CONVEX = CROSS_ENTROPIES | {
+  *("mean_squared_error", "mean_absolute_error", "huber", "log_cosh", "kl_divergence", "poisson"),
+  *("hinge", "squared_hinge", "categorical_hinge"),
+}
+_PRODUCTS = 60  # most products of a search for the least eigenvalue
+# Eigenvalues of sums of a few terms are right to this many rounding errors of the largest.
+_ROUNDINGS = 100
+
+
+def is_known(objective: Objective, /) -> bool:
+  """Returns whether all losses are known to be convex, of single examples."""
+  names = {output_losses.loss_function_name(loss) for loss in objective.losses}
+  return names <= _CONVEX
+
+
+def warn_of_negative(program: Program, /) -> None:
+  """Warns of losses that are not convex in the outputs.
+
+  They are looked at on the first batch.
+  """
+  if is_known(program.objective):
+    return
+  for name, loss, batch in _Eager(program).losses():
+    least, greatest = batch.extreme_eigenvalues(loss)
+    if least < -_ROUNDINGS * batch.eps * max(abs(greatest), abs(least)):
+      logging.warning(
+        "%s: it is not convex in the outputs: on the first batch its Hessian in them has "
+        "eigenvalues from %.3g to %.3g, so the Gauss-Newton matrix has negative eigenvalues too",
+        name,
+        least,
+        greatest,
+      )
+
+
+def refuse_coupled(program: Program, /) -> None:
+  """Refuses losses that are not of single examples, on the first batch.
+
+  Raises:
+    ValueError: if there are no losses of single examples, or they depend on others' outputs.
+  """
+  if is_known(program.objective):
+    return
+  batch = _Eager(program)
+  check_losses(batch.cut.losses)
+  for losses in batch.cut.losses:
+    check_single(losses)
+    if batch.couples(losses.values):
+      raise ValueError(
+        f"{losses.name}: {output_losses.loss_name(losses.loss)} of an example depends on the "
+        "outputs of others in its batch, so there are no gradients of single examples; the "
+        "Gauss-Newton matrix has no need of them"
+      )
+
+
+def check_losses(found: Sequence[Losses], /) -> None:
+  """Raises ValueError if the losses of single examples are not known."""
+  if not found:
+    raise ValueError(
+      "loss: compute_loss() gives one number a batch, so the losses of examples aren't known; give "
+      "the loss as loss="
+    )
+
+
+def check_single(losses: Losses, /) -> None:
+  """Raises ValueError if an output's loss is one number a batch."""
+  if losses.values is None:
+    raise ValueError(
+      f"{losses.name}: it gives one number a batch, so there are no gradients of examples; return "
+      "one loss an example"
+    )
+
+
+def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[str]) -> None:
+  """Warns, once, of a cross entropy of probabilities, which Keras clips.
+
+  Args:
+    losses: the losses of an output, as they are traced.
+    layers: names of the model's layers.
+    said: names of the outputs that were warned of; one is added.
+  """
+  name = output_losses.loss_function_name(losses.loss)
+  logits = getattr(losses.loss, "from_logits", False) or hasattr(losses.outputs, "_keras_logits")
+  if name not in CROSS_ENTROPIES or logits or losses.name in said:
+    return
+  said.add(losses.name)
+  source = losses.outputs.op.inputs[0] if losses.outputs.op.inputs else losses.outputs
+  layer = second_order.layer_in(source.op.name, layers)
+  logging.warning(
+    "%s: %s is taken of probabilities%s, which Keras clips, and they are the outputs of the "
+    "Gauss-Newton matrix; for that of logits, let a softmax or sigmoid activation of Keras come "
+    "last, or give logits and from_logits=True",
+    losses.name,
+    output_losses.loss_name(losses.loss),
+    f" of layer {layer!r}" if layer else "",
+  )
+
+
+class _Eager:
+  """The first batch's loss, as a function of the outputs.
+
+  Tapes have recorded it.
+
+  Args:
+    program: the `Program`.
+
+  Attributes:
+    cut: the `Cut` outputs.
+    eps: rounding error of the outputs' type.
+  """
+
+  def __init__(self, program: Program) -> None:
+    self._objective = program.objective
+    self._tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+    inner = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+    self.cut = Cut()
+    self.cut.watch = (self._tape, inner)
+    _, batch = next(iter(program.batches.since(0)))
+    with self._tape:
+      with inner:
+        terms = program.loss.eagerly(self._objective.terms, 0, batch, cut=self.cut)
+      self._gradients = [inner.gradient(total, self.cut.places) for total, _ in terms]
+    kinds = [z.dtype.as_numpy_dtype for z in self.cut.places]
+    self.eps = max((float(np.finfo(k).eps) for k in kinds), default=0.0)
+
+  def losses(self) -> list[tuple[str, int, _Eager]]:
+    """Returns (name, number, self) of each loss of outputs."""
+    found = enumerate(zip(self._objective.term_names, self._gradients, strict=True))
+    return [(name, k, self) for k, (name, g) in found if any(x is not None for x in g)]
+
+  def extreme_eigenvalues(self, loss: int) -> tuple[float, float]:
+    """Returns the least and the greatest eigenvalue of a loss's Hessian."""
+    kept = [i for i, g in enumerate(self._gradients[loss]) if g is not None]
+    places = [self.cut.places[i] for i in kept]
+    gradients = [tf.convert_to_tensor(self._gradients[loss][i]) for i in kept]
+    sizes = [int(tf.size(z)) for z in places]
+
+    def product(v):
+      parts = [
+        tf.reshape(tf.cast(part, z.dtype), z.shape)
+        for part, z in zip(np.split(v, np.cumsum(sizes)[:-1]), places, strict=True)
+      ]
+      found = self._tape.gradient(
+        gradients, places, output_gradients=parts, unconnected_gradients="zero"
+      )
+      return np.concatenate([np.ravel(tf.convert_to_tensor(h)).astype(np.float64) for h in found])
+
+    n = sum(sizes)
+    if n == 1:
+      return (float(product(np.ones(1))[0]),) * 2
+    found = eigenpairs.top_eigenpairs(
+      product, n, 1, 1, tolerance=1e-3, precision=self.eps, max_products=_PRODUCTS
+    )
+    return float(found.values[1]), float(found.values[0])
+
+  def couples(self, values: tf.Tensor) -> bool:
+    """Returns whether losses of a row depend on outputs of other rows."""
+    count = len(values)
+    for row in {0, count // 2, count - 1}:
+      with self._tape:
+        total = tf.reduce_sum(values[row])
+      for g, z in zip(self._tape.gradient(total, self.cut.places), self.cut.places, strict=True):
+        if g is None or z.shape.rank == 0 or len(z) != count:
+          continue
+        others = np.delete(np.asarray(tf.convert_to_tensor(g)), row, axis=0)
+        if others.any():
+          return True
+    return False
