@@ -97,16 +97,43 @@ def measure(name: str, rounds: int) -> dict[str, list[float]]:
           seconds.append(time.perf_counter() - begin)
   single = {k: float(np.median(s[0])) for k, s in found.items()}
   shared = {k: float(np.median(s[1])) / _SHARED for k, s in found.items()}
-  begin = time.perf_counter()
-  operators["Hessian"].vectors_per_pass = _SHARED
-  tf_hessian.block_traces(operators["Hessian"], num_probes=_SHARED, progress=False)
-  traces = time.perf_counter() - begin
+  compare_parts(name, operators["Hessian"], rounds)
+  return {k: [single[k], shared[k]] for k in ways}
+
+
+def compare_parts(name: str, hessian: tf_hessian.HessianOperator, rounds: int) -> None:
+  """Prints what traces of all layers cost against one, and eigenvalues against their products."""
+  hessian.vectors_per_pass = _SHARED
+  options = {"progress": False}
+  ways = {
+    "all layers": lambda: tf_hessian.block_traces(hessian, num_probes=_SHARED, **options),
+    "whole trace": lambda: tf_hessian.trace(hessian, _SHARED, method="hutchinson", **options),
+  }
+  seconds = {k: [] for k in ways}
+  for _ in range(rounds):
+    for k, way in ways.items():
+      seconds[k].append(_seconds(way)[0])
+  layers_of, whole = (float(np.median(seconds[k])) for k in ways)
+  print(f"{name}: traces of all layers {layers_of:.3g} s, the whole trace {whole:.3g} s", end=" ")
+  print(f"({layers_of / whole:.2f}), {_SHARED} products each")
+  tf_hessian.batch_eigenvalues(hessian, **options)  # builds what is not there
+  taken, found = _seconds(lambda: tf_hessian.batch_eigenvalues(hessian, **options))
+  products = 0.0
+  v = np.ones(hessian.shape[0]) / hessian.shape[0] ** 0.5
+  for batch in hessian.runner.single_batches():
+    count = int(found.products[batch.number])
+    products += _seconds(lambda b=batch, k=count: [b.product(v) for _ in range(k)])[0]
   print(
-    f"{name}: traces of all layers from {_SHARED} probes {traces:.3g} s, the products "
-    f"{_SHARED * shared['Hessian']:.3g} s",
+    f"{name}: largest eigenvalue of each of {len(found.values)} batches {taken:.3g} s, their "
+    f"{found.products.sum()} products {products:.3g} s ({taken / products:.2f})",
     flush=True,
   )
-  return {k: [single[k], shared[k]] for k in ways}
+
+
+def _seconds(function: Callable) -> tuple[float, Any]:
+  begin = time.perf_counter()
+  result = function()
+  return time.perf_counter() - begin, result
 
 
 def compare(rounds: int) -> bool:
@@ -128,32 +155,45 @@ def compare(rounds: int) -> bool:
   return good
 
 
-def draw(workdir: str, picture: str) -> None:
-  """Draws the densities of H, G and H - G of the small model, and prints their extremes."""
-  setup = experiment.build(configs.load_config(str(_CONFIG)))
-  model = checkpoints.load_model(pathlib.Path(workdir, "model.keras"))
+def draw(options: argparse.Namespace) -> None:
+  """Draws the densities of H, G and H - G of a trained model, and prints their extremes."""
+  config = configs.load_config(options.config)
+  if options.examples:
+    config["hessian"]["num_examples"] = options.examples
+  setup = experiment.build(config, data_dir=options.data_dir)
+  model = checkpoints.load_model(pathlib.Path(options.workdir, "model.keras"))
   h = setup.operator(model)
   setup.config["hessian"]["matrix"] = "gauss_newton"
   g = setup.operator(model)
   spectra = {}
   for name, operator in (("H", h), ("G", g), ("H - G", h - g)):
-    result = tf_hessian.spectral_density(operator, num_draws=10, lanczos_steps=90, progress=False)
+    result = tf_hessian.spectral_density(
+      operator, num_draws=options.draws, lanczos_steps=options.steps
+    )
     spectra[name] = result
     largest, smallest = result.largest(10), result.smallest(1)
     print(f"{name:6s} largest {np.array2string(largest, precision=4)}")
     print(f"{'':6s} smallest {float(smallest[0]):.4g}, trace {result.trace()}", flush=True)
-  plotting.plot_spectra(spectra, picture)
+  plotting.plot_spectra(spectra, options.picture, sigma_squared=options.sigma_squared)
+  layers_of = tf_hessian.block_traces(h, num_probes=options.draws)
+  print(layers_of)
 
 
 def main() -> int:
   """Reads the arguments; returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rounds", type=int, default=7, help="measurements, their median counts")
-  parser.add_argument("--workdir", help="folder of the trained small model, for the picture")
-  parser.add_argument("--picture", help="where the picture goes")
+  parser.add_argument("--workdir", help="folder of a trained model, for the picture")
+  parser.add_argument("--picture", default="matrices.png", help="where the picture goes")
+  parser.add_argument("--config", default=str(_CONFIG), help="that the model was trained by")
+  parser.add_argument("--data_dir", help="folder of TFDS data")
+  parser.add_argument("--examples", type=int, default=0, help="the first so many; 0 for all")
+  parser.add_argument("--draws", type=int, default=10)
+  parser.add_argument("--steps", type=int, default=90)
+  parser.add_argument("--sigma_squared", type=float, default=1e-5)
   options = parser.parse_args()
   if options.workdir:
-    draw(options.workdir, options.picture or "matrices.png")
+    draw(options)
     return 0
   good = compare(options.rounds)
   print("all bounds hold" if good else "a bound does NOT hold")

@@ -29,6 +29,7 @@ STUDIES = {
   "batch_norm": "batch_norm",
   "19": "population_statistics",
   "deflation": "deflated",
+  "traces": "traces",
 }
 # Those that need CIFAR-10 and take hours are made after all others, in this order.
 NEED_CIFAR = ("19", "batch_norm")
