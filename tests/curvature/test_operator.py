@@ -619,6 +619,16 @@ def test_several_vectors_are_traced_once():
   assert operator.program.columns(4).tracing_count == 1
 
 
+def test_what_can_not_be_vectorized_is_refused_by_name():
+  inputs = keras.Input((3, 2))
+  model = keras.Model(inputs, keras.layers.SimpleRNN(2, name="memory")(inputs))
+  data = [(np.zeros((2, 3, 2), np.float32), np.zeros((2, 2), np.float32))]
+  operator = HessianOperator(model, "mean_squared_error", data)
+  with pytest.raises(ValueError, match="expected False, since operation .* of layer 'memory'"):
+    operator.vectorized = True
+  operator.vectorized = False
+
+
 def test_products_are_stacked_or_not_as_was_said_last():
   operator = softmax_operator()
   vectors = np.random.default_rng(0).standard_normal((3, operator.shape[0]))

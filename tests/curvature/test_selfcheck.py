@@ -409,7 +409,7 @@ def test_differences_without_digits_are_not_a_comparison():
 
 def test_raise_for_problems_raises_all_of_them():
   report = OperatorReport(False, 0.0, 1e-4, None, "not asked for", None, ("one thing", "another"))
-  with pytest.raises(ValueError, match="the Hessian can't be relied on: one thing; another"):
+  with pytest.raises(ValueError, match="the matrix can't be relied on: one thing; another"):
     report.raise_for_problems()
 
 

@@ -150,8 +150,25 @@ def can_be_vectorized(program: Program, /) -> bool:
   residual network. For a small dense one they are 1.5 times faster. The rule is fixed, not
   timed, since rounding depends on it.
   """
-  fit = all(second_order.can_be_vectorized(g) for g in program.loss.graphs)
-  return not program.blocks and fit and _activation_bytes(program.loss) <= _STACKED_BYTES
+  fit = not program.blocks and not _not_vectorized(program)
+  return fit and _activation_bytes(program.loss) <= _STACKED_BYTES
+
+
+def check_vectorized(program: Program, /) -> None:
+  """Refuses to vectorize what TensorFlow would fail at, or get wrong.
+
+  Raises:
+    ValueError: naming the operation.
+  """
+  found = _not_vectorized(program)
+  if found:
+    raise ValueError(f"vectorized: expected False, since {found} can't be vectorized")
+
+
+def _not_vectorized(program):
+  layers = program.objective.layers
+  found = (second_order.not_vectorized_op(g, layers) for g in program.loss.graphs)
+  return next(filter(None, found), None)
 
 
 def choose_width(program: Program, /) -> int:

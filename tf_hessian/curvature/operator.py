@@ -298,8 +298,8 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
   def vectorized(self) -> bool:
     """Whether several columns are computed by the same, vectorized operations.
 
-    It may be set to another value. At first it is True where that is faster, which is with small
-    tensors (`choices.can_be_vectorized`).
+    It may be set to another value; ValueError where an operation stands in the way. At first it is
+    True where that is faster, which is with small tensors (`choices.can_be_vectorized`).
     """
     return self.program.vectorized
 

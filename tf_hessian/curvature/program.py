@@ -177,6 +177,8 @@ class Program:
 
   @vectorized.setter
   def vectorized(self, value: bool) -> None:
+    if value and not self._vectorized:
+      choices.check_vectorized(self)
     if value != self._vectorized:
       self._columns.clear()
     self._vectorized = value

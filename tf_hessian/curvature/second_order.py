@@ -173,11 +173,16 @@ _WRONG_STACKED_OPS = frozenset(
 )
 
 
-def can_be_vectorized(graph_def: tf.compat.v1.GraphDef, /) -> bool:
-  """Returns whether a function of a `GraphDef`'s operations can be vectorized."""
+def not_vectorized_op(graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /) -> str | None:
+  """Returns the first operation that can't be vectorized, or None.
+
+  As "operation of layer".
+  """
   unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
-  kinds = {node.op for node in graph_nodes(graph_def)}
-  return not kinds & unfit and not any(kind.startswith("TensorList") for kind in kinds)
+  for node in graph_nodes(graph_def):
+    if node.op in unfit or node.op.startswith("TensorList"):
+      return f"operation {node.op} of {_place(node.name, layers)}"
+  return None
 
 
 def backward_only_op(graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /) -> str | None:

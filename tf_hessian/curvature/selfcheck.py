@@ -87,7 +87,7 @@ class OperatorReport:
   def raise_for_problems(self) -> None:
     """Raises ValueError with all problems, if there are any."""
     if self.problems:
-      raise ValueError("the Hessian can't be relied on: " + "; ".join(self.problems))
+      raise ValueError("the matrix can't be relied on: " + "; ".join(self.problems))
 
   def summary(self) -> str:
     """Returns the report as one line."""
