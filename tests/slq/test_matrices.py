@@ -1,4 +1,4 @@
-"""Runs on each matrix go on bitwise after SIGKILL."""
+"""What is made of a Hessian is made of each matrix; runs go on bitwise after SIGKILL."""
 
 import functools
 import signal
@@ -65,9 +65,28 @@ def run_until_killed(name, workdir):
   measure(matrix, workdir)
 
 
-@pytest.mark.parametrize(
-  "name", [pytest.param(n, marks=pytest.mark.slow) if n != "gauss_newton" else n for n in MATRICES]
-)
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n != "gauss_newton" else n for n in MATRICES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eigenvalues_traces_and_plans_are_those_of_the_matrix(name):
+  matrix = operator(name)
+  dense = tf_hessian.dense_hessian(matrix)
+  values = np.linalg.eigvalsh((dense + dense.T) / 2)
+  # Products are float32, and eigenvalues off by the norm of their errors.
+  atol = 100 * np.finfo(np.float32).eps * np.abs(values).max()
+  pairs = tf_hessian.top_eigenpairs(matrix, 2, 1, progress=False)
+  np.testing.assert_allclose(pairs.values, values[[-1, -2, 0]], rtol=0, atol=atol)
+  exact = tf_hessian.exact_spectrum(matrix)
+  np.testing.assert_allclose(np.sort(exact.eigenvalues), values, rtol=0, atol=atol)
+  every = tf_hessian.trace(matrix, matrix.shape[0], progress=False)
+  np.testing.assert_allclose(every.value, np.trace(dense), rtol=0, atol=10 * atol)
+  plan = tf_hessian.plan(matrix, num_draws=2, lanczos_steps=6)
+  run = tf_hessian.spectral_density(matrix, num_draws=2, lanczos_steps=6, progress=False)
+  assert plan.num_draws == run.num_draws and plan.lanczos_steps == len(run.diagonals[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_killed_run_goes_on_bitwise(name, tmp_path):
   command = [sys.executable, __file__, name, str(tmp_path / "run")]
   found = subprocess.run(command, capture_output=True, text=True, timeout=300)
