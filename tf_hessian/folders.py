@@ -7,6 +7,7 @@ record is left as it is, whatever is in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import errno
@@ -19,14 +20,11 @@ import re
 import secrets
 import stat
 import tempfile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from absl import logging
 
 from tf_hessian import files
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Iterator, Mapping
 
 _LOCK = "lock"
 _SCRATCH = "tf_hessian-scratch-"

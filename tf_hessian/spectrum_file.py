@@ -5,16 +5,14 @@ A spectrum is the dict of its fields here, those of `tf_hessian.spectrum.Spectru
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 import json
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tf_hessian import files
-
-if TYPE_CHECKING:
-  from collections.abc import Mapping, Sequence
 
 FORMAT = "tf_hessian.spectrum"
 FORMAT_VERSION = 1

@@ -9,11 +9,11 @@ import keras
 
 from tf_hessian.curvature import arithmetic, blocks, second_order, soundness, stopped, widths
 from tf_hessian.curvature import batches as batches_lib
+from tf_hessian.curvature.objective import Objective
+from tf_hessian.curvature.passes import DataPass
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
-  from tf_hessian.curvature.objective import Objective
-  from tf_hessian.curvature.passes import DataPass
   from tf_hessian.curvature.program import Program
 
 _VECTORS_BYTES = 2**30

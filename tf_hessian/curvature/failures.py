@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.curvature.batches import Batches
+from tf_hessian.curvature.objective import Objective
 from tf_hessian.distribute import copies
 
 if TYPE_CHECKING:
-  from tf_hessian.curvature.batches import Batches
-  from tf_hessian.curvature.objective import Objective
   from tf_hessian.curvature.passes import DataPass
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.curvature.runner import Runner
 from tf_hessian.distribute import errors, interrupts
+from tf_hessian.distribute.protocols import Engine, Group
 from tf_hessian.numerics import distributed_basis as distributed
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.operator import CurvatureOperator
-  from tf_hessian.curvature.runner import Runner
-  from tf_hessian.distribute.protocols import Engine, Group
 
 _Result = TypeVar("_Result")
 

@@ -7,12 +7,10 @@ A measurement must not make them. Changes of Keras variables are kept in a scope
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import tensorflow as tf
 
 from tf_hessian.curvature import second_order
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 # Of resources, those that only read, or make what is gone when the function returns.
 _READING = (

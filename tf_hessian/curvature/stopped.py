@@ -8,12 +8,10 @@ variables, that is not the derivative of the gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import tensorflow as tf
 
 from tf_hessian.curvature import linearize, second_order
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 _STOPPING = frozenset({"PreventGradient", "StopGradient"})
 # The maximum that is taken out of an exponential, and put back: its derivatives cancel.

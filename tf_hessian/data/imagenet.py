@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ import tensorflow as tf
 from tf_hessian.data import source, tfds
 
 if TYPE_CHECKING:
-  from collections.abc import Callable
-
   from tensorflow_datasets.core import DatasetBuilder
 
 _FILES_AT_ONCE = 16

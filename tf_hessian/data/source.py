@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
-
-if TYPE_CHECKING:
-  import numpy as np
 
 ENDLESS = 2**62  # steps or epochs
 _ORDER, _CHANGES = 1, 2  # streams of random numbers

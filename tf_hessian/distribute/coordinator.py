@@ -13,7 +13,7 @@ import functools
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import logging
 import numpy as np
@@ -21,10 +21,7 @@ import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, calls, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
-
-if TYPE_CHECKING:
-  from tf_hessian.distribute.protocols import Batches, Work
-
+from tf_hessian.distribute.protocols import Batches, Work
 
 # Errors by which a result is lost with the worker that had it.
 _LOST = (

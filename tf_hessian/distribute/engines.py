@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, coordinator, sharing, workers
-
-if TYPE_CHECKING:
-  from tf_hessian.distribute.protocols import Batches, Engine, Segment, Work
+from tf_hessian.distribute.protocols import Batches, Engine, Segment, Work
 
 
 def make_engine(

@@ -14,12 +14,11 @@ import time
 from typing import TYPE_CHECKING
 
 from absl import logging
+import tensorflow as tf
 
 from tf_hessian.distribute import errors
 
 if TYPE_CHECKING:
-  import tensorflow as tf
-
   from tf_hessian.distribute.cluster import Task
 
 

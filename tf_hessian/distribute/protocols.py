@@ -8,13 +8,12 @@ its seed don't depend on the engine. The engine of several workers is a `Group` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
 
 from tf_hessian.numerics import distributed_basis
-
-if TYPE_CHECKING:
-  import numpy as np
-  import tensorflow as tf
 
 
 class Segment(Protocol):

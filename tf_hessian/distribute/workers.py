@@ -12,19 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import functools
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, collectives, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
-
-if TYPE_CHECKING:
-  from numpy.typing import ArrayLike
-
-  from tf_hessian.distribute.protocols import Batches, Work
-
+from tf_hessian.distribute.protocols import Batches, Work
 
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1

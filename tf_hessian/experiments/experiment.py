@@ -9,9 +9,10 @@ import inspect
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
+import ml_collections
 import tensorflow as tf
 
 from tf_hessian.curvature.fisher import FisherOperator
@@ -25,10 +26,6 @@ from tf_hessian.numerics import checks
 from tf_hessian.slq.storage import available_memory
 from tf_hessian.training import checkpoints, schedules
 from tf_hessian.training.task import Task
-
-if TYPE_CHECKING:
-  import ml_collections
-
 
 # Of `fields.MATRICES`: the operator, and its arguments.
 _OPERATORS: dict[str, tuple[Callable[..., CurvatureOperator], dict[str, str]]] = {

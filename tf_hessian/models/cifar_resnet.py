@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_hessian.models import normalization as norm
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="tf_hessian")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
-
-if TYPE_CHECKING:
-  import tensorflow as tf
+import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="tf_hessian")

@@ -9,20 +9,16 @@ results.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from concurrent import futures
 import itertools
 import os
 import queue
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics.basis import SummedBasis
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import DTypeLike
 
 # Columns of a piece: 64 KiB of float64, which stay in the cache while they are converted, added up
 # and subtracted from.

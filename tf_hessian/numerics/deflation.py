@@ -13,8 +13,8 @@ complement, for eigenvectors that are known beforehand.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.stats
@@ -23,9 +23,6 @@ from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.quadrature import gauss_quadrature
 from tf_hessian.numerics.results import Quadrature
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Sequence
 
 # A residual r and a gap g leave a relative error of about (r / g)^2 in a weight.
 _RELATIVE_RESIDUAL = 1e-3

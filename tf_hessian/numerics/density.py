@@ -7,20 +7,16 @@ grid leaves out is reported.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 import scipy.integrate
 import scipy.special
 
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.quadrature import mean_and_stderr
 from tf_hessian.numerics.results import Density
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import ArrayLike
 
 # Beyond 39 sigma a float64 Gaussian is below the smallest normal number.
 _CUTOFF_SIGMAS = 39.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 import errno
 import mmap
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics.basis import read_only
 from tf_hessian.numerics.basis_files import label, open_file
@@ -21,11 +22,6 @@ from tf_hessian.numerics.columns import (
   piece_columns,
   thread_blocks,
 )
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import DTypeLike
 
 # Reads and writes that bypass the page cache are of whole pages. It is part of the file's layout,
 # so it is not the page of the system that happens to run.

@@ -14,21 +14,18 @@ all raise the same error.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 import zlib
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_hessian.numerics.basis import Basis, SummedBasis
 from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Sequence
-  from contextlib import AbstractContextManager
-
-  from numpy.typing import ArrayLike
 
 # Operations that are announced, by number.
 _OPERATIONS = (

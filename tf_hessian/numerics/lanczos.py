@@ -10,21 +10,17 @@ comes back as copies of itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.basis import read_only
+from tf_hessian.numerics.basis import Basis, read_only
 from tf_hessian.numerics.memory_basis import MemoryBasis, as_basis
 from tf_hessian.numerics.results import LanczosStatus, RitzPairs
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Mapping
-
-  from tf_hessian.numerics.basis import Basis
 
 # A small beta_{j-1} magnifies the rounding error of q_j, and with it that of the residual, by
 # scale / beta_{j-1}. The residual of a matrix of rank 2 was seen at 17 to 119 times the tolerance

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics.basis import Basis, read_only
 from tf_hessian.numerics.basis_files import open_file
 from tf_hessian.numerics.columns import ThreadedBasis, thread_blocks
-
-if TYPE_CHECKING:
-  from numpy.typing import DTypeLike
 
 
 class MemoryBasis(ThreadedBasis):

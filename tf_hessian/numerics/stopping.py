@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_hessian.numerics import checks, density, quadrature
-
-if TYPE_CHECKING:
-  from collections.abc import Iterable, Mapping, Sequence
-
-  from tf_hessian.numerics.results import Density, Quadrature
+from tf_hessian.numerics.results import Density, Quadrature
 
 # The paper's numbers of draws and steps, which savings are counted from.
 PAPER_DRAWS, PAPER_STEPS = 10, 90

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import density, probes, quadrature, stopping
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
-
-if TYPE_CHECKING:
-  from tf_hessian.curvature.operator import HessianOperator
-  from tf_hessian.slq.method import SLQ
+from tf_hessian.slq.method import SLQ
 
 _DRAWS = 2
 _BYTES = 2**30  # of the bases of all its draws

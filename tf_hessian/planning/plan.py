@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tf_hessian.numerics import stopping
+from tf_hessian.planning.pilot import ExpectedError
 from tf_hessian.slq.progress import clock
-
-if TYPE_CHECKING:
-  from typing import Any
-
-  from tf_hessian.planning.pilot import ExpectedError
 
 
 @dataclasses.dataclass(frozen=True)

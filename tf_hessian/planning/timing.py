@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian import folders
+from tf_hessian.curvature.batches import Batches
 from tf_hessian.distribute import accumulators
 from tf_hessian.numerics import probes
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
 from tf_hessian.slq import blas, run_folder
 from tf_hessian.slq.bases import Bases
-
-if TYPE_CHECKING:
-  from tf_hessian.curvature.batches import Batches
-  from tf_hessian.slq.storage import BasisPlan
-
+from tf_hessian.slq.storage import BasisPlan
 
 # Seconds for which a timing is repeated, and how often at least and at most.
 _SECONDS, _LEAST, _MOST = 1.0, 3, 15

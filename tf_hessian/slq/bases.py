@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import pathlib
 
-if TYPE_CHECKING:
-  import pathlib
-
-  from tf_hessian.numerics.basis import Basis
-  from tf_hessian.slq.run_folder import RunFolder
-  from tf_hessian.slq.storage import BasisPlan
+from tf_hessian.numerics.basis import Basis
+from tf_hessian.slq.run_folder import RunFolder
+from tf_hessian.slq.storage import BasisPlan
 
 
 class Bases:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_hessian.slq import run_folder, storage
-
-if TYPE_CHECKING:
-  from tf_hessian.slq.matrix import Matrix
-  from tf_hessian.slq.method import SLQ
-  from tf_hessian.slq.storage import BasisPlan, Storage, Workers
+from tf_hessian.slq.matrix import Matrix
+from tf_hessian.slq.method import SLQ
+from tf_hessian.slq.storage import BasisPlan, Storage, Workers
 
 _RESULTS_BYTES = 2**32  # that the results of all draws may take
 

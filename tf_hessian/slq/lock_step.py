@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import time
-from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
 
+from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
 from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.numerics.stopping import Target
+from tf_hessian.slq.layout import Layout
+from tf_hessian.slq.matrix import Matrix
+from tf_hessian.slq.progress import Progress
+from tf_hessian.slq.run_folder import RunFolder
 from tf_hessian.slq.shared_products import SharedProducts
-
-if TYPE_CHECKING:
-  from tf_hessian.numerics.basis import Basis
-  from tf_hessian.numerics.stopping import Target
-  from tf_hessian.slq.layout import Layout
-  from tf_hessian.slq.matrix import Matrix
-  from tf_hessian.slq.progress import Progress
-  from tf_hessian.slq.run_folder import RunFolder
 
 
 class LockStep:

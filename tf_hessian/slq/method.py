@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from absl import logging
 import numpy as np
 
 from tf_hessian.numerics import checks, stopping
 from tf_hessian.slq import digests
-
-if TYPE_CHECKING:
-  from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,19 +25,16 @@ import os
 import pathlib
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
 import numpy as np
 
 from tf_hessian import files, folders, records
 from tf_hessian.distribute import errors
+from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
-
-if TYPE_CHECKING:
-  from tf_hessian.numerics.basis import Basis
-
 
 # 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
 import numpy as np
 
-if TYPE_CHECKING:
-  from tf_hessian.slq.layout import Layout
-  from tf_hessian.slq.matrix import Matrix
+from tf_hessian.slq.layout import Layout
+from tf_hessian.slq.matrix import Matrix
 
 # Passes that draws share before those products are made alone once, and the times compared: the
 # first, in which functions are built, and two more.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 import json
-from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
@@ -20,13 +19,11 @@ from tf_hessian.numerics import quadrature
 from tf_hessian.slq import eigenpairs
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_energy import energies_near, radius, share_of_batches
 from tf_hessian.studies.normalization import BATCH, POPULATION, WITHOUT
 from tf_hessian.studies.wording import number, prose, with_error
 from tf_hessian.training import checkpoints, record
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
 
 VARIANTS = (WITHOUT, BATCH, POPULATION)
 SEEDS = (0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +10,8 @@ from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density, probes
 from tf_hessian.studies.chapter import Chapter, Table, Verdict
 from tf_hessian.studies.comparison import leading_rules, smooth_all
+from tf_hessian.studies.context import Context
 from tf_hessian.studies.wording import number, prose
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
 
 SIGMA_SQUARED = 1e-5  # paper
 DEGREE = 90  # paper

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.numerics import density, quadrature
+from tf_hessian.numerics import density, quadrature, results
 
 if TYPE_CHECKING:
-  from tf_hessian.numerics import results
   from tf_hessian.studies.small_model import SmallModel
 
 SIGMA_SQUARED = 1e-5  # paper, as the next two

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian import plotting
+from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import quadrature
 from tf_hessian.slq import eigenpairs
 from tf_hessian.slq.density import spectral_density
+from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.context import Context
 from tf_hessian.studies.wording import number, prose, with_error
-
-if TYPE_CHECKING:
-  from tf_hessian.curvature.operator import HessianOperator
-  from tf_hessian.spectrum import Spectrum
-  from tf_hessian.studies.context import Context
 
 STEPS = 90
 COUNT = 10  # of top eigenvectors

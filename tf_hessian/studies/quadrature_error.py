@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,6 @@ from tf_hessian.studies.comparison import SIGMA_SQUARED, STEPS, leading_rules, s
 from tf_hessian.studies.wording import number, prose
 
 if TYPE_CHECKING:
-  import pathlib
-
   from tf_hessian.studies.context import Context
   from tf_hessian.studies.small_model import SmallModel
 

@@ -8,9 +8,10 @@ import os
 import pathlib
 import resource
 import time
-from typing import TYPE_CHECKING
 
 from absl import logging
+import keras
+from ml_collections import ConfigDict
 import numpy as np
 
 from tf_hessian import files
@@ -21,14 +22,9 @@ from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
 from tf_hessian.slq.density import spectral_density
+from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import bulk, comparison, quadrature_error
 from tf_hessian.training import checkpoints
-
-if TYPE_CHECKING:
-  import keras
-  from ml_collections import ConfigDict
-
-  from tf_hessian.spectrum import Spectrum
 
 MAX_STEPS = 120
 NUM_TOP = 20  # exact eigenvectors that are kept, of the largest eigenvalues

@@ -22,15 +22,13 @@ import json
 import os
 import pathlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
 
 from tf_hessian import files, folders, records
 from tf_hessian.training import checkpoints, record
 from tf_hessian.training.steps import saved_steps
-
-if TYPE_CHECKING:
-  import keras
-
 
 KIND = folders.Kind(
   "training folder",

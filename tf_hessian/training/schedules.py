@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
-
-if TYPE_CHECKING:
-  import tensorflow as tf
-
+import tensorflow as tf
 
 SCHEDULES = ("constant", "steps", "exponential")
 

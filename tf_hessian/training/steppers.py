@@ -18,18 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import functools
 import time
-from typing import TYPE_CHECKING
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_hessian.distribute import calls, collectives, errors
-
-if TYPE_CHECKING:
-  import keras
-  import numpy as np
-
-  from tf_hessian.training.task import Task
-
+from tf_hessian.training.task import Task
 
 _UNIT = 10  # steps that a free worker makes at a time
 _POLL_SECONDS = 0.01

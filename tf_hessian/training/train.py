@@ -8,11 +8,12 @@ import math
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from absl import logging
 import keras
 import numpy as np
+import tensorflow as tf
 import tqdm
 
 from tf_hessian.training import folder as folder_lib
@@ -20,12 +21,7 @@ from tf_hessian.training import schedules, steppers
 from tf_hessian.training.checkpoints import check_finite, load_model, read_note
 from tf_hessian.training.record import Record
 from tf_hessian.training.steps import saved_steps
-
-if TYPE_CHECKING:
-  import tensorflow as tf
-
-  from tf_hessian.training.task import Task
-
+from tf_hessian.training.task import Task
 
 _SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
 _SAVE_FACTOR = 20
