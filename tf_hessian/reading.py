@@ -3,8 +3,6 @@
 It may be endless, or take hours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import time
 

@@ -3,8 +3,6 @@
 Cheap against what follows: three products, against the hundreds of a density.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

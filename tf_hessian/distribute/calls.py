@@ -3,8 +3,6 @@
 So whoever waits for them can do something else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import threading
 import time

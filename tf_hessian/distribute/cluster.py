@@ -4,8 +4,6 @@
 process's job and index. docs/cluster.md tells more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses

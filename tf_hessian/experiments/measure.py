@@ -1,7 +1,5 @@
 """The command that measures the spectrum of a config's model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import dataclasses
 import json

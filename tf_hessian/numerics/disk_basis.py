@@ -1,7 +1,5 @@
 """A Lanczos basis in a file, read and written by blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 import contextlib
 import errno

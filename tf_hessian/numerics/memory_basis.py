@@ -1,7 +1,5 @@
 """A Lanczos basis in an array: memory, or a mapped file."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -3,8 +3,6 @@
 So one pass over the data gives the products of several draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import time
 

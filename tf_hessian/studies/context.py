@@ -1,7 +1,5 @@
 """Folders, options and the small model that studies share."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import pathlib

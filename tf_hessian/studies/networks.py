@@ -1,7 +1,5 @@
 """Sizes of the networks, and the lowest loss (section F)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from tf_hessian.experiments import experiment
