@@ -71,9 +71,7 @@ class ThreadedBasis(SummedBasis):
 
   def _new_scratch(self):
     """Returns a thread's own memory, ending in room for rows in float64."""
-    if self.dtype == np.float64:
-      return (None,)
-    return (np.empty((self.steps, self._piece)),)
+    return (None if self.dtype == np.float64 else np.empty((self.steps, self._piece)),)
 
   def _map(self, function):
     """Returns function(i, scratch) of each block i, in order."""

@@ -96,7 +96,8 @@ def deflate(
   matches = [_match(i, quadratures, found) for i in found[0]]
   common = np.array([c for c in matches if c is not None], int).reshape(-1, len(quadratures))
   before = np.array([q.weights[c] for q, c in zip(quadratures, common.T, strict=True)])
-  single = _is_single(before, n)
+  # Of single eigenvalues, n times the weights are squares of k standard normal numbers.
+  single = scipy.stats.chi2.sf(n * before.sum(axis=0), len(before)) >= _LEVEL
   common, before = common[single], before[:, single]
   values = np.array([q.nodes[c] for q, c in zip(quadratures, common.T, strict=True)])
   new = tuple(_reweight(q, c, n) for q, c in zip(quadratures, common.T, strict=True))
@@ -120,14 +121,6 @@ def _match(index, quadratures, found):
       return None
     result.append(nearest)
   return result
-
-
-def _is_single(weights, n):
-  """Returns which eigenvalues have weights that single ones can have: (p,) bool.
-
-  Then n times the weights (k, p) are squares of k standard normal numbers.
-  """
-  return scipy.stats.chi2.sf(n * weights.sum(axis=0), len(weights)) >= _LEVEL
 
 
 def _reweight(quadrature, known, n):

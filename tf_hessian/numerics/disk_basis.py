@@ -153,8 +153,7 @@ def buffer_bytes(steps: int, n: int, dtype: DTypeLike, /, *, disk: bool) -> int:
   size = disk * steps * _block_columns(n) * np.dtype(dtype).itemsize
   if np.dtype(dtype) != np.float64:
     size += 8 * steps * piece_columns(n)
-  blocks = _file_blocks(n) if disk else thread_blocks(n)
-  return min(num_threads(), len(blocks)) * size
+  return min(num_threads(), len(_file_blocks(n) if disk else thread_blocks(n))) * size
 
 
 def aligned(shape: int | Sequence[int], dtype: DTypeLike, /) -> np.ndarray:

@@ -202,7 +202,8 @@ class Lanczos:
     w, length = checked_copy(product, self.vectors.n, f"product of step {j}")
     self.scale = max(self.scale, length)
 
-    smallest = self._smallest_residual()
+    previous = self.betas[-1] if j else self.scale
+    smallest = smallest_residual(self._tolerance, self.scale, previous)
     overlaps, beta = self.vectors.orthogonalize(w, j + 1, smallest, recent=2)
 
     self.alphas = np.append(self.alphas, overlaps[-1])
@@ -239,11 +240,6 @@ class Lanczos:
       raise ValueError(
         f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
       )
-
-  def _smallest_residual(self):
-    """Returns the length below which the next residual is rounding error."""
-    previous = self.betas[-1] if self.num_steps else self.scale
-    return smallest_residual(self._tolerance, self.scale, previous)
 
   def tridiagonal(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns the diagonal (m,) and off-diagonal (m - 1,) of T."""

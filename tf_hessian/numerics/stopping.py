@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_hessian.numerics import checks, density, quadrature
-from tf_hessian.numerics.results import Density, Quadrature
+from tf_hessian.numerics.results import Quadrature
 
 # The paper's numbers of draws and steps, which savings are counted from.
 PAPER_DRAWS, PAPER_STEPS = 10, 90
@@ -69,7 +69,7 @@ class Target:
 
     It is NaN for a single draw.
     """
-    found = self._density(quadratures)
+    found = _density(quadratures, self.sigma_squared, self.relative)
     return float(density.l1_distance(found.grid, found.stderr, 0.0))
 
   def change(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> float:
@@ -129,14 +129,6 @@ class Target:
       change=self.change(rules),
       draws=len(rules),
       products=sum(len(diagonal) for diagonal, _, _ in rules),
-    )
-
-  def _density(self, rules: Sequence[Quadrature]) -> Density:
-    return density.density(
-      [q.nodes for q in rules],
-      [q.weights for q in rules],
-      self.sigma_squared,
-      relative=self.relative,
     )
 
 
@@ -242,7 +234,11 @@ def last_change(
   rules = [
     quadrature.gauss_quadrature(diagonal[:k], off_diagonal[: k - 1]) for k in (m - WINDOW, m)
   ]
-  found = density.density(
+  found = _density(rules, sigma_squared, relative)
+  return float(density.l1_distance(found.grid, *found.draws))
+
+
+def _density(rules, sigma_squared, relative):
+  return density.density(
     [q.nodes for q in rules], [q.weights for q in rules], sigma_squared, relative=relative
   )
-  return float(density.l1_distance(found.grid, *found.draws))

@@ -197,9 +197,9 @@ class BasisPlan:
     """
     dtype, on_disk = _KINDS[self.kind]
     shape = (self.steps, self.n)
-    if not on_disk:
-      return self.open_in_memory(1)[0] if path is None else mapped(path, *shape, dtype)
-    return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
+    if on_disk:
+      return DiskBasis(path, *shape, dtype=dtype, resident_bytes=self.resident_bytes)
+    return self.open_in_memory(1)[0] if path is None else MemoryBasis(mapped(path, *shape, dtype))
 
   def open_in_memory(self, count: int, /) -> list:
     """Returns the bases of `count` draws, in one piece of memory.
