@@ -175,8 +175,7 @@ def digest(values: Mapping[str, Any], /) -> str:
 
   A value that is None counts as missing.
   """
-  values = {k: v for k, v in values.items() if v is not None}
-  text = json.dumps(values, sort_keys=True)
+  text = json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True)
   return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

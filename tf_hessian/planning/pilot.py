@@ -30,12 +30,12 @@ class ExpectedError:
   num_batches: int  # that the pilot's spectrum is of
   pilot_draws: int
   pilot_steps: int  # of each
-  draws: float | None  # expected distance to the density of infinitely many draws
-  stderr: float | None  # integral of the standard error: what a target_error bounds
-  steps: float | None  # change of a draw's density in its last `stopping.WINDOW` steps
-  target: float | None  # the target_error
-  draws_for_target: int | None  # number of draws that it suggests, if the steps are enough for it
-  reason: str
+  draws: float | None = None  # expected distance to the density of infinitely many draws
+  stderr: float | None = None  # integral of the standard error: what a target_error bounds
+  steps: float | None = None  # change of a draw's density in its last `stopping.WINDOW` steps
+  target: float | None = None  # the target_error
+  draws_for_target: int | None = None  # that it suggests, if the steps are enough for it
+  reason: str = ""
 
 
 def expect_error(
@@ -64,12 +64,12 @@ def expect_error(
   number, num_draws, steps = operator.batches.num_batches, method.num_draws, method.lanczos_steps
   target_error = None if method.target is None else method.target.error
   if not seconds:
-    return _unknown(number, 0, 0, "there was no pilot: give pilot_seconds")
+    return ExpectedError(number, 0, 0, reason="there was no pilot: give pilot_seconds")
   states = _draw(operator, steps, method.seed, seconds)
   reached = min(s.num_steps for s in states)
   ended = all(s.status is LanczosStatus.INVARIANT for s in states)
   if reached < min(steps, _FEWEST) and not ended:
-    return _unknown(number, len(states), reached, _short(reached, steps))
+    return ExpectedError(number, len(states), reached, reason=_short(reached, steps))
   rules = [quadrature.gauss_quadrature(*s.tridiagonal()) for s in states]
   once = _stderr_once(operator.shape[0], rules, sigma_squared, relative)
   change, reason = _last_change(states, steps, sigma_squared, relative)
@@ -91,10 +91,6 @@ def expect_error(
     draws_for_target=wanted,
     reason=reason,
   )
-
-
-def _unknown(num_batches, draws, steps, reason):
-  return ExpectedError(num_batches, draws, steps, None, None, None, None, None, reason)
 
 
 def _short(reached, steps):

@@ -27,7 +27,6 @@ from tf_hessian.slq.layout import Layout, plan_layout
 from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.shared_products import SHARED_FIRST, SharedProducts
-from tf_hessian.slq.storage import Storage
 
 _BATCHES = 2  # of each replica, in what is timed
 _CHECK_PRODUCTS = 3  # of `check_operator`
@@ -73,7 +72,7 @@ def plan(
   target_error: float | None = None,
   sigma_squared: float = 1e-5,
   relative: bool = False,
-  storage: Storage | None = None,
+  storage: storage_lib.Storage | None = None,
   check: bool = True,
   workdir: str | os.PathLike | None = None,
   workers: int = 1,
@@ -140,7 +139,7 @@ class Planner:
     self,
     operator: HessianOperator,
     method: SLQ,
-    storage: Storage,
+    storage: storage_lib.Storage,
     /,
     *,
     check: bool,
@@ -327,8 +326,7 @@ class Planner:
     The network moves all places of a pass, also those that are not used.
     """
     layout, n = self._layout, self._operator.shape[0]
-    together = name == "together"
-    moved = 8 * n * (layout.vectors_per_pass if together else vectors)
+    moved = 8 * n * (layout.vectors_per_pass if name == "together" else vectors)
     sums = moved or 8 * n * (name == "gradient")
     network = {}
     if self._workers > 1:
@@ -363,8 +361,7 @@ class Planner:
     """
     basis = self._layout.basis
     # In memory in float64, vectors are rows; of others each is a copy.
-    copies = 0 if basis.kind == "memory" else 8 * basis.n * basis.draws
-    return basis.held_bytes + copies
+    return basis.held_bytes + (0 if basis.kind == "memory" else 8 * basis.n * basis.draws)
 
   def _refuse_too_large(self, peak):
     """Raises ValueError if the run takes more memory than there is.

@@ -44,8 +44,7 @@ class Bases:
     """
     missing = [draw for draw in draws if draw not in self._open]
     if not (self._folder or self._plan.on_disk or self._plan.distributed):
-      more = max(0, len(missing) - len(self._spare))
-      self._spare += self._plan.open_in_memory(more)
+      self._spare += self._plan.open_in_memory(max(0, len(missing) - len(self._spare)))
     for draw in missing:
       self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
     return [self._open[draw] for draw in draws]

@@ -68,25 +68,19 @@ class LockStep:
     Returns:
       List of (`Lanczos.coefficients`, seconds).
     """
-    with self._matrix.passes():
-      return self._run(draws, bases)
-
-  def _run(self, draws, bases):
     states, seconds = {}, {}
-    for draw, basis in zip(draws, bases, strict=True):
-      states[draw], seconds[draw] = self._begin(draw, basis)
-    while True:
-      running = [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]
-      if not running:
-        break
-      begin = time.monotonic()
-      self._step({d: states[d] for d in running})
-      spent = (time.monotonic() - begin) / len(running)
-      for draw in running:
-        seconds[draw] += spent
-        if self._folder:
-          self._folder.save_step(draw, states[draw], seconds[draw])
-      self._show(running, states)
+    with self._matrix.passes():
+      for draw, basis in zip(draws, bases, strict=True):
+        states[draw], seconds[draw] = self._begin(draw, basis)
+      while running := [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]:
+        begin = time.monotonic()
+        self._step({d: states[d] for d in running})
+        spent = (time.monotonic() - begin) / len(running)
+        for draw in running:
+          seconds[draw] += spent
+          if self._folder:
+            self._folder.save_step(draw, states[draw], seconds[draw])
+        self._show(running, states)
     for draw, state in states.items():
       if state.status is LanczosStatus.INVARIANT:
         logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)

@@ -265,8 +265,7 @@ def _difference(key, there, now):
 
   For a digest, they say what the difference means.
   """
-  both = isinstance(there, str) and isinstance(now, str)
-  if key in _DIGESTS and both:
+  if key in _DIGESTS and isinstance(there, str) and isinstance(now, str):
     return f"{key}: {_DIGESTS[key]}"
   return f"{_ARGUMENTS.get(key, key)}: {_short(there)} there, {_short(now)} now"
 
