@@ -49,12 +49,11 @@ def refuse_changes(
   for node in second_order.graph_nodes(graph_def):
     if node.op in _READING or not node.op.startswith(_CHANGING_PREFIXES):
       continue
-    layer = second_order.layer_in(node.name, layers)
-    place = f"layer {layer!r}" if layer else "the model or its loss"
     raise ValueError(
-      f"{place} changes {_changed(concrete, node)} when it is called (operation {node.op}), so a "
-      "measurement would change it too: make it a Keras variable, by "
-      "add_weight(trainable=False), whose changes are kept apart, or leave the change out"
+      f"{second_order.place_of(node.name, layers)} changes {_changed(concrete, node)} when it is "
+      f"called (operation {node.op}), so a measurement would change it too: make it a Keras "
+      "variable, by add_weight(trainable=False), whose changes are kept apart, or leave the change "
+      "out"
     )
 
 

@@ -40,6 +40,5 @@ def stopping_places(
       if op.inputs[0].name in changing and linearize.depends(
         concrete.outputs, {op.outputs[0].name}
       ):
-        layer = second_order.layer_in(op.name, layers)
-        places.add(f"layer {layer!r}" if layer else "the model or its loss")
+        places.add(second_order.place_of(op.name, layers))
   return sorted(places)
