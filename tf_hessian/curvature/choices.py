@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 from absl import logging
 import keras
 
-from tf_hessian.curvature import arithmetic, blocks, second_order, soundness, stopped, widths
+from tf_hessian.curvature import (
+  arithmetic,
+  blocks,
+  passes,
+  second_order,
+  soundness,
+  stopped,
+  widths,
+)
 from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature.objective import Objective
-from tf_hessian.curvature.passes import DataPass
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
@@ -67,13 +74,13 @@ def check_blocks(model: object, objective: Objective, count: int | None, /) -> N
   blocks.check_count(model, count)
 
 
-def find_precision(objective: Objective, loss: DataPass, /) -> arithmetic.Precision:
+def find_precision(objective: Objective, loss: passes.DataPass, /) -> arithmetic.Precision:
   """Returns the precision of a traced loss."""
   count = len(objective.parameters)
   return arithmetic.of_loss(loss.concretes, count, count + len(objective.context), objective.layers)
 
 
-def tell_stops(objective: Objective, loss: DataPass, /) -> None:
+def tell_stops(objective: Objective, loss: passes.DataPass, /) -> None:
   """Warns of values that a traced loss holds fixed.
 
   Only those that depend on the variables are named.

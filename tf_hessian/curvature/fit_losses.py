@@ -104,7 +104,6 @@ class GivenLosses:
   whole = ""
 
   def __init__(self, outputs: OutputLosses) -> None:
-    self._outputs = outputs
     self.loss_weights = outputs.coefficients
     self.names = [*outputs.names, _PENALTIES]
     self.coefficients = [*outputs.coefficients, 1.0]
@@ -123,17 +122,22 @@ class GivenLosses:
     return [*result, (_total(model.losses, first.dtype) * weight, weight)]
 
 
-class AddedLosses:
-  """The losses that layers add, by themselves."""
+class _SingleLoss:
+  """What losses of a single term have in common."""
 
-  names = (_PENALTIES,)
   coefficients = loss_weights = (1.0,)
-  description = {_PENALTIES: "add_loss"}
-  whole = "its layers add the loss"
 
   def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
     return False
+
+
+class AddedLosses(_SingleLoss):
+  """The losses that layers add, by themselves."""
+
+  names = (_PENALTIES,)
+  description = {_PENALTIES: "add_loss"}
+  whole = "its layers add the loss"
 
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
@@ -153,14 +157,13 @@ class AddedLosses:
     return [(total * weight, weight)]
 
 
-class ComputedLoss:
+class ComputedLoss(_SingleLoss):
   """The result of a model's own `compute_loss`.
 
   It is the mean over a batch, or a pair (sum, weight).
   """
 
   names = ("compute_loss",)
-  coefficients = loss_weights = (1.0,)
   description = {"compute_loss": "compute_loss"}
   whole = ""
 
@@ -192,20 +195,15 @@ class ComputedLoss:
     return [_mean_of_batch("compute_loss", loss, inputs)]
 
 
-class StepLoss:
+class StepLoss(_SingleLoss):
   """The loss whose gradient a model's own `train_step` takes.
 
   It is the mean over a batch.
   """
 
   names = ("train_step",)
-  coefficients = loss_weights = (1.0,)
   description = {"train_step": "train_step"}
   whole = "its train_step() computes the loss"
-
-  def weighs_batches(self) -> bool:
-    """Returns False: a batch weighs as much as it has examples."""
-    return False
 
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
