@@ -6,9 +6,8 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.wording import number, prose
 
 SIGMA_SQUARED = 1e-5  # paper
 DEGREES = (90, 200, 500, 1000, 2000, 4000)  # the paper shows up to 500

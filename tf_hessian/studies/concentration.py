@@ -4,9 +4,8 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import bounds
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.wording import number, prose
 
 N = 500_000  # paper, as the next two
 DRAWS = 20

@@ -3,9 +3,8 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.wording import number, prose
 
 ORDER = 12
 RATE = 0.9  # c of eta = c / lambda_1

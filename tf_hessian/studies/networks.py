@@ -3,9 +3,8 @@
 import numpy as np
 
 from tf_hessian.experiments import experiment
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.wording import prose
 from tf_hessian.training import task
 
 # Config, what the paper says, and the range that its words allow.

@@ -3,10 +3,9 @@
 import numpy as np
 
 from tf_hessian.numerics import quadrature
-from tf_hessian.studies.chapter import Chapter, Verdict
+from tf_hessian.studies.chapter import Chapter, Verdict, number, prose
 from tf_hessian.studies.comparison import BULK, STEPS, draw_densities, leading_rules
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.wording import number, prose
 
 
 def measure(context: Context) -> dict:

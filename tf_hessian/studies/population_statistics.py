@@ -3,10 +3,9 @@
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies.chapter import Chapter, Verdict
+from tf_hessian.studies.chapter import Chapter, Verdict, number, prose
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import BATCH, POPULATION, SLOW_BATCH
-from tf_hessian.studies.wording import number, prose
 from tf_hessian.training import record
 
 SEED = 0

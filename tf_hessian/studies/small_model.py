@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from tf_hessian import files
-from tf_hessian.curvature import exact
+from tf_hessian.curvature import exact, precision
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.curvature.precision import float64_model
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
@@ -102,7 +101,7 @@ def prepare(
   workdir = pathlib.Path(workdir)
   train(config, workdir)
   setup = experiment.build(config)
-  model = float64_model(checkpoints.load_model(workdir / "model.keras"))
+  model = precision.float64_model(checkpoints.load_model(workdir / "model.keras"))
   operator = setup.operator(model, dtype="float64")
   seed = setup.config["seed"]
   known = _exact_side(operator, seed, num_draws, workdir / "exact.npz", progress)
@@ -205,8 +204,13 @@ def verify(
   small = prepare(config, workdir, num_draws=num_draws, progress=progress)
   with files.replacing(workdir / "exact_eigenvalues.npy") as file:
     np.save(file, small.eigenvalues)
-  numbers = {"n": small.n, "loss": small.operator.loss()} | small.facts
-  numbers |= _extremes(small) | _distances(small)
+  numbers = {
+    "n": small.n,
+    "loss": small.operator.loss(),
+    **small.facts,
+    **_extremes(small),
+    **_distances(small),
+  }
   numbers["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   numbers["failed"] = [k for k, bound in EXPECTED.items() if not numbers[k] <= bound]
   comparison.draw_densities(small, workdir)
