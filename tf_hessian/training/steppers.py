@@ -13,8 +13,6 @@ A stepper has
   set_values(values)  sets them
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import functools
 import time
@@ -43,7 +41,7 @@ def make_stepper(
   /,
   *,
   patience: float = 600.0,
-) -> Synchronous | Asynchronous:
+) -> "Synchronous | Asynchronous":
   """Returns the stepper of a `tf.distribute.Strategy`, or of one device for None.
 
   Args:
@@ -55,9 +53,8 @@ def make_stepper(
       `MultiWorkerMirroredStrategy` for a worker that doesn't answer.
   """
   arguments = strategy or tf.distribute.get_strategy(), new_model, new_optimizer, task
-  if isinstance(strategy, tf.distribute.ParameterServerStrategy):
-    return Asynchronous(*arguments, patience)
-  return Synchronous(*arguments, patience)
+  free = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+  return (Asynchronous if free else Synchronous)(*arguments, patience)
 
 
 def _others(strategy):
