@@ -61,7 +61,6 @@ def cifar_resnet(
   Raises:
     ValueError: if depth is not 6n + 2 with n >= 1, or for another normalization.
   """
-  norm.check(normalization)
   if depth < 8 or (depth - 2) % 6:
     raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 with n >= 1, got {depth}")
 

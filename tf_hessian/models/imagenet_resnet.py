@@ -37,7 +37,6 @@ def imagenet_resnet18(
   Raises:
     ValueError: for another normalization.
   """
-  norm.check(normalization)
 
   def convolution(x, filters, size, stride, name):
     if stride > 1:

@@ -48,6 +48,9 @@ def normalize(
     kind: one of `NORMALIZATIONS`.
     name: of the layer that it adds.
     **options: arguments of `keras.layers.BatchNormalization`.
+
+  Raises:
+    ValueError: if there is no such kind.
   """
   check(kind)
   return x if kind == "none" else NORMALIZATIONS[kind](name=name, **options)(x)
