@@ -1,7 +1,5 @@
 """Decisions from a batch's traced loss: refusals, precision, mode, vectors per pass."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from absl import logging
@@ -9,6 +7,7 @@ import keras
 
 from tf_hessian.curvature import (
   arithmetic,
+  batches,
   blocks,
   passes,
   second_order,
@@ -16,7 +15,6 @@ from tf_hessian.curvature import (
   stopped,
   widths,
 )
-from tf_hessian.curvature import batches as batches_lib
 from tf_hessian.curvature.objective import Objective
 from tf_hessian.numerics import checks
 
@@ -27,7 +25,7 @@ _VECTORS_BYTES = 2**30
 _STACKED_BYTES = 2**26
 
 
-def check_rows(model: object, program: Program, /) -> None:
+def check_rows(model: object, program: "Program", /) -> None:
   """Traces the loss, and refuses batches whose rows are not examples.
 
   They are accepted if the loss weighs them.
@@ -38,7 +36,7 @@ def check_rows(model: object, program: Program, /) -> None:
   uneven = None
   if isinstance(model, keras.Model):
     try:
-      batches_lib.check_examples(program.batches)
+      batches.check_examples(program.batches)
     except ValueError as e:
       uneven = e
   try:
@@ -95,7 +93,7 @@ def tell_stops(objective: Objective, loss: passes.DataPass, /) -> None:
     )
 
 
-def choose_mode(program: Program, mode: str | None, /) -> None:
+def choose_mode(program: "Program", mode: str | None, /) -> None:
   """Sets `program.mode`.
 
   Args:
@@ -150,7 +148,7 @@ def _take_mode_that_passes(program):
     logging.info("mode backward_over_backward, since forward over backward fails: %s", e)
 
 
-def can_be_vectorized(program: Program, /) -> bool:
+def can_be_vectorized(program: "Program", /) -> bool:
   """Returns whether products of several vectors are to be vectorized.
 
   Where tensors are larger than caches, vectorized operations are slower: 1.5 times for a small
@@ -161,7 +159,7 @@ def can_be_vectorized(program: Program, /) -> bool:
   return not program.blocks and fit and _activation_bytes(program.loss) <= _STACKED_BYTES
 
 
-def choose_width(program: Program, /) -> int:
+def choose_width(program: "Program", /) -> int:
   """Returns how many vectors a pass takes at once.
 
   That is as many as 1 GiB holds, at most 32.

@@ -15,8 +15,6 @@ A loss object has
   whole                  why outputs and loss can't be told apart; empty if they can
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
@@ -33,7 +31,7 @@ _PENALTIES = "model.losses"
 
 def of_model(
   model: keras.Model, loss: Any, loss_weights: Any, /
-) -> GivenLosses | AddedLosses | ComputedLoss | StepLoss:
+) -> "GivenLosses | AddedLosses | ComputedLoss | StepLoss":
   """Returns the loss object of a model.
 
   Args:
@@ -123,7 +121,7 @@ class GivenLosses:
 
 
 class _SingleLoss:
-  """What losses of a single term have in common."""
+  """The common part of losses of a single term."""
 
   coefficients = loss_weights = (1.0,)
 

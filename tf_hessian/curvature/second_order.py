@@ -268,13 +268,9 @@ def needs_padding(op: tf.Operation, /) -> bool:
 
   The operation is a max pooling or the gradient of one.
   """
-  if op.get_attr("padding") == b"EXPLICIT":
-    return True
-  return op.inputs[0].shape.is_compatible_with(_pooled(op).shape)
-
-
-def _pooled(op):
-  return op.inputs[1] if "Grad" in op.type else op.outputs[0]
+  pooled = op.inputs[1] if "Grad" in op.type else op.outputs[0]
+  explicit = op.get_attr("padding") == b"EXPLICIT"
+  return explicit or op.inputs[0].shape.is_compatible_with(pooled.shape)
 
 
 def pooling_windows(op: tf.Operation, /) -> Sequence:
