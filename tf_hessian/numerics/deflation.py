@@ -17,8 +17,7 @@ import dataclasses
 import numpy as np
 import scipy.stats
 
-from tf_hessian.numerics import checks, probes
-from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics import checks, lanczos, probes
 from tf_hessian.numerics.quadrature import gauss_quadrature
 from tf_hessian.numerics.results import Quadrature
 
@@ -178,7 +177,7 @@ def projected_quadratures(
       rule = Quadrature(np.empty(0), np.empty(0))
     else:
       v = project(probes.probe(seed, draw, n))
-      state = Lanczos.start(v / np.linalg.norm(v), min(steps, n - count))
+      state = lanczos.Lanczos.start(v / np.linalg.norm(v), min(steps, n - count))
       state.run(lambda q: project(matvec(q)))
       rule = gauss_quadrature(*state.tridiagonal())
     nodes = np.concatenate([rule.nodes, values])

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 import scipy.integrate
 import scipy.special
 
-from tf_hessian.numerics import checks
-from tf_hessian.numerics.quadrature import mean_and_stderr
+from tf_hessian.numerics import checks, quadrature
 from tf_hessian.numerics.results import Density
 
 # Beyond 39 sigma a float64 Gaussian is below the smallest normal number.
@@ -164,7 +163,7 @@ def density(
   draws = np.array([smooth(t, w, grid, variance) for t, w in zip(nodes, weights, strict=True)])
   inside = [_mass(t, w, grid, variance) for t, w in zip(nodes, weights, strict=True)]
   missing = max(0.0, 1.0 - float(np.mean(inside)))
-  mean, stderr = mean_and_stderr(draws)
+  mean, stderr = quadrature.mean_and_stderr(draws)
   return Density(grid, mean, stderr, draws, variance, missing)
 
 

@@ -49,7 +49,9 @@ class MemoryBasis(ThreadedBasis):
 def mapped(
   path: str | os.PathLike, steps: int, n: int, dtype: DTypeLike = np.float64, /
 ) -> np.memmap:
-  """Returns a file that is mapped into memory, as an array for a `MemoryBasis`.
+  """Returns the array of a file that is mapped into memory.
+
+  It is one for a `MemoryBasis`.
 
   Args:
     path: the file; made if needed, or opened with what it holds.
