@@ -46,8 +46,7 @@ def fail(what: object, /) -> NoReturn:
 
   The exit code is 1.
   """
-  text = " ".join(str(what).split())
-  sys.exit(f"error: {text or type(what).__name__}")
+  sys.exit(f"error: {' '.join(str(what).split()) or type(what).__name__}")
 
 
 def is_of_memory(error: BaseException, /) -> bool:

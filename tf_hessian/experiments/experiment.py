@@ -264,11 +264,10 @@ def build(
     download: fetch a data set that isn't there.
   """
   config = check(config)
-  loss = _loss(config)
-  weights = config["loss"].get("weights", ())
   machine = {"data_dir": data_dir, "download": download, "memory": available_memory()}
   examples = _call("data", DATA, config["data"], machine)
-  task = Task(loss, weights=weights, classes=_classes(examples.examples.element_spec))
+  classes = _classes(examples.examples.element_spec)
+  task = Task(_loss(config), weights=config["loss"].get("weights", ()), classes=classes)
   return Experiment(config, task, examples)
 
 

@@ -9,9 +9,7 @@ import time
 import numpy as np
 
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.numerics import density, probes, quadrature, stopping
-from tf_hessian.numerics.lanczos import Lanczos
-from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.numerics import density, lanczos, probes, quadrature, results, stopping
 from tf_hessian.slq.method import SLQ
 
 _DRAWS = 2
@@ -67,7 +65,7 @@ def expect_error(
     return ExpectedError(number, 0, 0, reason="there was no pilot: give pilot_seconds")
   states = _draw(operator, steps, method.seed, seconds)
   reached = min(s.num_steps for s in states)
-  ended = all(s.status is LanczosStatus.INVARIANT for s in states)
+  ended = all(s.status is results.LanczosStatus.INVARIANT for s in states)
   if reached < min(steps, _FEWEST) and not ended:
     return ExpectedError(number, len(states), reached, reason=_short(reached, steps))
   rules = [quadrature.gauss_quadrature(*s.tridiagonal()) for s in states]
@@ -107,11 +105,11 @@ def _draw(operator, steps, seed, seconds):
   """
   n = operator.shape[0]
   rows = int(np.clip(_BYTES // (8 * n * _DRAWS), 1, steps))
-  states = [Lanczos.start(probes.probe(seed, draw, n), rows) for draw in range(_DRAWS)]
+  states = [lanczos.Lanczos.start(probes.probe(seed, draw, n), rows) for draw in range(_DRAWS)]
   end = time.monotonic() + seconds
-  while any(s.status is LanczosStatus.RUNNING for s in states):
+  while any(s.status is results.LanczosStatus.RUNNING for s in states):
     for state in states:
-      if state.status is LanczosStatus.RUNNING:
+      if state.status is results.LanczosStatus.RUNNING:
         state.step(operator.matvec)
     if time.monotonic() > end:
       break
@@ -137,7 +135,7 @@ def _last_change(states, steps, sigma_squared, relative):
   """
   found = []
   for state in states:
-    if state.status is LanczosStatus.INVARIANT:
+    if state.status is results.LanczosStatus.INVARIANT:
       found.append(0.0)
     elif state.num_steps < steps:
       return None, f"that of {steps} steps: {_short(state.num_steps, steps)}"

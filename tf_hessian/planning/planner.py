@@ -21,10 +21,9 @@ from tf_hessian.numerics import checks, probes
 from tf_hessian.planning.pilot import expect_error
 from tf_hessian.planning.plan import Passes, Plan
 from tf_hessian.planning.timing import TimedPass, largest_part, time_lanczos, time_pass
-from tf_hessian.slq import run_folder
+from tf_hessian.slq import matrix, run_folder
 from tf_hessian.slq import storage as storage_lib
 from tf_hessian.slq.layout import Layout, plan_layout
-from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.shared_products import SHARED_FIRST, SharedProducts
 
@@ -115,7 +114,7 @@ def plan(
       disk; says what to change.
   """
   beginning = begin()
-  check_is_of_model(operator)
+  matrix.check_is_of_model(operator)
   checks.check_choice("start", start, [None, "gradient"])
   method = SLQ(
     num_draws, lanczos_steps, seed, start, make_target(target_error, sigma_squared, relative)
@@ -182,7 +181,7 @@ class Planner:
     replicas = operator.engine.description.get("replicas", 1)
     self._fewer: dict[int, TimedPass] = {}  # number of draws in lock step -> `TimedPass`
     self.sample = operator.sample(_BATCHES * replicas)
-    self._products = SharedProducts(as_matrix(self.sample), self._layout)
+    self._products = SharedProducts(matrix.as_matrix(self.sample), self._layout)
     sizes, sampled = operator.batches.sizes, self.sample.batches.sizes
     self._scale = largest_part(sizes, self._workers * replicas) / largest_part(sampled, replicas)
     self._built = operator.startup_seconds + time.monotonic() - begun
@@ -205,9 +204,7 @@ class Planner:
       relative=relative,
       seconds=min(pilot_seconds, seconds),
     )
-    num_draws = method.num_draws
-    if error.draws_for_target is not None:
-      num_draws = min(num_draws, error.draws_for_target)
+    num_draws = min(method.num_draws, error.draws_for_target or method.num_draws)
     return dataclasses.replace(self.plan(num_draws), error=error)
 
   def _measure(self):
@@ -395,7 +392,7 @@ def _layout(operator, method, storage, workdir, workers) -> Layout:
   """
   try:
     return plan_layout(
-      as_matrix(operator),
+      matrix.as_matrix(operator),
       method,
       storage,
       folder=workdir,

@@ -123,9 +123,8 @@ class LockStep:
 
     If it is distributed, returns its place: (basis, number of the row).
     """
-    if self._layout.basis.distributed:
-      return state.vectors, state.num_steps
-    return state.vector
+    distributed = self._layout.basis.distributed
+    return (state.vectors, state.num_steps) if distributed else state.vector
 
   def _show(self, running, states):
     ended = [d for d in running if states[d].status in _EARLY]

@@ -170,8 +170,12 @@ class RunFolder(folders.OwnedFolder):
     self, draw: int, coefficients: Mapping[str, np.ndarray], wall_time: float, /
   ) -> None:
     """Records the `Lanczos.coefficients` of a finished draw."""
-    state: dict[str, Any] = {"run": self.digest, "draw": draw, "wall_time": wall_time}
-    state |= coefficients
+    state: dict[str, Any] = {
+      "run": self.digest,
+      "draw": draw,
+      "wall_time": wall_time,
+      **coefficients,
+    }
     with files.replacing(self._draw_path(draw)) as file:
       np.savez(file, **state)
 
@@ -349,9 +353,8 @@ def _checksums(state, steps):
 
 
 def _reason(path, error):
-  if isinstance(error, KeyError):
-    return f"no array {error}"
-  return str(error).removeprefix(f"{path}: ")
+  missing = isinstance(error, KeyError)
+  return f"no array {error}" if missing else str(error).removeprefix(f"{path}: ")
 
 
 def _short(value):
