@@ -5,8 +5,7 @@ through a link. The writer holds a lock on it until it has its own name. So what
 killed has left is known by its name and by that lock, and can be removed.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
@@ -15,12 +14,9 @@ import pathlib
 import re
 import secrets
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-
-if TYPE_CHECKING:
-  from collections.abc import Iterator
 
 _TEMPORARY = re.compile(r"\.tf_hessian-[0-9a-f]{16}(\.keras)?")
 # Of systems whose folders can't be forced to the disk, or not by those who may only write to them.

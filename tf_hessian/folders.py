@@ -5,8 +5,7 @@ was taken, and has carried a record of its run since, which is its first file. A
 record is left as it is, whatever is in it.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import errno
@@ -19,14 +18,11 @@ import re
 import secrets
 import stat
 import tempfile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from absl import logging
 
 from tf_hessian import files
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Iterator, Mapping
 
 _LOCK = "lock"
 _SCRATCH = "tf_hessian-scratch-"
@@ -151,13 +147,10 @@ class OwnedFolder:
 
     Those in folders below are among them.
     """
-    result = [
-      self.path / e.name for e in os.scandir(self.path) if self._kind.made.fullmatch(e.name)
-    ]
+    names = os.listdir(self.path)
     for folder in self._below():
-      names = [f"{folder.name}/{e.name}" for e in os.scandir(folder)]
-      result += [self.path / name for name in names if self._kind.made.fullmatch(name)]
-    return sorted(result)
+      names += [f"{folder.name}/{name}" for name in os.listdir(folder)]
+    return sorted(self.path / name for name in names if self._kind.made.fullmatch(name))
 
   def set_aside(self, path: pathlib.Path, owner: str | None, /) -> None:
     """Renames a file of another run, which is not to be lost.
@@ -179,8 +172,7 @@ def digest(values: Mapping[str, Any], /) -> str:
 
   A value that is None counts as missing.
   """
-  values = {k: v for k, v in values.items() if v is not None}
-  text = json.dumps(values, sort_keys=True)
+  text = json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True)
   return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -197,20 +189,18 @@ def scratch() -> Iterator[pathlib.Path]:
   for entry in os.scandir(root):
     if re.fullmatch(rf"{_SCRATCH}[0-9a-f]{{16}}", entry.name):
       _remove_scratch(entry.path)
-  path: pathlib.Path | None = None
-  lock: int | None = None
-  while path is None or not path.exists():  # another process may remove it before it is locked
-    if lock is not None:
-      os.close(lock)
+  while True:
     path = root / f"{_SCRATCH}{secrets.token_hex(8)}"
     path.mkdir(mode=0o700)
     lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    if path.exists():  # another process may have removed it before it was locked
+      break
+    os.close(lock)
   try:
     yield path
   finally:
-    if lock is not None:
-      os.close(lock)
+    os.close(lock)
     _remove_scratch(path)
 
 
@@ -256,10 +246,11 @@ def _harmless(kind, entry):
   """Returns whether an entry leaves a folder without a record empty."""
   if kind.beside.fullmatch(entry.name):
     return entry.is_dir()
-  if not entry.is_file(follow_symlinks=False):
-    return False
-  # An earlier version made the lock first.
-  return files.is_temporary(entry.name) or (entry.name == _LOCK and not entry.stat().st_size)
+  return entry.is_file(follow_symlinks=False) and (
+    files.is_temporary(entry.name)
+    # An earlier version made the lock first.
+    or (entry.name == _LOCK and not entry.stat().st_size)
+  )
 
 
 def _open_lock(path):

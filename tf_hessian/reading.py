@@ -3,15 +3,10 @@
 It may be endless, or take hours.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 import time
-from typing import TYPE_CHECKING
 
 from absl import logging
-
-if TYPE_CHECKING:
-  from collections.abc import Callable
 
 FIRST_SECONDS = 10.0
 

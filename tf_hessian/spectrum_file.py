@@ -3,18 +3,14 @@
 A spectrum is the dict of its fields here, those of `tf_hessian.spectrum.Spectrum`.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 import json
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tf_hessian import files
-
-if TYPE_CHECKING:
-  from collections.abc import Mapping, Sequence
 
 FORMAT = "tf_hessian.spectrum"
 FORMAT_VERSION = 1
@@ -118,8 +114,7 @@ def read_original(path: str | os.PathLike, /) -> dict[str, Any]:
   if not matrices:
     raise ValueError(f"{path}: no finished draw, all entries are zero")
   for i, t in enumerate(matrices):
-    band = np.triu(np.tril(t, 1), -1)
-    if not np.array_equal(band, t) or not np.array_equal(t, t.T):
+    if not np.array_equal(np.triu(np.tril(t, 1), -1), t) or not np.array_equal(t, t.T):
       raise ValueError(f"{path}: draw {i} is not a symmetric tridiagonal matrix")
   return {
     "diagonals": tuple(np.diag(t).copy() for t in matrices),
@@ -163,8 +158,9 @@ def _checked_steps(arrays: Mapping[str, np.ndarray], statuses: Sequence[str]) ->
     "steps": (count,),
     "residuals": (count,),
     "wall_times": (count,),
+    "diagonals": (count, columns),
+    "off_diagonals": (count, columns),
   }
-  shapes |= {"diagonals": (count, columns), "off_diagonals": (count, columns)}
   for name, shape in shapes.items():
     array = arrays[name]
     if array.dtype.kind not in ("iu" if name == "steps" else "f"):

@@ -258,9 +258,9 @@ def test_invariant_space_ends_the_recurrence(team):
 
 @pytest.mark.parametrize("n", SIZES)
 def test_no_worker_holds_more_than_its_share(team, monkeypatch, n):
-  held = []
+  held, make = [], MemoryBasis.__init__
   monkeypatch.setattr(
-    distributed_basis, "MemoryBasis", lambda array: held.append(array.nbytes) or MemoryBasis(array)
+    MemoryBasis, "__init__", lambda shard, array: held.append(array.nbytes) or make(shard, array)
   )
   team.new(STEPS, n)
   assert len(held) == len(team.members)
@@ -379,8 +379,14 @@ def test_worker_without_room_is_named_by_all(monkeypatch, tmp_path):
 def test_failure_in_the_middle_of_a_step_reaches_all(monkeypatch):
   with Team(2) as team:
     basis = fill(team.new(STEPS, 103), random_rows(STEPS, 103))
-    part = team.members[1]._shards[0]
-    monkeypatch.setattr(part._rows, "subtract", None)  # calling it fails
+    part, original = team.members[1]._shards[0], MemoryBasis.subtract
+
+    def broken(shard, *arguments):
+      if shard is part:
+        raise MemoryError("no room")
+      return original(shard, *arguments)
+
+    monkeypatch.setattr(MemoryBasis, "subtract", broken)
     with pytest.raises(Failure) as error:
       basis.orthogonalize(np.ones(103), STEPS, 0.0)
     team.errors[0] = str(error.value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_hessian.studies.wording import number, prose, with_error
+from tf_hessian.studies.chapter import number, prose, with_error
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The flag of a config file, and of its fields."""
 
-from __future__ import annotations
-
 import re
 import sys
 

@@ -1,7 +1,5 @@
 """Reading flags: whatever is wrong with them ends the command with one line and exit code 1."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 import errno
 import math
@@ -48,8 +46,7 @@ def fail(what: object, /) -> NoReturn:
 
   The exit code is 1.
   """
-  text = " ".join(str(what).split())
-  sys.exit(f"error: {text or type(what).__name__}")
+  sys.exit(f"error: {' '.join(str(what).split()) or type(what).__name__}")
 
 
 def is_of_memory(error: BaseException, /) -> bool:

@@ -1,7 +1,5 @@
 """The least precise type of a loss, read from its graph."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 import dataclasses
 
@@ -44,15 +42,17 @@ def of_loss(
     num_state: number of parameters and of context.
     layers: names of the model's layers.
   """
-  found: list[Precision | None] = []
+  found: list[Precision] = []
   for concrete in concretes:
     parameters, batch = concrete.inputs[:num_parameters], concrete.inputs[num_state:-1]
     own = min((p.dtype for p in parameters), key=lambda d: -_EPS[d])
-    found.append(Precision(_EPS[own], own))
-    found += _of_operations(concrete, parameters, layers)
-    found += _of_data(concrete, batch, own, layers)
-    found += _of_functions(concrete, own, layers)
-  return max([p for p in found if p], key=lambda p: p.eps)
+    found += [
+      Precision(_EPS[own], own),
+      *_of_operations(concrete, parameters, layers),
+      *_of_data(concrete, batch, own, layers),
+      *_of_functions(concrete, own, layers),
+    ]
+  return max(found, key=lambda p: p.eps)
 
 
 def _of_operations(concrete, parameters, layers):
@@ -74,8 +74,7 @@ def _of_functions(concrete, own, layers):
 
 
 def _computing(op_name, dtype, layers):
-  layer = second_order.layer_in(op_name, layers)
-  place = f"layer {layer!r}" if layer else "the model or its loss"
+  place = second_order.place_of(op_name, layers)
   return Precision(_EPS[dtype], dtype, f"{place} computes in {dtype.name}")
 
 
@@ -91,8 +90,7 @@ def _of_data(concrete, batch, own, layers):
     if op.type == "Cast":
       before, after = op.inputs[0].dtype, op.outputs[0].dtype
       if _rounds(before, after, own):
-        layer = second_order.layer_in(op.name, layers)
-        place = f"layer {layer!r}" if layer else "the model"
+        place = second_order.place_of(op.name, layers, "the model")
         yield Precision(
           _EPS[after],
           after,

@@ -109,8 +109,7 @@ class Batches:
 
     Each is an int64 row (batch, signature, position in its stack).
     """
-    chosen = range(low, high)
-    rows = [(b, self._shapes[b], self._positions[b]) for b in chosen]
+    rows = [(b, self._shapes[b], self._positions[b]) for b in range(low, high)]
     return np.array(rows, np.int64).reshape(-1, 3)
 
   def segments(self, low: int = 0, high: int | None = None) -> list[Segment]:
@@ -172,8 +171,7 @@ class Batches:
     Of several such runs it is the first.
     """
     count = min(count, self.num_batches)
-    totals = np.convolve(self.sizes, np.ones(count, np.int64), mode="valid")
-    low = int(np.argmax(totals))
+    low = int(np.argmax(np.convolve(self.sizes, np.ones(count, np.int64), mode="valid")))
     if self.cached:
       return list(itertools.islice(self, low, low + count))
     return list(self._range(low, low + count))

@@ -1,26 +1,31 @@
 """Decisions from a batch's traced loss: refusals, precision, mode, vectors per pass."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from absl import logging
 import keras
 
-from tf_hessian.curvature import arithmetic, blocks, second_order, soundness, stopped, widths
-from tf_hessian.curvature import batches as batches_lib
+from tf_hessian.curvature import (
+  arithmetic,
+  batches,
+  blocks,
+  passes,
+  second_order,
+  soundness,
+  stopped,
+  widths,
+)
+from tf_hessian.curvature.objective import Objective
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
-  from tf_hessian.curvature.objective import Objective
-  from tf_hessian.curvature.passes import DataPass
   from tf_hessian.curvature.program import Program
 
 _VECTORS_BYTES = 2**30
 _STACKED_BYTES = 2**26
 
 
-def check_rows(model: object, program: Program, /) -> None:
+def check_rows(model: object, program: "Program", /) -> None:
   """Traces the loss, and refuses batches whose rows are not examples.
 
   They are accepted if the loss weighs them.
@@ -31,7 +36,7 @@ def check_rows(model: object, program: Program, /) -> None:
   uneven = None
   if isinstance(model, keras.Model):
     try:
-      batches_lib.check_examples(program.batches)
+      batches.check_examples(program.batches)
     except ValueError as e:
       uneven = e
   try:
@@ -67,13 +72,13 @@ def check_blocks(model: object, objective: Objective, count: int | None, /) -> N
   blocks.check_count(model, count)
 
 
-def find_precision(objective: Objective, loss: DataPass, /) -> arithmetic.Precision:
+def find_precision(objective: Objective, loss: passes.DataPass, /) -> arithmetic.Precision:
   """Returns the precision of a traced loss."""
   count = len(objective.parameters)
   return arithmetic.of_loss(loss.concretes, count, count + len(objective.context), objective.layers)
 
 
-def tell_stops(objective: Objective, loss: DataPass, /) -> None:
+def tell_stops(objective: Objective, loss: passes.DataPass, /) -> None:
   """Warns of values that a traced loss holds fixed.
 
   Only those that depend on the variables are named.
@@ -88,7 +93,7 @@ def tell_stops(objective: Objective, loss: DataPass, /) -> None:
     )
 
 
-def choose_mode(program: Program, mode: str | None, /) -> None:
+def choose_mode(program: "Program", mode: str | None, /) -> None:
   """Sets `program.mode`.
 
   Args:
@@ -143,7 +148,7 @@ def _take_mode_that_passes(program):
     logging.info("mode backward_over_backward, since forward over backward fails: %s", e)
 
 
-def can_be_vectorized(program: Program, /) -> bool:
+def can_be_vectorized(program: "Program", /) -> bool:
   """Returns whether products of several vectors are to be vectorized.
 
   Where tensors are larger than caches, vectorized operations are slower: 1.5 times for a small
@@ -171,7 +176,7 @@ def _not_vectorized(program):
   return next(filter(None, found), None)
 
 
-def choose_width(program: Program, /) -> int:
+def choose_width(program: "Program", /) -> int:
   """Returns how many vectors a pass takes at once.
 
   That is as many as 1 GiB holds, at most 32.

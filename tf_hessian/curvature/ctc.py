@@ -6,19 +6,13 @@ the label sequence: l_0, where every path begins, blank_0, l_1, blank_1, ..., l_
 the values of `tf.nn.ctc_loss` to rounding, also where labels don't fit into the frames.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
 import contextlib
-import threading
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import keras_internals, second_order
-
-_lock = threading.RLock()
 
 # In place of minus infinity, whose differences are NaN: no path of a state has this.
 _NEVER = -1e30
@@ -143,25 +137,11 @@ def _keras_ctc_loss(target, output, target_length, output_length, mask_index=0):
   )
 
 
-_PLACES: tuple[tuple[Any, Callable], ...] = tuple(
-  (module, function)
-  for module, function in (
-    (tf.nn, ctc_loss),
-    (keras_internals.ctc_module(), _keras_ctc_loss),
-  )
-  if module is not None
-)
+_PLACES = ((tf.nn, ctc_loss), (keras_internals.ctc_module(), _keras_ctc_loss))
 
 
-@contextlib.contextmanager
-def differentiable_ctc() -> Iterator[None]:
+def differentiable_ctc() -> contextlib.AbstractContextManager[None]:
   """Makes the CTC loss of functions traced inside twice differentiable."""
-  with _lock:
-    before = [place.ctc_loss for place, _ in _PLACES]
-    for place, function in _PLACES:
-      place.ctc_loss = function
-    try:
-      yield
-    finally:
-      for (place, _), function in zip(_PLACES, before, strict=True):
-        place.ctc_loss = function
+  return keras_internals.replaced(
+    *((module, "ctc_loss", function) for module, function in _PLACES if module is not None)
+  )

@@ -1,17 +1,12 @@
 """The dense Hessian and its exact spectrum, for models small enough."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from tf_hessian.curvature import failures
 from tf_hessian.numerics import dense, probes
-
-if TYPE_CHECKING:
-  from scipy.sparse.linalg import LinearOperator
 
 
 def dense_hessian(

@@ -3,8 +3,6 @@
 They stop the pass, or make its sums NaN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 import contextlib
 from typing import TYPE_CHECKING, NoReturn
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian.curvature.batches import Batches
+from tf_hessian.curvature.objective import Objective
 from tf_hessian.distribute import copies
 
 if TYPE_CHECKING:
-  from tf_hessian.curvature.batches import Batches
-  from tf_hessian.curvature.objective import Objective
   from tf_hessian.curvature.passes import DataPass
 
 
@@ -48,7 +46,7 @@ _NOT_OF_DATA = (
 
 @contextlib.contextmanager
 def explained(
-  what: str, data_pass: DataPass, arguments: Sequence[tf.Tensor], batches: Batches, /
+  what: str, data_pass: "DataPass", arguments: Sequence[tf.Tensor], batches: Batches, /
 ) -> Iterator[None]:
   """Explains TensorFlow's errors in a pass that is run inside.
 
@@ -102,7 +100,7 @@ def _reason(error):
 
 def raise_not_finite(
   what: str,
-  data_pass: DataPass,
+  data_pass: "DataPass",
   arguments: Sequence[tf.Tensor],
   batches: Batches,
   objective: Objective,

@@ -15,8 +15,6 @@ A loss object has
   whole                  why outputs and loss can't be told apart; empty if they can
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
@@ -33,7 +31,7 @@ PENALTIES = "model.losses"
 
 def of_model(
   model: keras.Model, loss: Any, loss_weights: Any, /
-) -> GivenLosses | AddedLosses | ComputedLoss | StepLoss:
+) -> "GivenLosses | AddedLosses | ComputedLoss | StepLoss":
   """Returns the loss object of a model.
 
   Args:
@@ -104,7 +102,6 @@ class GivenLosses:
   whole = ""
 
   def __init__(self, outputs: OutputLosses) -> None:
-    self._outputs = outputs
     self.loss_weights = outputs.coefficients
     self.names = [*outputs.names, PENALTIES]
     self.coefficients = [*outputs.coefficients, 1.0]
@@ -124,18 +121,23 @@ class GivenLosses:
     return [*result, (_total(model.losses, first.dtype) * weight, weight)]
 
 
-class AddedLosses:
-  """The losses that layers add, by themselves."""
+class _SingleLoss:
+  """The common part of losses of a single term."""
 
-  names = (PENALTIES,)
   coefficients = loss_weights = (1.0,)
-  description = {PENALTIES: "add_loss"}
-  whole = "its layers add the loss"
   given = (None,)
 
   def weighs_batches(self) -> bool:
     """Returns False: a batch weighs as much as it has examples."""
     return False
+
+
+class AddedLosses(_SingleLoss):
+  """The losses that layers add, by themselves."""
+
+  names = (PENALTIES,)
+  description = {PENALTIES: "add_loss"}
+  whole = "its layers add the loss"
 
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /
@@ -155,17 +157,15 @@ class AddedLosses:
     return [(total * weight, weight)]
 
 
-class ComputedLoss:
+class ComputedLoss(_SingleLoss):
   """The result of a model's own `compute_loss`.
 
   It is the mean over a batch, or a pair (sum, weight).
   """
 
   names = ("compute_loss",)
-  coefficients = loss_weights = (1.0,)
   description = {"compute_loss": "compute_loss"}
   whole = ""
-  given = (None,)
 
   def __init__(self) -> None:
     self._weighs = False
@@ -195,21 +195,15 @@ class ComputedLoss:
     return [_mean_of_batch("compute_loss", loss, inputs)]
 
 
-class StepLoss:
+class StepLoss(_SingleLoss):
   """The loss whose gradient a model's own `train_step` takes.
 
   It is the mean over a batch.
   """
 
   names = ("train_step",)
-  coefficients = loss_weights = (1.0,)
   description = {"train_step": "train_step"}
   whole = "its train_step() computes the loss"
-  given = (None,)
-
-  def weighs_batches(self) -> bool:
-    """Returns False: a batch weighs as much as it has examples."""
-    return False
 
   def of_batch(
     self, model: keras.Model, batch: Any, training: bool, cut: Uncut, /

@@ -6,8 +6,6 @@ have few channels. XLA compiles several of them to one loop. Convolutions, matri
 reductions are better left to TensorFlow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 import functools
 from typing import Any
@@ -38,7 +36,7 @@ class Waiting:
   """
 
   def __init__(
-    self, name: str, arguments: Sequence[tf.Tensor | Waiting], shape: tf.TensorShape
+    self, name: str, arguments: "Sequence[tf.Tensor | Waiting]", shape: tf.TensorShape
   ) -> None:
     self._name = name
     self._arguments = arguments
@@ -46,11 +44,6 @@ class Waiting:
     self.shape = shape
     self.dtype: tf.DType = arguments[0].dtype
     self.size: int = 1 + sum(a.size for a in arguments if _waits(a))
-
-  @property
-  def known(self) -> bool:
-    """Whether the value has been computed."""
-    return self._value is not None
 
   def value(self) -> tf.Tensor:
     """Returns the tensor, computing it the first time, in the current graph."""
@@ -84,7 +77,7 @@ class Waiting:
 
 
 def _waits(x):
-  return isinstance(x, Waiting) and not x.known
+  return isinstance(x, Waiting) and x._value is None
 
 
 def tensor(x: tf.Tensor | Waiting | None, /) -> tf.Tensor | None:

@@ -1,7 +1,5 @@
 """The processes of one operator: a chief, and workers that follow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import functools
 import os
@@ -10,13 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.distribute import errors, interrupts
+from tf_hessian.curvature.runner import Runner
+from tf_hessian.distribute import errors, interrupts, protocols
 from tf_hessian.numerics import distributed_basis as distributed
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.operator import CurvatureOperator
-  from tf_hessian.curvature.runner import Runner
-  from tf_hessian.distribute.protocols import Engine, Group
 
 _Result = TypeVar("_Result")
 
@@ -34,7 +31,7 @@ class ProcessGroup:
   def __init__(self, runner: Runner, describe: Callable[[], dict], /) -> None:
     self._runner = runner
     self._program = runner.program
-    self._engine: Engine = runner.program.engine
+    self._engine: protocols.Engine = runner.program.engine
     self._describe = describe
     self._agreed = False
 
@@ -139,9 +136,9 @@ class ProcessGroup:
     return products
 
   @property
-  def _group(self) -> Group:
+  def _group(self) -> protocols.Group:
     """The engine, which is that of a group wherever there are followers."""
-    return cast("Group", self._engine)
+    return cast("protocols.Group", self._engine)
 
   @functools.cached_property
   def _shards(self):
@@ -150,7 +147,7 @@ class ProcessGroup:
 
 
 def lead(
-  operator: CurvatureOperator,
+  operator: "CurvatureOperator",
   compute: Callable[[], _Result],
   encode: Callable[[_Result], bytes],
   decode: Callable[[bytes], Any],

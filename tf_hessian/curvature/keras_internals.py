@@ -4,8 +4,6 @@ They were seen in Keras 3.15 and TensorFlow 2.21, and may be others in another v
 here restores what it has changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import inspect
@@ -60,11 +58,8 @@ def undecorated_functions() -> Iterator[None]:
 
   with _lock:
     traced_call = _Function.__call__
-    _Function.__call__ = call
-    try:
+    with replaced((_Function, "__call__", call)):
       yield
-    finally:
-      _Function.__call__ = traced_call
 
 
 def _is_of_a_library(python_function):
@@ -89,9 +84,6 @@ def _by_signature(function, args, kwargs):
 def graphs_not_run_eagerly() -> Iterator[None]:
   """Runs `tf.function`s inside as graphs, whatever `tf.config.run_functions_eagerly` says."""
   before = tf.config.functions_run_eagerly()
-  if not before:
-    yield
-    return
   tf.config.run_functions_eagerly(False)
   try:
     yield
@@ -177,29 +169,35 @@ def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
 
   nothing: Callable[..., dict] = lambda *unused, **unused_too: {}  # noqa: ARG005, E731
   taken = tf.GradientTape.gradient
-  with (
-    _replaced(tf.GradientTape, "gradient", gradient),
-    _replaced(keras.optimizers.Optimizer, "apply", nothing),
-    _replaced(keras.optimizers.Optimizer, "apply_gradients", nothing),
-    _replaced(keras.optimizers.Optimizer, "scale_loss", unchanged),
-    _replaced(keras.Model, "compute_metrics", nothing),
+  with replaced(
+    (tf.GradientTape, "gradient", gradient),
+    (keras.optimizers.Optimizer, "apply", nothing),
+    (keras.optimizers.Optimizer, "apply_gradients", nothing),
+    (keras.optimizers.Optimizer, "scale_loss", unchanged),
+    (keras.Model, "compute_metrics", nothing),
   ):
     yield losses
 
 
 @contextlib.contextmanager
-def _replaced(owner, name, value):
-  """Replaces an attribute of a class, which may have inherited it."""
+def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+  """Replaces attributes of modules and classes, for one thread at a time.
+
+  Args:
+    *changes: (owner, name, value) of each; a class may have inherited the attribute.
+  """
   with _lock:
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
+    before = [(owner, name, vars(owner).get(name)) for owner, name, _ in changes]
+    for change in changes:
+      setattr(*change)
     try:
       yield
     finally:
-      if before is None:
-        delattr(owner, name)
-      else:
-        setattr(owner, name, before)
+      for owner, name, value in before:
+        if value is None:
+          delattr(owner, name)
+        else:
+          setattr(owner, name, value)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,6 @@ the function anew for each direction, and makes a function for each operation, w
 networks long to start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterable, Sequence
 import functools
 
@@ -281,13 +279,30 @@ class _Rules:
     return self._total(parts) if parts else tf.zeros_like(x)
 
   def _MaxPool(self, op, given):  # noqa: N802
-    return _max_pool(op, fusion.tensor(given[0]), tf.raw_ops.MaxPoolGradGrad)
+    t = fusion.tensor(given[0])
+    # The CPU kernel of the second gradient overwrites its input if the output has its shape, and
+    # knows no explicit padding. So the padding is done before: what is pooled is larger than that.
+    if not second_order.needs_padding(op):
+      return None
+    sizes, strides = second_order.pooling_windows(op)
+    if sizes is None:
+      raise second_order.NoDerivativeError(op, "the windows are not known when it is traced")
+    if set(sizes) == {1}:
+      return tf.strided_slice(t, [0] * len(sizes), tf.shape(t), strides)
+    x, pads = op.inputs[0], _pads(op, sizes, strides)
+    x, t = tf.pad(x, pads, constant_values=x.dtype.min), tf.pad(t, pads)
+    second = tf.raw_ops.MaxPool3DGradGrad if "3D" in op.type else tf.raw_ops.MaxPoolGradGrad
+    return second(
+      orig_input=x,
+      orig_output=op.outputs[0],
+      grad=t,
+      ksize=sizes,
+      strides=strides,
+      padding="VALID",
+      data_format=op.get_attr("data_format"),
+    )
 
-  def _MaxPoolV2(self, op, given):  # noqa: N802
-    return _max_pool(op, fusion.tensor(given[0]), tf.raw_ops.MaxPoolGradGrad)
-
-  def _MaxPool3D(self, op, given):  # noqa: N802
-    return _max_pool(op, fusion.tensor(given[0]), tf.raw_ops.MaxPool3DGradGrad)
+  _MaxPoolV2 = _MaxPool3D = _MaxPool
 
   def _MaxPoolWithArgmax(self, op, given):  # noqa: N802
     t, places = fusion.tensor(given[0]), op.outputs[1]
@@ -312,39 +327,6 @@ def _normalization(op, x):
 
   scale = op.get_attr("bias") + alpha * neighbours(x * x)
   return scale, neighbours, alpha, op.get_attr("beta")
-
-
-def _max_pool(op, t, second):
-  """Returns the tangent of max pooling.
-
-  It is None where the general rule is right.
-
-  The CPU kernel of the second gradient overwrites its input if the output has its shape, and knows
-  no explicit padding. So the padding is done before: what is pooled is larger than the output.
-
-  Args:
-    op: the `tf.Operation`.
-    t: tangent of what is pooled.
-    second: the operation that is the gradient of the gradient.
-  """
-  if not second_order.needs_padding(op):
-    return None
-  sizes, strides = second_order.pooling_windows(op)
-  if sizes is None:
-    raise second_order.NoDerivativeError(op, "the windows are not known when it is traced")
-  if set(sizes) == {1}:
-    return tf.strided_slice(t, [0] * len(sizes), tf.shape(t), strides)
-  x, pads = op.inputs[0], _pads(op, sizes, strides)
-  x, t = tf.pad(x, pads, constant_values=x.dtype.min), tf.pad(t, pads)
-  return second(
-    orig_input=x,
-    orig_output=op.outputs[0],
-    grad=t,
-    ksize=sizes,
-    strides=strides,
-    padding="VALID",
-    data_format=op.get_attr("data_format"),
-  )
 
 
 def _pads(op, sizes, strides):

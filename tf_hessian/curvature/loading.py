@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import batches as batches_lib
-from tf_hessian.curvature import failures
+from tf_hessian.curvature import batches, failures
 from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
 from tf_hessian.reading import Reading
@@ -24,7 +23,7 @@ def load_batches(
   num_batches: int | None = None,
   cache_bytes: float = 2**30,
   clock: Callable[[], float] = time.monotonic,
-) -> batches_lib.Batches:
+) -> batches.Batches:
   """Reads a data set once and returns it as `Batches`.
 
   Logs how far that is, if it takes long.
@@ -66,12 +65,12 @@ def load_batches(
       structure, dtypes = batch, this
     _check_same_structure(b, structure, dtypes, batch, this)
     arrays = [np.asarray(t.numpy()) for t in tensors]
-    digests.append(batches_lib.digest(tensors, arrays))
+    digests.append(batches.digest(tensors, arrays))
     _check_finite(b, batch, tensors, arrays)
     key = tuple(tuple(t.shape) for t in tensors)
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
-    reading.add(batches_lib.count_examples(tensors), sum(_nbytes(t) for t in tensors), batches=1)
+    reading.add(batches.count_examples(tensors), sum(_nbytes(t) for t in tensors), batches=1)
     if cache is not None and reading.bytes > cache_bytes:
       sums = [_checksum(earlier) for earlier in cache]
       cache = None
@@ -84,7 +83,7 @@ def load_batches(
   if num_batches is not None and len(digests) < num_batches:
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
-  return batches_lib.Batches(
+  return batches.Batches(
     dataset, digests, shapes, specs, reading.examples, cache, reading.seconds, cut, sums
   )
 
@@ -123,9 +122,8 @@ def _is_cut(dataset, num_batches):
 
   As far as is known; True if it is not, and False for a list.
   """
-  if num_batches is None or not isinstance(dataset, tf.data.Dataset):
-    return False
-  return int(dataset.cardinality()) != num_batches
+  known = num_batches is not None and isinstance(dataset, tf.data.Dataset)
+  return known and int(dataset.cardinality()) != num_batches
 
 
 def _without_none(batch):
@@ -148,7 +146,7 @@ def _check_batch(b, batch):
         f"data set: batch {b}: expected dense tensors, got {type(t).__name__}; convert with "
         "to_tensor() or tf.sparse.to_dense() in a map()"
       )
-  if not tensors or batches_lib.count_examples(tensors) == 0:
+  if not tensors or batches.count_examples(tensors) == 0:
     raise ValueError(f"data set: batch {b} has no examples")
   return tensors
 

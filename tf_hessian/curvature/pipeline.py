@@ -5,8 +5,6 @@ set. It has the data in memory in it too; for large ones the Python objects are 
 know less.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import contextlib
 import dataclasses
@@ -185,7 +183,8 @@ def _random_causes(step):
   """Yields what the functions that a step runs draw anew each time."""
   ops = {n.op for n in step.nodes}
   for op in sorted(ops & (repeatable.STATEFUL_RANDOM_OPS | _GENERATOR_OPS)):
-    seeded = all(_has_seed(n) for n in step.nodes if n.op == op)
+    nodes = [n for n in step.nodes if n.op == op]
+    seeded = all(n.attr["seed"].i or n.attr["seed2"].i for n in nodes) and op not in _GENERATOR_OPS
     # Seeded ones begin anew in each pass, but threads take them as they come.
     if not seeded or step.parallel:
       yield _Cause(step.name, f"draws random numbers ({op})", _FIX_NUMBERS)
@@ -214,10 +213,6 @@ def _python_causes(step):
       "make what is random in it from the example alone, or cache() what it makes",
       certain=False,
     )
-
-
-def _has_seed(node):
-  return node.op not in _GENERATOR_OPS and bool(node.attr["seed"].i or node.attr["seed2"].i)
 
 
 def _shuffles_by_seed(node, nodes):

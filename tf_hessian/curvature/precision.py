@@ -1,7 +1,5 @@
 """Copies of models in float64, as oracles."""
 
-from __future__ import annotations
-
 import keras
 
 from tf_hessian.curvature import keras_internals

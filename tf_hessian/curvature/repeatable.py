@@ -7,8 +7,6 @@ ordinary additions. So each `AddN` of a traced graph becomes a chain of addition
 whose order is fixed, and the functions run without that optimizer (docs/design/repeatable.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 import contextlib
 
@@ -125,10 +123,9 @@ def stateful_random_ops(
   """
   for node in second_order.graph_nodes(graph_def):
     if node.op in STATEFUL_RANDOM_OPS:
-      where = second_order.layer_in(node.name, layers)
-      place = f"layer {where!r}" if where else "the model or its loss"
       yield (
-        f"{place} draws random numbers with the operation {node.op} (from tf.random), which gives "
-        "others in every pass, so there is no fixed Hessian: use keras.random with a "
-        "keras.random.SeedGenerator of the layer, or tf.random.stateless_*"
+        f"{second_order.place_of(node.name, layers)} draws random numbers with the operation "
+        f"{node.op} (from tf.random), which gives others in every pass, so there is no fixed "
+        "Hessian: use keras.random with a keras.random.SeedGenerator of the layer, or "
+        "tf.random.stateless_*"
       )

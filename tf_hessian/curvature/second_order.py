@@ -8,19 +8,14 @@ traced with moments that are differentiable, and so are sums of exponentials tha
 two registered gradients that divide by what comes in, or take its logarithm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 import contextlib
 import re
-import threading
 
 import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import keras_internals
-
-_lock = threading.RLock()
 
 
 class DifferentiationError(ValueError):
@@ -126,19 +121,13 @@ _REPLACED = (
 def differentiable_operations() -> Iterator[None]:
   """Makes moments and gradients of functions traced inside differentiable again."""
   registry = keras_internals.gradient_registry()
-  with _lock:
-    gradients = {name: registry[name] for name in _GRADIENTS}
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACED]
-    for owner, name, function in _REPLACED:
-      setattr(owner, name, function)
-    for name, gradient in _GRADIENTS.items():
-      registry[name] = gradients[name] | {"type": gradient}
+  with keras_internals.replaced(*_REPLACED):
+    before = {name: registry[name] for name in _GRADIENTS}
+    registry.update({name: before[name] | {"type": g} for name, g in _GRADIENTS.items()})
     try:
       yield
     finally:
-      for owner, name, function in before:
-        setattr(owner, name, function)
-      registry.update(gradients)
+      registry.update(before)
 
 
 # Operations that forward accumulation can't pass, while nested gradient tapes can: it fails on the
@@ -181,7 +170,7 @@ def not_vectorized_op(graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /
   unfit = CONTROL_FLOW_OPS | _WRONG_STACKED_OPS
   for node in graph_nodes(graph_def):
     if node.op in unfit or node.op.startswith("TensorList"):
-      return f"operation {node.op} of {_place(node.name, layers)}"
+      return f"operation {node.op} of {place_of(node.name, layers)}"
   return None
 
 
@@ -189,7 +178,7 @@ def backward_only_op(graph_def: tf.compat.v1.GraphDef, layers: Sequence[str], /)
   """Returns "operation of layer" for the first operation of BACKWARD_ONLY_OPS, or None."""
   for node in graph_nodes(graph_def):
     if node.op in BACKWARD_ONLY_OPS:
-      return f"operation {node.op} of {_place(node.name, layers)}"
+      return f"operation {node.op} of {place_of(node.name, layers)}"
   return None
 
 
@@ -284,13 +273,9 @@ def needs_padding(op: tf.Operation, /) -> bool:
 
   The operation is a max pooling or the gradient of one.
   """
-  if op.get_attr("padding") == b"EXPLICIT":
-    return True
-  return op.inputs[0].shape.is_compatible_with(_pooled(op).shape)
-
-
-def _pooled(op):
-  return op.inputs[1] if "Grad" in op.type else op.outputs[0]
+  pooled = op.inputs[1] if "Grad" in op.type else op.outputs[0]
+  explicit = op.get_attr("padding") == b"EXPLICIT"
+  return explicit or op.inputs[0].shape.is_compatible_with(pooled.shape)
 
 
 def pooling_windows(op: tf.Operation, /) -> Sequence:
@@ -320,7 +305,7 @@ def explain(
   remedy = "replace it, or leave the variables before it out with variables= (docs/limits.md)"
   if isinstance(error, NoDerivativeError):
     return DifferentiationError(
-      f"{_place(error.name, layers)} uses the operation {error.type}, which has no right second "
+      f"{place_of(error.name, layers)} uses the operation {error.type}, which has no right second "
       f"derivative in TensorFlow ({error.reason}); {remedy}"
     )
   found = re.search(r"no entry for: (\w+)|op type: (\w+)", str(error))
@@ -328,7 +313,7 @@ def explain(
   if not kind:
     return DifferentiationError(f"the model or its loss can't be differentiated twice: {error}")
   names = [n.name for g in graph_defs for n in graph_nodes(g) if n.op == kind]
-  place = _place(names[0], layers) if names else _place("", layers)
+  place = place_of(names[0], layers) if names else place_of("", layers)
   return DifferentiationError(
     f"{place} uses the operation {kind}, which TensorFlow can't differentiate again; {remedy}"
   )
@@ -341,9 +326,12 @@ def graph_nodes(graph_def: tf.compat.v1.GraphDef, /) -> Iterator:
     yield from function.node_def
 
 
-def _place(op_name, layers):
+def place_of(
+  op_name: str, layers: Sequence[str], otherwise: str = "the model or its loss", /
+) -> str:
+  """Returns the words for an operation's layer, or `otherwise` without one."""
   layer = layer_in(op_name, layers)
-  return f"layer {layer!r}" if layer else "the model or its loss"
+  return f"layer {layer!r}" if layer else otherwise
 
 
 def layer_in(op_name: str, layers: Sequence[str], /) -> str | None:

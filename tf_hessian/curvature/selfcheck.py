@@ -3,21 +3,14 @@
 Cheap against what follows: three products, against the hundreds of a density.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
-from tf_hessian.curvature import failures, repeatable
-from tf_hessian.curvature.first_batch import on_first_batch
+from tf_hessian.curvature import failures, first_batch, repeatable
+from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import probes
-
-if TYPE_CHECKING:
-  from scipy.sparse.linalg import LinearOperator
-
-  from tf_hessian.curvature.operator import HessianOperator
 
 # Errors of whole products relative to their length, in units of the arithmetic's rounding error:
 # seen are 3 to 60 in deep float32 and float64 nets, so this is a heuristic with a margin.
@@ -268,7 +261,7 @@ def _in_float64(operator, u):
   The first two are None where the third says why; otherwise that is empty.
   """
   try:
-    wide = on_first_batch(operator, float64=True)
+    wide = first_batch.on_first_batch(operator, float64=True)
     if wide.precision > np.finfo(np.float64).eps:
       return None, None, f"not all of it computes in float64: {wide.precision_place}"
     return wide, wide @ u, ""
@@ -348,7 +341,7 @@ def _compare_coarsely(operator, u, skipped):
   """
   dtype = operator.precision_dtype
   try:
-    own = on_first_batch(operator, float64=False)
+    own = first_batch.on_first_batch(operator, float64=False)
     scale = max(np.linalg.norm(own.parameters()), 1.0)
     product = own @ u
     found = [

@@ -4,15 +4,11 @@ A measurement must not make them. Changes of Keras variables are kept in a scope
 (`keras.StatelessScope`). Others are found in the graph.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import tensorflow as tf
 
 from tf_hessian.curvature import second_order
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 # Of resources, those that only read, or make what is gone when the function returns.
 _READING = (
@@ -53,12 +49,11 @@ def refuse_changes(
   for node in second_order.graph_nodes(graph_def):
     if node.op in _READING or not node.op.startswith(_CHANGING_PREFIXES):
       continue
-    layer = second_order.layer_in(node.name, layers)
-    place = f"layer {layer!r}" if layer else "the model or its loss"
     raise ValueError(
-      f"{place} changes {_changed(concrete, node)} when it is called (operation {node.op}), so a "
-      "measurement would change it too: make it a Keras variable, by "
-      "add_weight(trainable=False), whose changes are kept apart, or leave the change out"
+      f"{second_order.place_of(node.name, layers)} changes {_changed(concrete, node)} when it is "
+      f"called (operation {node.op}), so a measurement would change it too: make it a Keras "
+      "variable, by add_weight(trainable=False), whose changes are kept apart, or leave the change "
+      "out"
     )
 
 

@@ -5,15 +5,11 @@ derivative: products are those of the loss with these values frozen. Where they 
 variables, that is not the derivative of the gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import tensorflow as tf
 
 from tf_hessian.curvature import linearize, second_order
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 _STOPPING = frozenset({"PreventGradient", "StopGradient"})
 # The maximum that is taken out of an exponential, and put back: its derivatives cancel.
@@ -44,6 +40,5 @@ def stopping_places(
       if op.inputs[0].name in changing and linearize.depends(
         concrete.outputs, {op.outputs[0].name}
       ):
-        layer = second_order.layer_in(op.name, layers)
-        places.add(f"layer {layer!r}" if layer else "the model or its loss")
+        places.add(second_order.place_of(op.name, layers))
   return sorted(places)

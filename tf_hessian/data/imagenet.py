@@ -1,18 +1,11 @@
 """ImageNet (ILSVRC 2012), decoded, cropped and resized as for Inception."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
 import tensorflow as tf
 
 from tf_hessian.data import source, tfds
-
-if TYPE_CHECKING:
-  from collections.abc import Callable
-
-  from tensorflow_datasets.core import DatasetBuilder
 
 _FILES_AT_ONCE = 16
 _MIDDLE = 0.875  # of the image, for measuring
@@ -52,8 +45,7 @@ def imagenet2012(
   if num_classes not in (1000, 1001):
     raise ValueError(f"num_classes: expected 1000 or 1001, got {num_classes}")
   found = tfds.builder("imagenet2012", data_dir=data_dir, download=download)
-  split = found.info.splits["train"]
-  count = tfds.check_num_examples(num_examples, split.num_examples)
+  count = tfds.check_num_examples(num_examples, found.info.splits["train"].num_examples)
 
   skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
 
@@ -74,17 +66,14 @@ def imagenet2012(
     return examples.map(lambda i, e: changed(e, source.key(seed, i)), tf.data.AUTOTUNE)
 
   part = read(f"train[:{count}]") if num_examples else None
-  files_in_order = _files_in_order(found, skip)
 
   def epoch(order):
-    return files_in_order(order) if part is None else part
+    return _files_in_order(found, skip, order) if part is None else part
 
   def batches(seed, first, batch_size):
     examples = source.stream(epoch, count, seed, first * batch_size, shuffle_buffer)
-    if augment:
-      examples = examples.map(changed, tf.data.AUTOTUNE)
-    else:
-      examples = examples.map(lambda example, _: middle(example), tf.data.AUTOTUNE)
+    change = changed if augment else lambda example, _: middle(example)
+    examples = examples.map(change, tf.data.AUTOTUNE)
     return examples.batch(batch_size, drop_remainder=True)
 
   return source.Source(
@@ -96,24 +85,17 @@ def imagenet2012(
   )
 
 
-def _files_in_order(
-  found: DatasetBuilder, decoders: dict
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
-  """Returns a function: key -> training examples, their files in random order."""
+def _files_in_order(found: Any, decoders: dict, order: tf.Tensor) -> tf.data.Dataset:
+  """Returns the training examples, their files in random order by a key."""
   paths = [str(p) for p in found.info.splits["train"].filepaths]
-
-  def epoch(order):
-    files = source.permutation(len(paths), order)
-    files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, files))
-    records = files.interleave(
-      tf.data.TFRecordDataset,
-      cycle_length=_FILES_AT_ONCE,
-      num_parallel_calls=tf.data.AUTOTUNE,
-      deterministic=True,
-    )
-    return records.map(lambda r: found.info.features.deserialize_example(r, decoders=decoders))
-
-  return epoch
+  files = source.permutation(len(paths), order)
+  records = tf.data.Dataset.from_tensor_slices(tf.gather(paths, files)).interleave(
+    tf.data.TFRecordDataset,
+    cycle_length=_FILES_AT_ONCE,
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+  return records.map(lambda r: found.info.features.deserialize_example(r, decoders=decoders))
 
 
 def central_crop(encoded: tf.Tensor, size: int, /) -> tf.Tensor:

@@ -1,15 +1,10 @@
 """Data sets: examples to measure on, batches to train on, test sets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import dataclasses
-from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
-
-if TYPE_CHECKING:
-  import numpy as np
 
 ENDLESS = 2**62  # steps or epochs
 _ORDER, _CHANGES = 1, 2  # streams of random numbers

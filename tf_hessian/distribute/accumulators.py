@@ -1,15 +1,11 @@
 """Sums in float64 variables, added to under a lock."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
-if TYPE_CHECKING:
-  from tf_hessian.distribute.protocols import Batches, Work
-
+from tf_hessian.distribute.protocols import Batches, Work
 
 NONE = 2**62  # stands for no batch
 

@@ -3,12 +3,11 @@
 So whoever waits for them can do something else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from concurrent import futures
 import threading
 import time
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tf_hessian.distribute import errors
 
@@ -17,46 +16,24 @@ _POLL_SECONDS = 1.0
 _Value = TypeVar("_Value")
 
 
-class Call:
-  """A blocking call in a thread of its own.
+def start(function: Callable[[], _Value], /) -> futures.Future[_Value]:
+  """Starts a blocking call in a thread that may outlast the program.
+
+  The interpreter waits for the threads of an executor when it ends, and not for this one.
 
   Args:
     function: function () -> value.
-    changed: a `threading.Event` that is set at the end; None for one of its own.
-
-  Attributes:
-    done: whether it has ended.
-    error: the exception that it ended with, or None.
   """
+  call: futures.Future[_Value] = futures.Future()
 
-  def __init__(self, function: Callable[[], Any], changed: threading.Event | None = None) -> None:
-    self.done = False
-    self.error: BaseException | None = None
-    self._value: Any = None
-    self._function = function
-    self._changed = changed or threading.Event()
-    threading.Thread(target=self._run, daemon=True).start()
-
-  def _run(self):
+  def run():
     try:
-      self._value = self._function()
+      call.set_result(function())
     except BaseException as e:
-      self.error = e
-    self.done = True
-    self._changed.set()
+      call.set_exception(e)
 
-  def wait(self, seconds: float, /) -> bool:
-    """Waits `seconds` at most for its end; returns whether it ended."""
-    deadline = time.monotonic() + seconds
-    while not self.done and time.monotonic() < deadline:
-      self._changed.wait(max(0.0, deadline - time.monotonic()))
-    return self.done
-
-  def result(self) -> Any:
-    """Returns the value, or raises the error, once it is done."""
-    if self.error is not None:
-      raise self.error
-    return self._value
+  threading.Thread(target=run, daemon=True).start()
+  return call
 
 
 def attended(
@@ -73,9 +50,9 @@ def attended(
   Raises:
     ClusterError: if the call is given up.
   """
-  call = Call(function)
+  call = start(function)
   begin = time.monotonic()
-  while not call.wait(min(_POLL_SECONDS, patience)):
+  while futures.wait([call], min(_POLL_SECONDS, patience)).not_done:
     check_answers(servers, time.monotonic() - begin, patience, remedy)
   return call.result()
 

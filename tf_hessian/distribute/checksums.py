@@ -1,7 +1,5 @@
 """Checksums of tensors, in graphs and outside."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import tensorflow as tf
@@ -16,15 +14,12 @@ def checksum(tensors: Any, /) -> tf.Tensor:
   if not flat:
     return tf.zeros(1, tf.int64)
   hashes = tf.concat([_hash(t) for t in flat], 0)
-  return hashes if len(flat) == 1 else tf.bitcast(_fingerprint(_bytes(hashes)), tf.int64)
+  return hashes if len(flat) == 1 else _hash(hashes)
 
 
 def _hash(tensor):
-  return tf.bitcast(_fingerprint(_bytes(tensor)), tf.int64)
-
-
-def _fingerprint(row):
-  return tf.raw_ops.Fingerprint(data=row, method="farmhash64")
+  found = tf.raw_ops.Fingerprint(data=_bytes(tensor), method="farmhash64")
+  return tf.bitcast(found, tf.int64)
 
 
 def _bytes(tensor):

@@ -4,9 +4,8 @@
 process's job and index. docs/cluster.md tells more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 import contextlib
 import dataclasses
 import functools
@@ -333,13 +332,11 @@ def release(reason: str = "", /) -> None:
   for job in ("worker", "ps"):
     for index, address in enumerate(here.jobs.get(job, ())):
       if address not in silent:
-        begun[f"{job} {index}"] = calls.Call(functools.partial(_release, job, index, reason))
-  deadline = time.monotonic() + _RELEASE_SECONDS
-  for name, call in begun.items():
-    if not call.wait(max(0.0, deadline - time.monotonic())):
-      logging.warning("%s hangs, and was not told that the run has ended", name)
-      # TensorFlow would wait for it, for ever, when the interpreter clears up.
-      interrupts.end_at_once_at_exit(1 if reason else 0)
+        begun[calls.start(functools.partial(_release, job, index, reason))] = f"{job} {index}"
+  for call in futures.wait(begun, _RELEASE_SECONDS).not_done:
+    logging.warning("%s hangs, and was not told that the run has ended", begun[call])
+    # TensorFlow would wait for it, for ever, when the interpreter clears up.
+    interrupts.end_at_once_at_exit(1 if reason else 0)
 
 
 def _release(job, index, reason):

@@ -6,14 +6,12 @@ after a failure counts once. The chief adds the shards in their order, so the re
 on the number of workers or on who did what.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 import functools
 import json
-import threading
 import time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import logging
 import numpy as np
@@ -21,10 +19,7 @@ import tensorflow as tf
 
 from tf_hessian.distribute import accumulators, calls, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
-
-if TYPE_CHECKING:
-  from tf_hessian.distribute.protocols import Batches, Work
-
+from tf_hessian.distribute.protocols import Batches, Work
 
 # Errors by which a result is lost with the worker that had it.
 _LOST = (
@@ -93,9 +88,9 @@ class Coordinator:
     self._refused: set[str] = set()
     self._starts: dict[str, str] = {}  # of each worker, the process that was last heard of
     self._data: Any = None
-    self._state = _Published(strategy)
+    self.state = _Published(strategy)
 
-  def build(self, work: Work, batches: Batches, /) -> _CoordinatorPass:
+  def build(self, work: Work, batches: Batches, /) -> "_CoordinatorPass":
     """Returns a pass."""
     return _CoordinatorPass(self, work, batches)
 
@@ -162,17 +157,11 @@ class Coordinator:
     if self._kernels is not None or not self._deterministic:
       return
     devices = [f"/job:worker/replica:0/task:{i}" for i in range(len(self.workers))]
-    asked = [calls.Call(functools.partial(members.read, d)) for d in devices]
-    deadline = time.monotonic() + min(_LOG_SECONDS, self.patience)
-    found = []
-    for call in asked:
-      if call.wait(deadline - time.monotonic()) and call.error is None and call.result():
-        found.append(json.loads(call.result())["identity"].get(members.KERNELS))
+    asked = [calls.start(functools.partial(members.read, d)) for d in devices]
+    futures.wait(asked, min(_LOG_SECONDS, self.patience))
+    notes = [c.result() for c in asked if c.done() and c.exception() is None]
+    found = [json.loads(note)["identity"].get(members.KERNELS) for note in notes if note]
     self._kernels = kernels.most_common([f for f in found if f], kernels.digest())
-
-  def publish_state(self, tensors: Sequence[tf.Tensor]) -> list[tf.Variable]:
-    """Returns the variables on the parameter servers that have these values."""
-    return self.attended(lambda: self._state.set(tensors))
 
   def data(self, batches: Batches) -> Iterator:
     """Returns the workers' iterators, from which shards read cached batches.
@@ -213,17 +202,16 @@ class Coordinator:
         or the workers there are finish nothing for very much longer than ever before, or, in the
         first pass, than `patience`.
     """
-    changed = threading.Event()
-    running = [calls.Call(fetch, changed)]
+    running = [calls.start(fetch)]
     begin = logged = seen = handed_out = time.monotonic()
     interval = min(_LOG_SECONDS, self.patience / 4)
     slow = max(interval, 2 * usual) if usual else self.patience
     hopeless = max(self.patience, _HOPELESS * (usual or self.patience))
     while True:
-      changed.wait(min(1.0, interval))
-      changed.clear()
-      done = [c for c in running if c.done]
-      good = [c for c in done if c.error is None]
+      waiting = [c for c in running if not c.done()]
+      futures.wait(waiting, min(1.0, interval), futures.FIRST_COMPLETED)
+      done = [c for c in running if c.done()]
+      good = [c for c in done if c.exception() is None]
       if good or len(done) == len(running):
         return (good or done)[0].result()
       now = time.monotonic()
@@ -252,7 +240,7 @@ class Coordinator:
       if now - handed_out >= slow and len(running) < len(self.workers):
         handed_out = now
         logging.warning("%s takes long and is handed out once more", what)
-        running.append(calls.Call(again(), changed))
+        running.append(calls.start(again()))
 
   def _report(self, what, seconds, gone):
     if len(gone) == len(self.workers):
@@ -339,7 +327,7 @@ class _CoordinatorPass:
     engine.compare_kernels()
     state = self._work.state()
     self._structure = tf.nest.map_structure(lambda t: t.dtype, state)
-    self._parameters = engine.publish_state(tf.nest.flatten(state))
+    self._parameters = engine.attended(lambda: engine.state.set(tf.nest.flatten(state)))
     self._vectors = engine.attended(lambda: self._arguments.set(arguments))
     if not self._batches.cached and self._checksums is None:
       self._checksums = [self._batches.checksum(f[0, 0], f[-1, 0] + 1) for f in feeds]

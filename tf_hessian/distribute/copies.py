@@ -1,15 +1,11 @@
 """Variables that have a copy on each replica of a strategy."""
 
-from __future__ import annotations
-
 import tensorflow as tf
 
 
 def copies_of(variable: tf.Variable | tf.Tensor, /) -> tuple[tf.Variable, ...]:
   """Returns a variable's copies on the replicas; empty without copies."""
-  if isinstance(variable, tf.distribute.DistributedValues):
-    return tuple(variable.values)
-  return ()
+  return tuple(variable.values) if isinstance(variable, tf.distribute.DistributedValues) else ()
 
 
 def first_copy(variable: tf.Variable | tf.Tensor, /) -> tf.Variable | tf.Tensor:

@@ -3,8 +3,6 @@
 They are made before devices are initialised.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 import os
 from typing import Any
@@ -111,7 +109,5 @@ def _inter_op_threads():
   Also where the choice is TensorFlow's.
   """
   chosen = tf.config.threading.get_inter_op_parallelism_threads()
-  if chosen:
-    return chosen
   text = os.environ.get("TF_NUM_INTEROP_THREADS", "")
-  return int(text) if text.isdigit() and int(text) else len(os.sched_getaffinity(0))
+  return chosen or (text.isdigit() and int(text)) or len(os.sched_getaffinity(0))

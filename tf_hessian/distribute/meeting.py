@@ -3,8 +3,6 @@
 TensorFlow would wait as well, but for ever, with Python's lock held, and without a name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 import contextlib
 import signal
@@ -14,12 +12,11 @@ import time
 from typing import TYPE_CHECKING
 
 from absl import logging
+import tensorflow as tf
 
 from tf_hessian.distribute import errors
 
 if TYPE_CHECKING:
-  import tensorflow as tf
-
   from tf_hessian.distribute.cluster import Task
 
 
@@ -28,7 +25,7 @@ _LOG_SECONDS = 30.0
 _ANSWER_SECONDS = 2.0
 
 
-def wait_for(here: Task, patience: float, /) -> None:
+def wait_for(here: "Task", patience: float, /) -> None:
   """Waits until all other tasks have answered once.
 
   Args:
@@ -55,7 +52,7 @@ def wait_for(here: Task, patience: float, /) -> None:
 
 
 @contextlib.contextmanager
-def point(here: Task, /, *, answers: bool = True) -> Iterator[None]:
+def point(here: "Task", /, *, answers: bool = True) -> Iterator[None]:
   """Holds this task's port before TensorFlow takes it; a context manager.
 
   Args:
@@ -142,7 +139,7 @@ def first_line(error: tf.errors.OpError, /) -> str:
   return error.message.split("\n")[0].rstrip(".")[:300]
 
 
-def port_error(here: Task, why: str | None, /) -> OSError:
+def port_error(here: "Task", why: str | None, /) -> OSError:
   """Returns the OSError of a task that can't have its port."""
   return OSError(
     f"{here.name} can't serve at {here.address}: {why}; end the program that holds the port, or "

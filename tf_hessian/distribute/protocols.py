@@ -5,16 +5,13 @@ handing out whole `Batches` to the devices there are. Which examples are in a ba
 its seed don't depend on the engine. The engine of several workers is a `Group` too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
 
 from tf_hessian.numerics import distributed_basis
-
-if TYPE_CHECKING:
-  import numpy as np
-  import tensorflow as tf
 
 
 class Segment(Protocol):
@@ -43,17 +40,12 @@ class Batches(Protocol):
     stacks: the stacked batches of each signature, if they are cached; None if not.
   """
 
-  @property
-  def num_batches(self) -> int: ...
-
-  @property
-  def cached(self) -> bool: ...
+  num_batches: int
+  cached: bool
+  stacks: Any
 
   @property
   def signatures(self) -> Sequence[Any]: ...
-
-  @property
-  def stacks(self) -> Any: ...
 
   def segments(self, low: int = 0, high: int | None = None) -> Sequence[Segment]:
     """Returns the segments of batches low to high - 1.
@@ -109,8 +101,7 @@ class Work(Protocol):
     signature: `tf.TensorSpec`s of a pass's arguments.
   """
 
-  @property
-  def name(self) -> str: ...
+  name: str
 
   @property
   def shapes(self) -> Sequence[tf.TensorShape]: ...
@@ -147,11 +138,10 @@ class Pass(Protocol):
       None if there is none.
   """
 
-  @property
-  def tracing_count(self) -> int: ...
+  culprits: Sequence[str]
 
   @property
-  def culprits(self) -> Sequence[str]: ...
+  def tracing_count(self) -> int: ...
 
   @property
   def changed(self) -> int | None: ...
@@ -190,17 +180,10 @@ class Engine(Protocol):
     description: plain values that the order of additions depends on, for records.
   """
 
-  @property
-  def leads(self) -> bool: ...
-
-  @property
-  def followers(self) -> bool: ...
-
-  @property
-  def is_cluster(self) -> bool: ...
-
-  @property
-  def description(self) -> dict[str, Any]: ...
+  leads: bool
+  followers: bool
+  is_cluster: bool
+  description: dict[str, Any]
 
   def build(self, work: Work, batches: Batches, /) -> Pass:
     """Returns a pass.
@@ -251,8 +234,7 @@ class Group(Engine, distributed_basis.Group, Protocol):
     neighbours: number of workers on this one's host, with itself.
   """
 
-  @property
-  def neighbours(self) -> int: ...
+  neighbours: int
 
   def build(self, work: Work, batches: Batches, /) -> SharedPass:
     """Returns a pass; all workers must call it, or the others `follow`."""

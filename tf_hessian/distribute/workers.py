@@ -6,25 +6,25 @@ different numbers of batches. The others either make the same calls as the chief
 TensorFlow ends the collectives of all workers when one of them dies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import functools
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 import tensorflow as tf
 
-from tf_hessian.distribute import accumulators, collectives, errors, kernels, members
-from tf_hessian.distribute.checksums import checksum
-
-if TYPE_CHECKING:
-  from numpy.typing import ArrayLike
-
-  from tf_hessian.distribute.protocols import Batches, Work
-
+from tf_hessian.distribute import (
+  accumulators,
+  checksums,
+  collectives,
+  errors,
+  kernels,
+  members,
+  protocols,
+)
 
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
@@ -87,7 +87,7 @@ class Workers:
     )
     self._add = tf.function(self._add_tensor, autograph=False)
 
-  def build(self, work: Work, batches: Batches, /) -> _WorkersPass:
+  def build(self, work: protocols.Work, batches: protocols.Batches, /) -> "_WorkersPass":
     """Returns a pass. All workers must call it, or the others `follow`."""
     return _WorkersPass(self, work, batches)
 
@@ -285,7 +285,7 @@ def _numbers(name):
 class _WorkersPass:
   """A pass in which each process computes its own replicas' batches."""
 
-  def __init__(self, engine: Workers, work: Work, batches: Batches) -> None:
+  def __init__(self, engine: Workers, work: protocols.Work, batches: protocols.Batches) -> None:
     self._engine = engine
     self._work = work
     self._ids = engine.local_ids()
@@ -339,7 +339,11 @@ class _WorkersPass:
       ]
       part = self._parts.add_up(feeds, received)
       finite = tf.cast(tf.math.is_finite(tf.reduce_sum(part)), tf.int64)
-      checks = [checksum(received), checksum(self._work.state()), finite[tf.newaxis]]
+      checks = [
+        checksums.checksum(received),
+        checksums.checksum(self._work.state()),
+        finite[tf.newaxis],
+      ]
       checks.append(self._parts.changed_here()[tf.newaxis])
       report = tf.reshape(tf.concat(checks, 0), [1, _CHECKS])
       return context.all_reduce(_SUM, part), context.all_gather(report, axis=0)

@@ -1,7 +1,5 @@
 """Choices of the devices and the compilation of a config's operator."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

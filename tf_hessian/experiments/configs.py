@@ -1,7 +1,5 @@
 """Reads the files of configs/ from Python."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.machinery
 import importlib.util
@@ -69,11 +67,9 @@ def _run(path):
     loader.exec_module(module)
   except SyntaxError as e:
     raise ValueError(f"{path}: expected a Python file: {_in_a_line(e, path)}") from e
-  except OSError as e:
-    if e.filename == str(path):
-      raise OSError(e.errno, f"{path}: it can't be read ({e.strerror})") from e
-    raise ValueError(f"{path}: it fails: {_in_a_line(e, path)}") from e
   except (Exception, SystemExit) as e:  # whatever it is, it is a mistake in the user's file
+    if isinstance(e, OSError) and e.filename == str(path):
+      raise OSError(e.errno, f"{path}: it can't be read ({e.strerror})") from e
     raise ValueError(f"{path}: it fails: {_in_a_line(e, path)}") from e
   return module
 

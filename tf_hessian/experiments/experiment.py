@@ -1,7 +1,5 @@
 """From a config to model, data, loss and operator."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import concurrent.futures
 import dataclasses
@@ -9,9 +7,10 @@ import inspect
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
+import ml_collections
 import tensorflow as tf
 
 from tf_hessian.curvature.fisher import FisherOperator
@@ -26,10 +25,6 @@ from tf_hessian.numerics import checks
 from tf_hessian.slq.storage import available_memory
 from tf_hessian.training import checkpoints, schedules
 from tf_hessian.training.task import Task
-
-if TYPE_CHECKING:
-  import ml_collections
-
 
 # Of `fields.MATRICES`: the operator, and its arguments.
 _OPERATORS: dict[str, tuple[Callable[..., CurvatureOperator], dict[str, str]]] = {
@@ -271,11 +266,10 @@ def build(
     download: fetch a data set that isn't there.
   """
   config = check(config)
-  loss = _loss(config)
-  weights = config["loss"].get("weights", ())
   machine = {"data_dir": data_dir, "download": download, "memory": available_memory()}
   examples = _call("data", DATA, config["data"], machine)
-  task = Task(loss, weights=weights, classes=_classes(examples.examples.element_spec))
+  classes = _classes(examples.examples.element_spec)
+  task = Task(_loss(config), weights=config["loss"].get("weights", ()), classes=classes)
   return Experiment(config, task, examples)
 
 

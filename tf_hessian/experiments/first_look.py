@@ -3,8 +3,6 @@
 It comes before TensorFlow is imported, which takes seconds.
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
 from typing import Any

@@ -1,18 +1,18 @@
 """The command that measures the spectrum of a config's model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import dataclasses
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
+import keras
 import tensorflow as tf
 
 from tf_hessian import files, plotting
+from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.distribute import cluster
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments.computation import Computation
@@ -23,14 +23,9 @@ from tf_hessian.planning import planner
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.storage import Storage
+from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints
 from tf_hessian.training import folder as training_folder
-
-if TYPE_CHECKING:
-  import keras
-
-  from tf_hessian.curvature.operator import CurvatureOperator
-  from tf_hessian.spectrum import Spectrum
 
 _FOLLOWED = "the chief has finished, and has the result"
 

@@ -1,7 +1,5 @@
 """Training of a config's model, as a command does it."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

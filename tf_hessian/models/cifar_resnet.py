@@ -1,15 +1,11 @@
 """Residual networks for CIFAR-10 (He et al. 2016, section 4.2)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_hessian.models import normalization as norm
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="tf_hessian")
@@ -65,7 +61,6 @@ def cifar_resnet(
   Raises:
     ValueError: if depth is not 6n + 2 with n >= 1, or for another normalization.
   """
-  norm.check(normalization)
   if depth < 8 or (depth - 2) % 6:
     raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 with n >= 1, got {depth}")
 

@@ -1,7 +1,5 @@
 """Filter normalization of scale-invariant models."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

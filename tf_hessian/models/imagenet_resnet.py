@@ -6,8 +6,6 @@ has a projection shortcut, the first stage too, and there is no normalization af
 pads before a convolution with strides in a way that does not depend on the size of the input.
 """
 
-from __future__ import annotations
-
 import keras
 
 from tf_hessian.models import normalization as norm
@@ -39,7 +37,6 @@ def imagenet_resnet18(
   Raises:
     ValueError: for another normalization.
   """
-  norm.check(normalization)
 
   def convolution(x, filters, size, stride, name):
     if stride > 1:

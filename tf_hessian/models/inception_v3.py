@@ -1,7 +1,5 @@
 """Inception V3 (Szegedy et al. 2016, "Rethinking the Inception architecture")."""
 
-from __future__ import annotations
-
 import functools
 
 import keras
@@ -39,7 +37,6 @@ def inception_v3(
   Raises:
     ValueError: for another normalization, or too small an input.
   """
-  norm.check(normalization)
   smallest = 107 if auxiliary else 75
   if min(input_shape[:2]) < smallest:
     raise ValueError(f"input_shape: expected at least {smallest} each way, got {input_shape}")
@@ -83,10 +80,6 @@ def _convolution(normalization, width, x, filters, size, name, *, stride=1, padd
   return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _join(branches, name):
-  return keras.layers.Concatenate(name=name)(branches)
-
-
 def _pooled(conv, x, filters, name):
   x = keras.layers.AveragePooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
   return conv(x, filters, 1, f"{name}_pool")
@@ -101,7 +94,7 @@ def _block_35(conv, x, pooled, name):
   b = conv(conv(x, 48, 1, f"{name}_5x5_1"), 64, 5, f"{name}_5x5_2")
   c = conv(conv(x, 64, 1, f"{name}_3x3_1"), 96, 3, f"{name}_3x3_2")
   c = conv(c, 96, 3, f"{name}_3x3_3")
-  return _join([a, b, c, _pooled(conv, x, pooled, name)], name)
+  return keras.layers.Concatenate(name=name)([a, b, c, _pooled(conv, x, pooled, name)])
 
 
 def _reduction_35(conv, x, name):
@@ -110,7 +103,7 @@ def _reduction_35(conv, x, name):
   b = conv(conv(x, 64, 1, f"{name}_double_1"), 96, 3, f"{name}_double_2")
   b = conv(b, 96, 3, f"{name}_double_3", stride=2, padding="valid")
   c = keras.layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)
-  return _join([a, b, c], name)
+  return keras.layers.Concatenate(name=name)([a, b, c])
 
 
 def _block_17(conv, x, channels, name):
@@ -127,7 +120,7 @@ def _block_17(conv, x, channels, name):
   c = conv(c, channels, (1, 7), f"{name}_double_3")
   c = conv(c, channels, (7, 1), f"{name}_double_4")
   c = conv(c, 192, (1, 7), f"{name}_double_5")
-  return _join([a, b, c, _pooled(conv, x, 192, name)], name)
+  return keras.layers.Concatenate(name=name)([a, b, c, _pooled(conv, x, 192, name)])
 
 
 def _reduction_17(conv, x, name):
@@ -138,7 +131,7 @@ def _reduction_17(conv, x, name):
   b = conv(b, 192, (7, 1), f"{name}_7x7_3")
   b = conv(b, 192, 3, f"{name}_7x7_4", stride=2, padding="valid")
   c = keras.layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)
-  return _join([a, b, c], name)
+  return keras.layers.Concatenate(name=name)([a, b, c])
 
 
 def _block_8(conv, x, name):
@@ -151,7 +144,7 @@ def _block_8(conv, x, name):
   b = [conv(b, 384, (1, 3), f"{name}_3x3_2a"), conv(b, 384, (3, 1), f"{name}_3x3_2b")]
   c = conv(conv(x, 448, 1, f"{name}_double_1"), 384, 3, f"{name}_double_2")
   c = [conv(c, 384, (1, 3), f"{name}_double_3a"), conv(c, 384, (3, 1), f"{name}_double_3b")]
-  return _join([a, *b, *c, _pooled(conv, x, 192, name)], name)
+  return keras.layers.Concatenate(name=name)([a, *b, *c, _pooled(conv, x, 192, name)])
 
 
 def _auxiliary_head(conv, x, num_classes):

@@ -1,7 +1,5 @@
 """Multi-layer perceptrons, such as the small model of the paper's section B."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

@@ -1,13 +1,9 @@
 """Batch normalization, with mini-batch or population statistics, or none."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
-
-if TYPE_CHECKING:
-  import tensorflow as tf
+import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="tf_hessian")
@@ -52,6 +48,9 @@ def normalize(
     kind: one of `NORMALIZATIONS`.
     name: of the layer that it adds.
     **options: arguments of `keras.layers.BatchNormalization`.
+
+  Raises:
+    ValueError: if there is no such kind.
   """
   check(kind)
   return x if kind == "none" else NORMALIZATIONS[kind](name=name, **options)(x)

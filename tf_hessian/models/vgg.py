@@ -3,8 +3,6 @@
 It is configuration A of Simonyan and Zisserman (2015).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -52,7 +50,6 @@ def vgg11(
   Raises:
     ValueError: for another normalization, or a stage that is not there.
   """
-  norm.check(normalization)
   if not set(pooled_stages) <= set(range(1, 6)):
     raise ValueError(f"pooled_stages: expected stages of 1 to 5, got {pooled_stages}")
   inputs = x = keras.Input(input_shape, name="image")

@@ -11,18 +11,13 @@ threads and the place. So a basis in memory and one on disk of the same dtype gi
 recurrence.
 """
 
-from __future__ import annotations
-
 import abc
-from typing import TYPE_CHECKING
 import zlib
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics import checks
-
-if TYPE_CHECKING:
-  from numpy.typing import DTypeLike
 
 # A further pass is needed only when the last has still removed half of the vector, that is, when
 # the vector is all but contained in the space; three passes more than suffice then.

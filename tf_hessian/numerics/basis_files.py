@@ -1,7 +1,5 @@
 """Files of bases, opened with room for all rows."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -10,14 +10,11 @@ takes start vectors of independent normal entries of variance 1 / n; on the unit
 Algorithm 1 draws them, v' f v varies less.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
-from tf_hessian.numerics import checks
-from tf_hessian.numerics.density import smooth
+from tf_hessian.numerics import checks, density
 
 
 def kernel_norms(
@@ -42,7 +39,7 @@ def kernel_norms(
   checks.check_positive("sigma_squared", sigma_squared)
   eigenvalues, grid = np.sort(np.asarray(eigenvalues, np.float64)), np.asarray(grid, np.float64)
   # The square of a Gaussian kernel is one of half the variance, over 2 sigma sqrt(pi).
-  squares = smooth(eigenvalues, np.ones(eigenvalues.size), grid, sigma_squared / 2)
+  squares = density.smooth(eigenvalues, np.ones(eigenvalues.size), grid, sigma_squared / 2)
   squares /= 2 * math.sqrt(sigma_squared * math.pi)
   after = np.clip(np.searchsorted(eigenvalues, grid), 1, eigenvalues.size - 1)
   nearest = np.minimum(

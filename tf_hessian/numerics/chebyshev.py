@@ -11,19 +11,14 @@ sum_k W_k f(x_k; t) with W_k = 1 / N sum_j (2 - [j = 0]) mu_j cos(j theta_k): a 
 whose weights may be negative, which `density.smooth` evaluates.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.density import smooth
-
-if TYPE_CHECKING:
-  from collections.abc import Callable
 
 # The coefficients of a kernel of width s on [-1, 1] fall like exp(-(j s)^2 / 2): at 9 / s they are
 # below rounding, and the quadrature in N points mixes those of j and 2 N - j.

@@ -6,23 +6,17 @@ nor the size of a block changes a bit of a sum. Pieces and tiles do: their sizes
 results.
 """
 
-from __future__ import annotations
-
 import abc
+from collections.abc import Sequence
 from concurrent import futures
 import itertools
 import os
 import queue
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics.basis import SummedBasis
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import DTypeLike
 
 # Columns of a piece: 64 KiB of float64, which stay in the cache while they are converted, added up
 # and subtracted from.
@@ -77,9 +71,7 @@ class ThreadedBasis(SummedBasis):
 
   def _new_scratch(self):
     """Returns a thread's own memory, ending in room for rows in float64."""
-    if self.dtype == np.float64:
-      return (None,)
-    return (np.empty((self.steps, self._piece)),)
+    return (None if self.dtype == np.float64 else np.empty((self.steps, self._piece)),)
 
   def _map(self, function):
     """Returns function(i, scratch) of each block i, in order."""

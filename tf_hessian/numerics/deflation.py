@@ -11,21 +11,15 @@ there, and its spectral measure is that of v without the known eigenvalues, divi
 complement, for eigenvectors that are known beforehand.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.stats
 
-from tf_hessian.numerics import checks, probes
-from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics import checks, lanczos, probes
 from tf_hessian.numerics.quadrature import gauss_quadrature
 from tf_hessian.numerics.results import Quadrature
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Sequence
 
 # A residual r and a gap g leave a relative error of about (r / g)^2 in a weight.
 _RELATIVE_RESIDUAL = 1e-3
@@ -101,7 +95,8 @@ def deflate(
   matches = [_match(i, quadratures, found) for i in found[0]]
   common = np.array([c for c in matches if c is not None], int).reshape(-1, len(quadratures))
   before = np.array([q.weights[c] for q, c in zip(quadratures, common.T, strict=True)])
-  single = _is_single(before, n)
+  # Of single eigenvalues, n times the weights are squares of k standard normal numbers.
+  single = scipy.stats.chi2.sf(n * before.sum(axis=0), len(before)) >= _LEVEL
   common, before = common[single], before[:, single]
   values = np.array([q.nodes[c] for q, c in zip(quadratures, common.T, strict=True)])
   new = tuple(_reweight(q, c, n) for q, c in zip(quadratures, common.T, strict=True))
@@ -125,14 +120,6 @@ def _match(index, quadratures, found):
       return None
     result.append(nearest)
   return result
-
-
-def _is_single(weights, n):
-  """Returns which eigenvalues have weights that single ones can have: (p,) bool.
-
-  Then n times the weights (k, p) are squares of k standard normal numbers.
-  """
-  return scipy.stats.chi2.sf(n * weights.sum(axis=0), len(weights)) >= _LEVEL
 
 
 def _reweight(quadrature, known, n):
@@ -190,7 +177,7 @@ def projected_quadratures(
       rule = Quadrature(np.empty(0), np.empty(0))
     else:
       v = project(probes.probe(seed, draw, n))
-      state = Lanczos.start(v / np.linalg.norm(v), min(steps, n - count))
+      state = lanczos.Lanczos.start(v / np.linalg.norm(v), min(steps, n - count))
       state.run(lambda q: project(matvec(q)))
       rule = gauss_quadrature(*state.tridiagonal())
     nodes = np.concatenate([rule.nodes, values])

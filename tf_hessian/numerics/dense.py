@@ -1,7 +1,5 @@
 """Eigenvalues of dense symmetric matrices: the exact side of comparisons."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -5,22 +5,15 @@ over draws (Algorithm 1). It is never renormalised: each draw's weights sum to 1
 grid leaves out is reported.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 import scipy.integrate
 import scipy.special
 
-from tf_hessian.numerics import checks
-from tf_hessian.numerics.quadrature import mean_and_stderr
+from tf_hessian.numerics import checks, quadrature
 from tf_hessian.numerics.results import Density
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import ArrayLike
 
 # Beyond 39 sigma a float64 Gaussian is below the smallest normal number.
 _CUTOFF_SIGMAS = 39.0
@@ -170,7 +163,7 @@ def density(
   draws = np.array([smooth(t, w, grid, variance) for t, w in zip(nodes, weights, strict=True)])
   inside = [_mass(t, w, grid, variance) for t, w in zip(nodes, weights, strict=True)]
   missing = max(0.0, 1.0 - float(np.mean(inside)))
-  mean, stderr = mean_and_stderr(draws)
+  mean, stderr = quadrature.mean_and_stderr(draws)
   return Density(grid, mean, stderr, draws, variance, missing)
 
 

@@ -1,14 +1,13 @@
 """A Lanczos basis in a file, read and written by blocks."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 import contextlib
 import errno
 import mmap
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics.basis import read_only
 from tf_hessian.numerics.basis_files import label, open_file
@@ -21,11 +20,6 @@ from tf_hessian.numerics.columns import (
   piece_columns,
   thread_blocks,
 )
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import DTypeLike
 
 # Reads and writes that bypass the page cache are of whole pages. It is part of the file's layout,
 # so it is not the page of the system that happens to run.
@@ -159,8 +153,7 @@ def buffer_bytes(steps: int, n: int, dtype: DTypeLike, /, *, disk: bool) -> int:
   size = disk * steps * _block_columns(n) * np.dtype(dtype).itemsize
   if np.dtype(dtype) != np.float64:
     size += 8 * steps * piece_columns(n)
-  blocks = _file_blocks(n) if disk else thread_blocks(n)
-  return min(num_threads(), len(blocks)) * size
+  return min(num_threads(), len(_file_blocks(n) if disk else thread_blocks(n))) * size
 
 
 def aligned(shape: int | Sequence[int], dtype: DTypeLike, /) -> np.ndarray:

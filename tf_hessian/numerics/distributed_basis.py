@@ -12,23 +12,18 @@ Nobody is left waiting for a worker that has no room for its part: it says so wi
 all raise the same error.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 import zlib
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from tf_hessian.numerics.basis import Basis, SummedBasis
+from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Sequence
-  from contextlib import AbstractContextManager
-
-  from numpy.typing import ArrayLike
 
 # Operations that are announced, by number.
 _OPERATIONS = (
@@ -98,7 +93,7 @@ class DistributedBasis(Basis):
   """
 
   def __init__(
-    self, shards: Shards, steps: int, n: int, path: str | os.PathLike | None = None, /
+    self, shards: "Shards", steps: int, n: int, path: str | os.PathLike | None = None, /
   ) -> None:
     super().__init__(steps, n, np.float64)
     size = shards.group.size
@@ -127,9 +122,9 @@ class DistributedBasis(Basis):
     workers kept their parts of, it does not travel.
     """
     recent = count if recent is None else recent
-    if self._shards.has(self.number, w):
-      return self._lead("orthogonalize", count, recent, to_bits(smallest), 1)
-    return self._lead("orthogonalize", count, recent, to_bits(smallest), 0, data=w)
+    kept = self._shards.has(self.number, w)
+    numbers = (count, recent, to_bits(smallest), kept)
+    return self._lead("orthogonalize", *numbers, data=None if kept else w)
 
   def extend(self, j: int, w: np.ndarray, length: float, /) -> None:  # noqa: ARG002 - workers have it
     self._lead("extend", j, to_bits(length))
@@ -171,8 +166,7 @@ class Shards:
   def lead_open(self, steps: int, n: int, path: str | os.PathLike | None) -> int:
     """Makes a basis on all workers, as the chief; returns its number."""
     number, self._next = self._next, self._next + 1
-    content = b"" if path is None else os.fsencode(path)
-    self.lead("open", number, steps, n, data=content)
+    self.lead("open", number, steps, n, data=os.fsencode(path or ""))
     return number
 
   def lead(
@@ -319,7 +313,7 @@ class Shards:
     return flat[workers:]
 
 
-class _Shard(SummedBasis):
+class _Shard(MemoryBasis):
   """The columns of a basis that one worker has.
 
   Sums over columns are those of all workers.
@@ -337,38 +331,20 @@ class _Shard(SummedBasis):
     self.whole = whole
     self.columns = slice(*(whole * r // group.size for r in (group.rank, group.rank + 1)))
     n = self.columns.stop - self.columns.start
-    super().__init__(steps, n, np.float64)
     self.path = pathlib.Path(f"{path}_{group.rank}_of_{group.size}") if path else None
     if self.path:
       self.path.parent.mkdir(parents=True, exist_ok=True)
-      self._rows = mapped(self.path, steps, n, np.float64)
-    else:
-      self._rows = MemoryBasis(np.empty((steps, n)))
+    super().__init__(mapped(self.path, steps, n) if self.path else np.empty((steps, n)))
     self.kept: np.ndarray | None = None
     self.left: np.ndarray | None = None
     self._shards = shards
 
-  def row(self, j: int, /) -> np.ndarray:
-    return self._rows.row(j)
-
-  def store(self, j: int, vector: np.ndarray, /) -> None:
-    self._rows.store(j, vector)
-
-  def combine(self, coefficients: np.ndarray, /) -> np.ndarray:
-    return self._rows.combine(coefficients)
-
-  def flush(self) -> None:
-    self._rows.flush()
-
-  def close(self) -> None:
-    self._rows.close()
-
   def overlaps(self, w: np.ndarray, first: int, count: int, /) -> np.ndarray:
-    sums = self._shards.gather(lambda: self._rows.overlaps(w, first, count), self.steps)
+    sums = self._shards.gather(lambda: MemoryBasis.overlaps(self, w, first, count), self.steps)
     return sums[:, : count - first].sum(axis=0)
 
   def subtract(self, w: np.ndarray, part: np.ndarray, first: int, /) -> float:
-    return self._shards.gather(lambda: [self._rows.subtract(w, part, first)], 1).sum()
+    return self._shards.gather(lambda: [MemoryBasis.subtract(self, w, part, first)], 1).sum()
 
 
 def to_bits(x: float, /) -> int:

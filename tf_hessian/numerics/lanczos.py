@@ -8,23 +8,17 @@ and then to all; see `Basis.orthogonalize`. Without it an isolated eigenvalue th
 comes back as copies of itself.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.basis import read_only
+from tf_hessian.numerics.basis import Basis, read_only
 from tf_hessian.numerics.memory_basis import MemoryBasis, as_basis
 from tf_hessian.numerics.results import LanczosStatus, RitzPairs
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Mapping
-
-  from tf_hessian.numerics.basis import Basis
 
 # A small beta_{j-1} magnifies the rounding error of q_j, and with it that of the residual, by
 # scale / beta_{j-1}. The residual of a matrix of rank 2 was seen at 17 to 119 times the tolerance
@@ -99,7 +93,7 @@ class Lanczos:
     self._tolerance = breakdown_tolerance(n) if tolerance is None else tolerance
 
   @classmethod
-  def start(cls, vector: np.ndarray, /, steps: int, *, tolerance: float | None = None) -> Lanczos:
+  def start(cls, vector: np.ndarray, /, steps: int, *, tolerance: float | None = None) -> "Lanczos":
     """Begins a recurrence in memory.
 
     Args:
@@ -160,7 +154,7 @@ class Lanczos:
     np.savez(file, **state)
 
   @classmethod
-  def load(cls, file: str | os.PathLike | BinaryIO, /) -> Lanczos:
+  def load(cls, file: str | os.PathLike | BinaryIO, /) -> "Lanczos":
     """Returns the recurrence that `save` wrote, in memory.
 
     Its next steps are bitwise those of the saved one.
@@ -206,7 +200,8 @@ class Lanczos:
     w, length = checked_copy(product, self.vectors.n, f"product of step {j}")
     self.scale = max(self.scale, length)
 
-    smallest = self._smallest_residual()
+    previous = self.betas[-1] if j else self.scale
+    smallest = smallest_residual(self._tolerance, self.scale, previous)
     overlaps, beta = self.vectors.orthogonalize(w, j + 1, smallest, recent=2)
 
     self.alphas = np.append(self.alphas, overlaps[-1])
@@ -243,11 +238,6 @@ class Lanczos:
       raise ValueError(
         f"the recurrence has ended after {self.num_steps} steps: {self.status.value}"
       )
-
-  def _smallest_residual(self):
-    """Returns the length below which the next residual is rounding error."""
-    previous = self.betas[-1] if self.num_steps else self.scale
-    return smallest_residual(self._tolerance, self.scale, previous)
 
   def tridiagonal(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns the diagonal (m,) and off-diagonal (m - 1,) of T."""

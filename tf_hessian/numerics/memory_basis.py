@@ -1,18 +1,13 @@
 """A Lanczos basis in an array: memory, or a mapped file."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tf_hessian.numerics.basis import Basis, read_only
 from tf_hessian.numerics.basis_files import open_file
 from tf_hessian.numerics.columns import ThreadedBasis, thread_blocks
-
-if TYPE_CHECKING:
-  from numpy.typing import DTypeLike
 
 
 class MemoryBasis(ThreadedBasis):
@@ -30,8 +25,7 @@ class MemoryBasis(ThreadedBasis):
     if np.ndim(array) != 2:
       raise ValueError(f"basis: expected shape (steps, n), got {np.shape(array)}")
     steps, n = array.shape
-    blocks = thread_blocks(n, threads)
-    super().__init__(steps, n, array.dtype, blocks, threads)
+    super().__init__(steps, n, array.dtype, thread_blocks(n, threads), threads)
     self._given = array
     self._array = np.asarray(array)
 
@@ -52,21 +46,25 @@ class MemoryBasis(ThreadedBasis):
     return self._array[first:count, self._blocks[i]]
 
 
-def mapped(path: str | os.PathLike, steps: int, n: int, dtype: DTypeLike, /) -> MemoryBasis:
-  """Returns a `MemoryBasis` in a file that is mapped into memory.
+def mapped(
+  path: str | os.PathLike, steps: int, n: int, dtype: DTypeLike = np.float64, /
+) -> np.memmap:
+  """Returns the array of a file that is mapped into memory.
+
+  It is one for a `MemoryBasis`.
 
   Args:
     path: the file; made if needed, or opened with what it holds.
     steps: number of rows.
     n: length of a row.
-    dtype: float64 or float32.
+    dtype: float64, the default, or float32.
 
   Raises:
     OSError: if the file can't be written or there is no room for it.
   """
   file = open_file(path, steps * n * np.dtype(dtype).itemsize, direct=False)
   with os.fdopen(file, "r+b") as opened:
-    return MemoryBasis(np.memmap(opened, dtype, mode="r+", shape=(steps, n)))
+    return np.memmap(opened, dtype, mode="r+", shape=(steps, n))
 
 
 def as_basis(basis: Basis | np.ndarray, /) -> Basis:

@@ -1,18 +1,12 @@
 """From tridiagonal matrices to Gauss quadrature (Golub and Welsch, 1969)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 import scipy.linalg
 
 from tf_hessian.numerics.results import Quadrature
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
-
-  from numpy.typing import ArrayLike
 
 
 def gauss_quadrature(diagonal: np.ndarray, off_diagonal: np.ndarray, /) -> Quadrature:

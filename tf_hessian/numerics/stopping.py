@@ -1,19 +1,13 @@
 """Targets of a density: errors of few draws and few steps."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tf_hessian.numerics import checks, density, quadrature
-
-if TYPE_CHECKING:
-  from collections.abc import Iterable, Mapping, Sequence
-
-  from tf_hessian.numerics.results import Density, Quadrature
+from tf_hessian.numerics import checks, density, quadrature, results
 
 # The paper's numbers of draws and steps, which savings are counted from.
 PAPER_DRAWS, PAPER_STEPS = 10, 90
@@ -67,12 +61,12 @@ class Target:
     change = last_change(diagonal, off_diagonal, self.sigma_squared, relative=self.relative)
     return change < self.error
 
-  def stderr(self, quadratures: Sequence[Quadrature], /) -> float:
+  def stderr(self, quadratures: Sequence[results.Quadrature], /) -> float:
     """Returns the integral of the mean density's standard error.
 
     It is NaN for a single draw.
     """
-    found = self._density(quadratures)
+    found = _density(quadratures, self.sigma_squared, self.relative)
     return float(density.l1_distance(found.grid, found.stderr, 0.0))
 
   def change(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> float:
@@ -86,17 +80,16 @@ class Target:
       The mean L1 distance; infinity if a draw has too few steps to tell.
     """
     found = []
-    for diagonal, off_diagonal, invariant in rules:
+    for d, e, invariant in rules:
       if invariant:
         found.append(0.0)
-      elif len(diagonal) <= WINDOW:
+      elif len(d) <= WINDOW:
         return np.inf
       else:
-        change = last_change(diagonal, off_diagonal, self.sigma_squared, relative=self.relative)
-        found.append(change)
+        found.append(last_change(d, e, self.sigma_squared, relative=self.relative))
     return float(np.mean(found))
 
-  def next_draws(self, quadratures: Sequence[Quadrature], most: int, /) -> int:
+  def next_draws(self, quadratures: Sequence[results.Quadrature], most: int, /) -> int:
     """Returns how many draws there should be next.
 
     As many as there are if the error is reached. The standard error falls with the square root of
@@ -114,7 +107,7 @@ class Target:
       return count
     return min(max(count + 1, int(np.ceil(count * (error / self.error) ** 2))), most)
 
-  def judge(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> Reached:
+  def judge(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> "Reached":
     """Judges whether finished draws have reached the target.
 
     Args:
@@ -132,14 +125,6 @@ class Target:
       change=self.change(rules),
       draws=len(rules),
       products=sum(len(diagonal) for diagonal, _, _ in rules),
-    )
-
-  def _density(self, rules: Sequence[Quadrature]) -> Density:
-    return density.density(
-      [q.nodes for q in rules],
-      [q.weights for q in rules],
-      self.sigma_squared,
-      relative=self.relative,
     )
 
 
@@ -192,7 +177,7 @@ class Reached:
     }
 
   @classmethod
-  def from_dict(cls, record: Mapping[str, Any], draws: int, /) -> Reached:
+  def from_dict(cls, record: Mapping[str, Any], draws: int, /) -> "Reached":
     """Returns the judgement that is on record.
 
     Args:
@@ -245,7 +230,11 @@ def last_change(
   rules = [
     quadrature.gauss_quadrature(diagonal[:k], off_diagonal[: k - 1]) for k in (m - WINDOW, m)
   ]
-  found = density.density(
+  found = _density(rules, sigma_squared, relative)
+  return float(density.l1_distance(found.grid, *found.draws))
+
+
+def _density(rules, sigma_squared, relative):
+  return density.density(
     [q.nodes for q in rules], [q.weights for q in rules], sigma_squared, relative=relative
   )
-  return float(density.l1_distance(found.grid, *found.draws))

@@ -3,21 +3,14 @@
 The pilot takes a few draws on a few batches.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_hessian.numerics import density, probes, quadrature, stopping
-from tf_hessian.numerics.lanczos import Lanczos
-from tf_hessian.numerics.results import LanczosStatus
-
-if TYPE_CHECKING:
-  from tf_hessian.curvature.operator import HessianOperator
-  from tf_hessian.slq.method import SLQ
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.numerics import density, lanczos, probes, quadrature, results, stopping
+from tf_hessian.slq.method import SLQ
 
 _DRAWS = 2
 _BYTES = 2**30  # of the bases of all its draws
@@ -35,12 +28,12 @@ class ExpectedError:
   num_batches: int  # that the pilot's spectrum is of
   pilot_draws: int
   pilot_steps: int  # of each
-  draws: float | None  # expected distance to the density of infinitely many draws
-  stderr: float | None  # integral of the standard error: what a target_error bounds
-  steps: float | None  # change of a draw's density in its last `stopping.WINDOW` steps
-  target: float | None  # the target_error
-  draws_for_target: int | None  # number of draws that it suggests, if the steps are enough for it
-  reason: str
+  draws: float | None = None  # expected distance to the density of infinitely many draws
+  stderr: float | None = None  # integral of the standard error: what a target_error bounds
+  steps: float | None = None  # change of a draw's density in its last `stopping.WINDOW` steps
+  target: float | None = None  # the target_error
+  draws_for_target: int | None = None  # that it suggests, if the steps are enough for it
+  reason: str = ""
 
 
 def expect_error(
@@ -69,12 +62,12 @@ def expect_error(
   number, num_draws, steps = operator.batches.num_batches, method.num_draws, method.lanczos_steps
   target_error = None if method.target is None else method.target.error
   if not seconds:
-    return _unknown(number, 0, 0, "there was no pilot: give pilot_seconds")
+    return ExpectedError(number, 0, 0, reason="there was no pilot: give pilot_seconds")
   states = _draw(operator, steps, method.seed, seconds)
   reached = min(s.num_steps for s in states)
-  ended = all(s.status is LanczosStatus.INVARIANT for s in states)
+  ended = all(s.status is results.LanczosStatus.INVARIANT for s in states)
   if reached < min(steps, _FEWEST) and not ended:
-    return _unknown(number, len(states), reached, _short(reached, steps))
+    return ExpectedError(number, len(states), reached, reason=_short(reached, steps))
   rules = [quadrature.gauss_quadrature(*s.tridiagonal()) for s in states]
   once = _stderr_once(operator.shape[0], rules, sigma_squared, relative)
   change, reason = _last_change(states, steps, sigma_squared, relative)
@@ -98,10 +91,6 @@ def expect_error(
   )
 
 
-def _unknown(num_batches, draws, steps, reason):
-  return ExpectedError(num_batches, draws, steps, None, None, None, None, None, reason)
-
-
 def _short(reached, steps):
   return (
     f"the pilot had time or memory for {reached} of {steps} steps; a run of a single draw would "
@@ -116,11 +105,11 @@ def _draw(operator, steps, seed, seconds):
   """
   n = operator.shape[0]
   rows = int(np.clip(_BYTES // (8 * n * _DRAWS), 1, steps))
-  states = [Lanczos.start(probes.probe(seed, draw, n), rows) for draw in range(_DRAWS)]
+  states = [lanczos.Lanczos.start(probes.probe(seed, draw, n), rows) for draw in range(_DRAWS)]
   end = time.monotonic() + seconds
-  while any(s.status is LanczosStatus.RUNNING for s in states):
+  while any(s.status is results.LanczosStatus.RUNNING for s in states):
     for state in states:
-      if state.status is LanczosStatus.RUNNING:
+      if state.status is results.LanczosStatus.RUNNING:
         state.step(operator.matvec)
     if time.monotonic() > end:
       break
@@ -146,7 +135,7 @@ def _last_change(states, steps, sigma_squared, relative):
   """
   found = []
   for state in states:
-    if state.status is LanczosStatus.INVARIANT:
+    if state.status is results.LanczosStatus.INVARIANT:
       found.append(0.0)
     elif state.num_steps < steps:
       return None, f"that of {steps} steps: {_short(state.num_steps, steps)}"

@@ -1,17 +1,11 @@
 """A plan of a density run, as a table."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tf_hessian.numerics import stopping
+from tf_hessian.planning.pilot import ExpectedError
 from tf_hessian.slq.progress import clock
-
-if TYPE_CHECKING:
-  from typing import Any
-
-  from tf_hessian.planning.pilot import ExpectedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,6 @@ batches. So are the building of functions, and the Lanczos steps, on a basis of 
 memory is that of the timed pass, with data and model, and of the bases that the run makes.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import os
@@ -23,13 +21,11 @@ from tf_hessian.numerics import checks, probes
 from tf_hessian.planning.pilot import expect_error
 from tf_hessian.planning.plan import Passes, Plan
 from tf_hessian.planning.timing import TimedPass, largest_part, time_lanczos, time_pass
-from tf_hessian.slq import run_folder
+from tf_hessian.slq import matrix, run_folder
 from tf_hessian.slq import storage as storage_lib
 from tf_hessian.slq.layout import Layout, plan_layout
-from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.shared_products import SHARED_FIRST, SharedProducts
-from tf_hessian.slq.storage import Storage
 
 _BATCHES = 2  # of each replica, in what is timed
 _CHECK_PRODUCTS = 3  # of `check_operator`
@@ -75,7 +71,7 @@ def plan(
   target_error: float | None = None,
   sigma_squared: float = 1e-5,
   relative: bool = False,
-  storage: Storage | None = None,
+  storage: storage_lib.Storage | None = None,
   check: bool = True,
   workdir: str | os.PathLike | None = None,
   workers: int = 1,
@@ -118,7 +114,7 @@ def plan(
       disk; says what to change.
   """
   beginning = begin()
-  check_is_of_model(operator)
+  matrix.check_is_of_model(operator)
   checks.check_choice("start", start, [None, "gradient"])
   method = SLQ(
     num_draws, lanczos_steps, seed, start, make_target(target_error, sigma_squared, relative)
@@ -142,7 +138,7 @@ class Planner:
     self,
     operator: HessianOperator,
     method: SLQ,
-    storage: Storage,
+    storage: storage_lib.Storage,
     /,
     *,
     check: bool,
@@ -185,7 +181,7 @@ class Planner:
     replicas = operator.engine.description.get("replicas", 1)
     self._fewer: dict[int, TimedPass] = {}  # number of draws in lock step -> `TimedPass`
     self.sample = operator.sample(_BATCHES * replicas)
-    self._products = SharedProducts(as_matrix(self.sample), self._layout)
+    self._products = SharedProducts(matrix.as_matrix(self.sample), self._layout)
     sizes, sampled = operator.batches.sizes, self.sample.batches.sizes
     self._scale = largest_part(sizes, self._workers * replicas) / largest_part(sampled, replicas)
     self._built = operator.startup_seconds + time.monotonic() - begun
@@ -208,9 +204,7 @@ class Planner:
       relative=relative,
       seconds=min(pilot_seconds, seconds),
     )
-    num_draws = method.num_draws
-    if error.draws_for_target is not None:
-      num_draws = min(num_draws, error.draws_for_target)
+    num_draws = min(method.num_draws, error.draws_for_target or method.num_draws)
     return dataclasses.replace(self.plan(num_draws), error=error)
 
   def _measure(self):
@@ -329,8 +323,7 @@ class Planner:
     The network moves all places of a pass, also those that are not used.
     """
     layout, n = self._layout, self._operator.shape[0]
-    together = name == "together"
-    moved = 8 * n * (layout.vectors_per_pass if together else vectors)
+    moved = 8 * n * (layout.vectors_per_pass if name == "together" else vectors)
     sums = moved or 8 * n * (name == "gradient")
     network = {}
     if self._workers > 1:
@@ -365,8 +358,7 @@ class Planner:
     """
     basis = self._layout.basis
     # In memory in float64, vectors are rows; of others each is a copy.
-    copies = 0 if basis.kind == "memory" else 8 * basis.n * basis.draws
-    return basis.held_bytes + copies
+    return basis.held_bytes + (0 if basis.kind == "memory" else 8 * basis.n * basis.draws)
 
   def _refuse_too_large(self, peak):
     """Raises ValueError if the run takes more memory than there is.
@@ -400,7 +392,7 @@ def _layout(operator, method, storage, workdir, workers) -> Layout:
   """
   try:
     return plan_layout(
-      as_matrix(operator),
+      matrix.as_matrix(operator),
       method,
       storage,
       folder=workdir,

@@ -1,26 +1,18 @@
 """Seconds of the parts of a density run: its passes, and its Lanczos steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import dataclasses
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian import folders
+from tf_hessian.curvature.batches import Batches
 from tf_hessian.distribute import accumulators
-from tf_hessian.numerics import probes
-from tf_hessian.numerics.lanczos import Lanczos
-from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.numerics import lanczos, probes, results
 from tf_hessian.slq import blas, run_folder
 from tf_hessian.slq.bases import Bases
-
-if TYPE_CHECKING:
-  from tf_hessian.curvature.batches import Batches
-  from tf_hessian.slq.storage import BasisPlan
-
+from tf_hessian.slq.storage import BasisPlan
 
 # Seconds for which a timing is repeated, and how often at least and at most.
 _SECONDS, _LEAST, _MOST = 1.0, 3, 15
@@ -137,12 +129,12 @@ def _time_steps(small, folder, diagonal, steps):
     states = []
     for draw, basis in zip(numbers, opened, strict=True):
       basis.store(0, probes.probe(0, draw, small.n))
-      states.append(Lanczos(basis))
+      states.append(lanczos.Lanczos(basis))
       if folder:  # forced to the disk, as the first always is
         begin = time.monotonic()
         folder.save_step(draw, states[-1], 0.0)
         sync += (time.monotonic() - begin) / small.draws
-    while all(s.status is LanczosStatus.RUNNING for s in states):
+    while all(s.status is results.LanczosStatus.RUNNING for s in states):
       spent = []
       for draw, state in zip(numbers, states, strict=True):
         product = diagonal * state.vector

@@ -1,16 +1,11 @@
 """Bases of the draws in progress."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import pathlib
 
-if TYPE_CHECKING:
-  import pathlib
-
-  from tf_hessian.numerics.basis import Basis
-  from tf_hessian.slq.run_folder import RunFolder
-  from tf_hessian.slq.storage import BasisPlan
+from tf_hessian.numerics.basis import Basis
+from tf_hessian.slq.run_folder import RunFolder
+from tf_hessian.slq.storage import BasisPlan
 
 
 class Bases:
@@ -47,8 +42,7 @@ class Bases:
     """
     missing = [draw for draw in draws if draw not in self._open]
     if not (self._folder or self._plan.on_disk or self._plan.distributed):
-      more = max(0, len(missing) - len(self._spare))
-      self._spare += self._plan.open_in_memory(more)
+      self._spare += self._plan.open_in_memory(max(0, len(missing) - len(self._spare)))
     for draw in missing:
       self._open[draw] = self._spare.pop() if self._spare else self._new(draw)
     return [self._open[draw] for draw in draws]
@@ -73,7 +67,7 @@ class Bases:
       return self._distributed(self._plan.steps, path)
     return self._plan.open(path)
 
-  def __enter__(self) -> Bases:
+  def __enter__(self) -> "Bases":
     return self
 
   def __exit__(self, *unused: object) -> None:

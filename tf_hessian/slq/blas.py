@@ -1,7 +1,5 @@
 """BLAS's threads, which are in the way of passes over the data."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 
@@ -20,9 +18,7 @@ def without_threads(n: int, /) -> contextlib.AbstractContextManager:
   Args:
     n: length of the vectors.
   """
-  if n > columns.SMALL:
-    return contextlib.nullcontext()
-  return _one_thread()
+  return contextlib.nullcontext() if n > columns.SMALL else _one_thread()
 
 
 @contextlib.contextmanager

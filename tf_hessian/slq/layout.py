@@ -1,18 +1,13 @@
 """Number of draws that share a pass, and room for their bases."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_hessian.slq import run_folder, storage
-
-if TYPE_CHECKING:
-  from tf_hessian.slq.matrix import Matrix
-  from tf_hessian.slq.method import SLQ
-  from tf_hessian.slq.storage import BasisPlan, Storage, Workers
+from tf_hessian.slq.matrix import Matrix
+from tf_hessian.slq.method import SLQ
 
 _RESULTS_BYTES = 2**32  # that the results of all draws may take
 
@@ -22,7 +17,7 @@ class Layout:
   """Number of draws that share a pass, and place of their bases."""
 
   vectors_per_pass: int
-  basis: BasisPlan
+  basis: storage.BasisPlan
   vectorized: bool  # products of a pass are computed together, so rounding depends on how many
   chosen: bool  # by `plan_layout`, not by the user
 
@@ -55,11 +50,11 @@ class Layout:
 def plan_layout(
   matrix: Matrix,
   method: SLQ,
-  chosen: Storage,
+  chosen: storage.Storage,
   /,
   *,
   folder: str | os.PathLike | None = None,
-  workers: Workers | None = None,
+  workers: storage.Workers | None = None,
 ) -> Layout:
   """Chooses how many draws share a pass, within a budget of memory.
 
@@ -141,11 +136,8 @@ def _kinds(chosen, recorded, workers):
 
   A run that goes on keeps to the one in its record.
   """
-  if chosen.place != "auto" or recorded not in chosen.kinds:
-    return chosen.kinds
-  if recorded == "workers" and not workers:
-    return chosen.kinds
-  return (recorded,)
+  kept = chosen.place == "auto" and recorded in chosen.kinds
+  return (recorded,) if kept and (workers or recorded != "workers") else chosen.kinds
 
 
 def _sizes(num_draws, *, even):

@@ -3,26 +3,21 @@
 So one pass over the data gives the products of several draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import time
-from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
 
+from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
 from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.numerics.stopping import Target
+from tf_hessian.slq.layout import Layout
+from tf_hessian.slq.matrix import Matrix
+from tf_hessian.slq.progress import Progress
+from tf_hessian.slq.run_folder import RunFolder
 from tf_hessian.slq.shared_products import SharedProducts
-
-if TYPE_CHECKING:
-  from tf_hessian.numerics.basis import Basis
-  from tf_hessian.numerics.stopping import Target
-  from tf_hessian.slq.layout import Layout
-  from tf_hessian.slq.matrix import Matrix
-  from tf_hessian.slq.progress import Progress
-  from tf_hessian.slq.run_folder import RunFolder
 
 
 class LockStep:
@@ -73,25 +68,19 @@ class LockStep:
     Returns:
       List of (`Lanczos.coefficients`, seconds).
     """
-    with self._matrix.passes():
-      return self._run(draws, bases)
-
-  def _run(self, draws, bases):
     states, seconds = {}, {}
-    for draw, basis in zip(draws, bases, strict=True):
-      states[draw], seconds[draw] = self._begin(draw, basis)
-    while True:
-      running = [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]
-      if not running:
-        break
-      begin = time.monotonic()
-      self._step({d: states[d] for d in running})
-      spent = (time.monotonic() - begin) / len(running)
-      for draw in running:
-        seconds[draw] += spent
-        if self._folder:
-          self._folder.save_step(draw, states[draw], seconds[draw])
-      self._show(running, states)
+    with self._matrix.passes():
+      for draw, basis in zip(draws, bases, strict=True):
+        states[draw], seconds[draw] = self._begin(draw, basis)
+      while running := [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]:
+        begin = time.monotonic()
+        self._step({d: states[d] for d in running})
+        spent = (time.monotonic() - begin) / len(running)
+        for draw in running:
+          seconds[draw] += spent
+          if self._folder:
+            self._folder.save_step(draw, states[draw], seconds[draw])
+        self._show(running, states)
     for draw, state in states.items():
       if state.status is LanczosStatus.INVARIANT:
         logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
@@ -134,9 +123,8 @@ class LockStep:
 
     If it is distributed, returns its place: (basis, number of the row).
     """
-    if self._layout.basis.distributed:
-      return state.vectors, state.num_steps
-    return state.vector
+    distributed = self._layout.basis.distributed
+    return (state.vectors, state.num_steps) if distributed else state.vector
 
   def _show(self, running, states):
     ended = [d for d in running if states[d].status in _EARLY]

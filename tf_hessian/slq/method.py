@@ -1,18 +1,13 @@
 """Choices of the method, which a result depends on."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from absl import logging
 import numpy as np
 
 from tf_hessian.numerics import checks, stopping
 from tf_hessian.slq import digests
-
-if TYPE_CHECKING:
-  from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +54,7 @@ class SLQ:
     else:
       object.__setattr__(self, "start", np.asarray(self.start, np.float64))
 
-  def of_order(self, n: int, /) -> SLQ:
+  def of_order(self, n: int, /) -> "SLQ":
     """Returns the choices for a matrix of order n.
 
     Its draws have n steps at most.

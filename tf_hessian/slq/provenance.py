@@ -1,7 +1,5 @@
 """Records of the versions and the device that made a result."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os
@@ -55,8 +53,7 @@ def device() -> str:
   """Returns the accelerators, or the processor and its number of cores: text."""
   accelerators = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
   if accelerators:
-    names = [
+    return ", ".join(
       tf.config.experimental.get_device_details(d).get("device_name", d.name) for d in accelerators
-    ]
-    return ", ".join(names)
+    )
   return f"CPU {platform.machine()}, {len(os.sched_getaffinity(0))} cores"

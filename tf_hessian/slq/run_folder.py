@@ -17,27 +17,22 @@ another run is renamed, so that it is not lost. Folders of earlier versions have
 in them is believed beside a run.json without one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 import json
 import os
 import pathlib
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
 import numpy as np
 
 from tf_hessian import files, folders, records
 from tf_hessian.distribute import errors
+from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.results import LanczosStatus
-
-if TYPE_CHECKING:
-  from tf_hessian.numerics.basis import Basis
-
 
 # 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2
@@ -175,8 +170,12 @@ class RunFolder(folders.OwnedFolder):
     self, draw: int, coefficients: Mapping[str, np.ndarray], wall_time: float, /
   ) -> None:
     """Records the `Lanczos.coefficients` of a finished draw."""
-    state: dict[str, Any] = {"run": self.digest, "draw": draw, "wall_time": wall_time}
-    state |= coefficients
+    state: dict[str, Any] = {
+      "run": self.digest,
+      "draw": draw,
+      "wall_time": wall_time,
+      **coefficients,
+    }
     with files.replacing(self._draw_path(draw)) as file:
       np.savez(file, **state)
 
@@ -270,8 +269,7 @@ def _difference(key, there, now):
 
   For a digest, they say what the difference means.
   """
-  both = isinstance(there, str) and isinstance(now, str)
-  if key in _DIGESTS and both:
+  if key in _DIGESTS and isinstance(there, str) and isinstance(now, str):
     return f"{key}: {_DIGESTS[key]}"
   return f"{_ARGUMENTS.get(key, key)}: {_short(there)} there, {_short(now)} now"
 
@@ -355,9 +353,8 @@ def _checksums(state, steps):
 
 
 def _reason(path, error):
-  if isinstance(error, KeyError):
-    return f"no array {error}"
-  return str(error).removeprefix(f"{path}: ")
+  missing = isinstance(error, KeyError)
+  return f"no array {error}" if missing else str(error).removeprefix(f"{path}: ")
 
 
 def _short(value):

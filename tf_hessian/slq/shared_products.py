@@ -1,17 +1,14 @@
 """Products of the draws of a step, alone or in shared passes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
 import numpy as np
 
-if TYPE_CHECKING:
-  from tf_hessian.slq.layout import Layout
-  from tf_hessian.slq.matrix import Matrix
+from tf_hessian.slq.layout import Layout
+from tf_hessian.slq.matrix import Matrix
 
 # Passes that draws share before those products are made alone once, and the times compared: the
 # first, in which functions are built, and two more.
@@ -38,8 +35,9 @@ class SharedProducts:
     self._together = layout.vectors_per_pass > 1
     self._seconds: list[float] = []  # of a product, in each pass that was shared to find out
     self._scratch = None
-    self._one: Callable[[Any], np.ndarray]
-    self._one = self._one_distributed if distributed else matrix.product
+    self._one: Callable[[Any], np.ndarray] = (
+      self._one_distributed if distributed else matrix.product
+    )
     self._several = self._several_distributed if distributed else self._several_here
 
   def __call__(self, vectors: dict[int, np.ndarray | tuple], /) -> list[np.ndarray]:
@@ -91,16 +89,10 @@ class SharedProducts:
 
     Each vector has its place in the pass.
     """
-    columns = self._filled(places, vectors, count)
-    result = self._matrix.products(columns, vectors_per_pass=self._layout.vectors_per_pass)
-    return [result[place] for place in places]
-
-  def _filled(self, rows, vectors, count):
-    """Returns (count, n) with vectors in some rows, zeros in the others."""
     if self._scratch is None or len(self._scratch) != count:
-      self._scratch = np.zeros((count, self._matrix.n))
-    else:
-      self._scratch[:] = 0.0
-    for row, vector in zip(rows, vectors, strict=True):
-      self._scratch[row] = vector
-    return self._scratch
+      self._scratch = np.empty((count, self._matrix.n))
+    self._scratch[:] = 0.0  # where no vector has its place
+    for place, vector in zip(places, vectors, strict=True):
+      self._scratch[place] = vector
+    result = self._matrix.products(self._scratch, vectors_per_pass=self._layout.vectors_per_pass)
+    return [result[place] for place in places]

@@ -33,6 +33,8 @@ _KINDS = {
   "float32": (np.float32, False),
   "float32_disk": (np.float32, True),
 }
+# Memory before disk, then float64 before float32, but no more bytes on disk than needed.
+_PREFERRED = ("memory", "workers", "float32", "float32_disk", "disk")
 PLACES = ("auto", "memory", "workers", "disk")
 DTYPES = ("auto", "float64", "float32")
 
@@ -197,9 +199,9 @@ class BasisPlan:
     """
     dtype, on_disk = _KINDS[self.kind]
     shape = (self.steps, self.n)
-    if not on_disk:
-      return self.open_in_memory(1)[0] if path is None else mapped(path, *shape, dtype)
-    return DiskBasis(path, self.steps, self.n, dtype=dtype, resident_bytes=self.resident_bytes)
+    if on_disk:
+      return DiskBasis(path, *shape, dtype=dtype, resident_bytes=self.resident_bytes)
+    return self.open_in_memory(1)[0] if path is None else MemoryBasis(mapped(path, *shape, dtype))
 
   def open_in_memory(self, count: int, /) -> list:
     """Returns the bases of `count` draws, in one piece of memory.
@@ -254,7 +256,7 @@ def plan_basis(
   for name, count in (("n", n), ("steps", steps), ("draws", draws)):
     checks.check_count(name, count)
   memory = int(default_memory() if memory is None else memory)
-  order = sorted(kinds, key=_preference) if precision >= _FLOAT32 else list(kinds)
+  order = sorted(kinds, key=_PREFERRED.index) if precision >= _FLOAT32 else list(kinds)
   if order == ["workers"]:
     _check_workers(workers, n)
   elif "workers" in order and (workers is None or n < workers.size):
@@ -318,11 +320,9 @@ def available_memory(
   for line in (proc / "self" / "cgroup").read_text().splitlines():
     _, controllers, path = line.split(":", 2)
     if not controllers:  # version 2
-      names = ("memory.max", "memory.current", ("inactive_file", "active_file"))
-      left += _left_in_groups(pathlib.Path(cgroups), path, *names)
+      left += _left_in_groups(pathlib.Path(cgroups), path, "memory.max", "memory.current", "")
     elif "memory" in controllers.split(","):
-      cache = ("total_inactive_file", "total_active_file")
-      names = ("memory.limit_in_bytes", "memory.usage_in_bytes", cache)
+      names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
       left += _left_in_groups(pathlib.Path(cgroups, "memory"), path, *names)
   return max(0, min(left))
 
@@ -336,14 +336,6 @@ def free_disk(path: str | os.PathLike, /) -> int:
   while not path.exists():
     path = path.parent
   return shutil.disk_usage(path).free
-
-
-def _preference(kind):
-  """Returns a kind's place in the order of preference.
-
-  Memory comes before disk, then float64 before float32, but no more bytes on disk than needed.
-  """
-  return ("memory", "workers", "float32", "float32_disk", "disk").index(kind)
 
 
 def _check_workers(workers, n):
@@ -414,7 +406,7 @@ def _table(path):
   return {r[0].rstrip(":"): 1024 * int(r[1]) for r in rows if len(r) == 3 and r[2] == "kB"}
 
 
-def _left_in_groups(root, path, limit, usage, cache):
+def _left_in_groups(root, path, limit, usage, prefix):
   """Returns the bytes left in a control group and those around it.
 
   A list, of those that have a limit. Within a container the path may be that of the host; the
@@ -431,6 +423,7 @@ def _left_in_groups(root, path, limit, usage, cache):
       used = int((group / usage).read_text())
       rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
       # Pages of files are given back when memory is needed.
+      cache = (f"{prefix}inactive_file", f"{prefix}active_file")
       left.append(int(text) - used + sum(int(r[1]) for r in rows if r[0] in cache))
     except FileNotFoundError:
       continue

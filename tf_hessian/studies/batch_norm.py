@@ -4,12 +4,9 @@ A narrow ResNet-14 is trained without batch normalization, with it, and with pop
 from several seeds; checkpoints are measured over training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 import functools
 import json
-from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
@@ -17,16 +14,12 @@ import numpy as np
 from tf_hessian import files, plotting, spectrum
 from tf_hessian.experiments import experiment
 from tf_hessian.numerics import quadrature
-from tf_hessian.slq import eigenpairs
-from tf_hessian.slq.density import spectral_density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.slq import density, eigenpairs
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_energy import energies_near, radius, share_of_batches
 from tf_hessian.studies.normalization import BATCH, POPULATION, WITHOUT
-from tf_hessian.studies.wording import number, prose, with_error
 from tf_hessian.training import checkpoints, record
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
 
 VARIANTS = (WITHOUT, BATCH, POPULATION)
 SEEDS = (0, 1)
@@ -152,7 +145,7 @@ class _Measurement:
     return self._folder / "spectra" / (name if start is None else f"{name}_{start}")
 
   def _run(self, step, *, draws, start=None):
-    return spectral_density(
+    return density.spectral_density(
       self._operator,
       num_draws=draws,
       lanczos_steps=self._values["lanczos"]["steps"],
@@ -179,17 +172,18 @@ def _over_seeds(runs):
   result = {}
   for step in runs[0]:
     found = [run[step] for run in runs]
+    first = found[0]
     keys = ("ratio", "above_a_tenth", "apart", "gradient_share", "batch_share", "training_loss")
-    numbers = {k: _pair([f[k] for f in found]) for k in keys}
-    for name, index in (("first", 0), ("tenth", -1)):
-      numbers[name] = _pair([f["largest"][index] for f in found])
-    numbers["smallest"] = _pair([f["smallest"] for f in found])
-    numbers["largest_residual"] = max(max(f["residuals"]) / f["largest"][0] for f in found)
-    numbers["above_a_tenth_draws"] = [found[0]["above_a_tenth"], found[0]["above_a_tenth_stderr"]]
-    for key in ("gradient_shares", "gradient_shares_by_lanczos", "share_by_lanczos"):
-      if key in found[0]:
-        numbers[key] = found[0][key]
-    result[step] = numbers
+    of_gradient = ("gradient_shares", "gradient_shares_by_lanczos", "share_by_lanczos")
+    result[step] = {
+      **{k: _pair([f[k] for f in found]) for k in keys},
+      "first": _pair([f["largest"][0] for f in found]),
+      "tenth": _pair([f["largest"][-1] for f in found]),
+      "smallest": _pair([f["smallest"] for f in found]),
+      "largest_residual": max(max(f["residuals"]) / f["largest"][0] for f in found),
+      "above_a_tenth_draws": [first["above_a_tenth"], first["above_a_tenth_stderr"]],
+      **{k: first[k] for k in of_gradient if k in first},
+    }
   return result
 
 
@@ -295,9 +289,19 @@ def judge(final: dict, /) -> tuple[Verdict, str, str]:
 
 
 def _table(numbers):
-  columns = ("normalization", "step", "lambda_1", "lambda_10", "ratio", "stand apart")
-  columns += ("above lambda_1 / 10", "full gradient in top 10, %", "mini-batch gradients, %")
-  columns += ("smallest", "training loss")
+  columns = (
+    "normalization",
+    "step",
+    "lambda_1",
+    "lambda_10",
+    "ratio",
+    "stand apart",
+    "above lambda_1 / 10",
+    "full gradient in top 10, %",
+    "mini-batch gradients, %",
+    "smallest",
+    "training loss",
+  )
   rows = []
   for name, table in numbers.items():
     for step, row in table.items():

@@ -1,13 +1,11 @@
 """Figure 1: estimated and exact density of the small model's bulk."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian.numerics import density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.comparison import (
   BULK,
   SIGMA_SQUARED,
@@ -16,7 +14,6 @@ from tf_hessian.studies.comparison import (
   leading_rules,
   smooth_all,
 )
-from tf_hessian.studies.wording import number, prose
 
 if TYPE_CHECKING:
   from tf_hessian.studies.context import Context
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 PAPER_L1 = 0.0012  # section B, for its network
 
 
-def measure(context: Context) -> dict:
+def measure(context: "Context") -> dict:
   """Compares the estimated and the exact density of the bulk."""
   small = context.small_model
   draw_densities(small, context.out, figures=("1",))
@@ -38,13 +35,11 @@ def measure(context: Context) -> dict:
   }
 
 
-def mean_error(small: SmallModel, /) -> dict:
+def mean_error(small: "SmallModel", /) -> dict:
   """Measures the L1 distance of the draws' mean density, m = 90."""
   grid = density.density_grid([small.eigenvalues, *small.spectrum.nodes], SIGMA_SQUARED)
   expected = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
-  draws = smooth_all(
-    [(q.nodes, q.weights) for q in leading_rules(small, STEPS)], grid, SIGMA_SQUARED
-  )
+  draws = smooth_all(leading_rules(small, STEPS), grid, SIGMA_SQUARED)
   distance = float(density.l1_distance(grid, draws.mean(axis=0), expected))
   predicted = density.predicted_l1(small.eigenvalues, grid, SIGMA_SQUARED, len(draws))
   return {

@@ -1,19 +1,14 @@
 """Figure 17: Chebyshev polynomials in the place of Gauss quadrature."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density, probes
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.comparison import leading_rules, smooth_all
-from tf_hessian.studies.wording import number, prose
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.context import Context
 
 SIGMA_SQUARED = 1e-5  # paper
 DEGREE = 90  # paper
@@ -29,7 +24,7 @@ def measure(context: Context) -> dict:
   step = np.sqrt(SIGMA_SQUARED) / 12  # as `density_grid`, but polynomials are nowhere zero
   grid = np.arange(center - half, center + half + step, step)
   exact = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
-  lanczos = _lanczos(small, grid)
+  lanczos = smooth_all(leading_rules(small, DEGREE), grid, SIGMA_SQUARED)  # of each draw
   moments = {
     "exact": chebyshev.moments(small.eigenvalues, small.weights, DEGREE, **where),
     "doubled": _estimated_moments(small, where),
@@ -42,9 +37,7 @@ def measure(context: Context) -> dict:
       curves[f"{name}_moments{end}"] = curve
   curves["lanczos"] = lanczos.mean(axis=0)
   numbers: dict[str, Any] = {
-    f"l1_{k}": float(density.l1_distance(grid, f, exact)) for k, f in curves.items()
-  }
-  numbers |= {
+    **{f"l1_{k}": float(density.l1_distance(grid, f, exact)) for k, f in curves.items()},
     "most_negative": float(curves["exact_moments"].min()),
     "interval": [center - half, center + half],
     "products": DEGREE * small.spectrum.num_draws,
@@ -63,12 +56,6 @@ def _estimated_moments(small, where):
     for i in range(small.spectrum.num_draws)
   ]
   return np.mean(draws, axis=0)
-
-
-def _lanczos(small, grid):
-  """Returns each draw's density after DEGREE Lanczos steps, (k, g)."""
-  rules = [(q.nodes, q.weights) for q in leading_rules(small, DEGREE)]
-  return smooth_all(rules, grid, SIGMA_SQUARED)
 
 
 def _degrees_needed(small, grid, lanczos, mean_error, where):

@@ -1,18 +1,13 @@
 """Figure 18: polynomials that approximate the kernel (section D of the paper)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import number, prose
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
+from tf_hessian.studies.context import Context
 
 SIGMA_SQUARED = 1e-5  # paper
 DEGREES = (90, 200, 500, 1000, 2000, 4000)  # the paper shows up to 500

@@ -1,7 +1,5 @@
 """Estimated and exact densities of the small model (section B)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 import pathlib
 from typing import TYPE_CHECKING
@@ -9,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.numerics import density, quadrature
+from tf_hessian.numerics import density, quadrature, results
 
 if TYPE_CHECKING:
-  from tf_hessian.numerics import results
   from tf_hessian.studies.small_model import SmallModel
 
 SIGMA_SQUARED = 1e-5  # paper, as the next two
@@ -20,7 +17,7 @@ STEPS = 90
 BULK = (-0.2, 0.4)
 
 
-def leading_rules(small: SmallModel, steps: int, /) -> list[results.Quadrature]:
+def leading_rules(small: "SmallModel", steps: int, /) -> list[results.Quadrature]:
   """Returns each draw's quadrature after its first `steps` steps."""
   estimate = small.spectrum
   pairs = zip(estimate.diagonals, estimate.off_diagonals, strict=True)
@@ -28,14 +25,14 @@ def leading_rules(small: SmallModel, steps: int, /) -> list[results.Quadrature]:
 
 
 def smooth_all(
-  rules: Iterable[tuple[np.ndarray, np.ndarray]], grid: np.ndarray, variance: float
+  rules: Iterable[results.Quadrature], grid: np.ndarray, variance: float
 ) -> np.ndarray:
-  """Returns the density of each of the (nodes, weights), (k, g) float64."""
-  return np.array([density.smooth(t, w, grid, variance) for t, w in rules])
+  """Returns the density of each quadrature, (k, g) float64."""
+  return np.array([density.smooth(q.nodes, q.weights, grid, variance) for q in rules])
 
 
 def draw_densities(
-  small: SmallModel, folder: pathlib.Path, /, *, figures: Sequence[str] = ("1", "16")
+  small: "SmallModel", folder: pathlib.Path, /, *, figures: Sequence[str] = ("1", "16")
 ) -> None:
   """Draws estimated and exact densities: bulk (1) and outliers (16)."""
   rules = leading_rules(small, STEPS)

@@ -1,18 +1,11 @@
 """Figure 14: the bound of section A of the paper."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import bounds
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import number, prose
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
+from tf_hessian.studies.context import Context
 
 N = 500_000  # paper, as the next two
 DRAWS = 20

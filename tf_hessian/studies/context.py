@@ -1,17 +1,14 @@
 """Folders, options and the small model that studies share."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from tf_hessian.experiments.configs import load_config
 from tf_hessian.studies import small_model
-
-if TYPE_CHECKING:
-  from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,20 +1,13 @@
 """Beyond the paper: isolated eigenvalues with their exact weight."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import deflation, density, quadrature
 from tf_hessian.slq import eigenpairs
 from tf_hessian.slq.density import spectral_density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import number, prose, with_error
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.context import Context
 
 SEEDS = 20
 DRAWS = 10

@@ -46,10 +46,8 @@ def render(folder: str | os.PathLike, page: str | os.PathLike, /) -> str:
     raise ValueError(f"{folder}: {', '.join(missing)} is missing; make the figure again")
   relative = pathlib.Path(os.path.relpath(folder, pathlib.Path(page).parent)).as_posix()
   where = "this folder" if relative == "." else f"`{relative}`"
-  parts = [_HEAD.format(folder=where), _overview(chapters)]
-  parts += [_text(c, r.command, relative) for c, r in zip(chapters, results, strict=True)]
-  parts.append(_foot(results))
-  return "\n".join(parts)
+  texts = [_text(c, r.command, relative) for c, r in zip(chapters, results, strict=True)]
+  return "\n".join([_HEAD.format(folder=where), _overview(chapters), *texts, _foot(results)])
 
 
 def write(folder: str | os.PathLike, page: str | os.PathLike, /) -> None:
@@ -82,10 +80,9 @@ def _text(chapter, command, folder):
 
 
 def _table(table):
-  lines = [f"{table.caption}\n"] if table.caption else []
-  lines += [_row(table.columns), _row("---" for _ in table.columns)]
-  lines += [_row(row) for row in table.rows]
-  return "\n".join(lines) + "\n"
+  caption = [f"{table.caption}\n"] if table.caption else []
+  rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+  return "\n".join([*caption, *map(_row, rows)]) + "\n"
 
 
 def _row(cells):
@@ -94,10 +91,11 @@ def _row(cells):
 
 def _foot(results):
   made = sorted({(r.device, tuple(sorted(r.versions.items()))) for r in results})
-  lines = ["## Made with", ""]
-  for device, versions in made:
-    lines.append(f"- {device or 'unknown device'}: {', '.join(f'{k} {v}' for k, v in versions)}")
-  return "\n".join(lines) + "\n"
+  lines = [
+    f"- {device or 'unknown device'}: {', '.join(f'{k} {v}' for k, v in versions)}"
+    for device, versions in made
+  ]
+  return "\n".join(["## Made with", "", *lines]) + "\n"
 
 
 def _anchor(title):

@@ -1,23 +1,16 @@
 """Energy of gradients in eigenvectors of the small model (section E)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian import plotting
+from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import quadrature
-from tf_hessian.slq import eigenpairs
-from tf_hessian.slq.density import spectral_density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import number, prose, with_error
-
-if TYPE_CHECKING:
-  from tf_hessian.curvature.operator import HessianOperator
-  from tf_hessian.spectrum import Spectrum
-  from tf_hessian.studies.context import Context
+from tf_hessian.slq import density, eigenpairs
+from tf_hessian.spectrum import Spectrum
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.context import Context
 
 STEPS = 90
 COUNT = 10  # of top eigenvectors
@@ -30,7 +23,7 @@ def measure(context: Context) -> dict:
   direction = small.operator.gradient()
   direction /= np.linalg.norm(direction)
   exact = (small.top_vectors[:COUNT] @ direction) ** 2
-  run = spectral_density(
+  run = density.spectral_density(
     small.operator, num_draws=1, lanczos_steps=STEPS, start="gradient", check=False, progress=False
   )
   pairs = eigenpairs.top_eigenpairs(small.operator, COUNT, progress=context.progress)

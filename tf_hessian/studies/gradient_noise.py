@@ -1,17 +1,10 @@
 """Theorem E.1 of the paper: steps of SGD on a quadratic loss."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import number, prose
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
+from tf_hessian.studies.context import Context
 
 ORDER = 12
 RATE = 0.9  # c of eta = c / lambda_1

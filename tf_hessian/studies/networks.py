@@ -1,18 +1,11 @@
 """Sizes of the networks, and the lowest loss (section F)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tf_hessian.experiments import experiment
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import prose
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, prose
+from tf_hessian.studies.context import Context
 from tf_hessian.training import task
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
 
 # Config, what the paper says, and the range that its words allow.
 PAPER = (

@@ -1,18 +1,12 @@
 """Trainings on CIFAR-10 that normalise in different ways (section G)."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
+import pathlib
+
+from ml_collections import ConfigDict
 
 from tf_hessian.experiments.train import train
-
-if TYPE_CHECKING:
-  import pathlib
-
-  from ml_collections import ConfigDict
-
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.context import Context
 
 CONFIG = "cifar10_small_resnet"
 

@@ -1,18 +1,11 @@
 """Figure 16: the outliers of the small model, estimated and exact."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tf_hessian.numerics import quadrature
-from tf_hessian.studies.chapter import Chapter, Verdict
+from tf_hessian.studies.chapter import Chapter, Verdict, number, prose
 from tf_hessian.studies.comparison import BULK, STEPS, draw_densities, leading_rules
-from tf_hessian.studies.wording import number, prose
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
+from tf_hessian.studies.context import Context
 
 
 def measure(context: Context) -> dict:

@@ -1,19 +1,12 @@
 """Figure 19: training with population statistics (section G of the paper)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies.chapter import Chapter, Verdict
+from tf_hessian.studies.chapter import Chapter, Verdict, number, prose
+from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import BATCH, POPULATION, SLOW_BATCH
-from tf_hessian.studies.wording import number, prose
 from tf_hessian.training import record
-
-if TYPE_CHECKING:
-  from tf_hessian.studies.context import Context
 
 SEED = 0
 

@@ -1,20 +1,16 @@
 """Figure 15: distances of draws' quadratures from their exact densities."""
 
-from __future__ import annotations
-
+import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.numerics import density
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
+from tf_hessian.numerics import density, results
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.comparison import SIGMA_SQUARED, STEPS, leading_rules, smooth_all
-from tf_hessian.studies.wording import number, prose
 
 if TYPE_CHECKING:
-  import pathlib
-
   from tf_hessian.studies.context import Context
   from tf_hessian.studies.small_model import SmallModel
 
@@ -23,7 +19,7 @@ KERNEL_VARIANCES = tuple(float(f"{10**e:.3g}") for e in np.arange(-7, -1.9, 0.5)
 _ROUNDING = 1e-13  # what "1e-14" of the paper is taken as
 
 
-def measure(context: Context) -> dict:
+def measure(context: "Context") -> dict:
   """Measures the quadrature's error over steps and kernel variances."""
   numbers = errors_of_draws(context.small_model)
   draw_errors(numbers, context.out / "figure_15.png")
@@ -34,15 +30,16 @@ def measure(context: Context) -> dict:
   return numbers
 
 
-def errors_of_draws(small: SmallModel, /) -> dict:
+def errors_of_draws(small: "SmallModel", /) -> dict:
   """Measures L1 distances of draws' densities to their exact ones."""
   relative = density.kernel_variance([small.eigenvalues], SIGMA_SQUARED, relative=True)
+  exact = [results.Quadrature(*draw) for draw in small.draws]
 
   def errors(steps, variance):
-    rules = [(q.nodes, q.weights) for q in leading_rules(small, steps)]
-    grid = density.density_grid([small.eigenvalues, *(t for t, _ in rules)], variance)
-    estimated = smooth_all(rules, grid, variance)
-    return density.l1_distance(grid, estimated, smooth_all(small.draws, grid, variance)).tolist()
+    rules = leading_rules(small, steps)
+    grid = density.density_grid([small.eigenvalues, *(q.nodes for q in rules)], variance)
+    estimated, expected = (smooth_all(r, grid, variance) for r in (rules, exact))
+    return density.l1_distance(grid, estimated, expected).tolist()
 
   return {
     "l1_draws_by_steps": {m: errors(m, SIGMA_SQUARED) for m in ALL_STEPS},

@@ -9,9 +9,8 @@ from absl import logging
 
 from tf_hessian.numerics import checks
 from tf_hessian.slq import provenance
-from tf_hessian.studies import catalog, document
+from tf_hessian.studies import catalog, document, result
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.result import Result, plain
 
 
 def reproduce(
@@ -78,10 +77,10 @@ def _make(name, context, options):
   """Returns the `Result` of a study that is measured and saved."""
   logging.info("figure %s", name)
   begin = time.monotonic()
-  numbers = plain(catalog.module(name).measure(context))
+  numbers = result.plain(catalog.module(name).measure(context))
   command = ["python -m tf_hessian.bin.reproduce", f"--figure={name}", "--out=runs/figures"]
   command += ["--data_dir=..."] if name in catalog.NEED_CIFAR else []
-  made = Result(
+  made = result.Result(
     name,
     numbers,
     command=" ".join([*command, *options]),

@@ -1,34 +1,27 @@
 """The small model of section B, and its exact spectrum."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
 import pathlib
 import resource
 import time
-from typing import TYPE_CHECKING
 
 from absl import logging
+import keras
+from ml_collections import ConfigDict
 import numpy as np
 
 from tf_hessian import files
-from tf_hessian.curvature import exact
+from tf_hessian.curvature import exact, precision
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.curvature.precision import float64_model
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
 from tf_hessian.slq.density import spectral_density
+from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import bulk, comparison, quadrature_error
 from tf_hessian.training import checkpoints
-
-if TYPE_CHECKING:
-  import keras
-  from ml_collections import ConfigDict
-
-  from tf_hessian.spectrum import Spectrum
 
 MAX_STEPS = 120
 NUM_TOP = 20  # exact eigenvectors that are kept, of the largest eigenvalues
@@ -108,7 +101,7 @@ def prepare(
   workdir = pathlib.Path(workdir)
   train(config, workdir)
   setup = experiment.build(config)
-  model = float64_model(checkpoints.load_model(workdir / "model.keras"))
+  model = precision.float64_model(checkpoints.load_model(workdir / "model.keras"))
   operator = setup.operator(model, dtype="float64")
   seed = setup.config["seed"]
   known = _exact_side(operator, seed, num_draws, workdir / "exact.npz", progress)
@@ -211,8 +204,13 @@ def verify(
   small = prepare(config, workdir, num_draws=num_draws, progress=progress)
   with files.replacing(workdir / "exact_eigenvalues.npy") as file:
     np.save(file, small.eigenvalues)
-  numbers = {"n": small.n, "loss": small.operator.loss()} | small.facts
-  numbers |= _extremes(small) | _distances(small)
+  numbers = {
+    "n": small.n,
+    "loss": small.operator.loss(),
+    **small.facts,
+    **_extremes(small),
+    **_distances(small),
+  }
   numbers["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   numbers["failed"] = [k for k, bound in EXPECTED.items() if not numbers[k] <= bound]
   comparison.draw_densities(small, workdir)

@@ -14,23 +14,18 @@ another training is renamed, so that it is not lost. Folders of earlier versions
 what is in them is believed beside a config.json without one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import json
 import os
 import pathlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
 
 from tf_hessian import files, folders, records
-from tf_hessian.training import checkpoints, record
-from tf_hessian.training.steps import saved_steps
-
-if TYPE_CHECKING:
-  import keras
-
+from tf_hessian.training import checkpoints, record, steps
 
 KIND = folders.Kind(
   "training folder",
@@ -62,7 +57,7 @@ class FollowedFolder:
     self.digest = digest_of(_plain(identity))
     self._unmarked = (self.path / KIND.record).exists() and _unmarked(self.path)
 
-  def __enter__(self) -> FollowedFolder:
+  def __enter__(self) -> "FollowedFolder":
     return self
 
   def __exit__(self, *unused: object) -> None:
@@ -82,7 +77,7 @@ class FollowedFolder:
 
   def kept_steps(self) -> str:
     """Returns words about the checkpoints of steps that there are."""
-    numbers = list(saved_steps(self.path))
+    numbers = list(steps.saved_steps(self.path))
     if not numbers:
       return "there are no checkpoints of steps"
     return f"there are checkpoints of the steps {', '.join(map(str, numbers))}"
@@ -346,7 +341,7 @@ def _check_note(note, digest, unmarked):
 def _begun(path):
   """Whether there is anything that was trained in a folder."""
   paths = (path / "model.keras", *_state_paths(path))
-  return any(map(os.path.lexists, paths)) or bool(saved_steps(path))
+  return any(map(os.path.lexists, paths)) or bool(steps.saved_steps(path))
 
 
 def _unmarked(path):

@@ -13,23 +13,16 @@ A stepper has
   set_values(values)  sets them
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 import functools
 import time
-from typing import TYPE_CHECKING
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_hessian.distribute import calls, collectives, errors
-
-if TYPE_CHECKING:
-  import keras
-  import numpy as np
-
-  from tf_hessian.training.task import Task
-
+from tf_hessian.training.task import Task
 
 _UNIT = 10  # steps that a free worker makes at a time
 _POLL_SECONDS = 0.01
@@ -48,7 +41,7 @@ def make_stepper(
   /,
   *,
   patience: float = 600.0,
-) -> Synchronous | Asynchronous:
+) -> "Synchronous | Asynchronous":
   """Returns the stepper of a `tf.distribute.Strategy`, or of one device for None.
 
   Args:
@@ -60,9 +53,8 @@ def make_stepper(
       `MultiWorkerMirroredStrategy` for a worker that doesn't answer.
   """
   arguments = strategy or tf.distribute.get_strategy(), new_model, new_optimizer, task
-  if isinstance(strategy, tf.distribute.ParameterServerStrategy):
-    return Asynchronous(*arguments, patience)
-  return Synchronous(*arguments, patience)
+  free = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+  return (Asynchronous if free else Synchronous)(*arguments, patience)
 
 
 def _others(strategy):

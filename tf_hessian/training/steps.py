@@ -3,8 +3,6 @@
 It imports no TensorFlow.
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
 import re

@@ -1,54 +1,33 @@
 """Training by SGD for a number of steps, on any strategy, resumable."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import functools
 import math
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from absl import logging
 import keras
 import numpy as np
+import tensorflow as tf
 import tqdm
 
+from tf_hessian.training import checkpoints, record, schedules, steppers
 from tf_hessian.training import folder as folder_lib
-from tf_hessian.training import schedules, steppers
-from tf_hessian.training.checkpoints import check_finite, load_model, read_note
-from tf_hessian.training.record import Record
 from tf_hessian.training.steps import saved_steps
-
-if TYPE_CHECKING:
-  import tensorflow as tf
-
-  from tf_hessian.training.task import Task
-
+from tf_hessian.training.task import Task
 
 _SAVE_SECONDS = 2.0  # at least between two states, or this many times what saving takes:
 _SAVE_FACTOR = 20
 _BAR_SECONDS = 2.0
 
 
-class Source(Protocol):
-  """A data set to train on, such as a `data.source.Source`."""
-
-  @property
-  def examples(self) -> tf.data.Dataset: ...
-
-  @property
-  def test(self) -> tf.data.Dataset | None: ...
-
-  @property
-  def batches(self) -> Callable[[int | None, int, int], tf.data.Dataset]: ...
-
-
 def train(
   new_model: Callable[[], keras.Model],
   task: Task,
-  source: Source,
+  source: Any,
   config: dict[str, Any],
   workdir: str | os.PathLike,
   /,
@@ -70,7 +49,7 @@ def train(
   Args:
     new_model: function () -> Keras model with its initial weights.
     task: a `task.Task`.
-    source: a `data.source.Source`, or what is like one.
+    source: a `data.source.Source`, or what has its `examples`, `test` and `batches`.
     config: dict; see `schedules.learning_rate`, and:
       batch_size, per_replica (it is that of a replica, else of all together),
       momentum, steps, until_accuracy (on the training set; goes on after `steps` until it is
@@ -150,7 +129,7 @@ class _Training:
     self._pause = _SAVE_SECONDS
 
   def run(self):
-    self._record = Record(self._folder.path, verbose=self._verbose)
+    self._record = record.Record(self._folder.path, verbose=self._verbose)
     step = self._restore()
     self._stepper.start(self._source.batches(self._seed, step, self._size))
     self._begin = time.monotonic() - self._record.seconds
@@ -200,11 +179,15 @@ class _Training:
         f"training: the loss is {loss / examples} in steps {step} to {stop - 1}; lower the "
         f"learning rate. {self._kept()}"
       )
-    row = {"step": stop, "learning_rate": rate}
-    row |= self._task.summary(loss / examples, right / examples)
+    row = {
+      "step": stop,
+      "learning_rate": rate,
+      **self._task.summary(loss / examples, right / examples),
+    }
     tests = config["test_every"] and stop % config["test_every"] == 0
     saves = stop in config["checkpoint_steps"] or stop in (config["steps"], self._last)
-    due = self._due()
+    # Several processes must agree on whether it is time to save the state, so there it always is.
+    due = self._stepper.several or time.monotonic() - self._saved > self._pause
     if tests or saves or due:
       self._pull()
     if tests and stop < self._last and self._leads:
@@ -251,19 +234,11 @@ class _Training:
       return {}
     return {f"test_{k}": v for k, v in self._evaluate_test().items()}
 
-  def _due(self):
-    """Whether it is time to save the state.
-
-    Several processes must agree, so there it always is.
-    """
-    return self._stepper.several or time.monotonic() - self._saved > self._pause
-
   def _pull(self):
     """Brings the variables here, if they are not."""
     if not self._copied:
       return
-    values = self._stepper.values()
-    for variable, value in zip(self._variables, values, strict=True):
+    for variable, value in zip(self._variables, self._stepper.values(), strict=True):
       variable.assign(value)
 
   @property
@@ -280,10 +255,9 @@ class _Training:
 
   def _kept(self):
     """Says what is left after a failure."""
-    steps = list(saved_steps(self._folder.path).values())
-    for path in [*self._folder.states(), *steps[::-1]]:
-      return f"The last good checkpoint is {path}"
-    return "No checkpoint was saved yet"
+    steps = saved_steps(self._folder.path).values()
+    last = next(iter([*self._folder.states(), *reversed(steps)]), None)
+    return f"The last good checkpoint is {last}" if last else "No checkpoint was saved yet"
 
   def _save_step(self, step):
     """Writes the named checkpoint of a step."""
@@ -310,13 +284,11 @@ class _Training:
   def _restore(self):
     """Takes over what an interrupted run saved; returns its step."""
     step, values = self._saved_state()
-    if self._stepper.several:
-      mean = self._stepper.mean(step)
-      if mean != step:
-        raise ValueError(
-          f"{self._folder.path}: this worker found step {step} in it, and others found another; "
-          "all workers need the same folder"
-        )
+    if self._stepper.several and self._stepper.mean(step) != step:
+      raise ValueError(
+        f"{self._folder.path}: this worker found step {step} in it, and others found another; "
+        "all workers need the same folder"
+      )
     if values is not None:
       self._stepper.set_values(values)
       logging.info("%s: training goes on after step %d", self._folder.path, step)
@@ -350,12 +322,11 @@ class _Training:
 
     Its log is taken over.
     """
-    found, note = load_model(path, compiled=True), read_note(path)
+    found, note = checkpoints.load_model(path, compiled=True), checkpoints.read_note(path)
     self._folder.check(note)
     variables = [*found.variables, *found.optimizer.variables]
-    check_finite(variables, path)
-    expected = self._variables
-    if [v.shape for v in variables] != [v.shape for v in expected]:
+    checkpoints.check_finite(variables, path)
+    if [v.shape for v in variables] != [v.shape for v in self._variables]:
       raise ValueError("it is of another model")
     step = int(found.optimizer.iterations)
     try:
