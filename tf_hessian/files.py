@@ -5,6 +5,8 @@ through a link. The writer holds a lock on it until it has its own name. So what
 killed has left is known by its name and by that lock, and can be removed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 import contextlib
 import errno

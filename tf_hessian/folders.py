@@ -5,6 +5,8 @@ was taken, and has carried a record of its run since, which is its first file. A
 record is left as it is, whatever is in it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses

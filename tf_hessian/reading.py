@@ -3,6 +3,8 @@
 It may be endless, or take hours.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import time
 

@@ -1,5 +1,7 @@
 """Records of runs: plain values in nested dicts, compared field by field."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -3,6 +3,8 @@
 A spectrum is the dict of its fields here, those of `tf_hessian.spectrum.Spectrum`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 import json
 import os

@@ -1,5 +1,7 @@
 """The flag of a config file, and of its fields."""
 
+from __future__ import annotations
+
 import re
 import sys
 

@@ -6,6 +6,8 @@ Takes the folders of runs; a name may precede each, as in batch=runs/a. Prints f
 smallest values.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from absl import flags as absl_flags

@@ -1,5 +1,7 @@
 """Flags that the commands share, and their start-up."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import os
 import sys

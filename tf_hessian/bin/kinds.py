@@ -1,5 +1,7 @@
 """Kinds of flags: paths, which are not empty and in which `~` is the home folder."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import os
 

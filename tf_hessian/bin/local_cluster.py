@@ -8,6 +8,8 @@ tf_hessian.bin.train. Ends when the chief does, with its exit
 code; started again, the run goes on where it was interrupted.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import sys
 

@@ -1,5 +1,7 @@
 """Reading flags: whatever is wrong with them ends the command with one line and exit code 1."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import errno
 import math

@@ -5,6 +5,8 @@ Each command defines the groups that it has.
 Flags of Lanczos vectors are made of the fields of `slq.storage.Storage`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import dataclasses
 import functools

@@ -1,5 +1,7 @@
 """The least precise type of a loss, read from its graph."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import dataclasses
 

@@ -6,6 +6,8 @@ With `tf.recompute_grad` a product is right, but keeps the activations; `keras.R
 inside a `tf.function` in Keras 3.15.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import dataclasses
 

@@ -6,6 +6,8 @@ the label sequence: l_0, where every path begins, blank_0, l_1, blank_1, ..., l_
 the values of `tf.nn.ctc_loss` to rounding, also where labels don't fit into the frames.
 """
 
+from __future__ import annotations
+
 import contextlib
 from typing import Any
 

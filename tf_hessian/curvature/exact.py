@@ -1,5 +1,7 @@
 """The dense Hessian and its exact spectrum, for models small enough."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import numpy as np

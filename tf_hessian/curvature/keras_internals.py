@@ -4,6 +4,8 @@ They were seen in Keras 3.15 and TensorFlow 2.21, and may be others in another v
 here restores what it has changed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import inspect

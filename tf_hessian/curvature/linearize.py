@@ -9,6 +9,8 @@ the function anew for each direction, and makes a function for each operation, w
 networks long to start.
 """
 
+from __future__ import annotations
+
 from collections.abc import Container, Iterable, Sequence
 import functools
 

@@ -5,6 +5,8 @@ set. It has the data in memory in it too; for large ones the Python objects are 
 know less.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import contextlib
 import dataclasses

@@ -1,5 +1,7 @@
 """Copies of models in float64, as oracles."""
 
+from __future__ import annotations
+
 import keras
 
 from tf_hessian.curvature import keras_internals

@@ -6,6 +6,8 @@ A pass uses the accumulators of its operator and settings of the whole process, 
 turns; side by side passes would not be faster.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import functools
 import os

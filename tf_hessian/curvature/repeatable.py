@@ -7,6 +7,8 @@ ordinary additions. So each `AddN` of a traced graph becomes a chain of addition
 whose order is fixed, and the functions run without that optimizer (docs/design/repeatable.md).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 import contextlib
 

@@ -8,6 +8,8 @@ traced with moments that are differentiable, and so are sums of exponentials tha
 two registered gradients that divide by what comes in, or take its logarithm.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 import contextlib
 import re

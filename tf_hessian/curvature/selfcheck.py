@@ -3,6 +3,8 @@
 Cheap against what follows: three products, against the hundreds of a density.
 """
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np

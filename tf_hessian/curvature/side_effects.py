@@ -4,6 +4,8 @@ A measurement must not make them. Changes of Keras variables are kept in a scope
 (`keras.StatelessScope`). Others are found in the graph.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import tensorflow as tf

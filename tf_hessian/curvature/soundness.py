@@ -6,6 +6,8 @@ loss, or gradient, are looked at one by one, those in the bodies of functions, l
 included.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,6 +5,8 @@ derivative: products are those of the loss with these values frozen. Where they 
 variables, that is not the derivative of the gradient.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import tensorflow as tf

@@ -1,5 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009)."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A user's own data set, from a Python function."""
 
+from __future__ import annotations
+
 import collections.abc
 import importlib.util
 import itertools

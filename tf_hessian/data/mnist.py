@@ -1,5 +1,7 @@
 """MNIST: the 1,000 digits of the package, or all of TFDS's."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pathlib

@@ -1,5 +1,7 @@
 """Data sets: examples to measure on, batches to train on, test sets."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import dataclasses
 

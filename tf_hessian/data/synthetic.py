@@ -1,5 +1,7 @@
 """Linear regression whose Hessian has a prescribed spectrum, for tests."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

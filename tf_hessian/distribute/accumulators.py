@@ -1,5 +1,7 @@
 """Sums in float64 variables, added to under a lock."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 

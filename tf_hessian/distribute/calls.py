@@ -3,6 +3,8 @@
 So whoever waits for them can do something else.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from concurrent import futures
 import threading

@@ -1,5 +1,7 @@
 """Checksums of tensors, in graphs and outside."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import tensorflow as tf

@@ -4,6 +4,8 @@
 process's job and index. docs/cluster.md tells more.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 import contextlib

@@ -1,5 +1,7 @@
 """Calls with collectives, which return only once all workers have made them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 import threading
 import time

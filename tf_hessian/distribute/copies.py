@@ -1,5 +1,7 @@
 """Variables that have a copy on each replica of a strategy."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 

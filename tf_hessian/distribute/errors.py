@@ -1,5 +1,7 @@
 """Errors of a cluster, in words."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 import concurrent.futures
 import socket

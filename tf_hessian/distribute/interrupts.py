@@ -4,6 +4,8 @@ Python acts upon Ctrl-C when a call into TensorFlow returns. A call that waits f
 has ended, perhaps by the same Ctrl-C, may not return, and neither may the clearing up at the end.
 """
 
+from __future__ import annotations
+
 import atexit
 from collections.abc import Iterator
 import contextlib

@@ -4,6 +4,8 @@ They do if the bits of its results are equal. The same operation has other kerne
 instruction sets, libraries and numbers of threads, which round differently.
 """
 
+from __future__ import annotations
+
 import collections
 from collections.abc import Sequence
 import functools

@@ -3,6 +3,8 @@
 They are made before devices are initialised.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 import os
 from typing import Any

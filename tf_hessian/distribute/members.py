@@ -5,6 +5,8 @@ chief reads and writes by operations that run there. So there are no ports but T
 nothing else is shared.
 """
 
+from __future__ import annotations
+
 import json
 from typing import Any
 import uuid

@@ -1,5 +1,7 @@
 """Memory that this process takes of the machine and its accelerators."""
 
+from __future__ import annotations
+
 import pathlib
 
 from absl import logging

@@ -5,6 +5,8 @@ handing out whole `Batches` to the devices there are. Which examples are in a ba
 its seed don't depend on the engine. The engine of several workers is a `Group` too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 

@@ -1,5 +1,7 @@
 """Choices of the devices and the compilation of a config's operator."""
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any
 

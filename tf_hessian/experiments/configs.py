@@ -1,5 +1,7 @@
 """Reads the files of configs/ from Python."""
 
+from __future__ import annotations
+
 import difflib
 import importlib.machinery
 import importlib.util

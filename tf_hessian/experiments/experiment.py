@@ -1,5 +1,7 @@
 """From a config to model, data, loss and operator."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import concurrent.futures
 import dataclasses

@@ -6,6 +6,8 @@ Whatever a field holds that can't be right is refused here, by its name, before 
 written. What the fields of a named model, data set or loss are is checked by `experiment`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterable
 import math
 import os

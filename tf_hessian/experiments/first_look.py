@@ -3,6 +3,8 @@
 It comes before TensorFlow is imported, which takes seconds.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 from typing import Any

@@ -1,5 +1,7 @@
 """The command that measures the spectrum of a config's model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import dataclasses
 import json

@@ -1,5 +1,7 @@
 """Pictures of what is on disk: spectra, and training curves."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import os
 import pathlib

@@ -1,5 +1,7 @@
 """The main numbers of a measurement, as text."""
 
+from __future__ import annotations
+
 import os
 
 from tf_hessian.numerics import stopping

@@ -1,5 +1,7 @@
 """A task of a cluster that serves, as a command does it."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from tf_hessian.distribute import cluster

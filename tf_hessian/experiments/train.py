@@ -1,5 +1,7 @@
 """Training of a config's model, as a command does it."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

@@ -3,6 +3,8 @@
 Imports no TensorFlow: it is looked at before that is imported, which takes seconds.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import os

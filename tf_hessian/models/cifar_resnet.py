@@ -1,5 +1,7 @@
 """Residual networks for CIFAR-10 (He et al. 2016, section 4.2)."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import keras

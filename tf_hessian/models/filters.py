@@ -1,5 +1,7 @@
 """Filter normalization of scale-invariant models."""
 
+from __future__ import annotations
+
 import keras
 import numpy as np
 

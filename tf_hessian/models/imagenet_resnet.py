@@ -6,6 +6,8 @@ has a projection shortcut, the first stage too, and there is no normalization af
 pads before a convolution with strides in a way that does not depend on the size of the input.
 """
 
+from __future__ import annotations
+
 import keras
 
 from tf_hessian.models import normalization as norm

@@ -1,5 +1,7 @@
 """Inception V3 (Szegedy et al. 2016, "Rethinking the Inception architecture")."""
 
+from __future__ import annotations
+
 import functools
 
 import keras

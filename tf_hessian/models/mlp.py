@@ -1,5 +1,7 @@
 """Multi-layer perceptrons, such as the small model of the paper's section B."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import keras

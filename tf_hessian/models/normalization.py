@@ -1,5 +1,7 @@
 """Batch normalization, with mini-batch or population statistics, or none."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import keras

@@ -3,6 +3,8 @@
 It is configuration A of Simonyan and Zisserman (2015).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import keras

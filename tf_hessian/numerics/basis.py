@@ -11,6 +11,8 @@ threads and the place. So a basis in memory and one on disk of the same dtype gi
 recurrence.
 """
 
+from __future__ import annotations
+
 import abc
 import zlib
 

@@ -1,5 +1,7 @@
 """Files of bases, opened with room for all rows."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl

@@ -10,6 +10,8 @@ takes start vectors of independent normal entries of variance 1 / n; on the unit
 Algorithm 1 draws them, v' f v varies less.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -11,6 +11,8 @@ sum_k W_k f(x_k; t) with W_k = 1 / N sum_j (2 - [j = 0]) mu_j cos(j theta_k): a 
 whose weights may be negative, which `density.smooth` evaluates.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import math
 

@@ -1,5 +1,7 @@
 """Checks of arguments; errors name the argument, what was expected, what came."""
 
+from __future__ import annotations
+
 from collections.abc import Collection
 import difflib
 import math

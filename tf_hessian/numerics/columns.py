@@ -6,6 +6,8 @@ nor the size of a block changes a bit of a sum. Pieces and tiles do: their sizes
 results.
 """
 
+from __future__ import annotations
+
 import abc
 from collections.abc import Sequence
 from concurrent import futures

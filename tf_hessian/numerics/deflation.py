@@ -11,6 +11,8 @@ there, and its spectral measure is that of v without the known eigenvalues, divi
 complement, for eigenvectors that are known beforehand.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import dataclasses
 

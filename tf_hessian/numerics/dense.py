@@ -1,5 +1,7 @@
 """Eigenvalues of dense symmetric matrices: the exact side of comparisons."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np

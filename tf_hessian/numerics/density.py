@@ -5,6 +5,8 @@ over draws (Algorithm 1). It is never renormalised: each draw's weights sum to 1
 grid leaves out is reported.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

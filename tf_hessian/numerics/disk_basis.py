@@ -1,5 +1,7 @@
 """A Lanczos basis in a file, read and written by blocks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import contextlib
 import errno

@@ -1,5 +1,7 @@
 """A Lanczos basis in an array: memory, or a mapped file."""
 
+from __future__ import annotations
+
 import os
 
 import numpy as np

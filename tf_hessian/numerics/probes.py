@@ -1,5 +1,7 @@
 """Start vectors on the unit sphere, and the table of random streams."""
 
+from __future__ import annotations
+
 import enum
 
 import numpy as np

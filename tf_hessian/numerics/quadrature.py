@@ -1,5 +1,7 @@
 """From tridiagonal matrices to Gauss quadrature (Golub and Welsch, 1969)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

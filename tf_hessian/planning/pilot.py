@@ -3,6 +3,8 @@
 The pilot takes a few draws on a few batches.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import time
 

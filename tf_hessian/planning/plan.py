@@ -1,5 +1,7 @@
 """A plan of a density run, as a table."""
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any
 

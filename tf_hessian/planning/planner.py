@@ -5,6 +5,8 @@ batches. So are the building of functions, and the Lanczos steps, on a basis of 
 memory is that of the timed pass, with data and model, and of the bases that the run makes.
 """
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import os

@@ -1,5 +1,7 @@
 """Seconds of the parts of a density run: its passes, and its Lanczos steps."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import dataclasses
 import time

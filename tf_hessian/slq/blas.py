@@ -1,5 +1,7 @@
 """BLAS's threads, which are in the way of passes over the data."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
 

@@ -1,5 +1,7 @@
 """Number of draws that share a pass, and room for their bases."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import tempfile

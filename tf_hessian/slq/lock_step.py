@@ -3,6 +3,8 @@
 So one pass over the data gives the products of several draws.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import time
 

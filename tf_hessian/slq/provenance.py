@@ -1,5 +1,7 @@
 """Records of the versions and the device that made a result."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import os

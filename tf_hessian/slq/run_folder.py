@@ -17,6 +17,8 @@ another run is renamed, so that it is not lost. Folders of earlier versions have
 in them is believed beside a run.json without one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 import json
 import os

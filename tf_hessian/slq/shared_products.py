@@ -1,5 +1,7 @@
 """Products of the draws of a step, alone or in shared passes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import time
 from typing import Any

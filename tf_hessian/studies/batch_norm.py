@@ -4,6 +4,8 @@ A narrow ResNet-14 is trained without batch normalization, with it, and with pop
 from several seeds; checkpoints are measured over training.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import functools
 import json

@@ -1,5 +1,7 @@
 """Figure 17: Chebyshev polynomials in the place of Gauss quadrature."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

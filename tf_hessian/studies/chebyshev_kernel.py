@@ -1,5 +1,7 @@
 """Figure 18: polynomials that approximate the kernel (section D of the paper)."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

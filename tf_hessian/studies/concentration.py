@@ -1,5 +1,7 @@
 """Figure 14: the bound of section A of the paper."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_hessian import plotting

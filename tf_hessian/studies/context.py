@@ -1,5 +1,7 @@
 """Folders, options and the small model that studies share."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import pathlib

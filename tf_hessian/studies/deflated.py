@@ -1,5 +1,7 @@
 """Beyond the paper: isolated eigenvalues with their exact weight."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_hessian import plotting

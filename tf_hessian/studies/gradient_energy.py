@@ -1,5 +1,7 @@
 """Energy of gradients in eigenvectors of the small model (section E)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Theorem E.1 of the paper: steps of SGD on a quadratic loss."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_hessian import plotting

@@ -1,5 +1,7 @@
 """Sizes of the networks, and the lowest loss (section F)."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_hessian.experiments import experiment

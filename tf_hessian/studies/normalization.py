@@ -1,5 +1,7 @@
 """Trainings on CIFAR-10 that normalise in different ways (section G)."""
 
+from __future__ import annotations
+
 import dataclasses
 import pathlib
 

@@ -1,5 +1,7 @@
 """Figure 16: the outliers of the small model, estimated and exact."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_hessian.numerics import quadrature

@@ -1,5 +1,7 @@
 """Figure 19: training with population statistics (section G of the paper)."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_hessian import plotting

@@ -1,5 +1,7 @@
 """The small model of section B, and its exact spectrum."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os

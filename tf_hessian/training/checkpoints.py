@@ -1,5 +1,7 @@
 """Models on disk: whole or not there, checked when they are read, named by their step."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 import contextlib
 import json

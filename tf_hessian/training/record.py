@@ -1,5 +1,7 @@
 """The log of a training: a table, lines, and summaries for TensorBoard."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import csv
 import importlib.util

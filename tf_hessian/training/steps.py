@@ -3,6 +3,8 @@
 It imports no TensorFlow.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re

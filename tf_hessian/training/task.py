@@ -1,5 +1,7 @@
 """The task of a training: its losses, and whether its outputs are classes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 import functools
 import math

@@ -1,5 +1,7 @@
 """Training by SGD for a number of steps, on any strategy, resumable."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import functools
 import math
