@@ -5,6 +5,8 @@
 Its numbers are those of the JSON files that tf_hessian.bin.reproduce has left in the folder.
 """
 
+from __future__ import annotations
+
 from absl import flags as absl_flags
 
 from tf_hessian.bin import flags, kinds

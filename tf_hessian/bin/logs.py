@@ -1,5 +1,7 @@
 """Log lines of the commands."""
 
+from __future__ import annotations
+
 import codecs
 import logging as python_logging
 import sys

@@ -1,5 +1,7 @@
 """Flags of the machine: threads, memory, Grappler, TF32."""
 
+from __future__ import annotations
+
 import resource
 
 from absl import flags, logging

@@ -6,6 +6,8 @@ Several inputs, each with a name before it (a=x.npz,b=y.npz), are drawn one belo
 the original code's tridiag_<k> files too.
 """
 
+from __future__ import annotations
+
 from absl import flags as absl_flags
 
 from tf_hessian.bin import flags, kinds

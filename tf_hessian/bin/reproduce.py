@@ -6,6 +6,8 @@ Writes a picture and a JSON file with the numbers, and prints a line: what the p
 came out, whether they agree. --figure=all makes all that can be made here.
 """
 
+from __future__ import annotations
+
 from absl import flags as absl_flags
 
 from tf_hessian.bin import flags, kinds, machine_flags, run_flags

@@ -1,9 +1,11 @@
 """Measures a checkpoint: python -m tf_hessian.bin.spectrum --config=... --workdir=...
 
-Writes <workdir>/spectrum (spectrum_initial with --initial): the state after each step,
-spectrum.npz, .json and .png. Started again, it goes on from there. With --plan it only
-says what that will take. As a task of a cluster (TF_CONFIG, --strategy) it does that task's part.
+Writes <workdir>/spectrum (spectrum_initial with --initial): the state after each step, and the
+result as spectrum.npz, .json and .png. Started again, it goes on from there. With --plan it only
+says what that takes. As a task of a cluster (TF_CONFIG, --strategy) it does that task's part.
 """
+
+from __future__ import annotations
 
 from absl import flags as absl_flags
 
@@ -27,9 +29,7 @@ ALL_STEPS = absl_flags.DEFINE_bool(
 GRADIENT = absl_flags.DEFINE_bool(
   "gradient", False, "Begin at the gradient: its energy by eigenvalue, into <...>_gradient."
 )
-CHECK = absl_flags.DEFINE_bool(
-  "check", True, "First check that products repeat and that H is symmetric."
-)
+CHECK = absl_flags.DEFINE_bool("check", True, "First look whether products repeat, and symmetry.")
 PLAN = absl_flags.DEFINE_bool(
   "plan", False, "Say what the run will take, by timing two batches, and write nothing."
 )

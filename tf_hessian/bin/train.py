@@ -5,6 +5,8 @@ again, it goes on where it was interrupted. As a task of a cluster (TF_CONFIG, -
 that task's part; see docs/cluster.md.
 """
 
+from __future__ import annotations
+
 from tf_hessian.bin import flags, machine_flags, run_flags
 from tf_hessian.experiments import first_look
 

@@ -5,6 +5,8 @@ Both are in float64.
 python -m tf_hessian.bin.verify --config=configs/mnist_mlp.py --workdir=runs/verify
 """
 
+from __future__ import annotations
+
 import sys
 
 from tf_hessian.bin import flags, machine_flags

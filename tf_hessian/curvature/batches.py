@@ -6,6 +6,8 @@ it. A small one is then kept in memory, stacked by shape, so that a pass has no 
 all; a large one is streamed.
 """
 
+from __future__ import annotations
+
 import collections
 from collections.abc import Iterator, Sequence
 import dataclasses

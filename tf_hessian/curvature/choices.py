@@ -1,5 +1,7 @@
 """Decisions from a batch's traced loss: refusals, precision, mode, vectors per pass."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from absl import logging
@@ -25,7 +27,7 @@ _VECTORS_BYTES = 2**30
 _STACKED_BYTES = 2**26
 
 
-def check_rows(model: object, program: "Program", /) -> None:
+def check_rows(model: object, program: Program, /) -> None:
   """Traces the loss, and refuses batches whose rows are not examples.
 
   They are accepted if the loss weighs them.
@@ -93,7 +95,7 @@ def tell_stops(objective: Objective, loss: passes.DataPass, /) -> None:
     )
 
 
-def choose_mode(program: "Program", mode: str | None, /) -> None:
+def choose_mode(program: Program, mode: str | None, /) -> None:
   """Sets `program.mode`.
 
   Args:
@@ -148,7 +150,7 @@ def _take_mode_that_passes(program):
     logging.info("mode backward_over_backward, since forward over backward fails: %s", e)
 
 
-def can_be_vectorized(program: "Program", /) -> bool:
+def can_be_vectorized(program: Program, /) -> bool:
   """Returns whether products of several vectors are to be vectorized.
 
   Where tensors are larger than caches, vectorized operations are slower: 1.5 times for a small
@@ -176,7 +178,7 @@ def _not_vectorized(program):
   return next(filter(None, found), None)
 
 
-def choose_width(program: "Program", /) -> int:
+def choose_width(program: Program, /) -> int:
   """Returns how many vectors a pass takes at once.
 
   That is as many as 1 GiB holds, at most 32.

@@ -3,6 +3,8 @@
 They stop the pass, or make its sums NaN.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 import contextlib
 from typing import TYPE_CHECKING, NoReturn
@@ -46,7 +48,7 @@ _NOT_OF_DATA = (
 
 @contextlib.contextmanager
 def explained(
-  what: str, data_pass: "DataPass", arguments: Sequence[tf.Tensor], batches: Batches, /
+  what: str, data_pass: DataPass, arguments: Sequence[tf.Tensor], batches: Batches, /
 ) -> Iterator[None]:
   """Explains TensorFlow's errors in a pass that is run inside.
 
@@ -100,7 +102,7 @@ def _reason(error):
 
 def raise_not_finite(
   what: str,
-  data_pass: "DataPass",
+  data_pass: DataPass,
   arguments: Sequence[tf.Tensor],
   batches: Batches,
   objective: Objective,

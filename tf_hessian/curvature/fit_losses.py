@@ -15,6 +15,8 @@ A loss object has
   whole                  why outputs and loss can't be told apart; empty if they can
 """
 
+from __future__ import annotations
+
 import inspect
 from typing import Any
 
@@ -31,7 +33,7 @@ PENALTIES = "model.losses"
 
 def of_model(
   model: keras.Model, loss: Any, loss_weights: Any, /
-) -> "GivenLosses | AddedLosses | ComputedLoss | StepLoss":
+) -> GivenLosses | AddedLosses | ComputedLoss | StepLoss:
   """Returns the loss object of a model.
 
   Args:

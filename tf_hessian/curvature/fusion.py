@@ -6,6 +6,8 @@ have few channels. XLA compiles several of them to one loop. Convolutions, matri
 reductions are better left to TensorFlow.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import functools
 from typing import Any
@@ -36,7 +38,7 @@ class Waiting:
   """
 
   def __init__(
-    self, name: str, arguments: "Sequence[tf.Tensor | Waiting]", shape: tf.TensorShape
+    self, name: str, arguments: Sequence[tf.Tensor | Waiting], shape: tf.TensorShape
   ) -> None:
     self._name = name
     self._arguments = arguments

@@ -1,5 +1,7 @@
 """The processes of one operator: a chief, and workers that follow."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import functools
 import os
@@ -147,7 +149,7 @@ class ProcessGroup:
 
 
 def lead(
-  operator: "CurvatureOperator",
+  operator: CurvatureOperator,
   compute: Callable[[], _Result],
   encode: Callable[[_Result], bytes],
   decode: Callable[[bytes], Any],

@@ -3,6 +3,8 @@
 Its batches are checked, counted, fingerprinted, and kept or dropped.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 import time
 from typing import Any

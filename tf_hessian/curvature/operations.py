@@ -6,6 +6,8 @@ are by type of operation; inputs and outputs are given by their positions.
 
 # Linear in these inputs together. The others are settings, or data in which the operation is
 # constant almost everywhere.
+from __future__ import annotations
+
 LINEAR = {
   "AvgPool": (0,),
   "AvgPool3D": (0,),

@@ -1,5 +1,7 @@
 """ImageNet (ILSVRC 2012), decoded, cropped and resized as for Inception."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

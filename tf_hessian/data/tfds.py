@@ -1,5 +1,7 @@
 """Data sets of `tensorflow_datasets`, found or downloaded."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 def builder(
   name: str, /, *, data_dir: str | os.PathLike | None = None, download: bool = False
-) -> "DatasetBuilder":
+) -> DatasetBuilder:
   """Returns the TFDS builder of a prepared data set.
 
   Args:

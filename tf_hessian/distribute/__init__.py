@@ -3,4 +3,6 @@
 Nothing here knows of Hessians.
 """
 
+from __future__ import annotations
+
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server")

@@ -6,6 +6,8 @@ after a failure counts once. The chief adds the shards in their order, so the re
 on the number of workers or on who did what.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import functools
@@ -90,7 +92,7 @@ class Coordinator:
     self._data: Any = None
     self.state = _Published(strategy)
 
-  def build(self, work: Work, batches: Batches, /) -> "_CoordinatorPass":
+  def build(self, work: Work, batches: Batches, /) -> _CoordinatorPass:
     """Returns a pass."""
     return _CoordinatorPass(self, work, batches)
 

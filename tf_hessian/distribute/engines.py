@@ -1,5 +1,7 @@
 """Engines in one process, and the choice by strategy."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NoReturn
@@ -71,7 +73,7 @@ class OneDevice(_OneProcess):
   def __init__(self, strategy: tf.distribute.Strategy | None, /) -> None:
     self._device = None if strategy is None else strategy.extended.worker_devices[0]
 
-  def build(self, work: Work, batches: Batches, /) -> "_OneDevicePass":
+  def build(self, work: Work, batches: Batches, /) -> _OneDevicePass:
     """Returns a pass."""
     return _OneDevicePass(work, batches, self._device)
 
@@ -142,7 +144,7 @@ class Replicas(_OneProcess):
     self._strategy = strategy
     self.description = {"strategy": "mirrored", "replicas": strategy.num_replicas_in_sync}
 
-  def build(self, work: Work, batches: Batches, /) -> "_ReplicasPass":
+  def build(self, work: Work, batches: Batches, /) -> _ReplicasPass:
     """Returns a pass."""
     return _ReplicasPass(self._strategy, work, batches)
 

@@ -4,6 +4,8 @@ This module needs no TensorFlow, since flags are made of it.
 """
 
 # The rewrites that `tf.config.optimizer.set_experimental_options` knows, by name.
+from __future__ import annotations
+
 GRAPPLER = {
   "layout_optimizer": "choose the memory layout of images",
   "constant_folding": "compute constant parts once",

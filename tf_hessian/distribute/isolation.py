@@ -1,5 +1,7 @@
 """A network of this process's own, which nobody outside can reach."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import errno

@@ -1,5 +1,7 @@
 """A cluster of processes on this machine."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import concurrent.futures
 import functools
@@ -84,7 +86,7 @@ class LocalCluster:
     """Waits for the chief to end; returns its exit code."""
     return self.processes[self.tasks[0]].wait(timeout)
 
-  def __enter__(self) -> "LocalCluster":
+  def __enter__(self) -> LocalCluster:
     for job, index in self.tasks:
       self.start(job, index)
     return self

@@ -3,6 +3,8 @@
 TensorFlow would wait as well, but for ever, with Python's lock held, and without a name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 import contextlib
 import signal
@@ -25,7 +27,7 @@ _LOG_SECONDS = 30.0
 _ANSWER_SECONDS = 2.0
 
 
-def wait_for(here: "Task", patience: float, /) -> None:
+def wait_for(here: Task, patience: float, /) -> None:
   """Waits until all other tasks have answered once.
 
   Args:
@@ -52,7 +54,7 @@ def wait_for(here: "Task", patience: float, /) -> None:
 
 
 @contextlib.contextmanager
-def point(here: "Task", /, *, answers: bool = True) -> Iterator[None]:
+def point(here: Task, /, *, answers: bool = True) -> Iterator[None]:
   """Holds this task's port before TensorFlow takes it; a context manager.
 
   Args:
@@ -139,7 +141,7 @@ def first_line(error: tf.errors.OpError, /) -> str:
   return error.message.split("\n")[0].rstrip(".")[:300]
 
 
-def port_error(here: "Task", why: str | None, /) -> OSError:
+def port_error(here: Task, why: str | None, /) -> OSError:
   """Returns the OSError of a task that can't have its port."""
   return OSError(
     f"{here.name} can't serve at {here.address}: {why}; end the program that holds the port, or "

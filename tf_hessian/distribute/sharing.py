@@ -1,5 +1,7 @@
 """A strategy, and how its workers share the batches of a pass."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import tensorflow as tf
@@ -39,6 +41,6 @@ class Sharing:
     checks.check_positive("patience", self.patience)
 
   @classmethod
-  def of(cls, strategy: "tf.distribute.Strategy | Sharing | None", /) -> "Sharing":
+  def of(cls, strategy: tf.distribute.Strategy | Sharing | None, /) -> Sharing:
     """Returns a strategy as a `Sharing`, which it may be already."""
     return strategy if isinstance(strategy, cls) else cls(strategy)

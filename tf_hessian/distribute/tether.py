@@ -4,6 +4,8 @@ It is run by python tether.py PID COMMAND... Imports nothing of ours, to begin q
 replaces this program.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal

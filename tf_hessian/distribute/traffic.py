@@ -3,6 +3,8 @@
 They are counted from the sizes of the tensors that a strategy moves.
 """
 
+from __future__ import annotations
+
 
 def of_shards(
   parameters: int, vectors: int, sums: int, /, *, num_shards: int, num_workers: int

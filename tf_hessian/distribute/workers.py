@@ -6,6 +6,8 @@ different numbers of batches. The others either make the same calls as the chief
 TensorFlow ends the collectives of all workers when one of them dies.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import functools
@@ -87,7 +89,7 @@ class Workers:
     )
     self._add = tf.function(self._add_tensor, autograph=False)
 
-  def build(self, work: protocols.Work, batches: protocols.Batches, /) -> "_WorkersPass":
+  def build(self, work: protocols.Work, batches: protocols.Batches, /) -> _WorkersPass:
     """Returns a pass. All workers must call it, or the others `follow`."""
     return _WorkersPass(self, work, batches)
 

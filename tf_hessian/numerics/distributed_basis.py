@@ -12,6 +12,8 @@ Nobody is left waiting for a worker that has no room for its part: it says so wi
 all raise the same error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 import os
@@ -93,7 +95,7 @@ class DistributedBasis(Basis):
   """
 
   def __init__(
-    self, shards: "Shards", steps: int, n: int, path: str | os.PathLike | None = None, /
+    self, shards: Shards, steps: int, n: int, path: str | os.PathLike | None = None, /
   ) -> None:
     super().__init__(steps, n, np.float64)
     size = shards.group.size

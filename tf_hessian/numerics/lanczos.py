@@ -8,6 +8,8 @@ and then to all; see `Basis.orthogonalize`. Without it an isolated eigenvalue th
 comes back as copies of itself.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 import os
 from typing import Any, BinaryIO
@@ -93,7 +95,7 @@ class Lanczos:
     self._tolerance = breakdown_tolerance(n) if tolerance is None else tolerance
 
   @classmethod
-  def start(cls, vector: np.ndarray, /, steps: int, *, tolerance: float | None = None) -> "Lanczos":
+  def start(cls, vector: np.ndarray, /, steps: int, *, tolerance: float | None = None) -> Lanczos:
     """Begins a recurrence in memory.
 
     Args:
@@ -154,7 +156,7 @@ class Lanczos:
     np.savez(file, **state)
 
   @classmethod
-  def load(cls, file: str | os.PathLike | BinaryIO, /) -> "Lanczos":
+  def load(cls, file: str | os.PathLike | BinaryIO, /) -> Lanczos:
     """Returns the recurrence that `save` wrote, in memory.
 
     Its next steps are bitwise those of the saved one.

@@ -1,5 +1,7 @@
 """Targets of a density: errors of few draws and few steps."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import math
@@ -107,7 +109,7 @@ class Target:
       return count
     return min(max(count + 1, int(np.ceil(count * (error / self.error) ** 2))), most)
 
-  def judge(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> "Reached":
+  def judge(self, rules: Iterable[tuple[np.ndarray, np.ndarray, bool]], /) -> Reached:
     """Judges whether finished draws have reached the target.
 
     Args:
@@ -177,7 +179,7 @@ class Reached:
     }
 
   @classmethod
-  def from_dict(cls, record: Mapping[str, Any], draws: int, /) -> "Reached":
+  def from_dict(cls, record: Mapping[str, Any], draws: int, /) -> Reached:
     """Returns the judgement that is on record.
 
     Args:

@@ -1,5 +1,7 @@
 """Bases of the draws in progress."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import pathlib
 
@@ -67,7 +69,7 @@ class Bases:
       return self._distributed(self._plan.steps, path)
     return self._plan.open(path)
 
-  def __enter__(self) -> "Bases":
+  def __enter__(self) -> Bases:
     return self
 
   def __exit__(self, *unused: object) -> None:

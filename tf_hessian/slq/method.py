@@ -1,5 +1,7 @@
 """Choices of the method, which a result depends on."""
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any, Literal
 
@@ -54,7 +56,7 @@ class SLQ:
     else:
       object.__setattr__(self, "start", np.asarray(self.start, np.float64))
 
-  def of_order(self, n: int, /) -> "SLQ":
+  def of_order(self, n: int, /) -> SLQ:
     """Returns the choices for a matrix of order n.
 
     Its draws have n steps at most.

@@ -1,5 +1,7 @@
 """Figure 1: estimated and exact density of the small model's bulk."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 PAPER_L1 = 0.0012  # section B, for its network
 
 
-def measure(context: "Context") -> dict:
+def measure(context: Context) -> dict:
   """Compares the estimated and the exact density of the bulk."""
   small = context.small_model
   draw_densities(small, context.out, figures=("1",))
@@ -35,7 +37,7 @@ def measure(context: "Context") -> dict:
   }
 
 
-def mean_error(small: "SmallModel", /) -> dict:
+def mean_error(small: SmallModel, /) -> dict:
   """Measures the L1 distance of the draws' mean density, m = 90."""
   grid = density.density_grid([small.eigenvalues, *small.spectrum.nodes], SIGMA_SQUARED)
   expected = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)

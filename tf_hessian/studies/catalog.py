@@ -8,6 +8,8 @@ A study is a module with two functions:
 Numbers come to `describe` through JSON: keys are text, and what is not known is NaN.
 """
 
+from __future__ import annotations
+
 import importlib
 import math
 import types

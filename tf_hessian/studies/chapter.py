@@ -1,5 +1,7 @@
 """A study in words: claim, finding, verdict, tables, pictures, and its numbers as text."""
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 import math

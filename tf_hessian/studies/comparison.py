@@ -1,5 +1,7 @@
 """Estimated and exact densities of the small model (section B)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 import pathlib
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ STEPS = 90
 BULK = (-0.2, 0.4)
 
 
-def leading_rules(small: "SmallModel", steps: int, /) -> list[results.Quadrature]:
+def leading_rules(small: SmallModel, steps: int, /) -> list[results.Quadrature]:
   """Returns each draw's quadrature after its first `steps` steps."""
   estimate = small.spectrum
   pairs = zip(estimate.diagonals, estimate.off_diagonals, strict=True)
@@ -32,7 +34,7 @@ def smooth_all(
 
 
 def draw_densities(
-  small: "SmallModel", folder: pathlib.Path, /, *, figures: Sequence[str] = ("1", "16")
+  small: SmallModel, folder: pathlib.Path, /, *, figures: Sequence[str] = ("1", "16")
 ) -> None:
   """Draws estimated and exact densities: bulk (1) and outliers (16)."""
   rules = leading_rules(small, STEPS)

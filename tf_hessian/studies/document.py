@@ -1,5 +1,7 @@
 """The page about the studies, made from their JSON files."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 

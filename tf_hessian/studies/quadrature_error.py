@@ -1,5 +1,7 @@
 """Figure 15: distances of draws' quadratures from their exact densities."""
 
+from __future__ import annotations
+
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ KERNEL_VARIANCES = tuple(float(f"{10**e:.3g}") for e in np.arange(-7, -1.9, 0.5)
 _ROUNDING = 1e-13  # what "1e-14" of the paper is taken as
 
 
-def measure(context: "Context") -> dict:
+def measure(context: Context) -> dict:
   """Measures the quadrature's error over steps and kernel variances."""
   numbers = errors_of_draws(context.small_model)
   draw_errors(numbers, context.out / "figure_15.png")
@@ -30,7 +32,7 @@ def measure(context: "Context") -> dict:
   return numbers
 
 
-def errors_of_draws(small: "SmallModel", /) -> dict:
+def errors_of_draws(small: SmallModel, /) -> dict:
   """Measures L1 distances of draws' densities to their exact ones."""
   relative = density.kernel_variance([small.eigenvalues], SIGMA_SQUARED, relative=True)
   exact = [results.Quadrature(*draw) for draw in small.draws]

@@ -1,5 +1,7 @@
 """Making of studies: measures, keeps the numbers, writes the page."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import os
 import pathlib

@@ -5,6 +5,8 @@ are left, and the numbers are described in today's words. Two studies describe w
 its sentences and tables alone; `_MISSING_IN_FORMAT_1` adds it to their numbers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 import dataclasses
 import json

@@ -9,8 +9,7 @@ import numpy as np
 from tf_hessian import plotting
 from tf_hessian.numerics import traces
 from tf_hessian.slq.traces import trace
-from tf_hessian.studies.chapter import Chapter, Table, Verdict
-from tf_hessian.studies.wording import number, prose
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 
 if TYPE_CHECKING:
   from tf_hessian.studies.context import Context

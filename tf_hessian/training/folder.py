@@ -14,6 +14,8 @@ another training is renamed, so that it is not lost. Folders of earlier versions
 what is in them is believed beside a config.json without one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import json
@@ -57,7 +59,7 @@ class FollowedFolder:
     self.digest = digest_of(_plain(identity))
     self._unmarked = (self.path / KIND.record).exists() and _unmarked(self.path)
 
-  def __enter__(self) -> "FollowedFolder":
+  def __enter__(self) -> FollowedFolder:
     return self
 
   def __exit__(self, *unused: object) -> None:

@@ -1,5 +1,7 @@
 """Learning rates over the steps of a training."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +35,7 @@ class Delayed(keras.optimizers.schedules.LearningRateSchedule):
     return {"schedule": schedule, "zero_steps": self.zero_steps}
 
   @classmethod
-  def from_config(cls, config: dict[str, Any]) -> "Delayed":
+  def from_config(cls, config: dict[str, Any]) -> Delayed:
     schedule = keras.saving.deserialize_keras_object(config["schedule"])
     return cls(schedule, config["zero_steps"])
 

@@ -13,6 +13,8 @@ A stepper has
   set_values(values)  sets them
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import functools
 import time
@@ -41,7 +43,7 @@ def make_stepper(
   /,
   *,
   patience: float = 600.0,
-) -> "Synchronous | Asynchronous":
+) -> Synchronous | Asynchronous:
   """Returns the stepper of a `tf.distribute.Strategy`, or of one device for None.
 
   Args:
