@@ -40,6 +40,12 @@ setuptools.setup(
   extras_require={
     "slow": ["keras-hub>=0.32.0"],
     "tensorboard": ["tensorboard>=2.21.0"],
-    "test": ["mypy>=2.4.1", "pytest>=8.0.0", "pytest-xdist>=3.8.0", "ruff==0.17.*"],
+    "test": [
+      "mypy>=2.4.1",
+      "pytest>=8.0.0",
+      "pytest-xdist>=3.8.0",
+      "ruff==0.17.*",
+      "tensorboard>=2.21.0",
+    ],
   },
 )

@@ -18,7 +18,18 @@ OUTPUT = pathlib.Path(__file__).parents[1] / "docs" / "images" / "architecture.p
 # From left to right, so that few arrows cross.
 _ORDER = (
   *("numerics", "distribute", "curvature", "plotting", "spectrum", "files", "folders", "training"),
-  *("bin", "studies", "experiments", "planning", "landscape", "parts", "slq", "models", "data"),
+  *(
+    "bin",
+    "studies",
+    "experiments",
+    "planning",
+    "landscape",
+    "parts",
+    "callback",
+    "slq",
+    "models",
+    "data",
+  ),
 )
 _LEFT_OUT = {"", "spectrum_file", "records", "reading"}  # small, and known to few
 

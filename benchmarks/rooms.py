@@ -26,6 +26,7 @@ MAY_IMPORT = {
   "spectrum_file": {"files"},
   "slq": {"", "curvature", "distribute", "files", "folders", "numerics", "records", "spectrum"},
   "landscape": {"curvature", "numerics", "plotting", "slq"},
+  "callback": {"curvature", "files", "numerics", "plotting", "slq", "spectrum"},
   "parts": {
     "",
     "curvature",

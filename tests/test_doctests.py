@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 MODULES = (
+  "callback",
   "curvature.fisher",
   "curvature.gauss_newton",
   "curvature.gradient_covariance",

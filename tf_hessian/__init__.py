@@ -30,6 +30,7 @@ _HOME = {
   "Sharing": "tf_hessian.distribute.sharing",
   "Solution": "tf_hessian.slq.solve",
   "Spectrum": "tf_hessian.spectrum",
+  "SpectrumCallback": "tf_hessian.callback",
   "SplitLoss": "tf_hessian.curvature.split_loss",
   "Storage": "tf_hessian.slq.storage",
   "TraceEstimate": "tf_hessian.numerics.traces",

@@ -72,6 +72,17 @@ def new_figure(width: float = 7.0, height: float = 4.2, **subplots: Any) -> tupl
   return figure, figure.subplots(**subplots)
 
 
+def png(figure: Figure, /) -> bytes:
+  """Returns a figure of `new_figure` as a PNG file."""
+  return _bytes(figure, "png")
+
+
+def _bytes(figure, suffix):
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format=suffix, dpi=150)
+  return buffer.getvalue()
+
+
 def save_figure(figure: Figure, path: str | os.PathLike, /) -> None:
   """Writes a figure, whole or not at all.
 
@@ -89,15 +100,28 @@ def save_figure(figure: Figure, path: str | os.PathLike, /) -> None:
     raise ValueError(
       f"{path}: unknown format; expected a suffix of {', '.join(sorted(known))}, such as .png"
     )
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format=suffix, dpi=150)
+  content = _bytes(figure, suffix)
   with files.replacing(path) as file:
-    file.write(buffer.getvalue())
+    file.write(content)
 
 
-def plot_spectrum(
+def plot_spectrum(spectrum: _Drawn, path: str | os.PathLike, /, **options: Any) -> None:
+  """Writes the picture of a density.
+
+  Args:
+    spectrum: a `Spectrum`.
+    path: where the picture goes, such as "spectrum.png".
+    **options: keyword arguments of `spectrum_figure`.
+
+  Raises:
+    ValueError: for bad arguments.
+    OSError: if the picture can't be written.
+  """
+  save_figure(spectrum_figure(spectrum, **options), path)
+
+
+def spectrum_figure(
   spectrum: _Drawn,
-  path: str | os.PathLike,
   /,
   *,
   sigma_squared: float = 1e-5,
@@ -108,12 +132,13 @@ def plot_spectrum(
   log: bool = True,
   floor: float = _FLOOR,
   title: str | None = None,
-) -> None:
-  """Draws a density, with a band of one standard error.
+) -> Figure:
+  """Returns the figure of a density.
+
+  A band shows one standard error.
 
   Args:
     spectrum: a `Spectrum`.
-    path: where the picture goes, such as "spectrum.png".
     sigma_squared: variance of the kernel (default: the paper's).
     relative: multiply it by max(1, range of the nodes), as the original code did.
     deflate: give isolated eigenvalues that have converged the weight 1 / n.
@@ -125,7 +150,6 @@ def plot_spectrum(
 
   Raises:
     ValueError: for bad arguments.
-    OSError: if the picture can't be written.
   """
   estimate = spectrum.density(sigma_squared, relative=relative, deflate=deflate)
   if exact is not None:
@@ -143,7 +167,7 @@ def plot_spectrum(
     title = f"{n}{draws} of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}{deflated}"
   axes.set_ylabel(_quantity(spectrum))
   axes.set_title(title, fontsize="medium")
-  save_figure(figure, path)
+  return figure
 
 
 def plot_spectra(

@@ -251,7 +251,7 @@ class Spectrum:
 
     Args:
       path: the picture, such as "spectrum.png".
-      **options: keyword arguments of `plotting.plot_spectrum`.
+      **options: keyword arguments of `plotting.spectrum_figure`.
     """
     from tf_hessian import plotting
 

@@ -491,3 +491,36 @@ def test_least_basis_size_and_max_products_are_accepted(name, n, largest, least)
 )
 def test_limits_are_those_asked_for_or_the_defaults_within_the_matrix(arguments, expected):
   assert limits(*arguments) == expected
+
+
+# Begun elsewhere than at a random vector.
+
+
+def test_search_that_begins_at_old_eigenvectors_takes_fewer_products():
+  bulk = np.linspace(0, 1, 1000)
+  old = find(np.append(bulk, [1.2, 1.3]), 2, tolerance=1e-4)
+  moved = np.append(bulk, [1.21, 1.29])
+  cold = find(moved, 2, tolerance=1e-4)
+  warm = find(moved, 2, tolerance=1e-4, start=old.vectors.sum(axis=0))
+  assert warm.num_products < cold.num_products
+  np.testing.assert_allclose(warm.values, cold.values, rtol=0, atol=1e-4 * 1.29)
+
+
+def test_search_that_begins_half_at_random_finds_a_new_largest_eigenvalue():
+  h = np.append(np.linspace(0, 1, 400), [1.5, 2.0])
+  old = np.eye(402)[400]
+  start = old + np.random.default_rng(0).standard_normal(402) / 402**0.5
+  assert find(h, 1, tolerance=1e-3, start=start).values == pytest.approx([2.0])
+
+
+@pytest.mark.parametrize(
+  "start, message",
+  [
+    (np.ones(N - 1), "start: expected shape"),
+    (np.zeros(N), "not zero"),
+    (np.full(N, np.inf), "finite"),
+  ],
+)
+def test_bad_start_is_refused(start, message):
+  with pytest.raises(ValueError, match=message):
+    find(BULK, 1, start=start)

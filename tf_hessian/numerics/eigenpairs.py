@@ -42,6 +42,7 @@ def top_eigenpairs(
   basis_size: int | None = None,
   precision: float = _EPS,
   seed: int = 0,
+  start: np.ndarray | None = None,
   progress: Callable[[int, int], object] | None = None,
 ) -> Eigenpairs:
   """Returns extreme eigenvalues of a symmetric matrix, with eigenvectors.
@@ -63,6 +64,8 @@ def top_eigenpairs(
     basis_size: vectors of length n in memory; by default 2 (largest + smallest) + 30.
     precision: relative rounding error of the products, by which an invariant space is known.
     seed: of the start vector.
+    start: (n,) what to begin at instead, such as a sum of the eigenvectors of a matrix that was
+      near; None for a random vector. Eigenvectors that it has no part of may be missed.
     progress: called with (number of products, number of wanted pairs within the tolerance).
 
   Returns:
@@ -79,7 +82,13 @@ def top_eigenpairs(
   checks.check_positive("tolerance", tolerance)
   checks.check_positive("precision", precision)
   seed = checks.check_seed(seed)
+  if start is not None:
+    checks.check_vector("start", start, n)
+    if not np.isfinite(start).all() or not np.any(start):
+      raise ValueError("start: expected a vector of finite numbers that is not zero")
   search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
+  if start is not None:
+    search.begin_at(start)
   return search.run(max_products, progress or (lambda *_: None))
 
 
@@ -155,6 +164,10 @@ class _Search:
     self._products = 0
     self._starts = 0
     self._residual, self._beta = self._new_start(), 0.0
+
+  def begin_at(self, start):
+    """Begins at a vector instead of a random one."""
+    self._residual = np.array(start, np.float64)
 
   def run(self, max_products, progress):
     size, n = self._basis.shape

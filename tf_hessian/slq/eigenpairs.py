@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_hessian.numerics import checks, eigenpairs
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
-from tf_hessian.slq import provenance
+from tf_hessian.slq import digests, provenance
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.slq.progress import Progress
 
@@ -24,6 +24,7 @@ def top_eigenpairs(
   max_products: int | None = None,
   basis_size: int | None = None,
   seed: int = 0,
+  start: np.ndarray | None = None,
   progress: bool = True,
 ) -> Eigenpairs:
   """Returns an operator's largest and smallest eigenpairs, with their residuals.
@@ -43,6 +44,8 @@ def top_eigenpairs(
       by one more afterwards.
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
     seed: seed of the start vector.
+    start: (n,) what to begin at instead, such as a sum of the eigenvectors at a point that was
+      near; None for a random vector. Eigenvectors that it has no part of may be missed.
     progress: whether to show a bar, or log lines where there is no terminal.
 
   Returns:
@@ -72,6 +75,7 @@ def top_eigenpairs(
         largest,
         smallest,
         precision=precision,
+        start=start,
         progress=lambda _, found: bar.advance(f"{found} of {largest + smallest} pairs"),
         **options,
       )
@@ -79,5 +83,6 @@ def top_eigenpairs(
       logging.warning("eigenpairs: %s", found.status.value)
     return found
 
-  matrix.agree(**provenance.identity(), largest=largest, smallest=smallest, **options)
+  begun = None if start is None else digests.of_array(np.asarray(start, np.float64))
+  matrix.agree(**provenance.identity(), largest=largest, smallest=smallest, start=begun, **options)
   return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)

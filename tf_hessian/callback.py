@@ -1,0 +1,248 @@
+"""Curvature in `fit`: a Keras callback that measures while a model is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from absl import logging
+import keras
+import tensorflow as tf
+
+from tf_hessian import files, plotting
+from tf_hessian.curvature.failures import NonFiniteError
+from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.numerics import checks, probes
+from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
+from tf_hessian.slq.density import spectral_density
+from tf_hessian.slq.eigenpairs import top_eigenpairs
+from tf_hessian.slq.matrix import as_matrix
+from tf_hessian.spectrum import Spectrum
+
+# Part of a start vector that is random, so that new directions are found: as much as is old.
+_RANDOM = 1.0
+
+
+class Measurement(NamedTuple):
+  """One measurement of a `SpectrumCallback`.
+
+  Attributes:
+    step: number of training steps before it.
+    logs: dict of what stands in the logs.
+    eigenpairs: `Eigenpairs`, or None if there are no draws of them.
+    spectrum: `Spectrum`, or None without draws.
+  """
+
+  step: int
+  logs: dict[str, float]
+  eigenpairs: Eigenpairs | None
+  spectrum: Spectrum | None
+
+
+class SpectrumCallback(keras.callbacks.Callback):
+  """Measures the Hessian while a model is trained by `fit`.
+
+  The logs get `hessian_top_1` and so on, the largest eigenvalues; `hessian_smallest_1` and so on;
+  `hessian_top_1_times_lr`, to be read against 2, above which gradient descent leaves the direction;
+  and `hessian_trace` with `hessian_trace_stderr` if there are draws. So they are in the history, in
+  TensorBoard, and in a CSV file if `CSVLogger` comes after it in the list. Between measurements the
+  logs have the last one. Training goes on bitwise as without it.
+
+  >>> import keras
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> keras.utils.set_random_seed(0)
+  >>> x = np.eye(2, dtype="float32")
+  >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+  >>> model.compile(keras.optimizers.SGD(0.1), "mean_squared_error")
+  >>> callback = tf_hessian.SpectrumCallback([(x, x[:, :1])])
+  >>> history = model.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[callback]).history
+  >>> np.round(history["hessian_top_1"], 5).tolist()  # of the loss |w - e|^2 / 2
+  [1.0, 1.0]
+
+  Args:
+    dataset: batches that the Hessian is of, a `tf.data.Dataset` or a list; the same in each pass,
+      so not shuffled anew. They need not be those of `fit`.
+    loss: as for a `HessianOperator`; None for what `fit` minimises.
+    freq: "epoch" for the end of each epoch, or a number of training steps.
+    top: number of the largest eigenvalues.
+    smallest: number of the smallest.
+    draws: number of draws of the density; 0 for none.
+    lanczos_steps: steps of each draw.
+    tolerance: of the eigenvalues' residuals, relative to the largest.
+    seed: seed of the start vectors, and of random layers.
+    log_dir: folder for TensorBoard: the numbers by step, and the density as a picture.
+    workdir: folder for spectra, as step_N.npz, which `tf_hessian.bin.plot` reads; it needs draws.
+    check: whether to look first whether products and data repeat, and at symmetry.
+    **options: further arguments of `HessianOperator`, such as `training` and `num_batches`.
+
+  Attributes:
+    measurements: list of `Measurement`s of the last `fit`.
+    operator: the `HessianOperator`, once training has begun.
+
+  Raises:
+    TypeError, ValueError: for bad arguments; and before the first step for data or a loss that
+      can't be measured.
+    ImportError: without TensorBoard, if there is a `log_dir`.
+  """
+
+  def __init__(
+    self,
+    dataset: tf.data.Dataset | list,
+    *,
+    loss: Any = None,
+    freq: str | int = "epoch",
+    top: int = 1,
+    smallest: int = 0,
+    draws: int = 0,
+    lanczos_steps: int = 40,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    log_dir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike | None = None,
+    check: bool = True,
+    **options: Any,
+  ) -> None:
+    super().__init__()
+    if freq != "epoch":
+      if isinstance(freq, str):
+        raise ValueError(f"freq: expected 'epoch' or a number of training steps, got {freq!r}")
+      checks.check_count("freq", freq)
+    for name, count in (("top", top), ("smallest", smallest), ("draws", draws)):
+      if count != 0:
+        checks.check_count(name, count)
+    if not (top or smallest or draws):
+      raise ValueError("top, smallest, draws: all are 0, so there is nothing to measure")
+    if workdir is not None and not draws:
+      raise ValueError("workdir: is for spectra; give draws=10 or so")
+    checks.check_count("lanczos_steps", lanczos_steps)
+    checks.check_positive("tolerance", tolerance)
+    self._data, self._loss, self._freq = dataset, loss, freq
+    self._top, self._smallest, self._draws = top, smallest, draws
+    self._steps, self._tolerance, self._seed = lanczos_steps, tolerance, checks.check_seed(seed)
+    self._workdir = None if workdir is None else pathlib.Path(workdir)
+    self._log_dir, self._check, self._options = log_dir, check, options
+    self._writer = None if log_dir is None else _summary_writer(log_dir)
+    self.measurements: list[Measurement] = []
+    self.operator: HessianOperator | None = None
+    self._said = False
+
+  def on_train_begin(self, logs: dict | None = None) -> None:
+    """Builds the operator, and checks it."""
+    del logs
+    self.measurements, self._said = [], False
+    self.operator = HessianOperator(
+      self.model, self._loss, self._data, seed=self._seed, **self._options
+    )
+    n = self.operator.shape[0]
+    if self._top + self._smallest > n:
+      raise ValueError(f"top, smallest: expected at most n = {n} eigenvalues together")
+    if self._check:
+      as_matrix(self.operator).check()
+    if self._workdir is not None:
+      files.make_folder(self._workdir)
+    self._last = self._step()
+
+  def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    """Measures if it is time to."""
+    del batch, logs
+    if self._freq == "epoch":
+      return
+    step = self._step()
+    if step // self._freq > self._last // self._freq:  # several steps may be one execution
+      self._measure(step)
+    self._last = step
+
+  def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    """Measures if it is time to, and adds to the logs."""
+    del epoch
+    if self._freq == "epoch":
+      self._measure(self._step())
+    if logs is not None and self.measurements:
+      logs.update(self.measurements[-1].logs)
+
+  def on_train_end(self, logs: dict | None = None) -> None:
+    """Writes what is left for TensorBoard."""
+    del logs
+    if self._writer is not None:
+      self._writer.flush()
+
+  def _step(self):
+    return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+  def _measure(self, step):
+    try:
+      self.operator.check_point()
+    except NonFiniteError as e:
+      if not self._said:
+        logging.warning("SpectrumCallback: not measured from step %d on: %s", step, e)
+      self._said = True
+      return
+    pairs = self._eigenpairs(step) if self._top + self._smallest else None
+    spectrum = self._spectrum() if self._draws else None
+    measured = Measurement(step, self._logs(pairs, spectrum), pairs, spectrum)
+    self.measurements.append(measured)
+    if self._workdir is not None:
+      spectrum.save(self._workdir / f"step_{step}.npz")
+    if self._writer is not None:
+      self._write(measured)
+
+  def _eigenpairs(self, step):
+    known = [m.eigenpairs for m in self.measurements if m.eigenpairs is not None]
+    n, start = self.operator.shape[0], None
+    if known:
+      old = known[-1].vectors.sum(axis=0) / len(known[-1].vectors) ** 0.5
+      start = old + _RANDOM * probes.probe(self._seed, probes.Stream.EIGENPAIRS, n)
+    found = top_eigenpairs(
+      self.operator,
+      self._top,
+      self._smallest,
+      tolerance=self._tolerance,
+      start=start,
+      seed=self._seed,
+      progress=False,
+    )
+    if found.status is not EigenpairStatus.CONVERGED:
+      logging.warning("SpectrumCallback: step %d: eigenvalues: %s", step, found.status.value)
+    return found
+
+  def _spectrum(self):
+    return spectral_density(
+      self.operator,
+      num_draws=self._draws,
+      lanczos_steps=min(self._steps, self.operator.shape[0]),
+      seed=self._seed,
+      check=False,
+      progress=False,
+    )
+
+  def _logs(self, pairs, spectrum):
+    logs = {}
+    if pairs is not None:
+      values = pairs.values.tolist()
+      logs |= {f"hessian_top_{i + 1}": v for i, v in enumerate(values[: self._top])}
+      logs |= {f"hessian_smallest_{i + 1}": v for i, v in enumerate(values[self._top :])}
+    if self._top:
+      rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+      logs["hessian_top_1_times_lr"] = logs["hessian_top_1"] * rate
+    if spectrum is not None:
+      logs["hessian_trace"], logs["hessian_trace_stderr"] = map(float, spectrum.trace())
+    return logs
+
+  def _write(self, measured):
+    with self._writer.as_default(step=measured.step):
+      for name, value in measured.logs.items():
+        tf.summary.scalar(name, value)
+      if measured.spectrum is not None:
+        picture = plotting.png(plotting.spectrum_figure(measured.spectrum))
+        tf.summary.image("hessian_density", tf.io.decode_png(picture)[tf.newaxis])
+    self._writer.flush()
+
+
+def _summary_writer(log_dir):
+  """Returns TensorFlow's writer of summaries, which needs TensorBoard."""
+  if importlib.util.find_spec("tensorboard") is None:
+    raise ImportError("log_dir: TensorBoard is not installed: pip install tensorboard")
+  return tf.summary.create_file_writer(os.fspath(log_dir))
