@@ -247,6 +247,7 @@ def compare_products(problem, setting, folder):
     for contender in _start(names, matrix, path, folder, stack):
       answer = contender.ask("set_up", draws=products.VECTORS)
       outcome[contender.name] = products_report.ProductFigures(answer["versions"])
+      print(f"{problem.network}: {contender.name} set up in {answer['seconds']:.1f} s", flush=True)
       contenders.append(contender)
     products.compare(outcome, contenders, folder, ROUNDS.value)
   return outcome

@@ -45,6 +45,7 @@ def compare(
     figures = outcome[contender.name]
     differences = [largest_difference(p, expected) for p in found.values()]
     figures.difference = float(np.max(differences))  # nan if one is
+    print(f"  {contender.name}: greatest difference {figures.difference:.1e}", flush=True)
     answer = contender.ask("prepare_products", vectors=VECTORS)
     figures.shares_passes = answer["shares_passes"]
   for i in range(rounds):
