@@ -3,7 +3,8 @@
 # make verify the small model against its exact spectrum (minutes)
 # make figures the paper's figures, and a page about them (CIFAR-10: see docs/reproduction.md)
 # make bench  what a product and a density cost
-# make bench-peers  the same density run by three PyTorch packages, in an environment of their own
+# make bench-peers  the same density runs and Gauss-Newton products by PyTorch packages, in an
+#             environment of their own
 # make chaos  a run whose processes are killed at random (minutes)
 # make slow   tests that take long, with KerasHub, and a minute of damaged files at random;
 #             SLOW=hours: the largest architectures

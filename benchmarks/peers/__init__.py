@@ -1,1 +1,1 @@
-"""A density run by this package against the same run by three PyTorch packages."""
+"""Density runs and products by this package against the same by PyTorch packages."""

@@ -2,11 +2,13 @@
 
   make bench-peers
   python -m benchmarks.peers --peers_python=.venv-peers/bin/python
+  python -m benchmarks.peers --matrix=gauss_newton
 
 Each contender is a process of its own, with the same number of threads; they measure in turn, one
-at a time, after it was shown that they have the same network. Writes the section "Peers" of
-docs/benchmarks.md, and ends with exit code 1 if a figure misses its bound. With its defaults, about
-half an hour on 2 cores.
+at a time, after it was shown that they have the same network. Of the Hessian, density runs are
+compared; of the Gauss-Newton matrix, products, one by one and as ten share a pass. Writes the
+sections of "Peers" in docs/benchmarks.md, and ends with exit code 1 if a figure misses its bound.
+With its defaults, more than half an hour on 2 cores.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ import tempfile
 from absl import app, flags, logging
 import numpy as np
 
-from benchmarks.peers import making, report
+from benchmarks.peers import making, products, products_report, report
 from benchmarks.peers.worker import OURS
 from tf_hessian import spectrum as spectrum_lib
 
@@ -35,6 +37,12 @@ PYTHON = flags.DEFINE_string(
 )
 PROBLEMS = flags.DEFINE_list(
   "problems", ["mlp", "resnet32"], "Which to run; the section then has these only."
+)
+MATRICES = flags.DEFINE_multi_enum(
+  "matrix",
+  ["hessian", "gauss_newton"],
+  ["hessian", "gauss_newton"],
+  "Which to compare: hessian by density runs, gauss_newton by products.",
 )
 CHOSEN = flags.DEFINE_multi_enum(
   "peer", list(PEERS), PEERS, "Which to compare with; the section then has these only."
@@ -81,18 +89,37 @@ def main(_):
   unknown = set(PROBLEMS.value) - set(_SETTINGS)
   if unknown:
     sys.exit(f"--problems: expected some of {', '.join(_SETTINGS)}, got {', '.join(unknown)}")
+  about = report.About(
+    threads=_threads(),
+    rounds=ROUNDS.value,
+    machine=report.machine(),
+    images=_images(),
+    flags=_changed_flags(),
+    load=os.getloadavg()[0],
+  )
+  failures = []
+  if "hessian" in MATRICES.value:
+    outcomes = _each_problem(compare)
+    report.write(OUTPUT.value, about, outcomes)
+    failures += [line for o in outcomes for line in report.failures(o)]
+  if "gauss_newton" in MATRICES.value:
+    outcomes = _each_problem(compare_products)
+    for outcome in outcomes:
+      products_report.print_figures(outcome)
+      failures += products_report.failures(outcome)
+    body = products_report.markdown(about, outcomes)
+    report.write_section(OUTPUT.value, report.PRODUCTS_SECTION, body)
+  if failures:
+    sys.exit("failed: " + "; ".join(failures))
+
+
+def _each_problem(function):
   outcomes = []
   for name in PROBLEMS.value:
     problem, setting = _SETTINGS[name]()
     with tempfile.TemporaryDirectory() as folder:
-      outcomes.append(compare(problem, setting, pathlib.Path(folder)))
-  about = report.About(
-    threads=_threads(), rounds=ROUNDS.value, machine=report.machine(), images=_images()
-  )
-  report.write(OUTPUT.value, about, outcomes)
-  failures = [line for o in outcomes for line in report.failures(o)]
-  if failures:
-    sys.exit("failed: " + "; ".join(failures))
+      outcomes.append(function(problem, setting, pathlib.Path(folder)))
+  return outcomes
 
 
 def _mlp():
@@ -130,10 +157,18 @@ def _images():
   return "random images" if DATA_DIR.value is None else "CIFAR-10"
 
 
+def _changed_flags():
+  """Returns the flags that change what is measured and are not at their defaults."""
+  found = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+  unsaid = (PYTHON.name, OUTPUT.name, DATA_DIR.name)
+  words = [f.serialize() for f in found if f.value != f.default and f.name not in unsaid]
+  return " ".join(" ".join(words).split("\n"))
+
+
 class Contender:
   """A worker process; see `worker`."""
 
-  def __init__(self, name, problem_path, folder):
+  def __init__(self, name, matrix, problem_path, folder):
     self.name = name
     self._log = folder / f"{name}.log"
     threads = str(_threads())
@@ -149,7 +184,7 @@ class Contender:
       "OPENBLAS_NUM_THREADS": blas,
     }
     python = sys.executable if name == OURS else PYTHON.value
-    arguments = [name, str(problem_path), threads, str(folder)]
+    arguments = [name, matrix, str(problem_path), threads, str(folder)]
     with open(self._log, "wb") as log:
       self._process = subprocess.Popen(
         [python, "-m", "benchmarks.peers.worker", *arguments],
@@ -192,15 +227,38 @@ def compare(problem, setting, folder):
   outcome = report.Outcome(problem.network, setting)
   with contextlib.ExitStack() as stack:
     contenders = []
-    for name in (OURS, *CHOSEN.value, *wrong):
-      contender = Contender(name, path, folder)
-      stack.callback(contender.close)
+    for contender in _start((OURS, *CHOSEN.value, *wrong), "hessian", path, folder, stack):
+      name, answer = contender.name, contender.ask("set_up", draws=setting.draws)
+      outcome.add(name, counts=name not in wrong, **answer)
       contenders.append(contender)
-      # One after the other, so that nobody is slowed down while setting up.
-      outcome.add(name, counts=name not in wrong, **contender.ask("set_up", draws=setting.draws))
     _agree(contenders, outcome, folder)
     _measure(contenders, outcome, folder)
   return outcome
+
+
+def compare_products(problem, setting, folder):
+  """Returns the `ProductsOutcome` of one problem, of the Gauss-Newton matrix."""
+  path, matrix = folder / "problem.npz", "gauss_newton"
+  problem.save(path)
+  outcome = products_report.ProductsOutcome(problem.network, setting.title, matrix, setting.repeats)
+  names = (OURS, *products.names(problem.network, CHOSEN.value))
+  with contextlib.ExitStack() as stack:
+    contenders = []
+    for contender in _start(names, matrix, path, folder, stack):
+      answer = contender.ask("set_up", draws=products.VECTORS)
+      outcome[contender.name] = products_report.ProductFigures(answer["versions"])
+      print(f"{problem.network}: {contender.name} set up in {answer['seconds']:.1f} s", flush=True)
+      contenders.append(contender)
+    products.compare(outcome, contenders, folder, ROUNDS.value)
+  return outcome
+
+
+def _start(names, matrix, path, folder, stack):
+  """Yields contenders, each when the one before is set up, so that nobody is slowed down by it."""
+  for name in names:
+    contender = Contender(name, matrix, path, folder)
+    stack.callback(contender.close)
+    yield contender
 
 
 def _agree(contenders, outcome, folder):

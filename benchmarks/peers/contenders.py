@@ -28,14 +28,20 @@ class TorchContender:
 
   Attributes:
     distribution: the package on PyPI.
+    matrices: those that the package has.
     runs_density: whether the package's density run is measured, or its product only.
+    shares_passes: whether several products can share a pass over the data.
   """
 
   distribution = ""
+  matrices = ("hessian",)
   fused = False
   runs_density = True
+  shares_passes = False
 
-  def __init__(self, problem, dtype="float32"):
+  def __init__(self, problem, dtype="float32", matrix="hessian"):
+    if matrix not in self.matrices:
+      raise ValueError(f"{self.distribution} has {', '.join(self.matrices)}, got {matrix}")
     self._shapes = problem.shapes
     self._dtype = np.dtype(dtype)
     self.net = networks.make(problem.network, fused=self.fused).to(getattr(torch, dtype))
@@ -103,13 +109,13 @@ class PyHessian(TorchContender):
   """PyHessian: its product in our own recurrence, since its own density run fails.
 
   A data set of one batch is given as such: PyHessian then keeps the gradient's graph and goes back
-  through it once a product.
+  through it once a product. It has no Gauss-Newton matrix.
   """
 
   distribution = "PyHessian"
 
-  def __init__(self, problem, dtype="float32"):
-    super().__init__(problem, dtype)
+  def __init__(self, problem, dtype="float32", matrix="hessian"):
+    super().__init__(problem, dtype, matrix)
     import pyhessian
     from pyhessian.utils import hessian_vector_product
 
@@ -148,23 +154,36 @@ class PyHessian(TorchContender):
 
 
 class Curvlinops(TorchContender):
-  """curvlinops: `lanczos_approximate_spectrum` of a `HessianLinearOperator`.
+  """curvlinops: `lanczos_approximate_spectrum` of a `HessianLinearOperator`, or the GGN's products.
 
-  It is told the ends of the spectrum, for which it would else run `eigsh` first.
+  It is told the ends of the spectrum, for which it would else run `eigsh` first. Its matrices are
+  those of the mean over examples, as the loss's reduction is "mean".
   """
 
   distribution = "curvlinops-for-pytorch"
+  matrices = ("hessian", "gauss_newton")
+  shares_passes = True
 
-  def __init__(self, problem, dtype="float32"):
-    super().__init__(problem, dtype)
+  def __init__(self, problem, dtype="float32", matrix="hessian"):
+    super().__init__(problem, dtype, matrix)
     import curvlinops
 
-    parameters = list(self.parameters)
+    operator = {
+      "hessian": curvlinops.HessianLinearOperator,
+      "gauss_newton": curvlinops.GGNLinearOperator,
+    }[matrix]
     # Checks that losses, gradients and products repeat, unless it is told not to.
-    self._operator = curvlinops.HessianLinearOperator(self.net, self.loss, parameters, self.data)
+    self._operator = operator(self.net, self.loss, list(self.parameters), self.data)
+    self._vectors = None
 
   def product(self):
     return self._operator @ self._vector
+
+  def set_vectors(self, vectors):
+    self._vectors = torch.stack([self.native(v) for v in vectors], 1)
+
+  def products(self):
+    return (self._operator @ self._vectors).unbind(1)
 
   def density(self, *, draws, steps, sigma, seed, low, high):
     from curvlinops import lanczos_approximate_spectrum
@@ -182,25 +201,33 @@ class Curvlinops(TorchContender):
 
 
 class CurvlinopsFused(Curvlinops):
-  """The same through PyTorch's own batch norm: the product only, since it is wrong."""
+  """The same through PyTorch's own batch norm: products only, and the Hessian's are wrong."""
 
   fused = True
   runs_density = False
 
 
 class HessianEigenthings(TorchContender):
-  """hessian-eigenthings: `spectral_density` of a `HessianOperator`, exact products."""
+  """hessian-eigenthings: `spectral_density` of a `HessianOperator`, or a `GGNOperator`'s products.
+
+  Both are means over batches without weights, so batches must be of one size. Neither takes several
+  vectors.
+  """
 
   distribution = "hessian-eigenthings"
+  matrices = ("hessian", "gauss_newton")
   method = "autograd"
 
-  def __init__(self, problem, dtype="float32"):
-    super().__init__(problem, dtype)
+  def __init__(self, problem, dtype="float32", matrix="hessian"):
+    super().__init__(problem, dtype, matrix)
     import hessian_eigenthings as package
-    from hessian_eigenthings.loss_fns import supervised_loss
 
-    loss = supervised_loss(self.loss)
-    self._operator = package.HessianOperator(self.net, self.data, loss, method=self.method)
+    if matrix == "gauss_newton":
+      loss = package.supervised_loss_of_output(self.loss)
+      self._operator = package.GGNOperator(self.net, self.data, package.supervised_forward, loss)
+    else:
+      loss = package.supervised_loss(self.loss)
+      self._operator = package.HessianOperator(self.net, self.data, loss, method=self.method)
 
   def product(self):
     return self._operator @ self._vector
@@ -220,6 +247,13 @@ class HessianEigenthings(TorchContender):
     return result.grid.double().numpy(), result.density.double().numpy()
 
 
+class HessianEigenthingsFused(HessianEigenthings):
+  """The same through PyTorch's own batch norm: products only."""
+
+  fused = True
+  runs_density = False
+
+
 class HessianEigenthingsDifferences(HessianEigenthings):
   """The same by differences of gradients: the product only, since ReLUs make it another matrix."""
 
@@ -232,5 +266,6 @@ CONTENDERS = {
   "curvlinops": Curvlinops,
   "hessian-eigenthings": HessianEigenthings,
   "curvlinops, nn.BatchNorm2d": CurvlinopsFused,
+  "hessian-eigenthings, nn.BatchNorm2d": HessianEigenthingsFused,
   "hessian-eigenthings, finite differences": HessianEigenthingsDifferences,
 }

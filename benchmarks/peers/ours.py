@@ -12,13 +12,19 @@ import tf_hessian
 from tf_hessian.curvature.precision import float64_model
 from tf_hessian.distribute import machine
 
+_OPERATORS = {
+  "hessian": tf_hessian.HessianOperator,
+  "gauss_newton": tf_hessian.GaussNewtonOperator,
+}
+
 
 class TfHessian:
-  """`spectral_density` of a `HessianOperator` with its defaults."""
+  """`spectral_density` of an operator with its defaults, and its products."""
 
   runs_density = True
+  shares_passes = True
 
-  def __init__(self, problem, dtype="float32"):
+  def __init__(self, problem, dtype="float32", matrix="hessian"):
     model = making.model(problem.network)
     if tuple(v.path for v in model.trainable_variables) != problem.names:
       raise ValueError("the problem's variables are not the model's: write it again")
@@ -33,8 +39,8 @@ class TfHessian:
     loss = keras.losses.CategoricalCrossentropy(
       from_logits=True, label_smoothing=LABEL_SMOOTHING, dtype=dtype
     )
-    self._operator = tf_hessian.HessianOperator(model, loss, data, training=True)
-    self._vector = None
+    self._operator = _OPERATORS[matrix](model, loss, data, training=True)
+    self._vector = self._vectors = None
 
   @property
   def versions(self):
@@ -56,6 +62,12 @@ class TfHessian:
 
   def product(self):
     return self._operator @ self._vector
+
+  def set_vectors(self, vectors):
+    self._vectors = vectors
+
+  def products(self):
+    return self._operator.products(self._vectors, vectors_per_pass=len(self._vectors))
 
   def to_keras(self, result):
     return result

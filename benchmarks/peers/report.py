@@ -21,6 +21,7 @@ if TYPE_CHECKING:
   from tf_hessian.numerics.results import Density
 
 SECTION = "peers"
+PRODUCTS_SECTION = "peers-products"
 # Relative, in float64, where 6e-15 was seen. A wrong padding, axis or constant is in the first
 # digits. float32 is no measure: where its rounding moves a ReLU over its kink, the Hessian jumps.
 LARGEST_DIFFERENCE = 1e-12
@@ -30,6 +31,7 @@ _LARGEST_DEVIATION = 5.0
 # reorthogonalise: copies of large eigenvalues take nodes from the rest of its density.
 _LARGEST_DISTANCE = 4.0
 _NO_BOUND_OF_DISTANCE = ("curvlinops",)
+_IDLE = 0.5  # load average up to which a machine counts as such
 
 
 @dataclasses.dataclass
@@ -113,12 +115,23 @@ class Outcome(dict):
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """Machine and settings of a comparison."""
+  """Machine and settings of a comparison.
+
+  Attributes:
+    threads: of each contender.
+    rounds: of which medians are taken.
+    machine: processor and cores.
+    images: those of ResNet-32.
+    flags: flags of the command that are not at their defaults, or "".
+    load: average number of running processes when it began, which are others'.
+  """
 
   threads: int
   rounds: int
   machine: str
   images: str
+  flags: str = ""
+  load: float = 0.0
 
 
 def expected_distance(density: Density) -> float:
@@ -186,9 +199,15 @@ def machine() -> str:
 
 def write(path: str | os.PathLike, about: About, outcomes: Sequence[Outcome]) -> None:
   """Writes the figures into their section of a file."""
+  write_section(path, SECTION, markdown(about, outcomes))
+
+
+def write_section(path: str | os.PathLike, name: str, body: str) -> None:
+  """Writes a section of a file, which is made if it is not there."""
   path = pathlib.Path(path)
-  text = path.read_text() if path.exists() else "# Benchmarks\n\n## Peers\n\n" + _empty(SECTION)
-  files.write_text(path, replace_section(text, SECTION, markdown(about, outcomes)))
+  empty = "\n".join(_empty(n) for n in (SECTION, PRODUCTS_SECTION))
+  text = path.read_text() if path.exists() else "# Benchmarks\n\n## Peers\n\n" + empty
+  files.write_text(path, replace_section(text, name, body))
 
 
 def replace_section(text: str, name: str, body: str) -> str:
@@ -212,14 +231,26 @@ def _empty(name):
   return "\n".join(_markers(name)) + "\n"
 
 
-def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
-  """Returns the section, with the machine and each problem's tables."""
+def preamble(about: About, outcomes: Sequence[dict]) -> str:
+  """Returns the command, the machine and the versions."""
   versions = {k: v for o in outcomes for f in o.values() for k, v in f.versions.items()}
   listed = ", ".join(f"{k} {v}" for k, v in versions.items())
-  parts = [
-    f"`make bench-peers`, {about.machine}, {about.threads} threads each, medians of "
-    f"{about.rounds} interleaved rounds. {listed}."
-  ]
+  flags = f' PEERS_FLAGS="{about.flags}"' if about.flags else ""
+  threads = "thread" if about.threads == 1 else "threads"
+  busy = (
+    f" The machine was not idle: its load average was {about.load:.1f} at the start."
+    if about.load > _IDLE
+    else ""
+  )
+  return (
+    f"`make bench-peers{flags}`, {about.machine}, {about.threads} {threads} each, medians of "
+    f"{about.rounds} interleaved rounds.{busy} {listed}."
+  )
+
+
+def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
+  """Returns the section, with the machine and each problem's tables."""
+  parts = [preamble(about, outcomes)]
   for outcome in outcomes:
     images = f"; {about.images}" if outcome.network != "mlp" else ""
     parts += [
@@ -249,7 +280,7 @@ def _times(outcome):
     times = [figures.set_up, figures.median("gradient"), figures.median("product"), *density]
     rows.append([name, *(t if isinstance(t, str) else f"{t:.3g}" for t in times)])
   head = ["", "set-up, s", "gradient, s", "product, s", "density run, s", "time / ours"]
-  return _table(head, rows)
+  return table(head, rows)
 
 
 def _agreement(outcome):
@@ -259,9 +290,10 @@ def _agreement(outcome):
     differences = [*figures.differences.values(), figures.rounding]
     rows.append([name, *(f"{d:.1e}" for d in differences), *density])
   head = ["", "loss", "gradient", "product", "float32", "tr(H) / n", "L1 distance of the density"]
-  return _table(head, rows)
+  return table(head, rows)
 
 
-def _table(head, rows):
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Returns a table in Markdown."""
   lines = [head, ["---"] * len(head), *rows]
   return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

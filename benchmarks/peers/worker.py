@@ -1,13 +1,16 @@
 """A process that holds one contender and answers requests, each a line of JSON, by a line of JSON.
 
-  python -m benchmarks.peers.worker CONTENDER PROBLEM.npz THREADS FOLDER
+  python -m benchmarks.peers.worker CONTENDER MATRIX PROBLEM.npz THREADS FOLDER
 
-Contenders have, besides their constructor of a problem and a dtype: `set_up(draws)`, `mean_loss()`,
-`gradient()`, `set_vector(v)`, `product()`, `to_keras(result)`, `density(...)`, `versions`.
+Contenders have, besides their constructor of a problem, a dtype and a matrix: `set_up(draws)`,
+`mean_loss()`, `gradient()`, `set_vector(v)`, `product()`, `to_keras(result)`, `density(...)`,
+`versions`; and those with `shares_passes` also `set_vectors(vectors)` and `products()`, the results
+for rows of a matrix.
 Seconds are of what the package does; conversions for comparison are outside them. Arrays go to
 files in the folder.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -58,11 +61,36 @@ class Worker:
     )
     return {}
 
+  def agree_products(self, file, vectors):
+    """Writes products with so many vectors in float64: one by one, and those that share passes."""
+    exact, probes = self._make(self._problem, "float64"), self._probes(vectors)
+    found = {"single": []}
+    for v in probes:
+      exact.set_vector(v)
+      found["single"].append(exact.to_keras(exact.product()))
+    if exact.shares_passes:
+      exact.set_vectors(probes)
+      found["shared"] = [exact.to_keras(r) for r in exact.products()]
+    np.savez(self._folder / file, **found)
+    return {}
+
+  def prepare_products(self, vectors):
+    """Runs products before they are timed: one, and so many that share passes if it has that."""
+    self._contender.product()
+    if self._contender.shares_passes:
+      self._contender.set_vectors(self._probes(vectors))
+      self._contender.products()
+    return {"shares_passes": self._contender.shares_passes}
+
   def gradient(self, repeats):
     return {"seconds": _mean_seconds(self._contender.gradient, repeats)}
 
   def product(self, repeats):
     return {"seconds": _mean_seconds(self._contender.product, repeats)}
+
+  def products(self, repeats):
+    """Takes the seconds of all vectors of `prepare_products` together."""
+    return {"seconds": _mean_seconds(self._contender.products, repeats)}
 
   def density(self, file, **setting):
     seconds, (grid, values, *spectrum) = _seconds(lambda: self._contender.density(**setting))
@@ -73,8 +101,12 @@ class Worker:
 
   def _probe(self):
     """Returns the vector (n,) of length 1 of the products that are timed and compared."""
-    v = np.random.default_rng(1).standard_normal(len(self._problem.parameters))
-    return v / np.linalg.norm(v)
+    return self._probes(1)[0]
+
+  def _probes(self, count):
+    """Returns (count, n) vectors of length 1, of which the first is always the same."""
+    v = np.random.default_rng(1).standard_normal((count, len(self._problem.parameters)))
+    return v / np.linalg.norm(v, axis=1, keepdims=True)
 
 
 def _contender_class(name, threads):
@@ -103,11 +135,12 @@ def _mean_seconds(function, repeats):
 
 
 def main():
-  name, path, threads, folder = sys.argv[1:]
+  name, matrix, path, threads, folder = sys.argv[1:]
   # What packages print must not get among the answers.
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)
-  worker = Worker(_contender_class(name, int(threads)), problem_lib.load(path), folder)
+  make = functools.partial(_contender_class(name, int(threads)), matrix=matrix)
+  worker = Worker(make, problem_lib.load(path), folder)
   for line in sys.stdin:
     request = json.loads(line)
     answer = getattr(worker, request.pop("do"))(**request)
