@@ -99,6 +99,15 @@ def test_importing_the_numerics_loads_neither_tensorflow_nor_keras_nor_matplotli
   assert python(code) == ""
 
 
+def test_pictures_of_results_need_no_tensorflow():
+  code = (
+    "import sys, tf_hessian.bin.plot, tf_hessian.bin.curves\n"
+    "from tf_hessian.experiments import pictures\n"
+    "print([m for m in ('tensorflow', 'keras', 'scipy.stats') if m in sys.modules])"
+  )
+  assert python(code) == "[]"
+
+
 def test_importing_every_module_initialises_no_device_and_parses_no_flags():
   code = """
 import importlib, pkgutil, tf_hessian

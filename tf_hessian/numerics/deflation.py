@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from tf_hessian.numerics import checks, lanczos, probes
 from tf_hessian.numerics.quadrature import gauss_quadrature
@@ -98,7 +98,7 @@ def deflate(
   common = np.array([c for c in matches if c is not None], int).reshape(-1, len(quadratures))
   before = np.array([q.weights[c] for q, c in zip(quadratures, common.T, strict=True)])
   # Of single eigenvalues, n times the weights are squares of k standard normal numbers.
-  single = scipy.stats.chi2.sf(n * before.sum(axis=0), len(before)) >= _LEVEL
+  single = scipy.special.chdtrc(len(before), n * before.sum(axis=0)) >= _LEVEL
   common, before = common[single], before[:, single]
   values = np.array([q.nodes[c] for q, c in zip(quadratures, common.T, strict=True)])
   new = tuple(_reweight(q, c, n) for q, c in zip(quadratures, common.T, strict=True))

@@ -12,7 +12,6 @@ from typing import Any
 
 from absl import logging
 import numpy as np
-import tensorflow as tf
 
 from tf_hessian import files
 
@@ -74,9 +73,12 @@ class Record:
     self._path = pathlib.Path(workdir) / "train.csv"
     self._verbose = verbose
     self.rows: list[dict[str, Any]] = []
-    self._writer = None
+    self._writer: Any = None
     if importlib.util.find_spec("tensorboard"):
+      import tensorflow as tf  # which reading a log does not need
+
       self._writer = tf.summary.create_file_writer(str(self._path.parent / "tensorboard"))
+      self._scalar = tf.summary.scalar
 
   def restore(self, step: int, rows: Sequence[dict[str, Any]] | None = None, /) -> None:
     """Takes over the rows of an interrupted run, up to a step.
@@ -105,7 +107,7 @@ class Record:
     if self._writer is not None:
       with self._writer.as_default(step=row["step"]):
         for name in row.keys() - {"step", "seconds"}:
-          tf.summary.scalar(name, row[name])
+          self._scalar(name, row[name])
 
   def save(self) -> None:
     """Writes the table, whole or not at all."""
