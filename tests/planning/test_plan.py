@@ -167,7 +167,7 @@ def test_plan_is_plain_values(planned):
 
 @pytest.mark.parametrize(
   "word",
-  ["26", "10 examples in 3 batches", "3 of 4 steps", "s a pass", "start-up", "total time"]
+  ["26", "12 examples in 3 batches", "3 of 4 steps", "s a pass", "start-up", "total time"]
   + ["peak memory", "basis", "equal workers", "coordinator", "error of the draws"],
 )
 def test_table_has_the_figures(planned, word):
