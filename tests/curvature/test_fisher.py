@@ -1,5 +1,6 @@
 """Fisher matrices against matrices made of Jacobians and of single gradients."""
 
+import functools
 import itertools
 import random
 
@@ -78,6 +79,12 @@ def make(name, of=FisherOperator, model=None, weighted=True, **options):
   return of(model or network(), loss(**arguments), data, **options)
 
 
+@pytest.fixture(scope="module")
+def of_softmax():
+  """Returns a function: kind -> operator of the first loss, traced once; no test changes it."""
+  return functools.cache(lambda kind: make("softmax", kind=kind))
+
+
 def jacobians(model, data):
   """Returns the outputs (examples, units) and J (examples, units, n)."""
   x = np.concatenate([batch[0] for batch in data])
@@ -122,9 +129,9 @@ KINDS = ["exact", "sampled", "empirical"]  # the first two are one function
 
 
 @pytest.mark.parametrize("kind", slowly(KINDS, "sampled"))
-def test_penalties_do_not_count(columns, kind):
+def test_penalties_do_not_count(columns, of_softmax, kind):
   found = columns(make("softmax", model=network(regularizer=keras.regularizers.L2(1.0)), kind=kind))
-  np.testing.assert_allclose(found, columns(make("softmax", kind=kind)), rtol=0, atol=1e-14)
+  np.testing.assert_allclose(found, columns(of_softmax(kind)), rtol=0, atol=1e-14)
 
 
 # Sampled.
@@ -271,8 +278,8 @@ def test_empirical_of_a_split_loss_is_the_mean_of_outer_products(columns, relati
 
 
 @pytest.mark.parametrize("kind", slowly(KINDS, "sampled"))
-def test_check_compares_it_with_differences(kind):
-  report = tf_hessian.check_operator(make("softmax", kind=kind))
+def test_check_compares_it_with_differences(of_softmax, kind):
+  report = tf_hessian.check_operator(of_softmax(kind))
   assert report.passed and report.difference_error <= 1e-8
 
 
@@ -288,8 +295,8 @@ def test_sampled_targets_are_those_of_the_float64_model():
 @pytest.mark.parametrize(
   "kind, samples", slowly([("exact", 1), ("sampled", 3), ("empirical", 1)], ("exact", 1))
 )
-def test_others_like_it_and_records_know_its_kind(kind, samples):
-  operator = make("softmax", kind=kind, samples=samples)
+def test_others_like_it_and_records_know_its_kind(of_softmax, kind, samples):
+  operator = of_softmax(kind) if samples == 1 else make("softmax", kind=kind, samples=samples)
   again = operator.like(dataset=list(operator.batches))
   v = numbers(operator.shape[0])
   np.testing.assert_array_equal(again @ v, operator @ v)
@@ -306,11 +313,11 @@ def test_others_like_it_and_records_know_its_kind(kind, samples):
     ("empirical", True),
   ),
 )
-def test_products_that_share_a_pass_are_the_same(kind, vectorized):
-  operator = make("softmax", kind=kind)
+def test_products_that_share_a_pass_are_the_same(of_softmax, monkeypatch, kind, vectorized):
+  operator = of_softmax(kind)
   v = numbers(3, operator.shape[0])
   single = np.stack([operator @ x for x in v])
-  operator.vectorized = vectorized
+  monkeypatch.setattr(operator, "vectorized", vectorized)
   np.testing.assert_allclose(operator.products(v), single, rtol=0, atol=1e-14)
 
 

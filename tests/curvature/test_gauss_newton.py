@@ -256,6 +256,19 @@ def problem():
   return make
 
 
+@pytest.fixture(scope="module")
+def made():
+  return {}
+
+
+@pytest.fixture
+def weighted(made, problem):
+  """The operator of the dense problem, traced once: no test changes its matrix."""
+  if not made:
+    made["operator"] = problem("dense, weighted").operator()
+  return made["operator"]
+
+
 @pytest.mark.parametrize(
   "name, mode",
   [
@@ -287,13 +300,13 @@ def test_products_are_those_of_the_matrix_of_jacobians(
     pytest.param("recurrent", None, marks=pytest.mark.slow),
   ],
 )
-def test_products_that_share_a_pass_are_the_same(problem, name, vectorized):
-  operator = problem(name).operator()
+def test_products_that_share_a_pass_are_the_same(problem, weighted, monkeypatch, name, vectorized):
+  operator = weighted if name == "dense, weighted" else problem(name).operator()
   if vectorized is None:
     vectorized = operator.vectorized
   v = numbers(3, operator.shape[0])
   single = np.stack([operator @ x for x in v])
-  operator.vectorized = vectorized
+  monkeypatch.setattr(operator, "vectorized", vectorized)
   np.testing.assert_allclose(operator.products(v), single, rtol=0, atol=1e-13)
 
 
@@ -369,8 +382,8 @@ def test_field_has_the_matrix_for_derivative(problem, assign, name):
   assert min(errors) <= 1e-8  # eps^(2/3) = 4e-11, times the size of third derivatives
 
 
-def test_check_compares_it_with_differences(problem):
-  report = tf_hessian.check_operator(problem("dense, weighted").operator())
+def test_check_compares_it_with_differences(weighted):
+  report = tf_hessian.check_operator(weighted)
   assert report.passed and report.difference_error <= 1e-8
 
 
@@ -380,9 +393,8 @@ def test_description_tells_it_from_the_hessian(problem):
   assert "matrix" not in p.operator(HessianOperator).description()
 
 
-def test_density_and_eigenpairs_are_those_of_the_matrix(problem):
-  p = problem("dense, weighted")
-  operator, values = p.operator(), np.linalg.eigvalsh(p.matrix())
+def test_density_and_eigenpairs_are_those_of_the_matrix(problem, weighted):
+  operator, values = weighted, np.linalg.eigvalsh(problem("dense, weighted").matrix())
   spectrum = tf_hessian.spectral_density(
     operator, num_draws=2, lanczos_steps=operator.shape[0], progress=False
   )
@@ -395,8 +407,8 @@ def test_density_and_eigenpairs_are_those_of_the_matrix(problem):
 
 
 @pytest.mark.parametrize("vectors_per_pass", [1, 2])
-def test_interrupted_run_goes_on_bitwise(problem, tmp_path, monkeypatch, vectors_per_pass):
-  operator = problem("dense, weighted").operator()
+def test_interrupted_run_goes_on_bitwise(weighted, tmp_path, monkeypatch, vectors_per_pass):
+  operator = weighted
   options = {
     "num_draws": 2,
     "lanczos_steps": 8,
@@ -421,18 +433,16 @@ def test_interrupted_run_goes_on_bitwise(problem, tmp_path, monkeypatch, vectors
     np.testing.assert_array_equal(a, b)
 
 
-def test_folder_of_the_hessian_is_refused(problem, tmp_path):
+def test_folder_of_the_hessian_is_refused(problem, weighted, tmp_path):
   p = problem("dense, weighted")
   options = {"num_draws": 1, "lanczos_steps": 3, "workdir": tmp_path / "run", "progress": False}
   tf_hessian.spectral_density(p.operator(HessianOperator), **options)
   with pytest.raises(ValueError, match="it holds a run of something else"):
-    tf_hessian.spectral_density(p.operator(), **options)
+    tf_hessian.spectral_density(weighted, **options)
 
 
-def test_plan_counts_its_products(problem):
-  plan = tf_hessian.plan(
-    problem("dense, weighted").operator(), num_draws=2, lanczos_steps=5, pilot_seconds=0
-  )
+def test_plan_counts_its_products(weighted):
+  plan = tf_hessian.plan(weighted, num_draws=2, lanczos_steps=5, pilot_seconds=0)
   assert plan.num_products == 2 * 5 + 3  # with the check
 
 
