@@ -63,8 +63,8 @@ def test_what_has_several_names_is_there_once():
 @pytest.mark.parametrize(
   ("name", "outcome"),
   [
-    ("layers.Dense", RIGHT),
-    ("layers.Dropout (training)", RIGHT),
+    pytest.param("layers.Dense", RIGHT, marks=pytest.mark.slow),
+    pytest.param("layers.Dropout (training)", RIGHT, marks=pytest.mark.slow),
     ("layers.BatchNormalization (vectors, training)", RIGHT),
     pytest.param("layers.MaxPooling1D", RIGHT, marks=pytest.mark.slow),
     ("layers.Embedding", RIGHT),

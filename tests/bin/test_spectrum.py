@@ -101,7 +101,7 @@ def test_missing_checkpoint_is_named(afterwards):
 
 
 def test_kills_hit_a_run_in_progress(killed):
-  assert len(killed[2]) == 5
+  assert len(killed[2]) == 3
 
 
 def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):

@@ -7,7 +7,7 @@ from tf_hessian.spectrum import Spectrum
 
 CONFIG = "--config=configs/synthetic_quadratic.py"
 SMALL = ("--initial", "--config.lanczos.draws=2", "--config.lanczos.steps=25")
-CLUSTER = ("--config.hessian.batch_size=50",)
+CLUSTER = ("--config.hessian.batch_size=50",)  # of one shape, and enough for all
 COMMANDS = {
   "mirrored": (
     "spectrum",
@@ -19,7 +19,13 @@ COMMANDS = {
     "--intra_op_threads=1",
     *CLUSTER,
   ),
-  "compiled": ("spectrum", "--jit_compile", "--nodeterministic", "--arithmetic_optimization"),
+  "compiled": (
+    "spectrum",
+    "--jit_compile",
+    "--nodeterministic",
+    "--arithmetic_optimization",
+    *CLUSTER,
+  ),
   "contradiction": ("spectrum", "--arithmetic_optimization"),
   "unknown strategy": ("spectrum", "--strategy=mirored"),
   "no cluster": ("spectrum", "--strategy=multi_worker"),

@@ -1,5 +1,7 @@
 """Fisher matrices against matrices made of Jacobians and of single gradients."""
 
+import functools
+import itertools
 import random
 
 import keras
@@ -32,7 +34,8 @@ def network(outputs=3, regularizer=None):
   )
 
 
-def batches(targets, weighted=False, sizes=(4, 3)):
+def batches(targets, weighted=False, sizes=(4, 4)):
+  """Returns batches; most are of one shape, since each shape is traced, which takes the time."""
   data = []
   for seed, size in enumerate(sizes):
     weights = (np.abs(numbers(size, seed=seed)) + 0.1,) if weighted else ()
@@ -60,14 +63,26 @@ LOSSES = {
 }
 
 
-def slowly(name):
-  return () if name == "sigmoid" else pytest.mark.slow
+def slowly(cases, *slow):
+  """Returns the cases as parameters; what a slow one rests on, another test holds as well."""
+  return [
+    pytest.param(
+      *(c if isinstance(c, tuple) else (c,)), marks=pytest.mark.slow if c in slow else ()
+    )
+    for c in cases
+  ]
 
 
 def make(name, of=FisherOperator, model=None, weighted=True, **options):
   loss, arguments, targets = LOSSES[name]
   data = batches(targets, weighted)
   return of(model or network(), loss(**arguments), data, **options)
+
+
+@pytest.fixture(scope="module")
+def of_softmax():
+  """Returns a function: kind -> operator of the first loss, traced once; no test changes it."""
+  return functools.cache(lambda kind: make("softmax", kind=kind))
 
 
 def jacobians(model, data):
@@ -83,7 +98,7 @@ def jacobians(model, data):
   "mode",
   ["forward_over_backward", pytest.param("backward_over_backward", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", slowly(LOSSES, "softmax"))
 def test_exact_is_the_gauss_newton_matrix(columns, relative_error, name, mode):
   found = columns(make(name, mode=mode))
   assert relative_error(found, columns(make(name, GaussNewtonOperator))) <= FLOAT64
@@ -110,16 +125,19 @@ def test_logits_in_front_of_a_softmax_are_the_outputs(columns, relative_error):
   assert relative_error(found, expected) <= FLOAT64
 
 
-@pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
-def test_penalties_do_not_count(columns, kind):
+KINDS = ["exact", "sampled", "empirical"]  # the first two are one function
+
+
+@pytest.mark.parametrize("kind", slowly(KINDS, "sampled"))
+def test_penalties_do_not_count(columns, of_softmax, kind):
   found = columns(make("softmax", model=network(regularizer=keras.regularizers.L2(1.0)), kind=kind))
-  np.testing.assert_allclose(found, columns(make("softmax", kind=kind)), rtol=0, atol=1e-14)
+  np.testing.assert_allclose(found, columns(of_softmax(kind)), rtol=0, atol=1e-14)
 
 
 # Sampled.
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=slowly(n)) for n in LOSSES])
+@pytest.mark.parametrize("name", slowly(LOSSES, "softmax", "softmax, smoothed", "squares"))
 def test_sampled_tends_to_exact_with_the_root_of_the_samples(columns, relative_error, name):
   exact = columns(make(name))
   counts = np.array([16, 512])
@@ -146,7 +164,7 @@ def test_sampled_is_of_equal_targets_in_each_product_and_of_others_by_seed(colum
   assert np.abs(first - other).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=slowly(n)) for n in LOSSES])
+@pytest.mark.parametrize("name", slowly(LOSSES, "softmax", "softmax, smoothed", "squares"))
 def test_sampled_is_semidefinite(columns, name):
   assert np.linalg.eigvalsh(columns(make(name, kind="sampled"))).min() >= -1e-14
 
@@ -154,7 +172,7 @@ def test_sampled_is_semidefinite(columns, name):
 # Empirical.
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", slowly(LOSSES, "softmax, smoothed", "squares"))
 def test_empirical_is_the_mean_of_outer_products(columns, relative_error, name):
   operator = make(name, kind="empirical")
   single, weights = [], []
@@ -239,7 +257,7 @@ def test_of_two_outputs_gradients_are_those_of_the_whole_loss(columns, relative_
         value = 0.5 * loss[0](y[0][i : i + 1], a) + 2.0 * tf.reduce_mean((b - y[1][i]) ** 2)
       grads = tape.gradient(value, [v.value for v in model.trainable_variables])
       g = np.concatenate([np.ravel(g) for g in grads])
-      expected = expected + np.outer(g, g) / 7
+      expected = expected + np.outer(g, g) / sum(len(x) for x, _ in data)
   options = {"loss_weights": [0.5, 2.0], "kind": "empirical"}
   assert relative_error(columns(FisherOperator(model, loss, data, **options)), expected) <= FLOAT64
 
@@ -259,9 +277,9 @@ def test_empirical_of_a_split_loss_is_the_mean_of_outer_products(columns, relati
 # As any other matrix.
 
 
-@pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
-def test_check_compares_it_with_differences(kind):
-  report = tf_hessian.check_operator(make("softmax", kind=kind))
+@pytest.mark.parametrize("kind", slowly(KINDS, "sampled"))
+def test_check_compares_it_with_differences(of_softmax, kind):
+  report = tf_hessian.check_operator(of_softmax(kind))
   assert report.passed and report.difference_error <= 1e-8
 
 
@@ -274,9 +292,11 @@ def test_sampled_targets_are_those_of_the_float64_model():
   assert report.passed and report.rounding_error < 1e-5
 
 
-@pytest.mark.parametrize("kind, samples", [("exact", 1), ("sampled", 3), ("empirical", 1)])
-def test_others_like_it_and_records_know_its_kind(kind, samples):
-  operator = make("softmax", kind=kind, samples=samples)
+@pytest.mark.parametrize(
+  "kind, samples", slowly([("exact", 1), ("sampled", 3), ("empirical", 1)], ("exact", 1))
+)
+def test_others_like_it_and_records_know_its_kind(of_softmax, kind, samples):
+  operator = of_softmax(kind) if samples == 1 else make("softmax", kind=kind, samples=samples)
   again = operator.like(dataset=list(operator.batches))
   v = numbers(operator.shape[0])
   np.testing.assert_array_equal(again @ v, operator @ v)
@@ -285,13 +305,19 @@ def test_others_like_it_and_records_know_its_kind(kind, samples):
   assert description.get("samples") == (samples if kind == "sampled" else None)
 
 
-@pytest.mark.parametrize("kind", ["sampled", "empirical"])
-@pytest.mark.parametrize("vectorized", [True, False])
-def test_products_that_share_a_pass_are_the_same(kind, vectorized):
-  operator = make("softmax", kind=kind)
+@pytest.mark.parametrize(
+  "kind, vectorized",
+  slowly(
+    itertools.product(["sampled", "empirical"], [True, False]),
+    ("sampled", False),
+    ("empirical", True),
+  ),
+)
+def test_products_that_share_a_pass_are_the_same(of_softmax, monkeypatch, kind, vectorized):
+  operator = of_softmax(kind)
   v = numbers(3, operator.shape[0])
   single = np.stack([operator @ x for x in v])
-  operator.vectorized = vectorized
+  monkeypatch.setattr(operator, "vectorized", vectorized)
   np.testing.assert_allclose(operator.products(v), single, rtol=0, atol=1e-14)
 
 
@@ -320,7 +346,7 @@ def test_losses_of_whole_batches_have_no_gradients_of_examples():
     FisherOperator(network(), loss, batches(classes), kind="empirical") @ np.ones(43)
 
 
-@pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_models_that_compute_their_loss_have_no_losses_of_examples(kind):
   class Own(keras.Sequential):
     def compute_loss(self, y=None, y_pred=None, **_):

@@ -55,7 +55,8 @@ class Problem:
       with tf.GradientTape(persistent=True) as tape:
         zs = self.outputs(batch)
         flat = tf.concat([tf.reshape(z, [-1]) for z in zs], 0)
-      found = tape.jacobian(flat, [v.value for v in variables])
+      # A loop runs at once; traced for all outputs together, it would take a hundred times longer.
+      found = tape.jacobian(flat, [v.value for v in variables], experimental_use_pfor=False)
       j = np.concatenate([np.reshape(g, (flat.shape[0], -1)) for g in found], axis=1)
       for t in range(len(self.coefficients)):
         inner, weight = self._loss_hessian(zs, flat, batch, t)
@@ -65,14 +66,17 @@ class Problem:
     return total + np.diag(self._penalties())
 
   def _loss_hessian(self, zs, flat, batch, t):
-    with tf.GradientTape() as outer:
+    with tf.GradientTape(persistent=True) as outer:
       outer.watch(flat)
       with tf.GradientTape() as tape:
         tape.watch(flat)
         cut = tf.split(flat, [tf.size(z) for z in zs])
         value, weight = self.terms([tf.reshape(c, z.shape) for c, z in zip(cut, zs)], batch)[t]  # noqa: B905
       gradient = tape.gradient(value, flat)
-    return outer.jacobian(gradient, flat, unconnected_gradients="zero").numpy(), float(weight)
+    inner = outer.jacobian(
+      gradient, flat, unconnected_gradients="zero", experimental_use_pfor=False
+    )
+    return inner.numpy(), float(weight)
 
   def _penalties(self):
     of = {
@@ -108,7 +112,8 @@ def squares(zs, batch):
   return [(tf.reduce_sum(tf.reduce_mean((zs[0] - batch[1]) ** 2, -1)), float(len(batch[1])))]
 
 
-def batches(make, sizes=(4, 3)):
+def batches(make, sizes=(4, 4)):
+  """Returns batches; most are of one shape, since each shape is traced, which takes the time."""
   return [make(size, seed) for seed, size in enumerate(sizes)]
 
 
@@ -119,14 +124,14 @@ def dense():
   return Problem(model, loss, data, cross_entropy)
 
 
-def of_probabilities(activation, loss, terms, targets):
+def of_probabilities(activation, loss, terms, targets, sizes):
   """Keras takes the logits of these losses, though they say that they are of probabilities."""
 
   def make():
     inputs = keras.Input((4,))
     logits = layers.Dense(3)(layers.Dense(5, "tanh")(inputs))
     model = keras.Model(inputs, layers.Activation(activation)(logits))
-    data = batches(lambda k, s: (numbers(k, 4, seed=s), targets(k, s)))
+    data = batches(lambda k, s: (numbers(k, 4, seed=s), targets(k, s)), sizes)
     return Problem(model, loss, data, terms, call=keras.Model(inputs, logits))
 
   return make
@@ -210,18 +215,23 @@ class OwnLoss(keras.Model):
 
 
 def computed():
-  data = batches(lambda k, s: (numbers(k, 4, seed=s), numbers(k, 2, seed=s + 3)))
+  data = batches(lambda k, s: (numbers(k, 4, seed=s), numbers(k, 2, seed=s + 3)), (4, 3))
   return Problem(OwnLoss(), None, data, squares)
 
 
 SOFTMAX = of_probabilities(
-  "softmax", "sparse_categorical_crossentropy", cross_entropy, lambda k, s: classes(3, k, s)
+  "softmax",
+  "sparse_categorical_crossentropy",
+  cross_entropy,
+  lambda k, s: classes(3, k, s),
+  sizes=(4, 3),
 )
 SIGMOID = of_probabilities(
   "sigmoid",
   "binary_crossentropy",
   sigmoid_cross_entropy,
   lambda k, s: classes(2, (k, 3), s).astype(np.float64),
+  sizes=(4, 4),
 )
 PROBLEMS = {
   "dense, weighted": dense,
@@ -244,6 +254,19 @@ def problem():
     return PROBLEMS[name]()
 
   return make
+
+
+@pytest.fixture(scope="module")
+def made():
+  return {}
+
+
+@pytest.fixture
+def weighted(made, problem):
+  """The operator of the dense problem, traced once: no test changes its matrix."""
+  if not made:
+    made["operator"] = problem("dense, weighted").operator()
+  return made["operator"]
 
 
 @pytest.mark.parametrize(
@@ -272,18 +295,18 @@ def test_products_are_those_of_the_matrix_of_jacobians(
   [
     ("dense, weighted", True),
     ("dense, weighted", False),
-    ("batch statistics", True),
+    pytest.param("batch statistics", True, marks=pytest.mark.slow),
     pytest.param("recurrent", False, marks=pytest.mark.slow),
     pytest.param("recurrent", None, marks=pytest.mark.slow),
   ],
 )
-def test_products_that_share_a_pass_are_the_same(problem, name, vectorized):
-  operator = problem(name).operator()
+def test_products_that_share_a_pass_are_the_same(problem, weighted, monkeypatch, name, vectorized):
+  operator = weighted if name == "dense, weighted" else problem(name).operator()
   if vectorized is None:
     vectorized = operator.vectorized
   v = numbers(3, operator.shape[0])
   single = np.stack([operator @ x for x in v])
-  operator.vectorized = vectorized
+  monkeypatch.setattr(operator, "vectorized", vectorized)
   np.testing.assert_allclose(operator.products(v), single, rtol=0, atol=1e-13)
 
 
@@ -359,8 +382,8 @@ def test_field_has_the_matrix_for_derivative(problem, assign, name):
   assert min(errors) <= 1e-8  # eps^(2/3) = 4e-11, times the size of third derivatives
 
 
-def test_check_compares_it_with_differences(problem):
-  report = tf_hessian.check_operator(problem("dense, weighted").operator())
+def test_check_compares_it_with_differences(weighted):
+  report = tf_hessian.check_operator(weighted)
   assert report.passed and report.difference_error <= 1e-8
 
 
@@ -370,9 +393,8 @@ def test_description_tells_it_from_the_hessian(problem):
   assert "matrix" not in p.operator(HessianOperator).description()
 
 
-def test_density_and_eigenpairs_are_those_of_the_matrix(problem):
-  p = problem("dense, weighted")
-  operator, values = p.operator(), np.linalg.eigvalsh(p.matrix())
+def test_density_and_eigenpairs_are_those_of_the_matrix(problem, weighted):
+  operator, values = weighted, np.linalg.eigvalsh(problem("dense, weighted").matrix())
   spectrum = tf_hessian.spectral_density(
     operator, num_draws=2, lanczos_steps=operator.shape[0], progress=False
   )
@@ -385,8 +407,8 @@ def test_density_and_eigenpairs_are_those_of_the_matrix(problem):
 
 
 @pytest.mark.parametrize("vectors_per_pass", [1, 2])
-def test_interrupted_run_goes_on_bitwise(problem, tmp_path, monkeypatch, vectors_per_pass):
-  operator = problem("dense, weighted").operator()
+def test_interrupted_run_goes_on_bitwise(weighted, tmp_path, monkeypatch, vectors_per_pass):
+  operator = weighted
   options = {
     "num_draws": 2,
     "lanczos_steps": 8,
@@ -411,18 +433,16 @@ def test_interrupted_run_goes_on_bitwise(problem, tmp_path, monkeypatch, vectors
     np.testing.assert_array_equal(a, b)
 
 
-def test_folder_of_the_hessian_is_refused(problem, tmp_path):
+def test_folder_of_the_hessian_is_refused(problem, weighted, tmp_path):
   p = problem("dense, weighted")
   options = {"num_draws": 1, "lanczos_steps": 3, "workdir": tmp_path / "run", "progress": False}
   tf_hessian.spectral_density(p.operator(HessianOperator), **options)
   with pytest.raises(ValueError, match="it holds a run of something else"):
-    tf_hessian.spectral_density(p.operator(), **options)
+    tf_hessian.spectral_density(weighted, **options)
 
 
-def test_plan_counts_its_products(problem):
-  plan = tf_hessian.plan(
-    problem("dense, weighted").operator(), num_draws=2, lanczos_steps=5, pilot_seconds=0
-  )
+def test_plan_counts_its_products(weighted):
+  plan = tf_hessian.plan(weighted, num_draws=2, lanczos_steps=5, pilot_seconds=0)
   assert plan.num_products == 2 * 5 + 3  # with the check
 
 

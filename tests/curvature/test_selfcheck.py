@@ -273,10 +273,14 @@ COPIED_AS_THEY_ARE = {
 }
 
 
+# Another test has a Lambda layer: that of the gradient of no loss.
+SLOWLY_COPIED = "a lambda", "a Lambda layer", "nested models"
+
+
 @pytest.mark.parametrize(
   "name",
   [
-    pytest.param(n, marks=pytest.mark.slow if n in ("a lambda", "nested models") else [])
+    pytest.param(n, marks=pytest.mark.slow if n in SLOWLY_COPIED else [])
     for n in COPIED_AS_THEY_ARE
   ],
 )
@@ -310,7 +314,9 @@ def test_tables_of_preprocessing_layers_are_those_of_the_model(adapted):
   assert report.passed and report.difference_error < 1e-7
 
 
-@pytest.mark.parametrize("low", [False, True], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+  "low", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["float64", "float32"]
+)
 def test_a_straight_through_layer_is_found(low):
   parts = [layers.Dense(3), StraightThrough()] + ([Float32()] if low else [])
   report = check_operator(HessianOperator(model_of(*parts), "mse", DATA))

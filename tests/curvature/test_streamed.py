@@ -106,12 +106,27 @@ def test_replicas_watch_their_parts():
     operator @ v
 
 
-@pytest.mark.parametrize("sizes", [(4, 4, 3), (4, 4), (5, 4, 4), (4, 4, 4, 4)])
-def test_batches_of_other_shapes_or_numbers_are_told(sizes):
+@pytest.fixture(scope="module")
+def read_once():
+  """A source and its operator, whose product has been made, and which is as good after errors."""
   source = Source()
   operator = operator_of(source)
+  operator @ np.ones(operator.shape[0])
+  return source, operator
+
+
+@pytest.fixture
+def read_before(read_once):
+  """What `read_once` is, without the changes of an earlier test."""
+  yield read_once
+  source, _ = read_once
+  source.sizes, source.change = SIZES, None
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 3), (4, 4), (5, 4, 4), (4, 4, 4, 4)])
+def test_batches_of_other_shapes_or_numbers_are_told(read_before, sizes):
+  source, operator = read_before
   v = np.ones(operator.shape[0])
-  operator @ v
   source.sizes = sizes
   if sizes == (4, 4, 4, 4):  # more than were counted: those that count are the same
     operator @ v
@@ -120,11 +135,9 @@ def test_batches_of_other_shapes_or_numbers_are_told(sizes):
     operator @ v
 
 
-def test_a_data_set_that_fails_later_is_told_with_its_own_reason():
-  source = Source()
-  operator = operator_of(source)
+def test_a_data_set_that_fails_later_is_told_with_its_own_reason(read_before):
+  source, operator = read_before
   v = np.ones(operator.shape[0])
-  operator @ v
 
   def fail(b, x, y):
     if b == 1:

@@ -45,7 +45,7 @@ def model():
 
 
 def dataset(examples=52, seed=0):
-  """Returns 7 batches, the last one short."""
+  """Returns batches, of 52 examples 7, the last one short."""
   rng = np.random.default_rng(seed)
   x, y = rng.standard_normal((examples, 6, 6, 2)), rng.integers(0, 3, examples)
   return tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
@@ -60,10 +60,12 @@ MATRICES = {
 }
 
 
-def operator(strategy=None, seed=0, vectors_per_pass=None, matrix="hessian", **options):
+def operator(
+  strategy=None, seed=0, vectors_per_pass=None, matrix="hessian", examples=52, **options
+):
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   result = MATRICES[matrix](
-    model(), loss, dataset(seed=seed), training=True, strategy=strategy, **options
+    model(), loss, dataset(examples, seed), training=True, strategy=strategy, **options
   )
   if vectors_per_pass is not None:
     result.vectors_per_pass = vectors_per_pass

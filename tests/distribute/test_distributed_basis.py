@@ -11,7 +11,7 @@ STEPS = 12
 
 
 def spectrum(**options):
-  return {"spectrum": json.dumps(options)}
+  return {"spectrum": json.dumps(options), "examples": 48}  # in whole batches, of one shape
 
 
 ALONE = spectrum(place="memory")
