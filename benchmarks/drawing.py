@@ -24,6 +24,7 @@ _ORDER = (
     "experiments",
     "planning",
     "landscape",
+    "evolution",
     "parts",
     "callback",
     "slq",

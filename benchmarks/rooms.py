@@ -27,6 +27,7 @@ MAY_IMPORT = {
   "slq": {"", "curvature", "distribute", "files", "folders", "numerics", "records", "spectrum"},
   "landscape": {"curvature", "numerics", "plotting", "slq"},
   "callback": {"curvature", "files", "numerics", "plotting", "slq", "spectrum"},
+  "evolution": {"curvature", "slq", "spectrum", "training"},
   "parts": {
     "",
     "curvature",

@@ -48,6 +48,7 @@ _HOME = {
   "release": "tf_hessian.distribute.cluster",
   "serve": "tf_hessian.experiments.serve",
   "solve": "tf_hessian.slq.solve",
+  "spectra": "tf_hessian.evolution",
   "spectral_density": "tf_hessian.slq.density",
   "top_eigenpairs": "tf_hessian.slq.eigenpairs",
   "trace": "tf_hessian.slq.traces",

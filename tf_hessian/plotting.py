@@ -331,6 +331,54 @@ def plot_histograms(
   save_figure(figure, path)
 
 
+def plot_evolution(
+  spectra: Mapping[Any, _Drawn],
+  path: str | os.PathLike,
+  /,
+  *,
+  steps: Sequence[float] | None = None,
+  largest: int = 3,
+  smallest: int = 1,
+  learning_rate: float | None = None,
+) -> None:
+  """Draws eigenvalues at the ends of several spectra, over the steps.
+
+  Args:
+    spectra: dict: name -> `Spectrum`, in the order of training.
+    path: where the picture goes.
+    steps: their places on the axis; None for one after the other, by their names.
+    largest: how many of the largest Ritz values.
+    smallest: how many of the smallest.
+    learning_rate: draws the line 2 / learning_rate, above which gradient descent leaves a
+      direction; None for no line.
+
+  Raises:
+    ValueError: for bad arguments.
+    OSError: if the picture can't be written.
+  """
+  places = range(len(spectra)) if steps is None else list(steps)
+  if len(places) != len(spectra):
+    raise ValueError(f"steps: expected {len(spectra)}, one for each spectrum, got {len(places)}")
+  figure, axes = new_figure()
+  for count, way, color, label in (
+    (largest, "largest", "C0", "largest"),
+    (smallest, "smallest", "C3", "smallest"),
+  ):
+    values = np.array([getattr(s, way)(count) for s in spectra.values()]) if count else np.empty(0)
+    for i in range(count):
+      style = {"color": color, "alpha": 1 / (1 + i), "label": label if not i else None}
+      axes.plot(places, values[:, i], "o-", ms=3, lw=1.2, **style)
+  if learning_rate is not None:
+    axes.axhline(2 / learning_rate, color="k", lw=0.8, ls="--", label="2 / learning rate")
+  if steps is None:
+    axes.set_xticks(range(len(spectra)), [str(n) for n in spectra], rotation=30, ha="right")
+  else:
+    axes.set_xlabel("step")
+  axes.set_ylabel("eigenvalue")
+  axes.legend(fontsize="small", frameon=False)
+  save_figure(figure, path)
+
+
 def plot_losses(
   distances: Sequence[np.ndarray],
   losses: np.ndarray,

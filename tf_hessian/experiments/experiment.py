@@ -122,6 +122,11 @@ class Experiment:
         f"{size * each / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB: at most {there // each}"
       )
 
+  def prepare(self, model: keras.Model, /) -> None:
+    """Changes a model's weights in the way that the config asks for."""
+    if self.config["hessian"]["filter_normalization"]:
+      filters.normalize_filters(model)
+
   def operator(
     self,
     model: keras.Model,
@@ -142,8 +147,7 @@ class Experiment:
     """
     section = self.config["hessian"]
     sharing = Sharing(strategy, section["num_shards"], patience)
-    if section["filter_normalization"]:
-      filters.normalize_filters(model)
+    self.prepare(model)
     examples = self.measured(model)
     if dtype is not None:
       examples = examples.map(

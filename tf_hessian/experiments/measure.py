@@ -152,7 +152,8 @@ class _Measurement:
 
   def of(self, weights: Weights) -> str:
     """Measures one model; returns the report."""
-    result, picture = self._measure(self._model(weights), weights.folder(self.workdir))
+    operator = self._operator(self._model(weights))
+    result, picture = self._measure(operator, weights.folder(self.workdir))
     return _FOLLOWED if result is None or picture is None else report(result, picture)
 
   def of_steps(self, weights: Weights) -> str:
@@ -161,10 +162,17 @@ class _Measurement:
     All of them are drawn together.
     """
     results, texts = {}, []
+    operator = built = None
     for step, path in weights.saved(self.workdir).items():
       logging.info("checkpoint of step %d", step)
       model = training_folder.load(self.workdir, path)
-      result, picture = self._measure(model, step_folder(self.workdir, step))
+      if operator is None or built is None:
+        operator, built = self._operator(model), model
+      else:  # which builds nothing anew
+        self.setup.prepare(model)
+        built.set_weights(model.get_weights())
+        operator.check_point()
+      result, picture = self._measure(operator, step_folder(self.workdir, step))
       if result is not None and picture is not None:
         results[step] = result
         texts.append(f"step {step}\n{report(result, picture)}")
@@ -205,13 +213,13 @@ class _Measurement:
     return training_folder.load(self.workdir, self.workdir / "model.keras")
 
   def _measure(
-    self, model: keras.Model, folder: pathlib.Path
+    self, operator: CurvatureOperator, folder: pathlib.Path
   ) -> tuple[Spectrum, pathlib.Path | str] | tuple[None, None]:
-    """Returns a model's spectrum and the path of its picture.
+    """Returns a matrix's spectrum and the path of its picture.
 
     On followers both are None.
     """
-    operator, folder = self._operator(model), self._folder(folder)
+    folder = self._folder(folder)
     error, sigma_squared, relative = self._target()
     result = spectral_density(
       operator,

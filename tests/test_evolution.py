@@ -1,0 +1,126 @@
+"""Spectra of many checkpoints, by one operator."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_hessian
+from tf_hessian import plotting
+from tf_hessian.evolution import spectra
+
+RNG = np.random.default_rng(0)
+DATA = [(RNG.standard_normal((6, 3)).astype(np.float32), RNG.integers(0, 2, 6))]
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+OPTIONS = {"num_draws": 1, "lanczos_steps": 5, "progress": False}
+
+
+def build(seed, units=4):
+  keras.utils.set_random_seed(seed)
+  inputs = keras.Input((3,))
+  hidden = keras.layers.Dense(units, "tanh", name="hidden")(inputs)
+  return keras.Model(inputs, keras.layers.Dense(2, name="last")(hidden), name="net")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """Files of three trained models, of both kinds: name -> path."""
+  folder = tmp_path_factory.mktemp("checkpoints")
+  paths = {"step_1": folder / "step_1.keras", "step_2": folder / "step_2.keras"}
+  build(1).save(paths["step_1"])
+  build(2).save(paths["step_2"])
+  paths["step_3"] = folder / "step_3.weights.h5"
+  build(3).save_weights(paths["step_3"])
+  return paths
+
+
+@pytest.fixture(scope="module")
+def operator():
+  return tf_hessian.HessianOperator(build(0), LOSS, DATA)
+
+
+def test_each_is_the_spectrum_of_an_operator_of_its_own(operator, saved):
+  found = spectra(operator, saved.values(), **OPTIONS)
+  assert list(found) == list(saved)
+  for seed, spectrum in enumerate(found.values(), 1):
+    alone = tf_hessian.HessianOperator(build(seed), LOSS, DATA)
+    expected = tf_hessian.spectral_density(alone, **OPTIONS)
+    np.testing.assert_array_equal(spectrum.diagonals[0], expected.diagonals[0])
+    assert spectrum.loss == expected.loss
+
+
+def test_functions_are_traced_once(operator, saved):
+  spectra(operator, saved, **OPTIONS)
+  assert operator.program.product.tracing_count == 1
+
+
+def test_model_has_its_own_weights_again_however_it_ends(operator, saved, tmp_path):
+  before = operator.parameters()
+  spectra(operator, saved, **OPTIONS)
+  np.testing.assert_array_equal(operator.parameters(), before)
+  (tmp_path / "damaged.keras").write_bytes(b"PK")
+  with pytest.raises(ValueError, match="damaged.keras"):
+    spectra(operator, [saved["step_1"], tmp_path / "damaged.keras"], **OPTIONS)
+  np.testing.assert_array_equal(operator.parameters(), before)
+
+
+def test_run_goes_on_in_its_folders(operator, saved, tmp_path, monkeypatch):
+  whole = spectra(operator, saved, workdir=tmp_path, **OPTIONS)
+  assert sorted(p.name for p in tmp_path.iterdir()) == list(saved)
+  product = operator.runner.product
+  made = []
+  monkeypatch.setattr(operator.runner, "product", lambda x: made.append(1) or product(x))
+  again = spectra(operator, saved, workdir=tmp_path, check=False, **OPTIONS)
+  assert len(made) == len(saved)  # by which a matrix is known
+  for name in whole:
+    np.testing.assert_array_equal(again[name].diagonals[0], whole[name].diagonals[0])
+
+
+def test_other_models_are_refused_by_shape(operator, tmp_path):
+  build(0, units=5).save(tmp_path / "other.keras")
+  with pytest.raises(ValueError, match=r"other.keras.*number 0 has shape \(3, 5\) instead of"):
+    spectra(operator, [tmp_path / "other.keras"], **OPTIONS)
+  build(0, units=5).save_weights(tmp_path / "other.weights.h5")
+  with pytest.raises(ValueError, match="other.weights.h5: not weights of model 'net'"):
+    spectra(operator, [tmp_path / "other.weights.h5"], **OPTIONS)
+
+
+def test_missing_file_is_named_before_anything_is_measured(operator, saved, monkeypatch):
+  monkeypatch.setattr(type(operator), "loss", None)
+  with pytest.raises(FileNotFoundError, match="no such file|there is no file nowhere.keras"):
+    spectra(operator, [saved["step_1"], "nowhere.keras"], **OPTIONS)
+
+
+@pytest.mark.parametrize(
+  "checkpoints, error, message",
+  [
+    ([], ValueError, "at least one"),
+    ("a.keras", TypeError, "a list of paths"),
+    (["a/x.keras", "b/x.keras"], ValueError, "two files have one name"),
+  ],
+)
+def test_bad_lists_are_refused(operator, checkpoints, error, message):
+  with pytest.raises(error, match=message):
+    spectra(operator, checkpoints)
+
+
+def test_plain_functions_have_no_checkpoints(saved):
+  point = [tf.Variable([1.0])]
+  operator = tf_hessian.HessianOperator(
+    point, lambda p, b: b * p[0][0] ** 2, [np.ones(1, "float32")]
+  )
+  with pytest.raises(TypeError, match="expected one of a keras.Model"):
+    spectra(operator, saved)
+
+
+@pytest.mark.parametrize("steps", [None, [0, 10, 100]])
+def test_evolution_is_drawn(operator, saved, tmp_path, steps):
+  found = spectra(operator, saved, **OPTIONS)
+  plotting.plot_evolution(found, tmp_path / "evolution.png", steps=steps, learning_rate=0.1)
+  assert (tmp_path / "evolution.png").stat().st_size > 5000
+
+
+def test_steps_that_do_not_fit_are_refused(operator, saved, tmp_path):
+  found = spectra(operator, saved, **OPTIONS)
+  with pytest.raises(ValueError, match="steps: expected 3"):
+    plotting.plot_evolution(found, tmp_path / "evolution.png", steps=[1])

@@ -1,0 +1,136 @@
+"""Spectra of many checkpoints of one model, by one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+import keras
+
+from tf_hessian.curvature.operator import CurvatureOperator
+from tf_hessian.slq import run_folder
+from tf_hessian.slq.density import spectral_density
+from tf_hessian.slq.matrix import check_is_of_model
+from tf_hessian.spectrum import Spectrum
+from tf_hessian.training import checkpoints as checkpoints_lib
+
+_WEIGHTS = ".weights.h5"
+
+
+def spectra(
+  operator: CurvatureOperator,
+  checkpoints: Mapping[str, str | os.PathLike] | Iterable[str | os.PathLike],
+  /,
+  *,
+  workdir: str | os.PathLike | None = None,
+  check: bool = True,
+  **options: Any,
+) -> dict[str, Spectrum]:
+  """Returns the spectra of a model's checkpoints.
+
+  The operator's model takes on the weights of each, one after the other, and has its own again in
+  the end. So the functions are built once. `plotting.plot_spectra` and `plotting.plot_evolution`
+  draw the result.
+
+  Args:
+    operator: a `HessianOperator` or another matrix of a Keras model.
+    checkpoints: paths of `.keras` or `.weights.h5` files of the same model, or a dict: name ->
+      path. Without names they are called by their files.
+    workdir: folder around one folder for each, from which an interrupted run goes on.
+    check: as in `spectral_density`; only the first is checked.
+    **options: further arguments of `spectral_density`, such as `num_draws`.
+
+  Returns:
+    dict: name -> `Spectrum`, in the order of the checkpoints.
+
+  Raises:
+    TypeError: for an operator of no Keras model.
+    FileNotFoundError: before anything is measured, for a file that is not there.
+    ValueError: for a damaged file, one of another model, two of one name, or bad arguments.
+  """
+  check_is_of_model(operator)
+  model = operator.model
+  if not isinstance(model, keras.Model):
+    raise TypeError(f"operator: expected one of a keras.Model, got one of {type(model).__name__}")
+  paths = _named(checkpoints)
+  folders = {n: None if workdir is None else pathlib.Path(workdir, n) for n in paths}
+  for folder in filter(None, folders.values()):
+    run_folder.check(folder)
+  before, found = model.get_weights(), {}
+  try:
+    for i, (name, path) in enumerate(paths.items()):
+      logging.info("checkpoint %d of %d: %s", i + 1, len(paths), name)
+      load_into(model, path)
+      operator.check_point()
+      found[name] = spectral_density(
+        operator, workdir=folders[name], check=check and not i, **options
+      )
+  finally:
+    model.set_weights(before)
+  return found
+
+
+def load_into(model: keras.Model, path: str | os.PathLike, /) -> None:
+  """Gives a model the weights of a file.
+
+  Args:
+    model: the model.
+    path: a `.keras` or `.weights.h5` file.
+
+  Raises:
+    ValueError: for a damaged file, or one of another model.
+  """
+  if str(path).endswith(_WEIGHTS):
+    try:
+      model.load_weights(path)
+    except Exception as e:  # in many ways inside h5py and Keras
+      raise ValueError(f"{path}: not weights of model {model.name!r}, or damaged ({e})") from e
+    return
+  take_weights(model, checkpoints_lib.load_model(path), str(path))
+
+
+def take_weights(model: keras.Model, other: keras.Model, source: str, /) -> None:
+  """Gives a model the weights of another one.
+
+  Args:
+    model: the model.
+    other: the other one, which may be of other names.
+    source: where it is from, for the message.
+
+  Raises:
+    ValueError: if the shapes of their variables differ.
+  """
+  shapes = [[tuple(v.shape) for v in m.weights] for m in (model, other)]
+  if shapes[0] != shapes[1]:
+    i = next(
+      (i for i, (a, b) in enumerate(zip(*shapes, strict=False)) if a != b), min(map(len, shapes))
+    )
+    pair = [str(s[i]) if i < len(s) else "none" for s in shapes]
+    raise ValueError(
+      f"{source}: it is of another model: of {len(shapes[1])} variables instead of "
+      f"{len(shapes[0])}, number {i} has shape {pair[1]} instead of {pair[0]}"
+    )
+  model.set_weights(other.get_weights())
+
+
+def _named(checkpoints):
+  """Returns a dict: name -> path of a file that is there."""
+  if isinstance(checkpoints, (str, os.PathLike)):
+    raise TypeError(f"checkpoints: expected a list of paths, got a single one, {checkpoints!r}")
+  if isinstance(checkpoints, Mapping):
+    result = {str(name): path for name, path in checkpoints.items()}
+  else:
+    paths = list(checkpoints)
+    names = [pathlib.Path(p).name.removesuffix(".keras").removesuffix(_WEIGHTS) for p in paths]
+    result = dict(zip(names, paths, strict=True))
+    if len(result) < len(paths):
+      raise ValueError("checkpoints: two files have one name; give a dict: name -> path")
+  if not result:
+    raise ValueError("checkpoints: expected at least one")
+  for path in result.values():
+    if not pathlib.Path(path).is_file():
+      raise FileNotFoundError(f"checkpoints: there is no file {path}")
+  return result
