@@ -27,6 +27,7 @@ MODULES = (
   "numerics.distributed_basis",
   "numerics.eigenpairs",
   "numerics.lanczos",
+  "numerics.markup",
   "numerics.memory_basis",
   "numerics.probes",
   "numerics.quadrature",

@@ -1,6 +1,8 @@
 """Pictures are written, in the format of the suffix, whole or not at all."""
 
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -158,3 +160,34 @@ def test_exact_spectrum_is_overlaid_like_its_eigenvalues(tmp_path):
 def test_unknown_suffix_is_refused_with_those_there_are(tmp_path, name):
   with pytest.raises(ValueError, match=r"expected a suffix of .*png"):
     plotting.plot_spectrum(make(3), tmp_path / name, sigma_squared=1e-2)
+
+
+# Without a file.
+
+
+def test_density_is_drawn_into_axes():
+  _, axes = plotting.new_figure()
+  assert make(2).plot(ax=axes, sigma_squared=1e-2) is axes
+  assert len(axes.lines) == 1 and axes.get_xlabel() == "eigenvalue"
+
+
+def test_density_in_axes_is_saved_too(tmp_path):
+  _, axes = plotting.new_figure()
+  make(2).plot(tmp_path / "spectrum.png", ax=axes, sigma_squared=1e-2)
+  assert (tmp_path / "spectrum.png").stat().st_size > 1000
+
+
+def test_notebook_shows_the_density(monkeypatch):
+  shown = []
+  ipython = types.SimpleNamespace(
+    get_ipython=lambda: object(),
+    display=types.SimpleNamespace(display=shown.append, Image=lambda data: data),
+  )
+  monkeypatch.setitem(sys.modules, "IPython", ipython)
+  make(2).plot(sigma_squared=1e-2)
+  assert len(shown) == 1 and shown[0].startswith(b"\x89PNG")
+
+
+def test_script_shows_nothing(monkeypatch):
+  monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+  assert make(2).plot(sigma_squared=1e-2).get_ylabel() == "density"

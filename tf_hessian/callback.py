@@ -236,7 +236,8 @@ class SpectrumCallback(keras.callbacks.Callback):
       for name, value in measured.logs.items():
         tf.summary.scalar(name, value)
       if measured.spectrum is not None:
-        picture = plotting.png(plotting.spectrum_figure(measured.spectrum))
+        _, axes = plotting.new_figure()
+        picture = plotting.png(plotting.plot_spectrum(measured.spectrum, ax=axes).figure)
         tf.summary.image("hessian_density", tf.io.decode_png(picture)[tf.newaxis])
     self._writer.flush()
 

@@ -12,16 +12,36 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from tf_hessian import files, spectrum_file
-from tf_hessian.numerics import checks, deflation, density, quadrature
+from tf_hessian.numerics import checks, deflation, density, markup, quadrature
 
 if TYPE_CHECKING:
   from collections.abc import Sequence
 
+  from matplotlib.axes import Axes
+
   from tf_hessian.numerics.results import Density, Quadrature
 
 
+class _Shown:
+  """The way in which notebooks show a spectrum."""
+
+  def _repr_html_(self) -> str:
+    about = self.summary()  # type: ignore[attr-defined]  # of a `Spectrum`
+    trace, error = about["trace"], about["trace_stderr"]
+    return markup.table(
+      {
+        "parameters": f"{about['num_parameters']:,}" if about["num_parameters"] else "not known",
+        "draws": f"{about['num_draws']} of {max(about['steps'], default=0)} steps",
+        "loss": "not known" if about["loss"] is None else about["loss"],
+        "trace": f"{trace:.5g}" + ("" if error is None else f" ± {error:.2g}"),
+        "largest": ", ".join(f"{x:.5g}" for x in about["largest"][:5]),
+        "smallest": ", ".join(f"{x:.5g}" for x in about["smallest"][:3]),
+      }.items()
+    )
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
-class Spectrum:
+class Spectrum(_Shown):
   """The quadrature of k Lanczos draws on one matrix, with its provenance.
 
   Attributes:
@@ -246,16 +266,19 @@ class Spectrum:
     start = "" if self.start is None else f", from {self.start}"
     return f"Spectrum(n = {self.num_parameters}, {self.num_draws} draws of {steps} steps{start})"
 
-  def plot(self, path: str | os.PathLike, **options: Any) -> None:
-    """Writes a picture of the density.
+  def plot(self, path: str | os.PathLike | None = None, **options: Any) -> Axes:
+    """Draws the density, into a file, axes, or a notebook.
 
     Args:
-      path: the picture, such as "spectrum.png".
-      **options: keyword arguments of `plotting.spectrum_figure`.
+      path: the picture, such as "spectrum.png"; None for none.
+      **options: keyword arguments of `plotting.plot_spectrum`, such as `ax`.
+
+    Returns:
+      The Matplotlib axes.
     """
     from tf_hessian import plotting
 
-    plotting.plot_spectrum(self, path, **options)
+    return plotting.plot_spectrum(self, path, **options)
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes the result to a `.npz` file, whole or not at all.

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from tf_hessian.curvature import failures, first_batch, repeatable
 from tf_hessian.curvature.operator import HessianOperator
-from tf_hessian.numerics import probes
+from tf_hessian.numerics import markup, probes
 
 # Errors of whole products relative to their length, in units of the arithmetic's rounding error:
 # seen are 3 to 60 in deep float32 and float64 nets, so this is a heuristic with a margin.
@@ -102,6 +102,20 @@ class OperatorReport:
 
   def __str__(self) -> str:
     return self.summary()
+
+  def _repr_html_(self) -> str:
+    rows: dict[str, object] = {
+      "passed": self.passed,
+      "repeatable": self.repeatable,
+      "asymmetry": self.asymmetry,
+      "difference": self.difference_skipped
+      if self.difference_error is None
+      else f"{self.difference_error:.2g} in {self.compared_in}",
+      "rounding": "not known" if self.rounding_error is None else self.rounding_error,
+      "precision": self.precision or "that of the variables",
+    }
+    rows |= {f"problem {i + 1}": text for i, text in enumerate(self.problems)}
+    return markup.table(rows.items())
 
 
 def check_operator(

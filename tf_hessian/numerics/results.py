@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_hessian.numerics import markup
+
 
 class LanczosStatus(enum.Enum):
   """The states of a Lanczos recurrence; the values are the explanations."""
@@ -64,6 +66,11 @@ class Eigenpairs:
   residuals: np.ndarray  # (k,) float64: |H vectors[i] - values[i] vectors[i]|
   status: EigenpairStatus
   num_products: int  # products with H, those of the check included
+
+  def _repr_html_(self) -> str:
+    pairs = zip(self.values.tolist(), self.residuals.tolist(), strict=True)
+    note = f"{self.num_products} products: {self.status.value}"
+    return markup.table(pairs, ("eigenvalue", "residual")) + f"<p>{note}</p>"
 
   def project(self, vector: np.ndarray, /) -> np.ndarray:
     """Returns the shares of a vector's energy in the eigenvectors.

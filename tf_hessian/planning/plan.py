@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tf_hessian.numerics import stopping
+from tf_hessian.numerics import markup, stopping
 from tf_hessian.planning.pilot import ExpectedError
 from tf_hessian.slq.progress import clock
 
@@ -95,6 +95,9 @@ class Plan:
 
   def __str__(self) -> str:
     return self.report()
+
+  def _repr_html_(self) -> str:
+    return markup.table(self._lines())
 
   def _lines(self):
     each = self._of_draws

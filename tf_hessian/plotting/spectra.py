@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping, Sequence
 import os
-import pathlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 import numpy as np
 
-from tf_hessian import files
 from tf_hessian.numerics import density as density_lib
+from tf_hessian.numerics.dense import ExactSpectrum
+from tf_hessian.numerics.results import Density
+from tf_hessian.plotting.figures import new_figure, save_figure, show
 
-if TYPE_CHECKING:
-  from collections.abc import Mapping, Sequence
-
-  from matplotlib.axes import Axes
-
-  from tf_hessian.numerics.dense import ExactSpectrum
-  from tf_hessian.numerics.results import Density
+# What the paper's figures show; a smoothed density has far smaller values between outliers.
+_FLOOR = 1e-10
 
 
 class _Drawn(Protocol):
@@ -52,75 +47,42 @@ class _Drawn(Protocol):
   ) -> Density: ...
 
 
-# What the paper's figures show; a smoothed density has far smaller values between outliers.
-_FLOOR = 1e-10
-
-
-def new_figure(width: float = 7.0, height: float = 4.2, **subplots: Any) -> tuple[Figure, Any]:
-  """Returns a figure and its axes that no global state knows of.
-
-  Args:
-    width: inches; by default that of a page's text.
-    height: inches.
-    **subplots: arguments of `Figure.subplots`, such as nrows.
-
-  Returns:
-    (figure, axes): `Axes`, or an array of them if there are several.
-  """
-  figure = Figure(figsize=(width, height), layout="constrained")
-  FigureCanvasAgg(figure)
-  return figure, figure.subplots(**subplots)
-
-
-def png(figure: Figure, /) -> bytes:
-  """Returns a figure of `new_figure` as a PNG file."""
-  return _bytes(figure, "png")
-
-
-def _bytes(figure, suffix):
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format=suffix, dpi=150)
-  return buffer.getvalue()
-
-
-def save_figure(figure: Figure, path: str | os.PathLike, /) -> None:
-  """Writes a figure, whole or not at all.
-
-  Args:
-    figure: a figure of `new_figure`.
-    path: the picture; its suffix is the format.
-
-  Raises:
-    ValueError: for another format.
-    OSError: if the picture can't be written.
-  """
-  suffix = pathlib.Path(path).suffix[1:].lower()
-  known = figure.canvas.get_supported_filetypes()
-  if suffix not in known:
-    raise ValueError(
-      f"{path}: unknown format; expected a suffix of {', '.join(sorted(known))}, such as .png"
-    )
-  content = _bytes(figure, suffix)
-  with files.replacing(path) as file:
-    file.write(content)
-
-
-def plot_spectrum(spectrum: _Drawn, path: str | os.PathLike, /, **options: Any) -> None:
-  """Writes the picture of a density.
+def plot_spectrum(
+  spectrum: _Drawn,
+  path: str | os.PathLike | None = None,
+  /,
+  *,
+  ax: Axes | None = None,
+  **options: Any,
+) -> Axes:
+  """Draws a density, into a file, axes, or a notebook.
 
   Args:
     spectrum: a `Spectrum`.
-    path: where the picture goes, such as "spectrum.png".
-    **options: keyword arguments of `spectrum_figure`.
+    path: where the picture goes, such as "spectrum.png"; None for none. In a notebook it is shown
+      then, unless there is `ax`.
+    ax: Matplotlib axes to draw into; None for a figure of its own.
+    **options: keyword arguments of `draw_spectrum`.
+
+  Returns:
+    The axes.
 
   Raises:
     ValueError: for bad arguments.
     OSError: if the picture can't be written.
   """
-  save_figure(spectrum_figure(spectrum, **options), path)
+  axes = new_figure()[1] if ax is None else ax
+  draw_spectrum(axes, spectrum, **options)
+  figure: Any = axes.figure
+  if path is not None:
+    save_figure(figure, path)
+  elif ax is None:
+    show(figure)
+  return axes
 
 
-def spectrum_figure(
+def draw_spectrum(
+  axes: Axes,
   spectrum: _Drawn,
   /,
   *,
@@ -132,12 +94,13 @@ def spectrum_figure(
   log: bool = True,
   floor: float = _FLOOR,
   title: str | None = None,
-) -> Figure:
-  """Returns the figure of a density.
+) -> None:
+  """Draws the density of a spectrum into axes.
 
   A band shows one standard error.
 
   Args:
+    axes: where it is drawn.
     spectrum: a `Spectrum`.
     sigma_squared: variance of the kernel (default: the paper's).
     relative: multiply it by max(1, range of the nodes), as the original code did.
@@ -157,7 +120,6 @@ def spectrum_figure(
     nodes = [*spectrum.nodes, exact]
     grid = density_lib.density_grid(nodes, estimate.sigma_squared)
     estimate = spectrum.density(estimate.sigma_squared, grid=grid, deflate=deflate)
-  figure, axes = new_figure()
   draw_density(axes, estimate, exact=exact, log=log, floor=floor, limits=limits)
   if title is None:
     steps = max(len(d) for d in spectrum.diagonals)
@@ -167,7 +129,6 @@ def spectrum_figure(
     title = f"{n}{draws} of {steps} steps, $\\sigma^2$ = {estimate.sigma_squared:.3g}{deflated}"
   axes.set_ylabel(_quantity(spectrum))
   axes.set_title(title, fontsize="medium")
-  return figure
 
 
 def plot_spectra(
@@ -265,72 +226,6 @@ def _quantity(spectrum):
   return f"density of the energy of {what}"
 
 
-def plot_curves(
-  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-  path: str | os.PathLike,
-  /,
-  *,
-  label: str = "loss",
-  floor: float = 0.0,
-  log: bool = False,
-) -> None:
-  """Draws how a number changed in training, for several runs.
-
-  Args:
-    curves: dict: name of the run -> (steps, values), each (rows,).
-    path: where the picture goes.
-    label: of the axis.
-    floor: a value that none can be below, drawn as a line; 0 for none.
-    log: logarithmic axis of the values.
-
-  Raises:
-    ValueError: for another format.
-    OSError: if the picture can't be written.
-  """
-  figure, axes = new_figure()
-  for name, (steps, values) in curves.items():
-    axes.plot(steps, values, lw=1.2, label=name)
-  if floor:
-    axes.axhline(floor, color="k", lw=0.8, ls="--", label=f"lowest: {floor:.4g}")
-  if log:
-    axes.set_yscale("log")
-  axes.set_xlabel("step")
-  axes.set_ylabel(label)
-  axes.legend(fontsize="small", frameon=False)
-  save_figure(figure, path)
-
-
-def plot_histograms(
-  values: Mapping[str, np.ndarray],
-  path: str | os.PathLike,
-  /,
-  *,
-  label: str,
-  title: str = "",
-) -> None:
-  """Draws how often numbers are found, for several sets of them.
-
-  Args:
-    values: dict: name of the set -> numbers (count,).
-    path: where the picture goes.
-    label: of the axis of the numbers.
-    title: text above.
-
-  Raises:
-    ValueError: for another format.
-    OSError: if the picture can't be written.
-  """
-  figure, axes = new_figure(height=3.0 * len(values), nrows=len(values), squeeze=False)
-  for (name, numbers), ax in zip(values.items(), axes[:, 0], strict=True):
-    ax.hist(numbers, bins="auto", color="C0")
-    ax.axvline(np.mean(numbers), color="k", lw=0.8, ls="--", label=f"mean {np.mean(numbers):.4g}")
-    ax.set_ylabel(f"batches, by {name}")
-    ax.legend(fontsize="small", frameon=False)
-  axes[-1, 0].set_xlabel(label)
-  axes[0, 0].set_title(title, fontsize="medium")
-  save_figure(figure, path)
-
-
 def plot_evolution(
   spectra: Mapping[Any, _Drawn],
   path: str | os.PathLike,
@@ -376,48 +271,6 @@ def plot_evolution(
     axes.set_xlabel("step")
   axes.set_ylabel("eigenvalue")
   axes.legend(fontsize="small", frameon=False)
-  save_figure(figure, path)
-
-
-def plot_losses(
-  distances: Sequence[np.ndarray],
-  losses: np.ndarray,
-  quadratic: np.ndarray,
-  path: str | os.PathLike,
-  /,
-  *,
-  title: str = "",
-) -> None:
-  """Draws losses along a line, or over a plane, with their quadratic.
-
-  Args:
-    distances: one or two arrays (m,).
-    losses: (m,), or (m_1, m_2).
-    quadratic: an array like it.
-    path: where the picture goes.
-    title: text above.
-
-  Raises:
-    ValueError: for another format.
-    OSError: if the picture can't be written.
-  """
-  figure, axes = new_figure()
-  if len(distances) == 1:
-    axes.plot(distances[0], losses, "o-", ms=3, lw=1.2, label="loss")
-    axes.plot(distances[0], quadratic, "k--", lw=0.8, label="by gradient and curvature")
-    axes.set_ylabel("loss")
-    axes.set_xlabel("distance")
-    low, high = np.min(losses), np.max(losses)  # a parabola may go far beyond
-    axes.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
-    axes.legend(fontsize="small", frameon=False)
-  else:
-    levels = np.linspace(np.min(losses), np.max(losses) + 1e-12, 16)
-    filled = axes.contourf(*distances, losses.T, levels)
-    axes.contour(*distances, quadratic.T, levels, colors="w", linewidths=0.6, linestyles="--")
-    figure.colorbar(filled, ax=axes, label="loss (dashed: by gradient and curvature)")
-    axes.set_xlabel("distance along the first direction")
-    axes.set_ylabel("distance along the second direction")
-  axes.set_title(title, fontsize="medium")
   save_figure(figure, path)
 
 
