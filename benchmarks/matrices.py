@@ -116,16 +116,22 @@ def compare_parts(name: str, hessian: tf_hessian.HessianOperator, rounds: int) -
   layers_of, whole = (float(np.median(seconds[k])) for k in ways)
   print(f"{name}: traces of all layers {layers_of:.3g} s, the whole trace {whole:.3g} s", end=" ")
   print(f"({layers_of / whole:.2f}), {_SHARED} products each")
-  tf_hessian.batch_eigenvalues(hessian, **options)  # builds what is not there
-  taken, found = _seconds(lambda: tf_hessian.batch_eigenvalues(hessian, **options))
-  products = 0.0
+  found = tf_hessian.batch_eigenvalues(hessian, **options)  # builds what is not there
   v = np.ones(hessian.shape[0]) / hessian.shape[0] ** 0.5
-  for batch in hessian.runner.single_batches():
-    count = int(found.products[batch.number])
-    products += _seconds(lambda b=batch, k=count: [b.product(v) for _ in range(k)])[0]
+
+  def products():
+    for batch in hessian.runner.single_batches():
+      for _ in range(int(found.products[batch.number])):
+        batch.product(v)
+
+  both = [
+    (_seconds(lambda: tf_hessian.batch_eigenvalues(hessian, **options))[0], _seconds(products)[0])
+    for _ in range(rounds)
+  ]
+  taken, alone = np.median(both, axis=0)
   print(
     f"{name}: largest eigenvalue of each of {len(found.values)} batches {taken:.3g} s, their "
-    f"{found.products.sum()} products {products:.3g} s ({taken / products:.2f})",
+    f"{found.products.sum()} products {alone:.3g} s ({taken / alone:.2f})",
     flush=True,
   )
 

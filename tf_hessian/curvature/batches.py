@@ -144,9 +144,10 @@ class Batches:
       b: its number.
       batch: the batch.
     """
-    signature = self._shapes[b]
+    if (b, b + 1) not in self._places:
+      self._places[b, b + 1] = list(self._runs(b, b + 1))
+    [(signature, place)] = self._places[b, b + 1]
     source = self.stacks[signature] if self.cached else iter(tf.data.Dataset.from_tensors(batch))
-    place = tf.nest.map_structure(_scalar, (b, self._positions[b], 1))
     return [Segment(signature, (*place, source))]
 
   def _runs(self, low, high):
