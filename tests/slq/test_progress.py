@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_terminal_shows_a_bar(screen, caplog):
   show(10)
   assert "10/10" in stderr.getvalue()
   assert not caplog.records
+
+
+def test_notebook_shows_a_bar(screen, caplog, monkeypatch):
+  shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+  monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+  stderr = screen(False)
+  show(10)
+  assert "10/10" in stderr.getvalue() and not caplog.records
 
 
 def test_no_terminal_gets_log_lines(screen, caplog):

@@ -1,9 +1,10 @@
-"""Progress of a run: a bar on a terminal, plain log lines elsewhere."""
+"""Progress of a run: a bar on a terminal or in a notebook, else log lines."""
 
 from __future__ import annotations
 
 import sys
 import time
+import warnings
 
 from absl import logging
 import tqdm
@@ -31,8 +32,8 @@ class Progress:
     self._done = done
     self._begin = self._logged = time.monotonic()
     self._made = self._passes = 0
-    self._log = enabled and not sys.stderr.isatty()
-    self._bar = tqdm.tqdm(
+    self._log = enabled and not (sys.stderr.isatty() or _in_notebook())
+    self._bar = _bar_class()(
       total=total,
       initial=done,
       unit=unit,
@@ -79,6 +80,22 @@ class Progress:
 
   def __exit__(self, *unused: object) -> None:
     self._bar.close()
+
+
+def _in_notebook():
+  """Returns whether this process is the kernel of a notebook."""
+  ipython = sys.modules.get("IPython")
+  shell = ipython.get_ipython() if ipython else None
+  return shell is not None and "IPKernelApp" in shell.config
+
+
+def _bar_class():
+  if not _in_notebook():
+    return tqdm.tqdm
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", tqdm.TqdmWarning)  # without ipywidgets it is a line of text
+    from tqdm import auto
+  return auto.tqdm
 
 
 def clock(seconds: float, /) -> str:
