@@ -16,9 +16,17 @@ setuptools.setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.10",
-  # The bundled digits lie beside the package in the repository and inside it once installed.
-  packages=[*setuptools.find_packages(include=["tf_hessian*"]), "tf_hessian.third_party.mnist"],
-  package_dir={"tf_hessian.third_party.mnist": "third_party/mnist"},
+  # Digits and configs lie beside the package in the repository, and inside it once installed.
+  packages=[
+    *setuptools.find_packages(include=["tf_hessian*"]),
+    "tf_hessian.third_party.mnist",
+    "tf_hessian.configs",
+  ],
+  package_dir={
+    "tf_hessian.third_party.mnist": "third_party/mnist",
+    "tf_hessian.configs": "configs",
+  },
+  entry_points={"console_scripts": ["tf-hessian = tf_hessian.__main__:main"]},
   package_data={
     "tf_hessian": ["py.typed"],
     "tf_hessian.third_party.mnist": ["mnist_1000.npz", "LICENSE", "README.md"],

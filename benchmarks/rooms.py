@@ -11,6 +11,7 @@ PACKAGE = "tf_hessian"
 # Room -> those that it may import besides itself; "" is the package's own __init__.
 MAY_IMPORT = {
   "": set(),
+  "__main__": {"bin", "numerics"},
   "numerics": set(),
   "models": set(),
   "data": {"reading"},

@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import os
 import pathlib
+import re
 from typing import Any
 
 from ml_collections import config_dict
@@ -20,7 +21,9 @@ def load_config(path: str | os.PathLike, /, **overrides: Any) -> config_dict.Con
   Fields that it has left out are filled in.
 
   Args:
-    path: a Python file with a function `get_config`; what follows a colon is its argument.
+    path: a Python file with a function `get_config`; what follows a colon is its argument. Names
+      without a folder and suffix, such as "mnist_mlp", are those of the configs that come with the
+      package.
     **overrides: values of fields, such as `train={"steps": 10}`, which are added to sections.
 
   Raises:
@@ -29,7 +32,7 @@ def load_config(path: str | os.PathLike, /, **overrides: Any) -> config_dict.Con
     KeyError: for a field that the config does not have.
   """
   name, colon, argument = str(path).partition(":")
-  module = _run(pathlib.Path(name).expanduser())
+  module = _run(_own(name) or pathlib.Path(name).expanduser())
   if not callable(getattr(module, "get_config", None)):
     raise ValueError(f"{name}: expected a Python file with a function get_config, and it has none")
   try:
@@ -46,6 +49,15 @@ def load_config(path: str | os.PathLike, /, **overrides: Any) -> config_dict.Con
   config.lock()
   config.update(overrides)
   return config
+
+
+def _own(name):
+  """Returns the file of a config of the package, or None."""
+  if not re.fullmatch(r"\w+", name) or pathlib.Path(name).exists():
+    return None
+  here = pathlib.Path(__file__).resolve()
+  found = [here.parents[i] / "configs" / f"{name}.py" for i in (1, 2)]  # installed, or a clone
+  return next((path for path in found if path.is_file()), None)
 
 
 def _run(path):
