@@ -61,6 +61,7 @@ def slightly_negative(y, z):
 def test_loss_that_is_not_convex_is_warned_of_once(loss, caplog):
   operator = GaussNewtonOperator(model(), loss, data())
   operator @ np.ones(operator.shape[0])
+  tf_hessian.check_operator(operator)
   assert caplog.text.count(CONVEX) == 1
   assert "loss: it is" in caplog.text
 

@@ -51,6 +51,7 @@ def on_first_batch(operator: CurvatureOperator, /, *, float64: bool) -> Curvatur
     context=tuple(convert(tf.convert_to_tensor(copies.first_copy(c))) for c in objective.context),
     terms=terms,
     pieces=None,
+    losses=(),  # which have been looked at
     compute_dtypes=frozenset(("bfloat16", "float16", "float32")),
   )
   batch = tf.nest.map_structure(convert, next(iter(operator.batches)))
