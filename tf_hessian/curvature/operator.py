@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 import scipy.sparse.linalg
 import tensorflow as tf
 
-from tf_hessian.curvature import group, loading, processes, products
+from tf_hessian.curvature import group, loading, output_checks, processes, products
 from tf_hessian.curvature import objective as objective_lib
 from tf_hessian.curvature.point import Point
 from tf_hessian.curvature.program import Program
@@ -395,11 +396,13 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
       variables: the other block; None for this one's.
       **changes: further arguments that differ, such as strategy=None for this process alone.
     """
+    same = model is None and "loss" not in changes
     changes |= {} if variables is None else {"variables": variables}
     options = self._options | self.matrix_options | changes
-    return type(self)(
-      self.model if model is None else model, options.pop("loss"), dataset, **options
-    )
+    with output_checks.looked_at() if same else contextlib.nullcontext():
+      return type(self)(
+        self.model if model is None else model, options.pop("loss"), dataset, **options
+      )
 
   def sample(self, count: int) -> CurvatureOperator:
     """Returns an operator like this one on `count` of its batches.
