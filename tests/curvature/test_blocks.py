@@ -106,11 +106,15 @@ def operators(name, count, **options):
   ]
 
 
+QUICK = ("residual", "shared_layers")
+
+
 @pytest.mark.parametrize(
   "name, count",
   [
     *(pytest.param(*case, marks=pytest.mark.slow) for case in [("chain", 1), ("residual", 2)]),
-    *((name, 3) for name in MODELS),
+    # The others are cut by the same rules as these.
+    *((n, 3) if n in QUICK else pytest.param(n, 3, marks=pytest.mark.slow) for n in MODELS),
   ],
 )
 def test_products_and_gradients_are_those_of_the_whole_model(name, count):

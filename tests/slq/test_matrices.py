@@ -65,10 +65,10 @@ def run_until_killed(name, workdir):
   measure(matrix, workdir)
 
 
-NAMES = [pytest.param(n, marks=pytest.mark.slow) if n != "gauss_newton" else n for n in MATRICES]
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MATRICES)
 def test_eigenvalues_traces_and_plans_are_those_of_the_matrix(name):
   matrix = operator(name)
   dense = tf_hessian.dense_hessian(matrix)
@@ -86,7 +86,7 @@ def test_eigenvalues_traces_and_plans_are_those_of_the_matrix(name):
   assert plan.num_draws == run.num_draws and plan.lanczos_steps == len(run.diagonals[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MATRICES)
 def test_killed_run_goes_on_bitwise(name, tmp_path):
   command = [sys.executable, __file__, name, str(tmp_path / "run")]
   found = subprocess.run(command, capture_output=True, text=True, timeout=300)
