@@ -98,7 +98,7 @@ class _Pullback:
       self._back = [tf.identity(tf.ones_like(z)) for z in self._outputs]
       self._tape.watch(self._back)
       found = tape.gradient(self._outputs, params, output_gradients=self._back)
-    self._pulled = products.dense(found, params)
+      self._pulled = products.dense(found, params)  # inside, as those of gathered rows are sparse
     if connected is not None:
       direct = {i - len(self._outputs) for i in self._matrix.kept}
       connected([g is not None or i in direct for i, g in enumerate(found)])
