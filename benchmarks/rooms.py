@@ -27,7 +27,7 @@ MAY_IMPORT = {
   "spectrum_file": {"files"},
   "slq": {"", "curvature", "distribute", "files", "folders", "numerics", "records", "spectrum"},
   "landscape": {"curvature", "numerics", "plotting", "slq"},
-  "callback": {"curvature", "files", "numerics", "plotting", "slq", "spectrum"},
+  "callback": {"curvature", "folders", "numerics", "plotting", "slq", "spectrum"},
   "evolution": {"curvature", "slq", "spectrum", "training"},
   "parts": {
     "",

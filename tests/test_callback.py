@@ -101,11 +101,38 @@ def test_functions_are_traced_once_in_all_of_fit(measured):
 
 def test_spectra_are_saved_by_step(measured):
   callback, _, _, folder = measured
-  assert sorted(p.name for p in (folder / "spectra").iterdir()) == [
-    f"step_{n}.npz" for n in (3, 6, 9)
-  ]
+  names = [f"step_{n}.npz" for n in (3, 6, 9)]
+  assert sorted(p.name for p in (folder / "spectra").glob("*.npz")) == names
   found = tf_hessian.Spectrum.load(folder / "spectra" / "step_9.npz")
   np.testing.assert_array_equal(found.diagonals[0], callback.measurements[-1].spectrum.diagonals[0])
+
+
+def test_folder_of_another_training_is_refused_before_it_begins(measured):
+  folder = measured[3] / "spectra"
+  before = {p.name: p.read_bytes() for p in folder.iterdir()}
+  model = build()
+  with pytest.raises(ValueError, match="holds spectra of steps up to 9, and training is at step 0"):
+    fit([SpectrumCallback(dataset(), draws=1, workdir=folder)], model=model)
+  assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_folder_of_another_model_is_refused(tmp_path):
+  options = {"top": 0, "draws": 1, "lanczos_steps": 2, "workdir": tmp_path}
+  inputs = keras.Input((4,))
+  other = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+  other.compile("sgd", LOSS)
+  fit([SpectrumCallback(dataset(), **options)], epochs=1, model=other)
+  model = build()
+  fit([], epochs=1, model=model)
+  with pytest.raises(ValueError, match="spectra of another model"):
+    fit([SpectrumCallback(dataset(), **options)], epochs=1, model=model)
+
+
+def test_next_fit_goes_on_in_the_folder(tmp_path):
+  callback = SpectrumCallback(dataset(), top=0, draws=1, lanczos_steps=2, workdir=tmp_path)
+  model, _ = fit([callback], epochs=1)
+  fit([callback], epochs=1, model=model)
+  assert sorted(p.name for p in tmp_path.glob("*.npz")) == ["step_3.npz", "step_6.npz"]
 
 
 def test_csv_logger_has_them(measured):

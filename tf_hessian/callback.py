@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from absl import logging
 import keras
 import tensorflow as tf
 
-from tf_hessian import files, plotting
+from tf_hessian import folders, plotting
 from tf_hessian.curvature.failures import NonFiniteError
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import checks, probes
@@ -23,6 +26,9 @@ from tf_hessian.spectrum import Spectrum
 
 # Part of a start vector that is random, so that new directions are found: as much as is old.
 _RANDOM = 1.0
+
+
+_KIND = folders.Kind("folder of a callback", "callback.json", re.compile(r"step_\d+\.npz"))
 
 
 class Measurement(NamedTuple):
@@ -75,6 +81,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     seed: seed of the start vectors, and of random layers.
     log_dir: folder for TensorBoard: the numbers by step, and the density as a picture.
     workdir: folder for spectra, as step_N.npz, which `tf_hessian.bin.plot` reads; it needs draws.
+      It has to be new or empty, or hold earlier steps of this training.
     check: whether to look first whether products and data repeat, and at symmetry.
     **options: further arguments of `HessianOperator`, such as `training` and `num_batches`.
 
@@ -141,9 +148,9 @@ class SpectrumCallback(keras.callbacks.Callback):
       raise ValueError(f"top, smallest: expected at most n = {n} eigenvalues together")
     if self._check:
       as_matrix(self.operator).check()
-    if self._workdir is not None:
-      files.make_folder(self._workdir)
     self._last = self._step()
+    if self._workdir is not None:
+      self._open_folder()
 
   def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
     """Measures if it is time to."""
@@ -168,6 +175,25 @@ class SpectrumCallback(keras.callbacks.Callback):
     del logs
     if self._writer is not None:
       self._writer.flush()
+
+  def _open_folder(self):
+    """Takes the folder of spectra, unless it holds those of another training."""
+    later = [n for n in _saved_steps(self._workdir) if n > self._last]
+    if later:
+      raise ValueError(
+        f"workdir: {self._workdir} holds spectra of steps up to {max(later)}, and training is at "
+        f"step {self._last}: choose a new or empty folder"
+      )
+    names = repr([list(self.operator.parameter_names), list(self.operator.parameter_shapes)])
+    text = json.dumps({"variables": hashlib.sha256(names.encode()).hexdigest()})
+    folders.OwnedFolder(self._workdir, _KIND, text, self._check_record(text)).close()
+
+  def _check_record(self, text):
+    def check(found):
+      if found != text:
+        raise ValueError(f"workdir: {self._workdir} holds spectra of another model")
+
+    return check
 
   def _step(self):
     return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
@@ -240,6 +266,13 @@ class SpectrumCallback(keras.callbacks.Callback):
         picture = plotting.png(plotting.plot_spectrum(measured.spectrum, ax=axes).figure)
         tf.summary.image("hessian_density", tf.io.decode_png(picture)[tf.newaxis])
     self._writer.flush()
+
+
+def _saved_steps(folder):
+  if not folder.is_dir():
+    return []
+  names = (re.fullmatch(r"step_(\d+)\.npz", name) for name in os.listdir(folder))
+  return [int(found[1]) for found in names if found]
 
 
 def _summary_writer(log_dir):

@@ -111,6 +111,12 @@ def test_loss_that_couples_examples_is_refused_by_name(name, loss):
     OF_EXAMPLES[name](model(), loss, data())
 
 
+def test_the_largest_batch_is_looked_at():
+  x, y = data()[0]
+  with pytest.raises(ValueError, match="depends on the outputs"):
+    GradientCovarianceOperator(model(), centred, [(x[:1], y[:1]), (x, y)])
+
+
 @pytest.mark.parametrize("name", OF_EXAMPLES)
 def test_loss_of_single_examples_is_taken(name):
   OF_EXAMPLES[name](model(), sines, data())

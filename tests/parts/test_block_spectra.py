@@ -84,6 +84,12 @@ def test_foreign_folder_is_refused_before_anything_is_computed(operator, tmp_pat
     block_spectra(operator, workdir=tmp_path, **OPTIONS)
 
 
+def test_folder_of_other_blocks_is_refused(operator, tmp_path):
+  block_spectra(operator, workdir=tmp_path, **OPTIONS)
+  with pytest.raises(ValueError, match="000_first, 001_second, which is none of these blocks"):
+    block_spectra(operator, "variable", workdir=tmp_path, **OPTIONS)
+
+
 def test_gradient_seen_by_each_block(operator):
   found = block_spectra(operator, start="gradient", lanczos_steps=3, num_draws=1, progress=False)
   assert all(s.start == "gradient" for s in found.values())

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
+import tf_hessian
 from tf_hessian.slq.matrix import as_matrix, known_vector
 
 A = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, 4.0]])
@@ -97,3 +98,20 @@ def test_what_is_no_square_matrix_is_refused(given, error, message):
 def test_vector_that_matrices_are_known_by_is_fixed():
   assert known_vector(3).tobytes() == known_vector(3).tobytes()
   assert np.linalg.norm(known_vector(3)) == pytest.approx(1.0, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+  "use",
+  [
+    lambda a: tf_hessian.solve(a, np.ones(6), damping=1.0, progress=False),
+    lambda a: tf_hessian.top_eigenpairs(a, 1, progress=False),
+    lambda a: tf_hessian.exact_spectrum(a),
+    lambda a: tf_hessian.spectral_density(a, progress=False),
+  ],
+  ids=["solve", "top_eigenpairs", "exact_spectrum", "spectral_density"],
+)
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_array_that_is_not_symmetric_is_refused(use, kind):
+  a = np.triu(np.random.default_rng(0).standard_normal((6, 6)))
+  with pytest.raises(ValueError, match="expected a symmetric matrix"):
+    use(kind(a))

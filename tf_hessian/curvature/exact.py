@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from tf_hessian.curvature import failures
 from tf_hessian.numerics import dense, probes
+
+# Products are right to so many rounding errors, as `selfcheck` has it.
+_ROUNDINGS = 1000
 
 
 def dense_hessian(
@@ -47,8 +50,25 @@ def dense_hessian(
 
 
 def _check(operator):
-  if not hasattr(operator, "shape"):
-    raise failures.no_operator(operator, "a HessianOperator, a linear operator or a matrix")
+  if not isinstance(operator, np.ndarray) and not hasattr(operator, "matvec"):
+    operator = _as_operator(operator)
+  if len(operator.shape) != 2 or operator.shape[0] != operator.shape[1]:
+    raise ValueError(f"operator: expected a square matrix, got shape {operator.shape}")
+
+
+def _as_operator(operator):
+  try:
+    return aslinearoperator(operator)
+  except TypeError as e:
+    raise failures.no_operator(operator, "a HessianOperator, a linear operator or a matrix") from e
+
+
+def _check_symmetric(matrix, precision):
+  found = dense.asymmetry(matrix) if matrix.size else 0.0
+  if found > min(0.3, _ROUNDINGS * precision):
+    raise ValueError(
+      f"operator: expected a symmetric matrix, and it is off by {found:.2g} of its largest entry"
+    )
 
 
 def nonzero_rows(operator: LinearOperator, /) -> np.ndarray:
@@ -79,8 +99,13 @@ def exact_spectrum(
     eigenvectors: whether to keep the eigenvectors, which only the exact density of one draw needs;
       False by default, since they take as much memory as the matrix.
     progress: called with the number of finished columns; None for no calls.
+
+  Raises:
+    TypeError: if it is no operator.
+    ValueError: if the matrix is not square, or not symmetric.
   """
   _check(operator)
   rows = nonzero_rows(operator)
   block = dense_hessian(operator, rows=rows, progress=progress)
+  _check_symmetric(block, getattr(operator, "precision", float(np.finfo(np.float64).eps)))
   return dense.block_spectrum(block, rows, operator.shape[0], eigenvectors=eigenvectors)

@@ -2,7 +2,7 @@
 
 A Gauss-Newton matrix is positive semidefinite if the loss is convex in the outputs, and the
 empirical Fisher matrix is of losses of single examples. Keras's own losses are known; of others,
-both are found out on the first batch, whose loss is run eagerly once.
+both are found out on one batch, that of the most data, whose loss is run eagerly once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def is_known(objective: Objective, /) -> bool:
 def warn_of_negative(program: Program, /) -> None:
   """Warns of losses that are not convex in the outputs.
 
-  They are looked at on the first batch.
+  They are looked at on one batch.
   """
   if is_known(program.objective):
     return
@@ -71,7 +71,7 @@ def warn_of_negative(program: Program, /) -> None:
     least, greatest = batch.extreme_eigenvalues(loss)
     if least < -_ROUNDINGS * batch.eps * max(abs(greatest), abs(least)):
       logging.warning(
-        "%s: it is not convex in the outputs: on the first batch its Hessian in them has "
+        "%s: it is not convex in the outputs: on one batch its Hessian in them has "
         "eigenvalues from %.3g to %.3g, so the Gauss-Newton matrix has negative eigenvalues too",
         name,
         least,
@@ -80,7 +80,7 @@ def warn_of_negative(program: Program, /) -> None:
 
 
 def refuse_coupled(program: Program, /) -> None:
-  """Refuses losses that are not of single examples, on the first batch.
+  """Refuses losses that are not of single examples, on one batch.
 
   Raises:
     ValueError: if there are no losses of single examples, or they depend on others' outputs.
@@ -143,7 +143,7 @@ def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[st
 
 
 class _Eager:
-  """The first batch's loss, as a function of the outputs.
+  """The loss of one batch, as a function of the outputs.
 
   Tapes have recorded it.
 
@@ -161,7 +161,7 @@ class _Eager:
     inner = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     self.cut = Cut()
     self.cut.watch = (self._tape, inner)
-    _, batch = next(iter(program.batches.since(0)))
+    [batch] = program.batches.largest(1)
     with self._tape:
       with inner:
         terms = program.loss.eagerly(self._objective.terms, 0, batch, cut=self.cut)

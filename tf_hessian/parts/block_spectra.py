@@ -125,6 +125,7 @@ def block_spectra(
   whole = as_matrix(operator)
   chosen = [_Block(whole, block) for block in blocks.of_operator(operator, by)]
   folders = [None if workdir is None else _folder(workdir, i, b) for i, b in enumerate(chosen)]
+  _check_folder(workdir, [f.name for f in folders if f is not None])
   for folder in filter(None, folders):
     run_folder.check(folder)
   found = {}
@@ -133,6 +134,18 @@ def block_spectra(
       logging.info("block %d of %d: %s (n = %d)", i + 1, len(chosen), block.name, block.n)
     found[block.name] = spectral_density(block, workdir=folder, check=check and not i, **options)
   return BlockSpectra(found)
+
+
+def _check_folder(workdir, names):
+  """Refuses a folder around other blocks."""
+  if workdir is None or not os.path.isdir(workdir):
+    return
+  others = sorted(set(os.listdir(workdir)) - set(names))
+  if others:
+    raise ValueError(
+      f"workdir: {workdir} holds {', '.join(others[:3])}, which is none of these blocks; choose a "
+      "new or empty folder"
+    )
 
 
 def _folder(workdir, i, block):

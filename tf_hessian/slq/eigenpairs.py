@@ -57,6 +57,7 @@ def top_eigenpairs(
     OSError: (ClusterError) if other processes of a cluster are gone.
   """
   matrix = as_matrix(operator)
+  matrix.check_array()
   precision = max(matrix.precision, float(np.finfo(np.float64).eps))
   seed = checks.check_seed(seed)
   options = {

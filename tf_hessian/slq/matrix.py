@@ -102,6 +102,9 @@ class Matrix:
     Does nothing where it is not known how.
     """
 
+  def check_array(self) -> None:
+    """Checks that an array is symmetric; does nothing where that costs more."""
+
   def description(self) -> dict[str, Any]:
     """Returns what defines it apart from its point: plain values."""
     return {"operator": type(self._operator).__name__}
@@ -177,6 +180,8 @@ class _Array(Matrix):
         "operator: expected a symmetric matrix, and this array is not (check=False takes it all "
         "the same)"
       )
+
+  check_array = check
 
 
 class _Shared(Matrix):

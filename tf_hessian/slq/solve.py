@@ -85,6 +85,7 @@ def solve(
     OSError: (ClusterError) if other processes of a cluster are gone.
   """
   matrix = as_matrix(operator)
+  matrix.check_array()
   checks.check_choice("method", method, METHODS)
   checks.check_positive("tolerance", tolerance)
   checks.check_count("max_iterations", max_iterations)
