@@ -51,7 +51,8 @@ class SpectrumCallback(keras.callbacks.Callback):
   """Measures the Hessian while a model is trained by `fit`.
 
   The logs get `hessian_top_1` and so on, the largest eigenvalues; `hessian_smallest_1` and so on;
-  `hessian_top_1_times_lr`, to be read against 2, above which gradient descent leaves the direction;
+  `hessian_top_1_times_lr`, to be read against 2, above which plain gradient descent leaves the
+  direction (with momentum or Adam the bound is another one);
   and `hessian_trace` with `hessian_trace_stderr` if there are draws. So they are in the history, in
   TensorBoard, and in a CSV file if `CSVLogger` comes after it in the list. Between measurements the
   logs have the last one. Training goes on bitwise as without it.

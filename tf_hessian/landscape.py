@@ -134,24 +134,28 @@ def loss_along(
 
 
 def _directions(directions, n):
-  result = np.atleast_2d(np.asarray(directions, np.float64))
-  if result.shape not in ((1, n), (2, n)):
+  two = isinstance(directions, (list, tuple, np.ndarray)) and np.ndim(directions[0]) == 1
+  given = directions if two else [directions]
+  if len(given) > 2 or any(np.shape(d) != (n,) for d in given if not isinstance(d, (dict, str))):
     raise ValueError(f"directions: expected shape ({n},) or (2, {n}), got {np.shape(directions)}")
-  if not np.isfinite(result).all():
-    raise ValueError("directions: expected finite numbers, got NaN or infinity")
-  if not result.any(axis=1).all():
-    raise ValueError("directions: expected one that is not zero")
-  return result
+  return np.stack([checks.as_vector("directions", d, n, zero=False) for d in given])
 
 
 def _distances(distances, count):
   if distances is None:
     return (np.linspace(-1.0, 1.0, 21),) * count
   given = [distances] if count == 1 else distances
-  result = tuple(np.atleast_1d(np.asarray(g, np.float64)) for g in given)
-  if len(result) != count or any(g.ndim != 1 or not np.isfinite(g).all() for g in result):
-    expected = "an array of finite numbers" if count == 1 else "two arrays of finite numbers"
-    raise ValueError(f"distances: expected {expected}, got {distances!r}")
+  try:
+    result = tuple(np.asarray(g, np.float64) for g in given)
+    good = len(result) == count and all(
+      g.ndim == 1 and g.size and np.isfinite(g).all() for g in result
+    )
+  except (TypeError, ValueError):
+    good = False
+  if not good:
+    one = "an array of finite numbers (m,), for one direction"
+    two = "two arrays of finite numbers, for two directions"
+    raise ValueError(f"distances: expected {one if count == 1 else two}, got {distances!r:.80}")
   return result
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tf_hessian
 from tf_hessian.curvature.operator import HessianOperator
 
 
@@ -94,3 +95,23 @@ def test_points_that_are_none_are_refused(new_operator):
     make(tf.ones(2)).at(np.zeros(2)),
   ):
     pass
+
+
+@pytest.mark.parametrize(
+  "use",
+  [
+    lambda o: o.flatten(np.ones(3)),
+    lambda o: o.flatten(None),
+    lambda o: o.unflatten("gradient"),
+    lambda o: o.at(None).__enter__(),
+    lambda o: o.at({}).__enter__(),
+    lambda o: tf_hessian.solve(o, "gradient", damping=1.0),
+    lambda o: tf_hessian.solve(o, o.parameters(), damping=1.0, eigenpairs=np.eye(2)),
+    lambda o: tf_hessian.top_eigenpairs(o, 1, start="gradient"),
+    lambda o: tf_hessian.loss_along(o, "gradient"),
+    lambda o: tf_hessian.loss_along(o, o.unflatten(o.parameters())),
+  ],
+)
+def test_what_is_no_vector_is_a_type_error_that_names_it(hessian, use):
+  with pytest.raises(TypeError, match="expected a (vector|dict)|eigenpairs: expected the result"):
+    use(hessian)

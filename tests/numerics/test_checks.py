@@ -136,3 +136,26 @@ def test_check_number_refuses_other_types(value):
 def test_check_positive_refuses_what_float64_can_not_hold():
   with pytest.raises(ValueError, match="^x: expected a finite number above 0"):
     checks.check_positive("x", 10**400)
+
+
+@pytest.mark.parametrize(
+  "value, error, message",
+  [
+    ("gradient", TypeError, "b: expected a vector of 3 real numbers, got str 'gradient'"),
+    ({"w": np.ones(3)}, TypeError, r"operator.flatten\(\) makes a vector of it"),
+    (None, TypeError, "b: expected a vector of 3 real numbers, got NoneType"),
+    (np.ones(3) * 1j, TypeError, "real numbers"),
+    ([[1, 2], [3]], TypeError, "real numbers"),
+    (np.ones((3, 1)), ValueError, r"b: expected shape \(3,\), got \(3, 1\)"),
+    ([1, 2, np.nan], ValueError, "b: expected finite numbers"),
+    (np.zeros(3), ValueError, "b: expected a vector that is not zero"),
+  ],
+)
+def test_bad_vectors_are_named(value, error, message):
+  with pytest.raises(error, match=message):
+    checks.as_vector("b", value, 3, zero=False)
+
+
+def test_vectors_become_float64():
+  found = checks.as_vector("b", [True, False, True], 3)
+  assert found.dtype == np.float64 and found.tolist() == [1.0, 0.0, 1.0]

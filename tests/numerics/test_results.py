@@ -168,7 +168,7 @@ def test_projection_gives_shares_of_energy():
 @pytest.mark.parametrize(
   "vector, message",
   [
-    (np.zeros(5), "not all zero"),
+    (np.zeros(5), "not zero"),
     (np.full(5, np.nan), "finite"),
     (np.ones(4), r"expected shape \(5,\), got \(4,\)"),
     (np.ones((5, 1)), "expected shape"),

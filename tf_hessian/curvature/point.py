@@ -46,6 +46,8 @@ class Point:
     """
     vector = np.asarray(vector)
     sizes = self._sizes()
+    if vector.dtype.kind not in "fiub":
+      vector = checks.as_vector("vector", vector, sum(sizes))
     if vector.shape != (sum(sizes),):
       raise ValueError(f"vector: expected shape ({sum(sizes)},), got {vector.shape}")
     parts = np.split(vector, np.cumsum(sizes)[:-1])
@@ -64,9 +66,14 @@ class Point:
       (n,) float64.
 
     Raises:
+      TypeError: for what is no dict.
       ValueError: for unknown names, or other shapes.
     """
     names, shapes = self._names(), self.objective.shapes
+    if not isinstance(arrays, Mapping):
+      raise TypeError(
+        f"arrays: expected a dict: name of a variable -> array, got {type(arrays).__name__}"
+      )
     for name, array in arrays.items():
       if name not in names:
         raise ValueError(
@@ -97,9 +104,7 @@ class Point:
       TypeError: if the matrix is of tensors, which can't be moved.
       ValueError: for another shape, or numbers that are not finite.
     """
-    point = np.asarray(point)
-    if not np.isfinite(np.sum(point)) and not np.isfinite(point).all():
-      raise ValueError("point: expected finite numbers, got NaN or infinity")
+    point = checks.as_vector("point", point, sum(self._sizes()))
     fixed = [
       n
       for n, p in zip(self._names(), self.objective.parameters, strict=True)

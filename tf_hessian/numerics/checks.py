@@ -59,6 +59,42 @@ def check_vector(name: str, value: Any, size: int) -> None:
     raise ValueError(f"{name}: expected shape ({size},), got {np.shape(value)}")
 
 
+def as_vector(name: str, value: Any, size: int, /, *, zero: bool = True) -> np.ndarray:
+  """Returns a vector of finite numbers: (size,) float64.
+
+  Args:
+    name: what messages call it.
+    value: the vector.
+    size: its length.
+    zero: whether it may be zero.
+
+  Raises:
+    TypeError: for what is no real numbers.
+    ValueError: for another shape, or numbers that it may not have.
+
+  >>> as_vector("b", [1, 2], 2)
+  array([1., 2.])
+  """
+  try:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+      raise TypeError(array.dtype)
+    array = array.astype(np.float64)
+  except (TypeError, ValueError) as e:
+    hint = "; operator.flatten() makes a vector of it" if isinstance(value, dict) else ""
+    raise TypeError(
+      f"{name}: expected a vector of {size} real numbers, got {type(value).__name__} {value!r:.60}"
+      f"{hint}"
+    ) from e
+  if array.shape != (size,):
+    raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
+  if not np.isfinite(array).all():
+    raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+  if not zero and not array.any():
+    raise ValueError(f"{name}: expected a vector that is not zero")
+  return array
+
+
 def check_grid(name: str, grid: Any) -> None:
   """Raises ValueError unless a grid has finite, ascending points, at least two."""
   if np.ndim(grid) != 1 or np.size(grid) < 2:

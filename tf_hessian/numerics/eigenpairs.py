@@ -83,9 +83,7 @@ def top_eigenpairs(
   checks.check_positive("precision", precision)
   seed = checks.check_seed(seed)
   if start is not None:
-    checks.check_vector("start", start, n)
-    if not np.isfinite(start).all() or not np.any(start):
-      raise ValueError("start: expected a vector of finite numbers that is not zero")
+    start = checks.as_vector("start", start, n, zero=False)
   search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
   if start is not None:
     search.begin_at(start)

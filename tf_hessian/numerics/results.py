@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_hessian.numerics import markup
+from tf_hessian.numerics import checks, markup
 
 
 class LanczosStatus(enum.Enum):
@@ -86,16 +86,10 @@ class Eigenpairs:
       (k,) (g' q_i)^2 / |g|^2.
 
     Raises:
-      ValueError: for another shape, or a vector that is zero or not finite.
+      TypeError, ValueError: for another shape, or a vector that is zero or not finite.
     """
-    n = self.vectors.shape[1]
-    vector = np.asarray(vector, np.float64)
-    if vector.shape != (n,):
-      raise ValueError(f"vector: expected shape ({n},), got {vector.shape}")
-    largest = np.abs(vector).max()
-    if not (np.isfinite(largest) and largest):
-      raise ValueError("vector: expected finite numbers that are not all zero")
-    vector = vector / largest  # whose square is neither zero nor infinite
+    vector = checks.as_vector("vector", vector, self.vectors.shape[1], zero=False)
+    vector = vector / np.abs(vector).max()  # whose square is neither zero nor infinite
     return (self.vectors @ vector) ** 2 / (vector @ vector)
 
   def to_bytes(self) -> bytes:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 import numpy as np
 
+from tf_hessian.numerics import checks
 from tf_hessian.numerics import density as density_lib
 from tf_hessian.numerics.dense import ExactSpectrum
 from tf_hessian.numerics.results import Density
@@ -251,6 +252,13 @@ def plot_evolution(
     ValueError: for bad arguments.
     OSError: if the picture can't be written.
   """
+  if not spectra:
+    raise ValueError("spectra: expected at least one")
+  if learning_rate is not None:
+    checks.check_positive("learning_rate", learning_rate)
+  most = min(max(map(len, s.nodes)) for s in spectra.values())
+  if max(largest, smallest) > most:
+    raise ValueError(f"largest, smallest: expected at most {most}, the number of steps")
   places = range(len(spectra)) if steps is None else list(steps)
   if len(places) != len(spectra):
     raise ValueError(f"steps: expected {len(spectra)}, one for each spectrum, got {len(places)}")

@@ -84,6 +84,7 @@ def top_eigenpairs(
       logging.warning("eigenpairs: %s", found.status.value)
     return found
 
-  begun = None if start is None else digests.of_array(np.asarray(start, np.float64))
+  start = None if start is None else checks.as_vector("start", start, matrix.n, zero=False)
+  begun = None if start is None else digests.of_array(start)
   matrix.agree(**provenance.identity(), largest=largest, smallest=smallest, start=begun, **options)
   return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)

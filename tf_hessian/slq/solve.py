@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 import numpy as np
 import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks
+from tf_hessian.numerics.results import Eigenpairs
 from tf_hessian.slq import digests, provenance
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.slq.progress import Progress
-
-if TYPE_CHECKING:
-  from tf_hessian.numerics.results import Eigenpairs
 
 METHODS = ("minres", "cg")
 _FIRST_LOOK = 5  # iteration at which the residual is first computed
@@ -90,9 +88,7 @@ def solve(
   checks.check_positive("tolerance", tolerance)
   checks.check_count("max_iterations", max_iterations)
   checks.check_number("damping", damping, 0.0, 1e300)
-  b = np.asarray(b, np.float64)
-  if b.shape != (matrix.n,) or not np.isfinite(b).all():
-    raise ValueError(f"b: expected ({matrix.n},) finite numbers, got shape {b.shape}")
+  b = checks.as_vector("b", b, matrix.n)
   preconditioner = None if eigenpairs is None else _deflation(eigenpairs, matrix.n, damping)
 
   def compute():
@@ -176,6 +172,10 @@ def _deflation(eigenpairs, n, damping):
 
   It gives their eigenvalues the size of the least of them.
   """
+  if not isinstance(eigenpairs, Eigenpairs):
+    raise TypeError(
+      f"eigenpairs: expected the result of top_eigenpairs, got {type(eigenpairs).__name__}"
+    )
   values = np.asarray(eigenpairs.values) + damping
   vectors = np.asarray(eigenpairs.vectors)
   if vectors.shape != (len(values), n):
