@@ -38,6 +38,8 @@ def test_estimates_are_within_their_errors_of_the_dense_blocks(hessian, dense, b
   squares = [np.sum(dense[b] ** 2) for b in blocks.values()]
   # Four standard errors: of some ten estimates, one is farther off in a thousand runs.
   assert np.all(np.abs(found.traces - traces) <= 4 * found.trace_errors + 1e-6)
+  norms = [np.sum(dense[np.ix_(b, b)] ** 2) for b in blocks.values()]
+  assert np.all(np.abs(found.block_squares - norms) <= 4 * found.block_square_errors + 1e-6)
   assert np.all(np.abs(found.row_squares - squares) <= 4 * found.row_square_errors + 1e-6)
   trace, error = found.trace
   assert abs(trace - np.trace(dense)) <= 4 * error
@@ -72,11 +74,27 @@ def test_diagonal_blocks_are_exact():
   assert (found.names, found.traces.tolist()) == (("a", "b"), [6.0, 6.0])
   assert found.trace_errors.tolist() == [0.0, 0.0]
   assert found.row_squares.tolist() == [20.0, 36.0]
+  assert found.block_squares[1] == 36.0  # of a single number, whatever its sign
+
+
+def test_squared_norms_are_right_in_the_mean():
+  rng = np.random.default_rng(0)
+  a = rng.standard_normal((6, 6))
+  a += a.T
+  norm, estimates = np.sum(a[:2, :2] ** 2), []
+  for _ in range(4000):
+    v = rng.choice([-1.0, 1.0], (3, 6))
+    cross = (v[:, :2] @ (v @ a)[:, :2].T)[:, :, np.newaxis]
+    found = BlockTraces(("x",), np.array([2]), cross, np.zeros((3, 1)))
+    estimates.append(float(found.block_squares[0]))
+  # Four standard errors.
+  assert abs(np.mean(estimates) - norm) <= 4 * np.std(estimates) / 4000**0.5
 
 
 def test_single_probe_has_no_error(hessian):
   found = block_traces(hessian, num_probes=1, progress=False)
   assert np.isnan(found.trace_errors).all() and np.isnan(found.trace[1])
+  assert np.isnan(found.block_squares).all() and np.isnan(found.block_square_errors).all()
 
 
 def test_it_goes_through_bytes_and_has_a_table(hessian):

@@ -30,15 +30,39 @@ class BlockTraces:
   Attributes:
     names: those of the layers or variables.
     sizes: (blocks,) numbers of parameters.
-    samples: (probes, blocks) v_l' (A v)_l of each probe v, whose mean is the trace.
+    cross: (probes, probes, blocks) v_l' (A w)_l of each pair of probes v and w. The mean of those
+      of v with itself is the trace. Of two, v_l' (A w)_l times w_l' (A v)_l has the mean |A_ll|^2.
     squares: (probes, blocks) |(A v)_l|^2, whose mean is the sum of the squares of the block's rows,
       with their entries outside of the diagonal block.
   """
 
   names: tuple[str, ...]
   sizes: np.ndarray
-  samples: np.ndarray
+  cross: np.ndarray
   squares: np.ndarray
+
+  @property
+  def samples(self) -> np.ndarray:
+    """(probes, blocks) samples of the traces."""
+    return np.diagonal(self.cross).T
+
+  @property
+  def block_squares(self) -> np.ndarray:
+    """(blocks,) estimates of the squared Frobenius norms of the blocks.
+
+    NaN for a single probe.
+    """
+    return _pair_mean(self.cross)
+
+  @property
+  def block_square_errors(self) -> np.ndarray:
+    """(blocks,) their standard errors, by the jackknife; NaN below three probes."""
+    k = len(self.cross)
+    if k < 3:
+      return np.full(self.cross.shape[2], np.nan)
+    kept = [np.delete(np.arange(k), i) for i in range(k)]
+    without = np.stack([_pair_mean(self.cross[np.ix_(i, i)]) for i in kept])
+    return np.sqrt((k - 1) / k * np.sum((without - without.mean(axis=0)) ** 2, axis=0))
 
   @property
   def traces(self) -> np.ndarray:
@@ -74,16 +98,21 @@ class BlockTraces:
 
   def __str__(self) -> str:
     width = max(len("all"), *map(len, self.names))
-    lines = [f"{'':{width}s}  {'parameters':>10s}  {'trace':>22s}  {'squares of rows':>22s}"]
-    lines += [f"{name:{width}s}  {n:10,d}  {a}  {b}" for name, n, a, b in self._rows()]
+    heads = ("trace", "squared norm", "squares of rows")
+    lines = [f"{'':{width}s}  {'parameters':>10s}" + "".join(f"  {h:>22s}" for h in heads)]
+    lines += [f"{name:{width}s}  {n:10,d}  {'  '.join(cells)}" for name, n, cells in self._rows()]
     return "\n".join(lines)
 
-  def _rows(self) -> Iterator[tuple[str, int, str, str]]:
-    columns = (self.traces, self.trace_errors, self.row_squares, self.row_square_errors)
-    for name, n, t, et, s, es in zip(self.names, self.sizes, *columns, strict=True):
-      yield name, int(n), _number(t, et), _number(s, es)
-    n = int(np.sum(self.sizes))
-    yield "all", n, _number(*self.trace), _number(*self.frobenius_squared)
+  def _rows(self) -> Iterator[tuple[str, int, list[str]]]:
+    pairs = (
+      zip(self.traces, self.trace_errors, strict=True),
+      zip(self.block_squares, self.block_square_errors, strict=True),
+      zip(self.row_squares, self.row_square_errors, strict=True),
+    )
+    for name, n, *cells in zip(self.names, self.sizes, *pairs, strict=True):
+      yield name, int(n), [_number(*cell) for cell in cells]
+    whole = (self.trace, self.frobenius_squared, self.frobenius_squared)
+    yield "all", int(np.sum(self.sizes)), [_number(*cell) for cell in whole]
 
   def to_bytes(self) -> bytes:
     """Returns the result as bytes that `from_bytes` reads."""
@@ -95,9 +124,7 @@ class BlockTraces:
   def from_bytes(cls, content: bytes, /) -> BlockTraces:
     """Returns the result of bytes by `to_bytes`."""
     with np.load(io.BytesIO(content)) as found:
-      return cls(
-        tuple(map(str, found["names"])), found["sizes"], found["samples"], found["squares"]
-      )
+      return cls(tuple(map(str, found["names"])), found["sizes"], found["cross"], found["squares"])
 
 
 def block_traces(
@@ -113,7 +140,9 @@ def block_traces(
 
   By Hutchinson's estimator, from products with whole vectors of random signs: with the parts v_l of
   a probe, E[v_l' (A v)_l] is the trace of block l, and E[|(A v)_l|^2] the sum of the squares of its
-  rows. So all blocks take the products of one. See Hutchinson (1990).
+  rows. Of two probes v and w, E[v_l' (A w)_l w_l' (A v)_l] is the squared Frobenius norm of the
+  block. So all blocks take the products of one. See Hutchinson (1990). The products are held in
+  memory, a vector (n,) each.
 
   >>> import numpy as np
   >>> import tensorflow as tf
@@ -146,32 +175,22 @@ def block_traces(
   checks.check_count("num_probes", num_probes)
   seed = checks.check_seed(seed)
   found = blocks.of_operator(operator, by)
-  # Sums over the parts of all variables, and which block each is of.
-  starts = np.sort([part.start for block in found for part in block.parts])
-  order = np.argsort([part.start for block in found for part in block.parts])
-  block_of = np.repeat(np.arange(len(found)), [len(block.parts) for block in found])[order]
   matrix = as_matrix(operator)
 
-  def sums(vectors):
-    """Returns sums over blocks of vectors (k, n): (k, blocks)."""
-    parts = np.add.reduceat(vectors, starts, axis=1)
-    return np.stack([np.bincount(block_of, p, minlength=len(found)) for p in parts])
-
   def compute():
-    samples, squares = [], []
+    vectors = np.empty((num_probes, matrix.n), np.int8)
+    products = np.empty((num_probes, matrix.n))
     count = min(num_probes, operator.vectors_per_pass)
     with Progress(num_probes, enabled=progress) as bar, matrix.passes():
       for start in range(0, num_probes, count):
-        numbers = range(start, min(start + count, num_probes))
-        vectors = np.stack([probes.signs(seed, i, matrix.n) for i in numbers])
-        products = operator.products(vectors)
-        vectors *= products
-        samples.append(sums(vectors))
-        squares.append(sums(np.square(products, out=products)))
-        bar.advance(f"{numbers.stop} of {num_probes} probes", products=len(numbers))
+        part = slice(start, min(start + count, num_probes))
+        v = np.stack([probes.signs(seed, i, matrix.n) for i in range(num_probes)[part]])
+        vectors[part], products[part] = v, operator.products(v)
+        bar.advance(f"{part.stop} of {num_probes} probes", products=len(v))
     names = tuple(block.name for block in found)
     sizes = np.array([block.n for block in found], np.int64)
-    return BlockTraces(names, sizes, np.concatenate(samples), np.concatenate(squares))
+    cross, squares = zip(*(_of_block(vectors, products, block) for block in found), strict=True)
+    return BlockTraces(names, sizes, np.stack(cross, axis=2), np.stack(squares, axis=1))
 
   matrix.agree(**provenance.identity(), by=by, num_probes=num_probes, seed=seed)
   return matrix.lead(compute, BlockTraces.to_bytes, BlockTraces.from_bytes)
@@ -326,6 +345,23 @@ def _diagonal_to_bytes(found):
 def _diagonal_from_bytes(content):
   with np.load(io.BytesIO(content)) as found:
     return DiagonalEstimate(found["values"], found["stderrs"], int(found["products"]))
+
+
+def _of_block(vectors, products, block):
+  """Returns v_l' (A w)_l of all pairs, and |(A v)_l|^2."""
+  cross, squares = 0.0, 0.0
+  for part in block.parts:
+    cross = cross + vectors[:, part].astype(np.float64) @ products[:, part].T
+    squares = squares + np.einsum("in,in->i", products[:, part], products[:, part])
+  return cross, squares
+
+
+def _pair_mean(cross):
+  """Returns the mean of c_ij c_ji over pairs i < j: (blocks,)."""
+  first, second = np.triu_indices(len(cross), 1)
+  if not len(first):
+    return np.full(cross.shape[2], np.nan)
+  return np.mean(cross[first, second] * cross[second, first], axis=0)
 
 
 def _standard_errors(samples):
