@@ -88,13 +88,14 @@ def measure(name: str, rounds: int) -> dict[str, list[float]]:
     for k, o in operators.items()
   }
   found: dict[str, list[list[float]]] = {k: [[], []] for k in ways}
-  for i in range(rounds + 1):
+  for function in (f for functions in ways.values() for f in functions):
+    function()  # builds the functions
+  # Of short products more, as their noise is larger.
+  rounds *= 1 if _seconds(ways["Hessian"][0])[0] > 0.1 else 10
+  for _ in range(rounds):
     for k, functions in ways.items():
       for seconds, function in zip(found[k], functions, strict=True):
-        begin = time.perf_counter()
-        function()
-        if i:  # the first builds the functions
-          seconds.append(time.perf_counter() - begin)
+        seconds.append(_seconds(function)[0])
   single = {k: float(np.median(s[0])) for k, s in found.items()}
   shared = {k: float(np.median(s[1])) / _SHARED for k, s in found.items()}
   compare_parts(name, operators["Hessian"], rounds)
