@@ -24,10 +24,6 @@ from tf_hessian.slq.eigenpairs import top_eigenpairs
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.spectrum import Spectrum
 
-# Part of a start vector that is random, so that new directions are found: as much as is old.
-_RANDOM = 1.0
-
-
 _KIND = folders.Kind("folder of a callback", "callback.json", re.compile(r"step_\d+\.npz"))
 
 
@@ -221,7 +217,8 @@ class SpectrumCallback(keras.callbacks.Callback):
     n, start = self.operator.shape[0], None
     if known:
       old = known[-1].vectors.sum(axis=0) / len(known[-1].vectors) ** 0.5
-      start = old + _RANDOM * probes.probe(self._seed, probes.Stream.EIGENPAIRS, n)
+      # As much is random, so that new directions are found.
+      start = old + probes.probe(self._seed, probes.Stream.EIGENPAIRS, n)
     found = top_eigenpairs(
       self.operator,
       self._top,

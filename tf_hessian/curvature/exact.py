@@ -8,10 +8,8 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from tf_hessian.curvature import failures
+from tf_hessian.curvature.selfcheck import PRODUCT_ROUNDINGS
 from tf_hessian.numerics import dense, probes
-
-# Products are right to so many rounding errors, as `selfcheck` has it.
-_ROUNDINGS = 1000
 
 
 def dense_hessian(
@@ -65,7 +63,7 @@ def _as_operator(operator):
 
 def _check_symmetric(matrix, precision):
   found = dense.asymmetry(matrix) if matrix.size else 0.0
-  if found > min(0.3, _ROUNDINGS * precision):
+  if found > min(0.3, PRODUCT_ROUNDINGS * precision):
     raise ValueError(
       f"operator: expected a symmetric matrix, and it is off by {found:.2g} of its largest entry"
     )

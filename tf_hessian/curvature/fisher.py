@@ -13,58 +13,22 @@ the gradients of the examples. See Amari (1998), and Kunstner et al. (2019) on t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import functools
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tf_hessian.curvature import output_checks, output_losses, outputs, pullback
-from tf_hessian.curvature.operator import CurvatureOperator
+from tf_hessian.curvature import output_checks, output_losses, pullback
+from tf_hessian.curvature.outputs_operator import OutputsOperator
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
-  import numpy as np
-
-  from tf_hessian.curvature.objective import Objective
+  pass
 
 KINDS = ("exact", "sampled", "empirical")
 _SOFTMAX = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
 _SIGMOID = frozenset({"binary_crossentropy"})
 _SQUARES = frozenset({"mean_squared_error"})
-
-
-class OutputsOperator(CurvatureOperator):
-  """A matrix J' M J with a matrix M of outputs alone.
-
-  Classes have an `_output_matrix`, the `matrix` of `pullback.product`, and say what it is of in
-  `_check_objective`.
-  """
-
-  def field(self, point: np.ndarray, /) -> np.ndarray:
-    """Returns J' M (z - z(point)), (n,) float64.
-
-    The outputs z are those where the parameters are; J and M are those at the point.
-    """
-    function = pullback.field(
-      self.objective,
-      self._output_matrix,
-      lambda base, _, moved: base.times(moved),  # type: ignore[attr-defined]  # of an `_OutputMatrix`
-      self.program.note,
-    )
-    return self.runner.along(function, point)
-
-  def batch_product(
-    self,
-    objective: Objective,
-    mode: str,
-    *,
-    blocks: int | None = None,
-    connected: Callable[[list[bool]], None] | None = None,
-  ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
-    """Returns the function that makes products with a batch's matrix (`pullback.product`)."""
-    del blocks  # there are none
-    return pullback.product(objective, self._output_matrix, mode, connected)
 
 
 class FisherOperator(OutputsOperator):
@@ -89,6 +53,7 @@ class FisherOperator(OutputsOperator):
   """
 
   matrix = "fisher"
+  what = "Fisher matrix"
 
   def __init__(
     self,
@@ -124,7 +89,7 @@ class FisherOperator(OutputsOperator):
     super().__init__(model, loss, dataset, **options)
 
   def _check_objective(self, blocks):
-    outputs.check_split(self.objective, "Fisher matrix", blocks)
+    super()._check_objective(blocks)
     if self.matrix_options["kind"] == "empirical":
       return
     for name, loss in zip(self.objective.term_names, self.objective.losses, strict=False):

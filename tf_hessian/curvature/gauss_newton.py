@@ -11,22 +11,19 @@ own Hessian in f_pp. See Schraudolph (2002) and Martens (2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import functools
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from tf_hessian.curvature import output_checks, outputs, products, pullback
-from tf_hessian.curvature.operator import CurvatureOperator
+from tf_hessian.curvature import output_checks, products
+from tf_hessian.curvature.outputs_operator import OutputsOperator
 
 if TYPE_CHECKING:
-  import numpy as np
-
-  from tf_hessian.curvature.objective import Objective
+  pass
 
 
-class GaussNewtonOperator(CurvatureOperator):
+class GaussNewtonOperator(OutputsOperator):
   """The generalized Gauss-Newton matrix of the mean loss over a data set.
 
   Its arguments, attributes and methods are those of a `HessianOperator`. It has no blocks whose
@@ -46,41 +43,23 @@ class GaussNewtonOperator(CurvatureOperator):
   """
 
   matrix = "gauss_newton"
+  what = "Gauss-Newton matrix"
 
-  def _check_objective(self, blocks):
-    outputs.check_split(self.objective, "Gauss-Newton matrix", blocks)
+  @functools.cached_property
+  def _output_matrix(self):
     warn = functools.partial(
       output_checks.warn_of_probabilities, layers=self.objective.layers, said=set()
     )
-    self._loss_hessian = functools.partial(_LossHessian, warn)
+    return functools.partial(_LossHessian, warn)
 
   def _look_at_outputs(self):
     output_checks.warn_of_negative(self.program)
 
-  def field(self, point: np.ndarray, /) -> np.ndarray:
-    """Returns J(point)' f_z + f_p, (n,) float64.
-
-    f_z and f_p are those where the parameters are.
-    """
-    function = pullback.field(
-      self.objective,
-      self._loss_hessian,
-      lambda _, now, __: now.gradient,  # type: ignore[attr-defined]  # of a `_LossHessian`
-      self.program.note,
-    )
-    return self.runner.along(function, point)
-
-  def batch_product(
-    self,
-    objective: Objective,
-    mode: str,
-    *,
-    blocks: int | None = None,
-    connected: Callable[[list[bool]], None] | None = None,
-  ) -> Callable[..., Callable[[list[tf.Tensor]], list[tf.Tensor]]]:
-    """Returns the function that makes products with a batch's matrix (`pullback.product`)."""
-    del blocks  # there are none
-    return pullback.product(objective, self._loss_hessian, mode, connected)
+  @staticmethod
+  def _field_values(base, now, moved):
+    """Returns f_z and f_p, where the parameters are."""
+    del base, moved
+    return now.gradient
 
 
 class _LossHessian:

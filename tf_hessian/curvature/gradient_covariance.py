@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import batches, fit_losses, output_checks, outputs, processes
-from tf_hessian.curvature.fisher import OutputsOperator, empirical
+from tf_hessian.curvature import batches, fit_losses, output_checks, processes
+from tf_hessian.curvature.fisher import empirical
+from tf_hessian.curvature.outputs_operator import OutputsOperator
 
 
 class GradientCovarianceOperator(OutputsOperator):
@@ -34,10 +35,8 @@ class GradientCovarianceOperator(OutputsOperator):
   """
 
   matrix = "gradient_covariance"
+  what = "covariance of gradients"
   distributes_bases = False  # of the workers, only the chief knows whole vectors
-
-  def _check_objective(self, blocks):
-    outputs.check_split(self.objective, "covariance of gradients", blocks)
 
   def _look_at_outputs(self):
     output_checks.refuse_coupled(self.program)
@@ -74,7 +73,9 @@ class GradientCovarianceOperator(OutputsOperator):
     """Returns the products with several vectors, as a `CurvatureOperator` does."""
     result = super().products(vectors, vectors_per_pass=vectors_per_pass)
     g = self.mean_gradient()
-    return result - np.outer(np.asarray(vectors, np.float64) @ g, g)
+    for row, share in zip(result, np.asarray(vectors) @ g, strict=True):
+      row -= share * g
+    return result
 
   @processes.one_at_a_time
   def _matvec(self, x):

@@ -67,7 +67,8 @@ def warn_of_negative(program: Program, /) -> None:
   """
   if is_known(program.objective):
     return
-  for name, loss, batch in _Eager(program).losses():
+  batch = _Eager(program)
+  for loss, name in batch.losses():
     least, greatest = batch.extreme_eigenvalues(loss)
     if least < -_ROUNDINGS * batch.eps * max(abs(greatest), abs(least)):
       logging.warning(
@@ -165,20 +166,25 @@ class _Eager:
     with self._tape:
       with inner:
         terms = program.loss.eagerly(self._objective.terms, 0, batch, cut=self.cut)
-      self._gradients = [inner.gradient(total, self.cut.places) for total, _ in terms]
+      # Dense inside, so that it is recorded: those of gathered outputs are sparse.
+      self._gradients = [
+        [g if g is None else tf.convert_to_tensor(g) for g in inner.gradient(s, self.cut.places)]
+        for s, _ in terms
+      ]
     kinds = [z.dtype.as_numpy_dtype for z in self.cut.places]
     self.eps = max((float(np.finfo(k).eps) for k in kinds), default=0.0)
 
-  def losses(self) -> list[tuple[str, int, _Eager]]:
-    """Returns (name, number, self) of each loss of outputs."""
-    found = enumerate(zip(self._objective.term_names, self._gradients, strict=True))
-    return [(name, k, self) for k, (name, g) in found if any(x is not None for x in g)]
+  def losses(self) -> Iterator[tuple[int, str]]:
+    """Yields the number and the name of each loss of outputs."""
+    for k, name in enumerate(self._objective.term_names):
+      if any(g is not None for g in self._gradients[k]):
+        yield k, name
 
   def extreme_eigenvalues(self, loss: int) -> tuple[float, float]:
     """Returns the least and the greatest eigenvalue of a loss's Hessian."""
     kept = [i for i, g in enumerate(self._gradients[loss]) if g is not None]
     places = [self.cut.places[i] for i in kept]
-    gradients = [tf.convert_to_tensor(self._gradients[loss][i]) for i in kept]
+    gradients = [self._gradients[loss][i] for i in kept]
     sizes = [int(tf.size(z)) for z in places]
 
     def product(v):

@@ -244,8 +244,13 @@ class _XTrace:
     q, r = scipy.linalg.qr(y.T, mode="economic")
     below = np.zeros((more, len(self._q)))
     self._r = np.block([[self._r, overlaps], [below, r]])
-    self._v, self._q = np.vstack([self._v, v]), np.vstack([self._q, q.T])
-    self._z = np.vstack([self._z, self._products(q.T)])
+    self._z = _below(self._z, self._products(q.T))
+    self._v, self._q = _below(self._v, v), _below(self._q, q.T)
+
+
+def _below(rows, more):
+  """Returns rows with more below them; the first ones are not copied."""
+  return np.vstack([rows, more]) if len(rows) else more
 
 
 def _regular(r):
