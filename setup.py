@@ -34,10 +34,12 @@ setuptools.setup(
   # Lower bounds are the oldest versions that the tests were run with, all at once, on Python 3.11.
   install_requires=[
     "absl-py>=2.1.0",
+    "filelock>=3.12.0",
     "keras>=3.15.0",
     "matplotlib>=3.9.0",
     "ml_collections>=1.0.0",
     "numpy>=2.0.0",
+    "psutil>=5.9.0",
     "scipy>=1.14.0",
     "tensorflow>=2.21.0",
     "tensorflow-datasets>=4.9.10",

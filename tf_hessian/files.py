@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import errno
-import fcntl
 import os
 import pathlib
 import re
@@ -19,6 +18,8 @@ import stat
 from typing import BinaryIO
 
 import numpy as np
+
+from tf_hessian import portable
 
 _TEMPORARY = re.compile(r"\.tf_hessian-[0-9a-f]{16}(\.keras)?")
 # Of systems whose folders can't be forced to the disk, or not by those who may only write to them.
@@ -56,6 +57,8 @@ def replacing(
       file.flush()
       if sync:
         os.fsync(file.fileno())
+      if not portable.open_files_have_names():
+        file.close()
       os.replace(temporary, path)
     if sync:
       sync_folder(path.parent)
@@ -83,6 +86,8 @@ def create_text(path: str | os.PathLike, text: str, /) -> None:
       file.write(text.encode())
       file.flush()
       os.fsync(file.fileno())
+      if not portable.open_files_have_names():
+        file.close()
       try:
         os.link(file.name, path)  # unlike a rename it fails if there is one
       except FileExistsError:
@@ -150,7 +155,7 @@ def make_folder(path: str | os.PathLike, /) -> None:
 def sync_folder(path: str | os.PathLike, /) -> None:
   """Forces the names in a folder to the disk, if possible."""
   try:
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    file = portable.open_folder(path)
     try:
       os.fsync(file)
     finally:
@@ -170,12 +175,12 @@ def remove_leftovers(folder: str | os.PathLike[str], /) -> None:
   for entry in os.scandir(folder):
     if is_temporary(entry.name) and entry.is_file(follow_symlinks=False):
       with contextlib.suppress(OSError):  # its writer lives, or has just finished
-        file = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-          fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if portable.open_files_have_names():
+          with open(portable.open_no_link(entry.path, os.O_RDWR), "rb") as file:
+            portable.hold(file.fileno())
+            os.unlink(entry.path)
+        else:
           os.unlink(entry.path)
-        finally:
-          os.close(file)
 
 
 def _new_file(folder, suffix):
@@ -187,20 +192,19 @@ def _new_file(folder, suffix):
     with contextlib.suppress(FileExistsError):
       file = _new(os.path.join(folder, f".tf_hessian-{secrets.token_hex(8)}{suffix}"))
       with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        portable.hold(file.fileno())
       return file
 
 
 def _new(path):
-  flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-  return open(path, "w+b", opener=lambda name, _: os.open(name, flags, 0o666))
+  flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+  return open(path, "w+b", opener=lambda name, _: portable.open_no_link(name, flags))
 
 
 def _reader(path, follow):
   if follow:
     return open(path, "rb")
-  flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-  file = os.fdopen(os.open(path, flags), "rb")
+  file = os.fdopen(portable.open_no_link(path, os.O_RDONLY), "rb")
   if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
     file.close()
     raise ValueError(f"{path}: not a file")

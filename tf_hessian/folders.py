@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import re
 import secrets
-import stat
+import shutil
 import tempfile
 from typing import Any, TypeVar
 
 from absl import logging
+import filelock
 
-from tf_hessian import files
+from tf_hessian import files, portable
 
 _LOCK = "lock"
 _SCRATCH = "tf_hessian-scratch-"
@@ -119,17 +118,17 @@ class OwnedFolder:
       if found is None:
         with contextlib.suppress(FileExistsError):  # of another process, in the meantime
           files.create_text(self.path / kind.record, text)
-      self._lock = _open_lock(self.path / _LOCK)
+      look(path, kind)  # the lock may be something else
+      self._lock = _lock(self.path / _LOCK)
+      self._lock.acquire(timeout=0)
+    except filelock.Timeout as e:
+      raise ValueError(f"{path}: another process is working in this folder") from e
     except OSError as e:
       raise _unwritable(path, kind, e) from e
     try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       check(look(path, kind) or "")
       for folder in (self.path, *self._below()):
         files.remove_leftovers(folder)
-    except BlockingIOError as e:
-      self.close()
-      raise ValueError(f"{path}: another process is working in this folder") from e
     except BaseException:
       self.close()
       raise
@@ -142,7 +141,7 @@ class OwnedFolder:
 
   def close(self) -> None:
     """Lets others work here."""
-    os.close(self._lock)
+    self._lock.release()
 
   def made(self) -> list[pathlib.Path]:
     """Returns the paths of the files that were made here, in order.
@@ -190,37 +189,30 @@ def scratch() -> Iterator[pathlib.Path]:
   root = pathlib.Path(tempfile.gettempdir())
   for entry in os.scandir(root):
     if re.fullmatch(rf"{_SCRATCH}[0-9a-f]{{16}}", entry.name):
-      _remove_scratch(entry.path)
-  while True:
-    path = root / f"{_SCRATCH}{secrets.token_hex(8)}"
+      _remove_left(entry.path)
+  path = root / f"{_SCRATCH}{secrets.token_hex(8)}"
+  with _lock(f"{path}.{_LOCK}"):
     path.mkdir(mode=0o700)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    if path.exists():  # another process may have removed it before it was locked
-      break
-    os.close(lock)
-  try:
-    yield path
-  finally:
-    os.close(lock)
-    _remove_scratch(path)
-
-
-def _remove_scratch(path):
-  """Removes a scratch folder of this user.
-
-  Unless its process lives, or there are folders in it.
-  """
-  with contextlib.suppress(OSError):
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-      if os.fstat(folder).st_uid == os.getuid():
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in os.listdir(folder):
-          os.unlink(name, dir_fd=folder)
-        os.rmdir(path)
+      yield path
     finally:
-      os.close(folder)
+      shutil.rmtree(path, ignore_errors=True)
+  with contextlib.suppress(OSError):
+    os.unlink(f"{path}.{_LOCK}")
+
+
+def _remove_left(path):
+  """Removes a scratch folder of this user, unless its process lives."""
+  lock = f"{path}.{_LOCK}"
+  if portable.is_own(path) and portable.is_own(lock):  # so nobody can put a link in their place
+    with contextlib.suppress(OSError, filelock.Timeout):
+      with _lock(lock).acquire(timeout=0):
+        shutil.rmtree(path)
+      os.unlink(lock)
+
+
+def _lock(path):
+  return filelock.FileLock(path, mode=0o666, thread_local=False)
 
 
 def _check_places(path, kind, entries, prefix=""):
@@ -253,15 +245,6 @@ def _harmless(kind, entry):
     # An earlier version made the lock first.
     or (entry.name == _LOCK and not entry.stat().st_size)
   )
-
-
-def _open_lock(path):
-  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-  file = os.open(path, flags, 0o666)
-  if not stat.S_ISREG(os.fstat(file).st_mode):
-    os.close(file)
-    raise OSError(errno.EINVAL, "its lock is not a file")
-  return file
 
 
 def _unwritable(path, kind, error):

@@ -1,11 +1,12 @@
 """Which kind of basis is chosen, and how much memory a process is taken to have."""
 
-import os
-import resource
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
+from tf_hessian import portable
 from tf_hessian.numerics.disk_basis import DiskBasis
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.probes import probe
@@ -234,13 +235,14 @@ def test_kinds_are_those_of_the_place_and_the_type(place, dtype, kinds):
 
 
 @pytest.fixture
-def machine(tmp_path):
+def machine(tmp_path, monkeypatch):
   """Returns a function that writes a machine's tables and returns what is left on it."""
 
   def make(cgroup="", groups=None):
     (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    (tmp_path / "proc/self/status").write_text("Name:\tpython\nVmSize:\t    1000 kB\n")
+    found = SimpleNamespace(available=8000 * 1024, vms=1000 * 1024)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: found))
     (tmp_path / "proc/self/cgroup").write_text(cgroup)
     for name, content in (groups or {}).items():
       path = tmp_path / "cgroup" / name
@@ -300,7 +302,7 @@ def test_exhausted_control_group_leaves_nothing(machine):
 
 
 def test_limit_of_the_address_space_counts(machine, monkeypatch):
-  monkeypatch.setattr(resource, "getrlimit", lambda _: (4000 * 1024, 4000 * 1024))
+  monkeypatch.setattr(portable, "address_space", lambda: 4000 * 1024)
   assert machine() == 3000 * 1024
 
 
@@ -317,6 +319,7 @@ def test_disk_of_a_folder_to_be_made(tmp_path):
   assert free_disk(tmp_path / "a" / "b") == pytest.approx(free_disk(tmp_path), rel=0.1)
 
 
-def test_memory_is_half_of_what_is_built_in_where_there_are_no_tables(tmp_path):
-  built_in = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  assert storage.available_memory(proc=tmp_path) == built_in // 2
+def test_memory_is_what_is_free_where_there_are_no_control_groups(tmp_path, monkeypatch):
+  monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=7 * GB))
+  monkeypatch.setattr(portable, "address_space", lambda: None)
+  assert storage.available_memory(proc=tmp_path) == 7 * GB

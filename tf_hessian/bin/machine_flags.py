@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-
 from absl import flags, logging
 
+from tf_hessian import portable
 from tf_hessian.distribute import grappler
 
 _ROOMY = 8e9  # bytes of address space
@@ -37,8 +36,8 @@ def given() -> list[str]:
 
 def apply(deterministic: bool = False, /) -> None:
   """Applies the flags; before TensorFlow has initialised its devices."""
-  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-  if limit != resource.RLIM_INFINITY and limit < _ROOMY:
+  limit = portable.address_space()
+  if limit is not None and limit < _ROOMY:
     logging.warning(
       "the address space is limited to %.2g GB (ulimit -v), of which TensorFlow takes about 3; "
       "where it meets the limit it aborts without a word; what is on disk is kept then, too",

@@ -56,4 +56,5 @@ def _after_fork():
   _started_before_fork = _started_before_fork or keras_internals.is_at_work()
 
 
-os.register_at_fork(after_in_child=_after_fork)  # only noted here: it can't be found out later
+if hasattr(os, "register_at_fork"):  # else no process can be forked
+  os.register_at_fork(after_in_child=_after_fork)  # only noted: it can't be found out later

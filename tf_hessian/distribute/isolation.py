@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import pathlib
 import socket
@@ -69,6 +68,8 @@ def _keep_identity(user, group):
 
 
 def _raise_loopback():
+  import fcntl
+
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
     request = struct.pack(_REQUEST, b"lo", 0)
     name, flags = struct.unpack(_REQUEST, fcntl.ioctl(control, _SIOCGIFFLAGS, request))

@@ -12,6 +12,7 @@ from typing import Any
 from absl import logging
 import tensorflow as tf
 
+from tf_hessian import portable
 from tf_hessian.distribute.grappler import GRAPPLER
 
 
@@ -112,4 +113,4 @@ def _inter_op_threads():
   """
   chosen = tf.config.threading.get_inter_op_parallelism_threads()
   text = os.environ.get("TF_NUM_INTEROP_THREADS", "")
-  return chosen or (text.isdigit() and int(text)) or len(os.sched_getaffinity(0))
+  return chosen or (text.isdigit() and int(text)) or portable.cores()

@@ -104,7 +104,8 @@ def limited(seconds: float, /) -> Iterator[None]:
   so that neither another thread nor a handler can do anything. Leaves SIGTERM, which TensorFlow
   takes over, as it was.
   """
-  if threading.current_thread() is not threading.main_thread():
+  main = threading.current_thread() is threading.main_thread()
+  if not main or not hasattr(signal, "setitimer"):
     yield
     return
   before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM)}

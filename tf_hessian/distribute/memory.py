@@ -5,26 +5,37 @@ from __future__ import annotations
 import pathlib
 
 from absl import logging
+import psutil
 import tensorflow as tf
+
+_PROCESS = pathlib.Path("/proc/self")  # Linux's table of this process
 
 
 def resident() -> int:
   """Returns the bytes of memory that this process has now."""
-  return _status("VmRSS")
+  return psutil.Process().memory_info().rss
 
 
 def peak() -> int:
   """Returns the most bytes that it has had since `reset_peak`.
 
-  They count from its beginning if that was not called.
+  They count from its beginning if that was not called, or the system can't begin anew.
   """
-  return _status("VmHWM")
+  if _PROCESS.exists():
+    rows = dict(line.split(":", 1) for line in (_PROCESS / "status").read_text().splitlines())
+    return 1024 * int(rows["VmHWM"].split()[0])
+  found = psutil.Process().memory_info()
+  if hasattr(found, "peak_wset"):  # Windows
+    return found.peak_wset
+  import resource
+
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes, on macOS
 
 
 def reset_peak() -> None:
   """Begins to measure the peaks anew, of the accelerators too."""
   try:
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    (_PROCESS / "clear_refs").write_text("5")
   except OSError as e:
     logging.warning("the peak of memory can't be reset (%s), so it is that since the start", e)
   for device in _accelerators():
@@ -46,10 +57,3 @@ def _accelerators():
     for d in tf.config.list_logical_devices()
     if d.device_type == "GPU"
   ]
-
-
-def _status(field):
-  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith(f"{field}:"):
-      return 1024 * int(line.split()[1])
-  raise KeyError(field)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import tempfile
+
+from tf_hessian import portable
 
 
 def open_file(path: str | os.PathLike | None, size: int, /, *, direct: bool) -> int:
@@ -25,8 +26,9 @@ def open_file(path: str | os.PathLike | None, size: int, /, *, direct: bool) -> 
     file = _scratch_file() if path is None else _own_file(path)
     try:
       if direct:
-        _bypass_cache(file)
-      os.posix_fallocate(file, 0, size)
+        with contextlib.suppress(OSError):  # this file system can't
+          portable.bypass_cache(file)
+      portable.reserve(file, size)
     except BaseException:
       os.close(file)
       raise
@@ -47,7 +49,7 @@ def label(path: str | os.PathLike | None, /) -> str | os.PathLike:
 def _own_file(path):
   """Returns the descriptor of a file that has no other name."""
   try:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    file = portable.open_no_link(path, os.O_RDWR | os.O_CREAT)
   except OSError as e:
     if e.errno == errno.ELOOP:
       raise OSError(e.errno, "it is a link; remove it") from e
@@ -63,9 +65,3 @@ def _scratch_file():
   """Returns the descriptor of a file without a name."""
   with tempfile.TemporaryFile(prefix="tf_hessian-", buffering=0) as file:
     return os.dup(file.fileno())
-
-
-def _bypass_cache(file):
-  if hasattr(os, "O_DIRECT"):
-    with contextlib.suppress(OSError):  # this file system can't
-      fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)

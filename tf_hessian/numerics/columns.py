@@ -12,12 +12,12 @@ import abc
 from collections.abc import Sequence
 from concurrent import futures
 import itertools
-import os
 import queue
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from tf_hessian import portable
 from tf_hessian.numerics.basis import SummedBasis
 
 # Columns of a piece: 64 KiB of float64, which stay in the cache while they are converted, added up
@@ -160,7 +160,7 @@ def num_threads() -> int:
 
   They are two at least, so that one can wait for the disk.
   """
-  return max(2, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
+  return max(2, min(_MAX_THREADS, portable.cores()))
 
 
 def piece_columns(n: int, /) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import contextlib
 import errno
-import mmap
 import os
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from tf_hessian import portable
 from tf_hessian.numerics.basis import read_only
 from tf_hessian.numerics.basis_files import label, open_file
 from tf_hessian.numerics.columns import (
@@ -72,7 +71,7 @@ class DiskBasis(ThreadedBasis):
     count = min(int(resident_bytes) // (self.steps * self._row_bytes), len(self._blocks))
     self._resident = aligned((count, self.steps, self._columns), self.dtype)
     for i, block in enumerate(self._resident):
-      self._transfer(os.preadv, block, i, 0)
+      self._transfer(portable.read_at, block, i, 0)
 
   @property
   def resident_bytes(self) -> int:
@@ -94,7 +93,7 @@ class DiskBasis(ThreadedBasis):
       stored[0, : block.stop - block.start] = vector[block]
       if i < len(self._resident):
         self._resident[i][j] = stored[0]
-      self._transfer(os.pwritev, stored, i, j)
+      self._transfer(portable.write_at, stored, i, j)
 
     self._map(task)
 
@@ -116,7 +115,7 @@ class DiskBasis(ThreadedBasis):
     else:
       rows = scratch[0][: count - first]
       if len(rows):
-        self._transfer(os.preadv, rows, i, first)
+        self._transfer(portable.read_at, rows, i, first)
     return rows[:, : self._blocks[i].stop - self._blocks[i].start]
 
   def _transfer(self, call, rows, i, first):
@@ -165,12 +164,7 @@ def aligned(shape: int | Sequence[int], dtype: DTypeLike, /) -> np.ndarray:
   of memory. Small pages make short requests.
   """
   size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-  private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}  # what is shared has small pages
-  memory = mmap.mmap(-1, size + _HUGE_PAGE, **private)
-  if hasattr(mmap, "MADV_HUGEPAGE"):
-    with contextlib.suppress(OSError):  # a system without them
-      memory.madvise(mmap.MADV_HUGEPAGE)
-  room = np.frombuffer(memory, np.uint8)
+  room = np.frombuffer(portable.private_memory(size + _HUGE_PAGE), np.uint8)
   start = -room.ctypes.data % _HUGE_PAGE
   return room[start : start + size].view(dtype).reshape(shape)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import pathlib
 import platform
 from typing import Any
@@ -16,6 +15,7 @@ import scipy
 import tensorflow as tf
 
 import tf_hessian
+from tf_hessian import portable
 
 
 def versions() -> dict[str, str]:
@@ -58,4 +58,4 @@ def device() -> str:
     return ", ".join(
       tf.config.experimental.get_device_details(d).get("device_name", d.name) for d in accelerators
     )
-  return f"CPU {platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+  return f"CPU {platform.machine()}, {portable.cores()} cores"

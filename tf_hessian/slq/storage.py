@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
-import resource
 import shutil
 
 import numpy as np
+import psutil
 
+from tf_hessian import portable
 from tf_hessian.curvature import widths
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.basis import Basis
@@ -310,14 +311,12 @@ def available_memory(
     proc: folder where the kernel's tables are mounted; by default Linux's.
     cgroups: folder of the control groups; by default Linux's.
   """
-  proc = pathlib.Path(proc)
-  if not (proc / "meminfo").exists():  # not Linux: half of what is built in
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-  left = [_table(proc / "meminfo")["MemAvailable"]]
-  soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-  if soft != resource.RLIM_INFINITY:
-    left.append(soft - _table(proc / "self" / "status")["VmSize"])
-  for line in (proc / "self" / "cgroup").read_text().splitlines():
+  left = [psutil.virtual_memory().available]
+  limit = portable.address_space()
+  if limit is not None:
+    left.append(limit - psutil.Process().memory_info().vms)
+  groups = pathlib.Path(proc, "self", "cgroup")
+  for line in groups.read_text().splitlines() if groups.exists() else ():  # of Linux alone
     _, controllers, path = line.split(":", 2)
     if not controllers:  # version 2
       left += _left_in_groups(pathlib.Path(cgroups), path, "memory.max", "memory.current", "")
@@ -398,12 +397,6 @@ def _words(memory, disk):
 
 def _gb(size):
   return f"{size / 1e9:.3g} GB" if size >= 1e6 or not size else f"{int(size):,} bytes"
-
-
-def _table(path):
-  """Returns the sizes in a table of the kernel, name -> bytes."""
-  rows = (line.split() for line in path.read_text().splitlines())
-  return {r[0].rstrip(":"): 1024 * int(r[1]) for r in rows if len(r) == 3 and r[2] == "kB"}
 
 
 def _left_in_groups(root, path, limit, usage, prefix):

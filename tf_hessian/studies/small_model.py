@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import resource
 import time
 
 from absl import logging
@@ -17,6 +16,7 @@ import numpy as np
 from tf_hessian import files
 from tf_hessian.curvature import exact, precision
 from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.distribute import memory
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
@@ -213,7 +213,7 @@ def verify(
     **_extremes(small),
     **_distances(small),
   }
-  numbers["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  numbers["peak_gib"] = memory.peak() / 2**30
   numbers["failed"] = [k for k, bound in EXPECTED.items() if not numbers[k] <= bound]
   comparison.draw_densities(small, workdir)
   quadrature_error.draw_errors(numbers, workdir / "figure_15.png")
