@@ -1,5 +1,7 @@
 # make demo   environment, install, train the small model, its spectrum, a picture
 # make test   lint and tests
+# make test-oldest  the tests with the oldest packages that setup.py allows, in an environment of
+#             their own; OLDEST_TESTS="tests/slq ..." for some of them
 # make verify the small model against its exact spectrum (minutes)
 # make figures the paper's figures, and a page about them (CIFAR-10: see docs/reproduction.md)
 # make bench  what a product and a density cost
@@ -26,7 +28,13 @@ VENV_PEERS ?= .venv-peers
 PEERS_FLAGS ?=
 PEERS_PINS = benchmarks/peers/requirements-torch.txt benchmarks/peers/requirements.txt
 
-.PHONY: demo test lint verify figures bench bench-peers chaos slow coverage clean
+# The oldest Python, if it can be found.
+VENV_OLDEST ?= .venv-oldest
+OLDEST_PYTHON ?= $(shell command -v python3.10 || ls $$HOME/.pyenv/versions/3.10.*/bin/python \
+  2> /dev/null || echo $(PYTHON))
+OLDEST_TESTS ?=
+
+.PHONY: demo test test-oldest lint verify figures bench bench-peers chaos slow coverage clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +50,19 @@ demo: $(VENV)/installed
 # since they share what is expensive.
 test: lint
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+$(VENV_OLDEST)/installed: setup.py .ci/oldest.py
+	$(firstword $(OLDEST_PYTHON)) -m venv $(VENV_OLDEST)
+	$(VENV_OLDEST)/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(VENV_OLDEST)/bin/python .ci/oldest.py > $(VENV_OLDEST)/requirements.txt
+	$(VENV_OLDEST)/bin/python -m pip install --quiet -r $(VENV_OLDEST)/requirements.txt
+	$(VENV_OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+test-oldest: $(VENV_OLDEST)/installed
+	$(VENV_OLDEST)/bin/python -c "import keras, sys, tensorflow as tf; \
+	  print(f'Python {sys.version.split()[0]}, TensorFlow {tf.__version__}, Keras {keras.__version__}')"
+	$(VENV_OLDEST)/bin/python -m pytest -n 2 --dist loadfile $(OLDEST_TESTS)
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -86,4 +107,4 @@ coverage: $(VENV)/installed
 	$(RUN) -m benchmarks.coverage --write=docs/coverage.md
 
 clean:
-	rm -rf $(VENV) $(VENV_PEERS) build *.egg-info runs
+	rm -rf $(VENV) $(VENV_OLDEST) $(VENV_PEERS) build *.egg-info runs

@@ -12,6 +12,7 @@ PACKAGE = "tf_hessian"
 MAY_IMPORT = {
   "": set(),
   "__main__": {"bin", "numerics"},
+  "installed": set(),
   "portable": set(),
   "numerics": {"portable"},
   "models": set(),
@@ -80,6 +81,7 @@ MAY_IMPORT = {
   "bin": {
     "distribute",
     "experiments",
+    "installed",
     "plotting",
     "portable",
     "slq",

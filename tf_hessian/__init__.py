@@ -60,6 +60,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - typed out just above
 def __getattr__(name: str) -> Any:
   if name not in _HOME:
     raise AttributeError(f"module 'tf_hessian' has no attribute {name!r}")
+  importlib.import_module("tf_hessian.installed").check()
   return getattr(importlib.import_module(_HOME[name]), name)
 
 

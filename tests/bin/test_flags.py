@@ -157,9 +157,9 @@ def user_file(tmp_path):
 @pytest.mark.parametrize(
   "name, content, message",
   [
-    ("text.txt", "some words of a note", "expected a Python file: SyntaxError"),
-    ("binary", bytes(range(256)), "expected a Python file: SyntaxError"),
-    ("data.npz", np.arange(9.0).tobytes(), "expected a Python file: SyntaxError"),
+    ("text.txt", "some words of a note", "expected a Python file: (Syntax|Value)Error"),
+    ("binary", bytes(range(256)), "expected a Python file: (Syntax|Value)Error"),
+    ("data.npz", np.arange(9.0).tobytes(), "expected a Python file: (Syntax|Value)Error"),
     ("empty.py", "", "with a function get_config, and it has none"),
     ("value.py", "get_config = 3", "with a function get_config, and it has none"),
     ("raises.py", "x = 1\n1 / 0", "it fails: ZeroDivisionError: division by zero, in line 2"),
@@ -256,6 +256,8 @@ def test_overrides_are_those_of_the_config():
 )
 @pytest.mark.usefixtures("help_flags")
 def test_help_is_no_error(flag, capsys):
+  if flag == "--only_check_flags" and flag.lstrip("-") not in flags.FLAGS:
+    pytest.skip("an earlier absl")
   said, _ = parse(flag)
   assert said == "0"
   assert capsys.readouterr().out

@@ -498,8 +498,10 @@ def test_a_pair_and_sample_weights_are_refused():
   ],
 )
 def test_losses_of_class_numbers_take_them(loss, targets, difference_error):
-  classes = {"circle": keras.losses.Circle(), "categorical_generalized_cross_entropy": None}
-  loss = classes[loss] or keras.losses.CategoricalGeneralizedCrossEntropy()
+  name = "Circle" if loss == "circle" else "CategoricalGeneralizedCrossEntropy"
+  if not hasattr(keras.losses, name):
+    pytest.skip("an earlier Keras")
+  loss = getattr(keras.losses, name)()
   model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(3, "softmax")])
   operator = HessianOperator(model, loss, [(X, targets)])
   assert agree_with_differences(operator, difference_error)

@@ -285,6 +285,8 @@ SLOWLY_COPIED = "a lambda", "a Lambda layer", "nested models"
   ],
 )
 def test_any_model_is_compared_in_float64_and_left_as_it_is(name):
+  if name == "mixed precision" and not hasattr(keras.ops, "polar"):
+    pytest.skip("an earlier Keras computes such layers in their own type, which the report says")
   model = COPIED_AS_THEY_ARE[name]()
   types = [(x.name, x.dtype_policy.name) for x in model._flatten_layers()]
   before = values(model)

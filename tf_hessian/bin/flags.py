@@ -8,6 +8,7 @@ import sys
 
 from absl import app, flags, logging
 
+from tf_hessian import installed
 from tf_hessian.bin import config_flag, kinds, logs, parsing
 
 CONFIG = config_flag.define_config("config", "Experiment, such as configs/mnist_mlp.py.")
@@ -36,6 +37,10 @@ def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   logs.make_printable()
+  try:
+    installed.check()
+  except ImportError as e:
+    parsing.fail(e)
 
   def guarded(argv):
     if len(argv) > 1 and not arguments:

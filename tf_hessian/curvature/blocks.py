@@ -13,7 +13,6 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_hessian.curvature import fit_losses, keras_internals
 
@@ -201,15 +200,15 @@ def _block(model, inputs, outputs, nodes):
       raise ValueError(
         f"recompute_blocks: model {model.name!r} passes masks, which would be lost between blocks"
       )
-  part = keras.Function(inputs, outputs)
   layers = [n.operation for n in nodes if isinstance(n.operation, keras.layers.Layer)]
   used = frozenset(id(v) for layer in layers for v in layer.variables)
 
   def run(mapping, states, tensors, training):
     with keras.StatelessScope([*mapping, *states], collect_losses=True) as scope:
-      values = keras_internals.run_graph(part, tensors, lambda op: _in_mode(op, training))
+      values = {id(x): value for x, value in zip(inputs, tensors, strict=True)}
+      keras_internals.run_calls(nodes, values, lambda op: _in_mode(op, training))
     return (
-      tf.nest.flatten(values),
+      [values[id(x)] for x in outputs],
       list(scope.losses),
       [scope.get_current_value(v) for v, _ in states],
     )

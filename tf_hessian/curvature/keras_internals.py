@@ -281,9 +281,18 @@ def packed_outputs(graph: keras.Model, outputs: Sequence, /) -> Any:
   return keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
 
 
-def run_graph(part: keras.Function, tensors: Sequence, operation: Callable, /) -> Any:
-  """Runs a `keras.Function` with what `operation` makes of each of its operations."""
-  return part._run_through_graph(tensors, operation)
+def run_calls(calls: Sequence, values: dict[int, Any], operation: Callable, /) -> None:
+  """Runs calls of a functional model, some of `calls_of` in their order.
+
+  Args:
+    calls: the calls.
+    values: id of symbolic tensor -> its value, of what they need; what they make is added.
+    operation: makes of each operation what is called in its place.
+  """
+  for node in calls:
+    args, kwargs = node.arguments.fill_in(values)
+    made = keras.tree.flatten(operation(node.operation)(*args, **kwargs))
+    values |= {id(x): value for x, value in zip(node.outputs, made, strict=True)}
 
 
 def has_mask(tensor: keras.KerasTensor, /) -> bool:

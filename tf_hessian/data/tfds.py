@@ -24,10 +24,16 @@ def builder(
 
   Raises:
     FileNotFoundError: if it isn't there, or can't be prepared, with what to do.
+    OSError: if TFDS itself can't be loaded.
   """
-  import tensorflow_datasets as tfds  # slow to import, and not needed for bundled data
-  from tensorflow_datasets.core.download import download_manager, extractor
-
+  try:
+    import tensorflow_datasets as tfds  # slow to import, and not needed for bundled data
+    from tensorflow_datasets.core.download import download_manager, extractor
+  except Exception as e:  # by versions of its own needs that don't agree, which fail in many ways
+    raise OSError(
+      f"data set {name}: tensorflow_datasets can't be loaded ({' '.join(str(e).split())[:300]}); "
+      "where it is a matter of protobuf, pip install 'tensorflow-metadata<1.18' may help"
+    ) from e
   found = tfds.builder(name, data_dir=data_dir)
   if found.is_prepared():
     return found

@@ -79,7 +79,9 @@ def _run(path):
   module = importlib.util.module_from_spec(importlib.util.spec_from_loader(path.stem, loader))
   try:
     loader.exec_module(module)
-  except SyntaxError as e:
+  except (SyntaxError, ValueError) as e:
+    if isinstance(e, ValueError) and "null bytes" not in str(e):  # Python 3.10's word for binary
+      raise ValueError(f"{path}: it fails: {_in_a_line(e, path)}") from e
     raise ValueError(f"{path}: expected a Python file: {_in_a_line(e, path)}") from e
   except (Exception, SystemExit) as e:  # whatever it is, it is a mistake in the user's file
     if isinstance(e, OSError) and e.filename == str(path):

@@ -90,7 +90,7 @@ def _followers(model):
 
 def _normalizes(layer, nodes, axis):
   """Returns whether a layer is a batch normalization that is used once."""
-  if not isinstance(layer, keras.layers.BatchNormalization) or layer.renorm:
+  if not isinstance(layer, keras.layers.BatchNormalization) or getattr(layer, "renorm", False):
     return False
   uses = [n for n in layer._inbound_nodes if n in nodes]
   return len(uses) == 1 and layer.axis in (axis, -1)

@@ -19,7 +19,7 @@ class PopulationNormalization(keras.layers.BatchNormalization):
 
   def __init__(self, *args: Any, **kwargs: Any) -> None:
     super().__init__(*args, **kwargs)
-    if self.renorm:
+    if getattr(self, "renorm", False):  # of newer versions of Keras
       raise ValueError("renorm=True: has no meaning where a batch's statistics are not used")
 
   def call(
