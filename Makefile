@@ -30,8 +30,8 @@ PEERS_PINS = benchmarks/peers/requirements-torch.txt benchmarks/peers/requiremen
 
 # The oldest Python, if it can be found.
 VENV_OLDEST ?= .venv-oldest
-OLDEST_PYTHON ?= $(shell command -v python3.10 || ls $$HOME/.pyenv/versions/3.10.*/bin/python \
-  2> /dev/null || echo $(PYTHON))
+OLDEST_PYTHON ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python $(PYTHON); do \
+  $$p -V > /dev/null 2>&1 && echo $$p && break; done)
 OLDEST_TESTS ?=
 
 .PHONY: demo test test-oldest lint verify figures bench bench-peers chaos slow coverage clean
@@ -52,7 +52,7 @@ test: lint
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 $(VENV_OLDEST)/installed: setup.py .ci/oldest.py
-	$(firstword $(OLDEST_PYTHON)) -m venv $(VENV_OLDEST)
+	$(OLDEST_PYTHON) -m venv $(VENV_OLDEST)
 	$(VENV_OLDEST)/bin/python -m pip install --quiet --upgrade pip setuptools
 	$(VENV_OLDEST)/bin/python .ci/oldest.py > $(VENV_OLDEST)/requirements.txt
 	$(VENV_OLDEST)/bin/python -m pip install --quiet -r $(VENV_OLDEST)/requirements.txt
