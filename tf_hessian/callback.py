@@ -66,8 +66,8 @@ class SpectrumCallback(keras.callbacks.Callback):
   [1.0, 1.0]
 
   Args:
-    dataset: batches that the Hessian is of, a `tf.data.Dataset` or a list; the same in each pass,
-      so not shuffled anew. They need not be those of `fit`.
+    dataset: data that the Hessian is of, as for a `HessianOperator`; the same in each pass, so not
+      shuffled anew. They need not be those of `fit`.
     loss: as for a `HessianOperator`; None for what `fit` minimises.
     freq: "epoch" for the end of each epoch, or a number of training steps.
     top: number of the largest eigenvalues.
@@ -94,7 +94,7 @@ class SpectrumCallback(keras.callbacks.Callback):
 
   def __init__(
     self,
-    dataset: tf.data.Dataset | list,
+    dataset: Any,
     *,
     loss: Any = None,
     freq: str | int = "epoch",

@@ -37,7 +37,7 @@ def _check_one(name, oldest):
 
 
 def _numbers(version):
-  """Returns the numbers of a version, without trailing zeros and what is no number."""
+  """Returns the numbers of a version, without trailing zeros."""
   numbers = [int(x) for x in re.match(r"[\d.]*", version)[0].strip(".").split(".") if x]
   while numbers and not numbers[-1]:
     numbers.pop()

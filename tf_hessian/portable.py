@@ -1,4 +1,4 @@
-"""Calls of the operating system that not all systems have, and what stands in for them."""
+"""Calls that not all operating systems have, and their substitutes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cores() -> int:
 
 
 def address_space() -> int | None:
-  """Returns the limit of this process's address space in bytes, or None without one."""
+  """Returns the limit of this process's address space in bytes, or None."""
   if not _UNIX:
     return None
   soft, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -41,7 +41,7 @@ def address_space() -> int | None:
 
 
 def open_no_link(path: str | os.PathLike, flags: int, /) -> int:
-  """Returns the descriptor of a file that is not opened through a link.
+  """Returns the descriptor of a file, opened through no link.
 
   Args:
     path: the file.
@@ -56,7 +56,7 @@ def open_no_link(path: str | os.PathLike, flags: int, /) -> int:
 
 
 def is_own(path: str | os.PathLike, /) -> bool:
-  """Returns whether something of that name is there, this user's own, and no link."""
+  """Returns whether a path is this user's own, and no link."""
   try:
     found = os.lstat(path)
   except OSError:
@@ -67,7 +67,7 @@ def is_own(path: str | os.PathLike, /) -> bool:
 
 
 def open_folder(path: str | os.PathLike, /) -> int:
-  """Returns the descriptor of a folder; an OSError where folders have none."""
+  """Returns the descriptor of a folder; raises OSError where there is none."""
   return os.open(path, os.O_RDONLY | _FOLDER | _FLAGS)
 
 
@@ -87,7 +87,9 @@ def open_files_have_names() -> bool:
 
 
 def reserve(file: int, size: int, /) -> None:
-  """Gives a file room on the disk for so many bytes, as far as the system can.
+  """Gives a file room on the disk for so many bytes.
+
+  Where the system can't, it only gives it the size.
 
   Raises:
     OSError: if there is no room.
@@ -99,7 +101,9 @@ def reserve(file: int, size: int, /) -> None:
 
 
 def bypass_cache(file: int, /) -> None:
-  """Lets transfers of a file pass by the page cache, where the system can.
+  """Lets transfers of a file bypass the page cache.
+
+  Does nothing where the system can't.
 
   Raises:
     OSError: if its file system can't.
@@ -109,7 +113,7 @@ def bypass_cache(file: int, /) -> None:
 
 
 def read_at(file: int, buffers: Sequence[memoryview], place: int, /) -> int:
-  """Reads into buffers from a place of a file; returns the number of bytes."""
+  """Reads into buffers from a place; returns the number of bytes."""
   if hasattr(os, "preadv"):
     return os.preadv(file, buffers, place)
   with _POSITION:
@@ -120,7 +124,7 @@ def read_at(file: int, buffers: Sequence[memoryview], place: int, /) -> int:
 
 
 def write_at(file: int, buffers: Sequence[memoryview], place: int, /) -> int:
-  """Writes buffers to a place of a file; returns the number of bytes."""
+  """Writes buffers to a place; returns the number of bytes."""
   if hasattr(os, "pwritev"):
     return os.pwritev(file, buffers, place)
   with _POSITION:
@@ -129,7 +133,7 @@ def write_at(file: int, buffers: Sequence[memoryview], place: int, /) -> int:
 
 
 def private_memory(size: int, /) -> mmap.mmap:
-  """Returns zeros that no other process sees, in huge pages where there are any."""
+  """Returns memory of this process alone, in huge pages if possible."""
   if not hasattr(mmap, "MAP_PRIVATE"):
     return mmap.mmap(-1, size)
   # Memory that is shared has small pages.

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import batches, failures
+from tf_hessian.curvature import batches, failures, keras_inputs
 from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
 from tf_hessian.reading import Reading
 
 
 def load_batches(
-  dataset: tf.data.Dataset | list,
+  dataset: Any,
   /,
   *,
   num_batches: int | None = None,
@@ -32,7 +32,7 @@ def load_batches(
 
   Args:
     dataset: `tf.data.Dataset` of batches, or a list of batches; a batch is any nest of dense
-      tensors whose first dimension counts examples.
+      tensors whose first dimension counts examples. Or what `keras_inputs.as_batches` takes.
     num_batches: use only the first so many; None for all, which an infinite data set can't have.
     cache_bytes: size in bytes up to which data are kept in memory, by default 1 GiB; a list always
       is.
@@ -47,6 +47,7 @@ def load_batches(
   """
   if num_batches is not None:
     checks.check_count("num_batches", num_batches)
+  dataset = keras_inputs.as_batches(dataset)
   if isinstance(dataset, list):
     cache_bytes = float("inf")  # it is in memory already
   cut = _is_cut(dataset, num_batches)
@@ -103,12 +104,13 @@ def _checksum(batch):
 def _prepare(dataset, num_batches):
   """Returns a deterministic, finite data set, or the list that it was."""
   if isinstance(dataset, list):
-    return [tf.nest.map_structure(_tensor, _without_none(b)) for b in dataset[:num_batches]]
+    return [
+      tf.nest.map_structure(_tensor, keras_inputs.without_none(b)) for b in dataset[:num_batches]
+    ]
   if not isinstance(dataset, tf.data.Dataset):
     raise TypeError(
-      "data set: expected a tf.data.Dataset of batches, or a list of batches, got "
-      f"{type(dataset).__name__}; tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(128) "
-      "makes one from arrays"
+      "data set: expected a tf.data.Dataset of batches, a list of batches, a tuple (inputs, "
+      f"targets) of arrays or a keras.utils.PyDataset, got {type(dataset).__name__}"
     )
   if _is_cut(dataset, num_batches):
     dataset = dataset.take(min(num_batches, 2**62))
@@ -126,13 +128,6 @@ def _is_cut(dataset, num_batches):
   """
   known = num_batches is not None and isinstance(dataset, tf.data.Dataset)
   return known and int(dataset.cardinality()) != num_batches
-
-
-def _without_none(batch):
-  """Leaves out sample weights that are None, as Keras allows."""
-  while isinstance(batch, tuple) and batch and batch[-1] is None:
-    batch = batch[:-1]
-  return batch
 
 
 def _tensor(value):

@@ -80,7 +80,7 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     self,
     model: keras.Model | Objective | Sequence[tf.Tensor | tf.Variable],
     loss: Any = None,
-    dataset: tf.data.Dataset | list | None = None,
+    dataset: Any = None,
     *,
     loss_weights: Sequence[float] | dict | None = None,
     variables: Any = None,
@@ -101,7 +101,8 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
       loss: a Keras loss, its name or a function (targets, outputs) -> losses, or several by output;
         for a list of tensors, a function (parameters, batch). None for what `fit` minimises. All
         forms are in `objective.build_objective`.
-      dataset: `tf.data.Dataset` of batches (inputs, targets[, sample_weight]), or a list of them.
+      dataset: `tf.data.Dataset` of batches (inputs, targets[, sample_weight]), or a list of them;
+        a tuple of such arrays, which are cut into batches of 128; or a `keras.utils.PyDataset`.
       loss_weights: coefficients of several outputs' losses, structured like `loss`; None for 1
         each, or for those compiled if `loss` is None.
       variables: the block of the matrix: a variable, layer, name or pattern, or a list of these;
