@@ -61,6 +61,7 @@ def __getattr__(name: str) -> Any:
   if name not in _HOME:
     raise AttributeError(f"module 'tf_hessian' has no attribute {name!r}")
   importlib.import_module("tf_hessian.installed").check()
+  importlib.import_module("tf_hessian.quiet").import_quietly()
   return getattr(importlib.import_module(_HOME[name]), name)
 
 

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
   "train": ("train", (), "trains the model of a config"),
   "spectrum": ("spectrum", (), "measures the spectrum of a config's model"),
   "plan": ("spectrum", ("--plan",), "says what that will take"),
+  "eigenpairs": ("eigenpairs", (), "finds the largest eigenvalues with their eigenvectors"),
   "plot": ("plot", (), "draws spectra that were measured"),
   "curves": ("curves", (), "draws how runs trained"),
   "verify": ("verify", (), "compares products and a density with exact ones"),

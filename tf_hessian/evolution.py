@@ -7,9 +7,9 @@ import os
 import pathlib
 from typing import Any
 
-from absl import logging
 import keras
 
+from tf_hessian import notices
 from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.slq import run_folder
 from tf_hessian.slq.density import spectral_density
@@ -62,7 +62,7 @@ def spectra(
   before, found = model.get_weights(), {}
   try:
     for i, (name, path) in enumerate(paths.items()):
-      logging.info("checkpoint %d of %d: %s", i + 1, len(paths), name)
+      notices.show("checkpoint %d of %d: %s", i + 1, len(paths), name)
       load_into(model, path)
       operator.check_point()
       found[name] = spectral_density(

@@ -10,6 +10,8 @@ import time
 
 from absl import logging
 
+from tf_hessian import notices
+
 FIRST_SECONDS = 10.0
 
 
@@ -61,7 +63,7 @@ class Reading:
     while self._next <= seconds:
       self._next *= 2
     if self._total is not None:
-      logging.info("reading the data set for the first time: %s of %s", self, f"{self._total:,}")
+      notices.show("reading the data set for the first time: %s of %s", self, f"{self._total:,}")
       return
     logging.warning(  # which scripts see that have not asked for more
       "reading the data set for the first time: %s so far, in %.0f s; if there is no end to it, "

@@ -3,7 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+import json
+import os
 from typing import Any, NamedTuple
+
+
+def check_same(
+  folder: str | os.PathLike, record: str, text: str, identity: Mapping[str, Any], /
+) -> None:
+  """Refuses the record of another run than that of an identity.
+
+  Args:
+    folder: where it lies.
+    record: name of the file.
+    text: what is in it.
+    identity: nested dict of plain values.
+
+  Raises:
+    ValueError: if they differ, or it is damaged; it names the fields and the remedy.
+  """
+  remedy = "use another folder, or delete this folder with all that is in it"
+  try:
+    found = json.loads(text)
+    names = [d.name for d in differences(found, identity, depth=0)]
+  except (ValueError, AttributeError) as e:
+    raise ValueError(f"{folder}/{record}: damaged ({e}); {remedy}") from e
+  if names:
+    raise ValueError(f"{folder}: it holds another run ({', '.join(names)} differ); {remedy}")
 
 
 class Difference(NamedTuple):

@@ -59,19 +59,28 @@ MEANT = {
   "num_devices": {"0"},  # all there are
   "intra_op_threads": {"0"},  # TensorFlow's choice
   "inter_op_threads": {"0"},
+  "largest": {"0"},
   "ps": {"0"},
+  "smallest": {"0"},
   "step": {"0"},
 }
-SENTENCES = {"column", "figure", "limits"}  # any text may be one; what it names is looked up later
+SENTENCES = {
+  "column",
+  "data",
+  "figure",
+  "limits",
+  "loss",
+}  # any text may be one; what it names is looked up later
 PATHS = {
-  "checkpoint", "configs", "data_dir", "exact", "input", "out", "output", "page", "picture",
-  "results", "workdir",
+  "checkpoint", "configs", "data_dir", "exact", "input", "model", "out", "output", "page",
+  "picture", "results", "workdir",
 }  # fmt: skip
 
 
 def test_there_are_all_commands_and_flags():
   assert COMMANDS == [
-    "curves", "document", "local_cluster", "plot", "reproduce", "spectrum", "train", "verify"
+    "curves", "document", "eigenpairs", "local_cluster", "plot", "reproduce", "spectrum", "train",
+    "verify",
   ]  # fmt: skip
   assert {"config", "workdir", "recompute_blocks", "storage_memory", "patience"} <= OURS.keys()
   assert OURS.keys() >= PATHS and len(OURS) > 40

@@ -134,7 +134,7 @@ def test_too_large_batches_are_refused(write):
 
 @pytest.mark.parametrize("name", ["data.py", "data.py:", ":examples", "", "folder/data.py"])
 def test_wrong_spelling_is_refused(name):
-  with pytest.raises(ValueError, match=f"expected path/to/file.py:name, got '{name}'"):
+  with pytest.raises(ValueError, match=f"file.py:name or module:name, got '{name}'"):
     function(function=name)
 
 

@@ -103,7 +103,7 @@ def test_progress_is_logged_without_a_terminal(matrix, monkeypatch):
   monkeypatch.setattr("tf_hessian.slq.progress._LOG_SECONDS", 0.0)
   lines = []
   monkeypatch.setattr(
-    "tf_hessian.slq.progress.logging.info", lambda text, *args: lines.append(text % args)
+    "tf_hessian.slq.progress.notices.show", lambda text, *args: lines.append(text % args)
   )
   tf_hessian.top_eigenpairs(matrix, 2)
   assert any("of 2 pairs" in line and "products" in line for line in lines)

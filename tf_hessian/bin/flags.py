@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import os
+from collections.abc import Callable, Sequence
 import sys
 
 from absl import app, flags, logging
 
-from tf_hessian import installed
-from tf_hessian.bin import config_flag, kinds, logs, parsing
+from tf_hessian import installed, quiet
+from tf_hessian.bin import config_flag, kinds, logs, parsing, usage
 
 CONFIG = config_flag.define_config("config", "Experiment, such as configs/mnist_mlp.py.")
 WORKDIR = kinds.define_path("workdir", None, "Folder of the run: checkpoint, state, results.")
@@ -21,12 +20,16 @@ _SMALLER = (
 )
 
 
-def run(main: Callable[[], None], /) -> None:
+def run(main: Callable[[], None], /, *, needed: Sequence[str] = ("config", "workdir")) -> None:
   """Runs a command.
 
   Mistakes of the user end it with one line and exit code 1.
+
+  Args:
+    main: function () that does what the command is for.
+    needed: flags that must be given.
   """
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.mark_flags_as_required(needed)
   run_plain(main)
 
 
@@ -35,7 +38,7 @@ def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
 
   With `arguments`, main is given what is no flag.
   """
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  quiet.import_quietly()
   logs.make_printable()
   try:
     installed.check()
@@ -57,9 +60,7 @@ def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
         raise
       parsing.fail(e)
 
-  # So that --help shows the flags that commands share, too.
-  for module, known in flags.FLAGS.flags_by_module_dict().items():
-    if module.startswith("tf_hessian.bin."):
-      for flag in known:
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  if usage.is_asked_for(sys.argv):
+    print(usage.text(main.__globals__["__doc__"]))
+    return
   app.run(guarded, flags_parser=parsing.parse)

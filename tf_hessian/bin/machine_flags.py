@@ -22,15 +22,19 @@ MEMORY_LIMIT = flags.DEFINE_integer(
   "memory_limit", None, "MiB of each accelerator for this process.", 1, 10**9
 )
 TF32 = flags.DEFINE_bool("tf32", False, "Allow TF32 (10 bits of mantissa) on accelerators.")
+_GRAPPLER_MODULE = f"{__name__}.grappler"  # which --helpfull lists
 GRAPPLER = {
-  name: flags.DEFINE_bool(name, None, f"Grappler: {what}; default: leave alone.")
+  name: flags.DEFINE_bool(
+    name, None, f"Grappler: {what}; default: leave alone.", module_name=_GRAPPLER_MODULE
+  )
   for name, what in grappler.GRAPPLER.items()
 }
 
 
 def given() -> list[str]:
   """Returns the given ones of these flags: a list of text."""
-  known = flags.FLAGS.flags_by_module_dict()[__name__]
+  by_module = flags.FLAGS.flags_by_module_dict()
+  known = [*by_module[__name__], *by_module[_GRAPPLER_MODULE]]
   return [flag.serialize() for flag in known if flag.present]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import batches, failures, keras_inputs
+from tf_hessian import keras_inputs
+from tf_hessian.curvature import batches, failures
 from tf_hessian.distribute import checksums
 from tf_hessian.numerics import checks
 from tf_hessian.reading import Reading

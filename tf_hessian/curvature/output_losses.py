@@ -414,7 +414,7 @@ _OF_ANY_TARGETS = frozenset({"ctc"})
 def loss_function_name(loss: Any, /) -> str | None:
   """Returns the name of one of Keras's own losses, else None."""
   fn = loss if not isinstance(loss, keras.losses.Loss) else getattr(loss, "fn", None)
-  if fn is None or not getattr(fn, "__module__", "").startswith("keras."):
+  if fn is None or not (getattr(fn, "__module__", None) or "").startswith("keras."):
     return None
   return fn.__name__
 

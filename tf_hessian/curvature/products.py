@@ -101,6 +101,21 @@ def of_one(product: Callable) -> Callable[..., list[tf.Tensor]]:
   return function
 
 
+@contextlib.contextmanager
+def _without_remarks():
+  """Leaves out TensorFlow's remarks on operations that it vectorizes by loops."""
+
+  def is_other(record):
+    return "while_loop" not in str(record.msg)
+
+  logger = tf.get_logger()
+  logger.addFilter(is_other)
+  try:
+    yield
+  finally:
+    logger.removeFilter(is_other)
+
+
 def of_several(
   product: Callable, *, vectorized: bool = False, sparing: bool = False
 ) -> Callable[..., list[tf.Tensor]]:
@@ -120,7 +135,8 @@ def of_several(
   def function(params, context, batch, seed, ratios, columns, used):
     of_batch = product(params, context, batch, seed, ratios)
     if vectorized:
-      return list(tf.vectorized_map(lambda v: tuple(of_batch(list(v))), tuple(columns)))
+      with _without_remarks():
+        return list(tf.vectorized_map(lambda v: tuple(of_batch(list(v))), tuple(columns)))
     # Two share what they read of tensors that don't depend on them, while it is in the cache.
     turn = 1 if sparing or columns[0].shape[0] % 2 else 2
     return _by_loop(of_batch, params, columns, used, turn)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import collections.abc
 import importlib.util
 import itertools
+import os
 import pathlib
 import sys
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian import keras_inputs
 from tf_hessian.data import source
 from tf_hessian.reading import Reading
 
@@ -22,19 +26,22 @@ _COPIES = 3  # examples that are yielded, stacked, and as a tensor
 def function(
   *,
   function: str,
+  batched: bool | None = None,
   num_examples: int = 0,
   shuffle_buffer: int = 10_000,
   memory: float | None = None,
 ) -> source.Source:
   """Returns the examples of a user's function, as a `Source`.
 
-  The function takes no arguments and returns single examples (input, target) or (input, target,
-  sample weight), always the same in the same order: as a `tf.data.Dataset`; as a tuple of arrays,
-  one entry an example; or by yielding them, in which case they are kept in memory. What has no end
-  needs `num_examples`; how far the first reading has come is logged.
+  The function takes no arguments and returns examples (input, target) or (input, target, sample
+  weight), always the same in the same order: as a `tf.data.Dataset`; as a `keras.utils.PyDataset`;
+  as a tuple of arrays, one entry an example; or by yielding them, in which case they are kept in
+  memory. What has no end needs `num_examples`; how far the first reading has come is logged.
 
   Args:
-    function: "path/to/file.py:name".
+    function: "path/to/file.py:name", or "module:name" of a module that Python can import.
+    batched: whether a data set has batches, which are cut into examples; None if that is to be seen
+      from the size of its first dimension, which `batch` leaves open.
     num_examples: take the first so many; 0 for all.
     shuffle_buffer: for training: number of examples that a random one is taken from.
     memory: bytes that yielded examples may take; None for no limit.
@@ -44,9 +51,11 @@ def function(
     ValueError: if the file has no such function, what it returns is none of these, has no end,
       has fewer examples than `num_examples`, or does not fit into memory.
   """
-  result = _load(function)()
+  result = load("config.data.function", function)()
   reading = Reading(f"config.data.num_examples ({function})")
   examples = _as_dataset(result, function, num_examples, memory, reading)
+  if _has_batches(result, examples) if batched is None else batched:
+    examples = examples.unbatch()
   if num_examples:
     examples = examples.take(num_examples)
   count = int(examples.cardinality())
@@ -75,23 +84,66 @@ def function(
   return source.Source(examples, batches, count)
 
 
-def _load(name):
+def load(field: str, name: str, /) -> Any:
+  """Returns what a user's file or module has by a name.
+
+  Args:
+    field: the field of the config that says so, for errors.
+    name: "path/to/file.py:name" or "module:name".
+
+  Raises:
+    FileNotFoundError: if there is no such file or module.
+    ValueError: if it has no such name.
+  """
   path, _, attribute = name.rpartition(":")
   if not path or not attribute:
-    raise ValueError(f"config.data.function: expected path/to/file.py:name, got {name!r}")
-  path = pathlib.Path(path).resolve()
-  if not path.exists():
-    raise FileNotFoundError(f"config.data.function: there is no file {path}")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  if spec is None:
-    raise ValueError(f"config.data.function: expected a file *.py, got {path}")
-  module = importlib.util.module_from_spec(spec)
-  sys.modules.setdefault(path.stem, module)  # layers that it defines are found by it
-  spec.loader.exec_module(module)
+    raise ValueError(f"{field}: expected path/to/file.py:name or module:name, got {name!r}")
+  module = _run_file(field, path) if is_file(path) else _import(field, path)
   try:
     return getattr(module, attribute)
   except AttributeError:
-    raise ValueError(f"config.data.function: {path} has no {attribute!r}") from None
+    raise ValueError(f"{field}: {path} has no {attribute!r}") from None
+
+
+def is_file(path: str, /) -> bool:
+  """Returns whether it is the name of a file, not a module."""
+  return path.endswith(".py") or os.sep in path or os.path.exists(path)
+
+
+def _run_file(field, path):
+  path = pathlib.Path(path).resolve()
+  if not path.exists():
+    raise FileNotFoundError(f"{field}: there is no file {path}")
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  if spec is None:
+    raise ValueError(f"{field}: expected a file *.py, got {path}")
+  module = importlib.util.module_from_spec(spec)
+  sys.modules.setdefault(path.stem, module)  # layers that it defines are found by it
+  spec.loader.exec_module(module)
+  return module
+
+
+def _import(field, name):
+  here = os.getcwd()
+  if not {"", here} & set(sys.path):  # as python -m has it
+    sys.path.insert(0, here)
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as e:
+    if e.name is None or not f"{name}.".startswith(f"{e.name}."):
+      raise  # of something that it needs
+    raise FileNotFoundError(
+      f"{field}: there is no module {e.name}, seen from {here}; a file is path/to/{name}.py"
+    ) from e
+
+
+def _has_batches(result, examples):
+  """Returns whether a data set has batches: none of their sizes is known."""
+  if isinstance(result, keras.utils.PyDataset):
+    return True
+  shapes = [s.shape for s in tf.nest.flatten(examples.element_spec)]
+  known = [s for s in shapes if s.rank is not None]
+  return len(known) == len(shapes) > 0 and all(s.rank and s[0] is None for s in shapes)
 
 
 def _count(examples, reading):
@@ -105,6 +157,8 @@ def _count(examples, reading):
 
 
 def _as_dataset(result, name, num_examples, memory, reading):
+  if isinstance(result, keras.utils.PyDataset):
+    result = keras_inputs.as_batches(result)
   if isinstance(result, tf.data.Dataset):
     return result
   kind = type(result).__name__

@@ -41,7 +41,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
   "cifar_resnet": cifar_resnet.cifar_resnet,
   "imagenet_resnet18": imagenet_resnet.imagenet_resnet18,
   "inception_v3": inception_v3.inception_v3,
-  "keras_file": lambda *, path: checkpoints.load_model(path),
+  "keras_file": lambda *, path, compiled=False: checkpoints.load_model(path, compiled=compiled),
   "mlp": mlp.mlp,
   "vgg11": vgg.vgg11,
 }
@@ -53,8 +53,10 @@ DATA = {
   "synthetic": synthetic.synthetic,
 }
 
+COMPILED = "compiled"  # name of the loss that is the model's own
+
 _COPIES = 4  # of the parameters, at least: values, gradient, vector and product
-_MACHINE = {"data_dir", "download", "memory"}  # arguments of data sets that are no fields
+_MACHINE = {"compiled", "data_dir", "download", "memory"}  # arguments that are no fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,11 @@ class Experiment:
   def new_model(self) -> keras.Model:
     """Returns the model with the initial weights that the config's seed gives."""
     keras.utils.set_random_seed(self.config["seed"])
-    return _call("model", MODELS, self.config["model"])
+    return _call("model", MODELS, self.config["model"], {"compiled": self.task.loss is None})
+
+  def load(self, path: str | os.PathLike, /) -> keras.Model:
+    """Returns a file's model, with its loss if that is measured."""
+    return checkpoints.load_model(path, compiled=self.task.loss is None)
 
   def measured(self, model: keras.Model | None = None, /) -> tf.data.Dataset:
     """Returns the single examples that `config.hessian` asks for.
@@ -189,7 +195,13 @@ def check(config: ml_collections.ConfigDict, /) -> dict[str, Any]:
       that can't be right.
   """
   config = fields.check(config)
-  _loss(config)
+  if ":" not in config["loss"].get("name", ""):  # a user's own is loaded with the data
+    _loss(config)
+  if config["loss"].get("name") == COMPILED and ("train" in config or "weights" in config["loss"]):
+    raise ValueError(
+      f"config.loss.name: {COMPILED!r} is measured with the weights that were compiled; for "
+      "config.train and config.loss.weights give the loss itself"
+    )
   _arguments("model", MODELS, config["model"])
   _arguments("data", DATA, config["data"])
   scale = config.pop("schedule_scale")
@@ -286,7 +298,8 @@ def _check_single(spec, model):
   if len(inputs) == len(expected) == 1 and inputs[0].shape.rank == len(expected[0].shape):
     raise ValueError(
       f"data set: expected single examples for an input of shape {tuple(expected[0].shape[1:])}, "
-      f"got {tuple(inputs[0].shape)}: it looks batched; leave batch() out, or add unbatch()"
+      f"got {tuple(inputs[0].shape)}: it looks batched; say config.data.batched=True, or leave "
+      "batch() out"
     )
 
 
@@ -317,9 +330,26 @@ def _arguments(section, registry, found):
 
 
 def _loss(config):
-  """Returns the loss of a config."""
+  """Returns the loss of a config; None for the compiled one."""
+  name, rest = config["loss"].get("name"), set(config["loss"]) - {"name", "weights"}
+  if name == COMPILED or ":" in str(name):
+    if rest:
+      raise ValueError(f"config.loss: {name!r} has no field {sorted(rest)[0]!r}")
+    return None if name == COMPILED else _own_loss(name)
   losses = {n: c for n, c in vars(keras.losses).items() if inspect.isclass(c) and n != "Loss"}
   try:
     return _call("loss", losses, {k: v for k, v in config["loss"].items() if k != "weights"})
   except TypeError as e:  # by a class of Keras
     raise ValueError(f"config.loss: {e}") from e
+
+
+def _own_loss(name):
+  """Returns a user's loss, whether a class, an object or a function."""
+  found = function.load("config.loss.name", name)
+  found = found() if inspect.isclass(found) else found
+  if not callable(found):
+    raise ValueError(
+      f"config.loss.name: {name}: expected a loss of Keras or a function (targets, outputs), got "
+      f"{type(found).__name__}"
+    )
+  return found

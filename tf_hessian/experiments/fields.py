@@ -156,6 +156,7 @@ ARGUMENTS = {
   "augment": boolean,
   "auxiliary": boolean,
   "bulk": number(),
+  "batched": boolean,
   "bundled": boolean,
   "dense_units": integer(1, 10**9),
   "depth": integer(1, 500),  # Keras can't build much deeper ones

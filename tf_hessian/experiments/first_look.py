@@ -68,7 +68,7 @@ def _check_data(config):
   if config["data"].get("name") != "function":
     return
   path = str(config["data"].get("function", "")).rpartition(":")[0]
-  if path and not os.path.exists(path):
+  if (path.endswith(".py") or os.sep in path) and not os.path.exists(path):
     raise FileNotFoundError(f"config.data.function: there is no file {path}{nearest_file(path)}")
 
 

@@ -17,7 +17,9 @@ from tf_hessian import files, plotting
 from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.distribute import cluster
 from tf_hessian.experiments import experiment
+from tf_hessian.experiments import pairs as pairs_lib
 from tf_hessian.experiments.computation import Computation
+from tf_hessian.experiments.pairs import Pairs
 from tf_hessian.experiments.report import report
 from tf_hessian.experiments.serve import serve
 from tf_hessian.experiments.weights import Weights, step_folder
@@ -26,7 +28,6 @@ from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.storage import Storage
 from tf_hessian.spectrum import Spectrum
-from tf_hessian.training import checkpoints
 from tf_hessian.training import folder as training_folder
 
 _FOLLOWED = "the chief has finished, and has the result"
@@ -46,8 +47,9 @@ def measure(
   computation: Computation = Computation(),  # noqa: B008
   storage: Storage = Storage(),  # noqa: B008
   plan_workers: int | None = None,
+  pairs: Pairs | None = None,
 ) -> str:
-  """Measures the spectrum of a config's model.
+  """Measures the spectrum of a config's model, or its extreme eigenpairs.
 
   As a task of a cluster it takes part in that.
 
@@ -65,6 +67,7 @@ def measure(
     download: fetch a data set that isn't there.
     computation: who computes, and how.
     storage: where Lanczos vectors live.
+    pairs: the eigenpairs to find instead, into the folder `eigenpairs` (and so on).
     plan_workers: instead of measuring, say what it would take on so many equal machines; nothing is
       written.
 
@@ -98,7 +101,7 @@ def measure(
       experiment.check_model(values)
     setup = experiment.build(config, data_dir=data_dir, download=download)
     measurement = _Measurement(
-      setup, workdir, gradient, check, progress, computation, strategy, storage
+      setup, workdir, gradient, check, progress, computation, strategy, storage, pairs
     )
     if plan_workers is not None:
       return measurement.plan(weights, plan_workers)
@@ -149,10 +152,13 @@ class _Measurement:
   computation: Computation
   strategy: tf.distribute.Strategy | None
   storage: Storage
+  pairs: Pairs | None
 
   def of(self, weights: Weights) -> str:
     """Measures one model; returns the report."""
     operator = self._operator(self._model(weights))
+    if self.pairs:
+      return self._find(operator, weights.folder(self.workdir))
     result, picture = self._measure(operator, weights.folder(self.workdir))
     return _FOLLOWED if result is None or picture is None else report(result, picture)
 
@@ -172,13 +178,17 @@ class _Measurement:
         self.setup.prepare(model)
         built.set_weights(model.get_weights())
         operator.check_point()
-      result, picture = self._measure(operator, step_folder(self.workdir, step))
+      folder = step_folder(self.workdir, step)
+      if self.pairs:
+        texts.append(f"step {step}\n{self._find(operator, folder)}")
+        continue
+      result, picture = self._measure(operator, folder)
       if result is not None and picture is not None:
         results[step] = result
         texts.append(f"step {step}\n{report(result, picture)}")
-    if not results:
+    if not texts:
       return _FOLLOWED
-    if weights.all_steps:
+    if weights.all_steps and results:
       texts.append(f"all steps             {self._draw_together(results)}")
     return "\n".join(texts)
 
@@ -207,7 +217,7 @@ class _Measurement:
     if weights.step is not None:
       return training_folder.load(self.workdir, weights.saved(self.workdir)[weights.step])
     if weights.checkpoint:
-      return checkpoints.load_model(weights.checkpoint)
+      return self.setup.load(weights.checkpoint)
     if weights.initial or not weights.of_workdir(values):
       return self.setup.new_model()
     return training_folder.load(self.workdir, self.workdir / "model.keras")
@@ -238,6 +248,15 @@ class _Measurement:
     picture = folder / "spectrum.png"
     problem = _draw(lambda: result.plot(picture, **self.setup.config["density"]))
     return result, f"none ({problem})" if problem else picture
+
+  def _find(self, operator, folder):
+    """Finds the eigenpairs of a matrix; returns the report."""
+    folder = folder.with_name(folder.name.replace("spectrum", "eigenpairs") + self._suffix)
+    if folder.parent != self.workdir:  # of a step
+      folder = self.workdir / "eigenpairs_of_steps" / folder.name
+    how = {"seed": self.setup.config["seed"], "check": self.check, "progress": self.progress}
+    found = pairs_lib.find(operator, self.pairs, folder, **how, config=self.setup.config)
+    return found if operator.engine.leads else _FOLLOWED
 
   def _operator(self, model: keras.Model) -> CurvatureOperator:
     return self.setup.operator(

@@ -19,7 +19,7 @@ from tf_hessian.numerics.memory_basis import orthogonalize
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 
 if TYPE_CHECKING:
-  from collections.abc import Callable
+  from collections.abc import Callable, Mapping
 
 _EPS = float(np.finfo(np.float64).eps)
 # A residual so many times what the recurrence says is the rounding of the products.
@@ -43,7 +43,9 @@ def top_eigenpairs(
   precision: float = _EPS,
   seed: int = 0,
   start: np.ndarray | None = None,
+  state: Mapping[str, np.ndarray] | None = None,
   progress: Callable[[int, int], object] | None = None,
+  save: Callable[[Callable[[], dict[str, np.ndarray]]], object] | None = None,
 ) -> Eigenpairs:
   """Returns extreme eigenvalues of a symmetric matrix, with eigenvectors.
 
@@ -66,7 +68,9 @@ def top_eigenpairs(
     seed: of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors of a matrix that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
+    state: what an interrupted search had saved, from which it goes on bitwise; None to begin.
     progress: called with (number of products, number of wanted pairs within the tolerance).
+    save: called after each product with a function () -> state, a dict of arrays.
 
   Returns:
     `Eigenpairs`; its status says whether they have converged.
@@ -87,7 +91,9 @@ def top_eigenpairs(
   search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
   if start is not None:
     search.begin_at(start)
-  return search.run(max_products, progress or (lambda *_: None))
+  if state is not None:
+    search.go_on(state)
+  return search.run(max_products, progress or (lambda *_: None), save or (lambda _: None))
 
 
 def default_tolerance(precision: float, /) -> float:
@@ -167,10 +173,31 @@ class _Search:
     """Begins at a vector instead of a random one."""
     self._residual = np.array(start, np.float64)
 
-  def run(self, max_products, progress):
+  def state(self):
+    """Returns all that the search goes on from: a dict of arrays."""
+    numbers = (self._scale, self._products, self._starts, self._beta)
+    return {
+      "basis": self._basis[: self._count],
+      "projected": self._projected,
+      "residual": self._residual,
+      "numbers": np.array(numbers, np.float64),
+    }
+
+  def go_on(self, state):
+    """Takes over the state of an earlier search."""
+    self._count = len(state["basis"])
+    self._basis[: self._count] = state["basis"]
+    self._projected[:] = state["projected"]
+    self._residual = np.array(state["residual"], np.float64)
+    self._scale, products, starts, self._beta = state["numbers"].tolist()
+    self._products, self._starts = int(products), int(starts)
+
+  def run(self, max_products, progress, save):
     size, n = self._basis.shape
     wanted = sum(self._ends)
     while True:
+      if self._count < size:
+        save(self.state)
       beta = self._step()
       full, spent = self._count == size, self._products >= max_products
       if self._count < min(n, wanted + 1):

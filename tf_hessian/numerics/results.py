@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import io
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,17 @@ class Eigenpairs:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     np.savez(file, **fields | {"status": self.status.name})
     return file.getvalue()
+
+  @classmethod
+  def load(cls, path: str | os.PathLike, /) -> Eigenpairs:
+    """Returns the result in a file eigenpairs.npz of a search.
+
+    Raises:
+      OSError: if there is no such file.
+      ValueError: if it is damaged, or something else.
+    """
+    with open(path, "rb") as file:
+      return cls.from_bytes(file.read())
 
   @classmethod
   def from_bytes(cls, content: bytes, /) -> Eigenpairs:

@@ -231,7 +231,7 @@ class _Found:
     self._digest = folders.digest(identity)
     text = json.dumps(identity, indent=2)
     self._folder = folders.OwnedFolder(
-      path, KIND, text, lambda found: _compare(path, found, identity)
+      path, KIND, text, lambda found: records.check_same(path, KIND.record, found, identity)
     )
     file = self._folder.path / _FILE
     if not file.exists():
@@ -276,15 +276,3 @@ class _Found:
     finally:
       if self._folder is not None:
         self._folder.close()
-
-
-def _compare(path, text, identity):
-  """Refuses the record of another run than that of an identity."""
-  remedy = "use another folder, or delete this folder with all that is in it"
-  try:
-    found = json.loads(text)
-    differences = [d.name for d in records.differences(found, identity, depth=0)]
-  except (ValueError, AttributeError) as e:
-    raise ValueError(f"{path}/{KIND.record}: damaged ({e}); {remedy}") from e
-  if differences:
-    raise ValueError(f"{path}: it holds another run ({', '.join(differences)} differ); {remedy}")

@@ -8,10 +8,9 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from absl import logging
 import numpy as np
 
-from tf_hessian import plotting
+from tf_hessian import notices, plotting
 from tf_hessian.slq import blocks, digests, run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.matrix import Matrix, as_matrix, check_is_of_model, known_vector
@@ -131,7 +130,7 @@ def block_spectra(
   found = {}
   for i, (block, folder) in enumerate(zip(chosen, folders, strict=True)):
     if options.get("progress", True):
-      logging.info("block %d of %d: %s (n = %d)", i + 1, len(chosen), block.name, block.n)
+      notices.show("block %d of %d: %s (n = %d)", i + 1, len(chosen), block.name, block.n)
     found[block.name] = spectral_density(block, workdir=folder, check=check and not i, **options)
   return BlockSpectra(found)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 import numpy as np
 
+from tf_hessian import notices
 from tf_hessian.numerics import probes, quadrature
 from tf_hessian.numerics.results import LanczosStatus
 from tf_hessian.slq import provenance
@@ -64,13 +65,13 @@ class Draws:
       if groups:
         self._take(groups, finished, layout, folder, bases)
       else:
-        logging.info("all %d draws were finished before", self._wanted(finished))
+        notices.show("all %d draws were finished before", self._wanted(finished))
     return [finished[draw] for draw in range(self._wanted(finished))]
 
   def _prepare(self, groups):
     """Looks at the matrix before anything is computed with it."""
     if self.show and self.matrix.traced:
-      logging.info("building the functions of a batch; a minute or more for deep networks")
+      notices.show("building the functions of a batch; a minute or more for deep networks")
     self.loss = self.matrix.loss()
     if groups and self.check:
       self.matrix.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from absl import logging
@@ -12,6 +13,7 @@ from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 from tf_hessian.slq import digests, provenance
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.slq.progress import Progress
+from tf_hessian.slq.search_folder import SearchFolder
 
 
 def top_eigenpairs(
@@ -25,7 +27,9 @@ def top_eigenpairs(
   basis_size: int | None = None,
   seed: int = 0,
   start: np.ndarray | None = None,
+  workdir: str | os.PathLike | None = None,
   progress: bool = True,
+  config: Any = None,
 ) -> Eigenpairs:
   """Returns an operator's largest and smallest eigenpairs, with their residuals.
 
@@ -46,7 +50,12 @@ def top_eigenpairs(
     seed: seed of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors at a point that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
+    workdir: folder for the state, each minute or so, and the result: eigenpairs.npz, which
+      `Eigenpairs.load` reads, and eigenpairs.json. A search that was interrupted goes on from there
+      and ends bitwise the same. It has to be new or empty, or hold this search. None keeps
+      everything in memory.
     progress: whether to show a bar, or log lines where there is no terminal.
+    config: plain values to record in the files, such as an experiment's config; None for none.
 
   Returns:
     `Eigenpairs`: values, vectors (rows), residuals, and a status. If it is not
@@ -54,7 +63,7 @@ def top_eigenpairs(
 
   Raises:
     TypeError, ValueError: for bad arguments, or products that are not finite.
-    OSError: (ClusterError) if other processes of a cluster are gone.
+    OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
   matrix = as_matrix(operator)
   matrix.check_array()
@@ -69,20 +78,36 @@ def top_eigenpairs(
   _, total = eigenpairs.limits(matrix.n, largest, smallest, basis_size, max_products)
 
   def search():
-    with Progress(total, enabled=progress) as bar, matrix.passes():
-      found = eigenpairs.top_eigenpairs(
+    identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
+    if workdir is not None:
+      identity |= matrix.description() | {"n": matrix.n, "point": matrix.point()}
+      identity["product"] = matrix.product_digest()
+    about = {"description": matrix.description(), "config": config}
+    with SearchFolder(workdir, identity, about) as folder:
+      found = folder.result()
+      if found is None:
+        found = compute(folder)
+        folder.save_result(found)
+    if found.status is not EigenpairStatus.CONVERGED:
+      logging.warning("eigenpairs: %s", found.status.value)
+    return found
+
+  def compute(folder):
+    state = folder.state()
+    done = 0 if state is None else int(state["numbers"][1])
+    with Progress(total, done=done, enabled=progress) as bar, matrix.passes():
+      return eigenpairs.top_eigenpairs(
         matrix.product,
         matrix.n,
         largest,
         smallest,
         precision=precision,
         start=start,
+        state=state,
+        save=folder.save_state,
         progress=lambda _, found: bar.advance(f"{found} of {largest + smallest} pairs"),
         **options,
       )
-    if found.status is not EigenpairStatus.CONVERGED:
-      logging.warning("eigenpairs: %s", found.status.value)
-    return found
 
   start = None if start is None else checks.as_vector("start", start, matrix.n, zero=False)
   begun = None if start is None else digests.of_array(start)

@@ -6,8 +6,9 @@ import sys
 import time
 import warnings
 
-from absl import logging
 import tqdm
+
+from tf_hessian import notices
 
 _LOG_SECONDS = 30.0
 # What is counted -> its plural, and what takes a while for one or several of them.
@@ -64,7 +65,7 @@ class Progress:
     if self._log and (now - self._logged > _LOG_SECONDS or self._done == self._total):
       self._logged = now
       left = (now - self._begin) / self._made * (self._total - self._done)
-      logging.info(
+      notices.show(
         "%s: %d of %d %s, %.3g s a %s, %s left",
         text,
         self._done,

@@ -17,7 +17,8 @@ class Task:
   """The loss of a model's outputs, which have the same targets.
 
   Args:
-    loss: a `keras.losses.Loss` with the reduction "sum_over_batch_size".
+    loss: a `keras.losses.Loss` with the reduction "sum_over_batch_size"; None for what a model was
+      compiled with, which can't be measured here.
     weights: coefficient of each output's loss; () for a single output.
     classes: number of classes, if the targets are one-hot; 0 if not.
 
@@ -25,9 +26,7 @@ class Task:
     lowest: the smallest value that the loss can have: the entropy of smoothed targets, or 0.
   """
 
-  def __init__(
-    self, loss: keras.losses.Loss, /, *, weights: Iterable[float] = (), classes: int = 0
-  ) -> None:
+  def __init__(self, loss: Any, /, *, weights: Iterable[float] = (), classes: int = 0) -> None:
     self.loss = loss
     self.weights = tuple(weights) or (1.0,)
     self.classes = classes

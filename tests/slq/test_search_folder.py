@@ -1,0 +1,136 @@
+"""Searches for eigenpairs that go on from their folder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.operators import Counting
+import tf_hessian
+from tf_hessian.slq import search_folder
+
+N = 40
+RNG = np.random.default_rng(0)
+VALUES = np.linspace(-4, 9, N)
+Q = np.linalg.qr(RNG.standard_normal((N, N)))[0]
+MATRIX = (Q * VALUES) @ Q.T
+OPTIONS = {"largest": 2, "smallest": 1, "basis_size": 8, "max_products": 400, "progress": False}
+
+
+class Stopped(Exception):
+  pass
+
+
+def search(folder=None, operator=None, **options):
+  operator = Counting(MATRIX) if operator is None else operator
+  return tf_hessian.top_eigenpairs(operator, workdir=folder, **OPTIONS | options)
+
+
+@pytest.fixture(autouse=True)
+def always_saved(monkeypatch):
+  monkeypatch.setattr(search_folder, "_SAVE_SECONDS", 0.0)
+  monkeypatch.setattr(search_folder, "_SHARE", np.inf)
+
+
+@pytest.fixture(scope="module")
+def expected():
+  """The result without a folder, and the number of its products."""
+  operator = Counting(MATRIX)
+  return search(operator=operator), operator.count
+
+
+def assert_same(found, expected):
+  for name in ("values", "vectors", "residuals"):
+    np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+  assert (found.status, found.num_products) == (expected.status, expected.num_products)
+
+
+def test_pairs_are_those_of_the_dense_matrix(expected):
+  pairs, products = expected
+  np.testing.assert_allclose(pairs.values, VALUES[[-1, -2, 0]], rtol=0, atol=1e-12)
+  assert products > 2 * OPTIONS["basis_size"]  # it restarts more than once
+
+
+def test_interrupted_search_goes_on_bitwise_from_each_product(tmp_path, expected):
+  pairs, products = expected
+  for last in (1, 2, 7, 8, 9, 10, 17, products - 3):
+    folder = tmp_path / str(last)
+    with pytest.raises(Stopped):
+      search(folder, Counting(MATRIX, fail_at=last, error=Stopped))
+    rest = Counting(MATRIX)
+    assert_same(search(folder, rest), pairs)
+    assert rest.count == products - (last - 1)
+    assert not (folder / "search.npz").exists()
+
+
+def test_finished_search_is_read(tmp_path, expected):
+  search(tmp_path)
+  again = Counting(MATRIX)
+  assert_same(search(tmp_path, again), expected[0])
+  assert again.count == 0
+
+
+def test_files_say_what_they_are_of(tmp_path, expected):
+  search(tmp_path, config={"name": "mine"})
+  assert_same(tf_hessian.Eigenpairs.load(tmp_path / "eigenpairs.npz"), expected[0])
+  with np.load(tmp_path / "eigenpairs.npz") as saved:
+    about = json.loads(saved["about"].tobytes())
+  assert about["format"] == "tf_hessian.eigenpairs" and about["format_version"] == 1
+  assert about["config"] == {"name": "mine"}
+  assert about["versions"]["tf_hessian"] == tf_hessian.__version__ and about["device"]
+  summary = json.loads((tmp_path / "eigenpairs.json").read_text())
+  assert summary["values"] == expected[0].values.tolist()
+
+
+@pytest.mark.parametrize(
+  "change, name",
+  [
+    ({"seed": 1}, "seed"),
+    ({"largest": 3}, "largest"),
+    ({"tolerance": 1e-4}, "tolerance"),
+    ({"operator": Counting(MATRIX + np.eye(N))}, "product"),
+    ({"start": np.ones(N)}, "start"),
+  ],
+)
+def test_folder_of_another_search_is_refused(tmp_path, change, name):
+  search(tmp_path)
+  with pytest.raises(ValueError, match=rf"it holds another run \({name} differ"):
+    search(tmp_path, **change)
+
+
+@pytest.mark.parametrize("name", ["eigenpairs.npz", "search.npz"])
+def test_damaged_file_is_said_and_not_used(tmp_path, expected, caplog, name):
+  with pytest.raises(Stopped):
+    search(tmp_path, Counting(MATRIX, fail_at=9, error=Stopped))
+  (tmp_path / name).write_bytes(b"nothing")
+  assert_same(search(tmp_path), expected[0])
+  assert f"{name} is damaged" in caplog.text
+
+
+def test_other_folders_are_left_alone(tmp_path):
+  (tmp_path / "mine.txt").write_text("")
+  with pytest.raises(ValueError, match="it holds mine.txt"):
+    search(tmp_path)
+
+
+def test_state_is_written_rarely(tmp_path, monkeypatch):
+  monkeypatch.setattr(search_folder, "_SAVE_SECONDS", 60.0)
+  with pytest.raises(Stopped):
+    search(tmp_path, Counting(MATRIX, fail_at=20, error=Stopped))
+  assert not (tmp_path / "search.npz").exists()
+
+
+def test_folder_is_of_the_models_weights(tmp_path):
+  import tensorflow as tf
+
+  from tests.operators import make_operator
+
+  operator = make_operator()
+  found = tf_hessian.top_eigenpairs(operator, 2, workdir=tmp_path, progress=False)
+  exact = np.linalg.eigvalsh(operator @ np.eye(operator.shape[0]))
+  np.testing.assert_allclose(found.values, exact[:-3:-1], rtol=1e-5)
+  operator.model.trainable_variables[0].assign_add(
+    tf.ones_like(operator.model.trainable_variables[0])
+  )
+  with pytest.raises(ValueError, match="point"):
+    tf_hessian.top_eigenpairs(operator, 2, workdir=tmp_path, progress=False)

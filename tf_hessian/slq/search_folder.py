@@ -1,0 +1,122 @@
+"""Folders of searches for eigenpairs: state and result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import contextlib
+import io
+import json
+import os
+import re
+import time
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from tf_hessian import files, folders, records
+from tf_hessian.numerics.results import Eigenpairs
+from tf_hessian.slq import provenance
+
+FORMAT, FORMAT_VERSION = "tf_hessian.eigenpairs", 1
+RESULT, _STATE = "eigenpairs.npz", "search.npz"
+KIND = folders.Kind(
+  "folder of eigenpairs", "run.json", made=re.compile(r"eigenpairs\.(npz|json)|search\.npz")
+)
+_SAVE_SECONDS = 60.0
+_SHARE = 0.05  # of the time, at most, that writing the state may take
+
+
+class SearchFolder:
+  """A folder for one search, or none.
+
+  A context manager that holds its lock.
+
+  Args:
+    path: the folder, or None.
+    identity: plain values that say which search it is.
+    about: plain values to record in the result, such as names of parameters.
+
+  Raises:
+    ValueError: if it is neither empty nor of such a search, or of another one.
+    OSError: if it can't be written.
+  """
+
+  def __init__(
+    self, path: str | os.PathLike | None, identity: Mapping[str, Any], about: Mapping[str, Any]
+  ) -> None:
+    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+    self._digest = folders.digest(identity)
+    self._about = dict(about)
+    self._saved, self._wait = time.monotonic(), _SAVE_SECONDS
+    self._folder = None
+    if path is not None:
+      text = json.dumps(identity, indent=2)
+      self._folder = folders.OwnedFolder(
+        path, KIND, text, lambda found: records.check_same(path, KIND.record, found, identity)
+      )
+
+  def __enter__(self) -> SearchFolder:
+    return self
+
+  def __exit__(self, *unused: object) -> None:
+    if self._folder is not None:
+      self._folder.close()
+
+  def result(self) -> Eigenpairs | None:
+    """Returns the result that is there, or None."""
+    found = self._read(RESULT)
+    if found is None:
+      return None
+    buffer = io.BytesIO()
+    np.savez(buffer, **found)
+    return Eigenpairs.from_bytes(buffer.getvalue())
+
+  def state(self) -> dict[str, np.ndarray] | None:
+    """Returns the state of a search that was interrupted, or None."""
+    return self._read(_STATE)
+
+  def save_state(self, state: Callable[[], dict[str, np.ndarray]], /) -> None:
+    """Writes the state of a search, at most each minute."""
+    begin = time.monotonic()
+    if self._folder is None or begin - self._saved < self._wait:
+      return
+    self._write(_STATE, state())
+    self._saved = time.monotonic()
+    self._wait = max(_SAVE_SECONDS, (self._saved - begin) / _SHARE)
+
+  def save_result(self, pairs: Eigenpairs, /) -> None:
+    """Writes the result, and a summary; removes the state."""
+    if self._folder is None:
+      return
+    with np.load(io.BytesIO(pairs.to_bytes()), allow_pickle=False) as saved:
+      self._write(RESULT, dict(saved))
+    summary = {"values": pairs.values.tolist(), "residuals": pairs.residuals.tolist()}
+    summary |= {"status": pairs.status.name, "num_products": pairs.num_products, **self._about}
+    path = self._folder.path
+    files.write_text(path / RESULT.replace("npz", "json"), json.dumps(summary, indent=2))
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(path / _STATE)
+
+  def _write(self, name, arrays):
+    about = {"format": FORMAT, "format_version": FORMAT_VERSION, "run": self._digest}
+    about |= self._about | {"versions": provenance.versions(), "device": provenance.device()}
+    about = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    with files.replacing(self._folder.path / name) as file:
+      np.savez(file, about=about, **arrays)
+
+  def _read(self, name):
+    """Returns the arrays of this search's file, or None."""
+    if self._folder is None or not (self._folder.path / name).exists():
+      return None
+    path = self._folder.path / name
+    try:
+      found = files.read_npz(path, follow=False)
+      about = json.loads(found.pop("about").tobytes())
+      if about["run"] == self._digest:
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as e:
+      logging.warning("%s is damaged (%s), and not used", path, e)
+      return None
+    self._folder.set_aside(path, about["run"])
+    return None
