@@ -49,6 +49,13 @@ setuptools.setup(
     "tqdm>=4.66.0",
   ],
   extras_require={
+    "docs": [
+      "ipykernel>=7.4.0",
+      "mkdocs==1.6.*",  # the theme is for this version
+      "mkdocs-material==9.*",
+      "mkdocstrings[python]>=1.0.8",
+      "nbclient>=0.11.0",
+    ],
     "slow": ["keras-hub>=0.32.0"],
     "tensorboard": ["tensorboard>=2.18.0"],
     "test": [
