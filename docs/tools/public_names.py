@@ -9,6 +9,7 @@ from typing import Any
 import griffe
 
 PACKAGE = "tf_hessian"
+_PAGE = re.compile(r"\bdocs/([\w/]+)\.md\b")
 _EXAMPLE = re.compile(r"(?:^>>> .*\n(?:(?!\s*$|>>> ).*\n)*)+", re.MULTILINE)
 
 
@@ -23,9 +24,10 @@ class PublicNames(griffe.Extension):
       pkg.set_member(name, griffe.Alias(name, f"{module}.{name}", parent=pkg))
 
   def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-    """Puts fences around the examples of a docstring."""
+    """Puts fences around the examples of a docstring, and links where it names pages."""
     if obj.docstring is not None:
-      obj.docstring.value = fenced(obj.docstring.value)
+      text = fenced(obj.docstring.value)
+      obj.docstring.value = _PAGE.sub(r"[docs/\1.md](../\1.html)", text)
 
 
 def fenced(text: str) -> str:
