@@ -111,10 +111,10 @@ $(VENV)/installed-docs: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable '.[test,slow,docs]'
 	touch $@
 
-# The variable silences the theme's word of its successor.
+# The variable silences the theme's word of its successor. With --quiet, --strict would see no warnings.
 docs: $(VENV)/installed-docs
 	$(RUN) docs/tools/notebooks.py build/notebooks
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 	$(RUN) docs/tools/check.py site
 
 clean:
