@@ -27,7 +27,7 @@ class PublicNames(griffe.Extension):
     """Puts fences around the examples of a docstring, and links where it names pages."""
     if obj.docstring is not None:
       text = fenced(obj.docstring.value)
-      obj.docstring.value = _PAGE.sub(r"[docs/\1.md](../\1.html)", text)
+      obj.docstring.value = _PAGE.sub(r"[docs/\1.md](../\1.md)", text)
 
 
 def fenced(text: str) -> str:
