@@ -10,6 +10,7 @@
 # make chaos  a run whose processes are killed at random (minutes)
 # make slow   tests that take long, with KerasHub, and a minute of damaged files at random;
 #             SLOW=hours: the largest architectures
+# make docs   the site of the documentation, in site/, with its notebooks run (minutes)
 # make coverage  which layers, losses and operations of Keras have a right product (minutes)
 
 VENV ?= .venv
@@ -34,7 +35,7 @@ OLDEST_PYTHON ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/p
   $$p -V > /dev/null 2>&1 && echo $$p && break; done)
 OLDEST_TESTS ?=
 
-.PHONY: demo test test-oldest lint verify figures bench bench-peers chaos slow coverage clean
+.PHONY: demo test test-oldest lint verify figures bench bench-peers chaos slow coverage docs clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -106,5 +107,15 @@ slow: $(VENV)/installed-slow
 coverage: $(VENV)/installed
 	$(RUN) -m benchmarks.coverage --write=docs/coverage.md
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable '.[test,slow,docs]'
+	touch $@
+
+# The variable silences the theme's word of its successor. With --quiet, --strict would see no warnings.
+docs: $(VENV)/installed-docs
+	$(RUN) docs/tools/notebooks.py build/notebooks
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	$(RUN) docs/tools/check.py site
+
 clean:
-	rm -rf $(VENV) $(VENV_OLDEST) $(VENV_PEERS) build *.egg-info runs
+	rm -rf $(VENV) $(VENV_OLDEST) $(VENV_PEERS) build *.egg-info runs site

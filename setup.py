@@ -5,14 +5,27 @@ import re
 
 import setuptools
 
+# Address of the repository, for links of the README where it is shown elsewhere; "" leaves them.
+PROJECT_URL = ""
+
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tf_hessian/__init__.py").read_text())[1]
+
+
+def long_description(readme: pathlib.Path = HERE / "README.md", url: str = PROJECT_URL) -> str:
+  """Returns the README, with links that lead into the repository from elsewhere."""
+  text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+  if not url:
+    return text
+  text = re.sub(r"(!\[[^\]]*\]\()(?!\w+:|#)", rf"\g<1>{url}/raw/main/", text)
+  return re.sub(r"(?<!!)(\[[^\]]*\]\()(?!\w+:|#)", rf"\g<1>{url}/blob/main/", text)
+
 
 setuptools.setup(
   name="tf_hessian",
   version=VERSION,
   description="The eigenvalue density of the Hessian of a neural network's training loss",
-  long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+  long_description=long_description(),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.10",
@@ -49,6 +62,13 @@ setuptools.setup(
     "tqdm>=4.66.0",
   ],
   extras_require={
+    "docs": [
+      "ipykernel>=7.4.0",
+      "mkdocs==1.6.*",  # the theme is for this version
+      "mkdocs-material==9.*",
+      "mkdocstrings[python]>=1.0.8",
+      "nbclient>=0.11.0",
+    ],
     "slow": ["keras-hub>=0.32.0"],
     "tensorboard": ["tensorboard>=2.18.0"],
     "test": [

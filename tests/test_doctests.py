@@ -6,15 +6,26 @@ import inspect
 
 import pytest
 
+import tf_hessian
+from tf_hessian import plotting
+
 MODULES = (
   "callback",
+  "curvature.exact",
+  "curvature.failures",
   "curvature.fisher",
   "curvature.gauss_newton",
   "curvature.gradient_covariance",
+  "curvature.operator",
+  "curvature.precision",
+  "curvature.second_order",
+  "curvature.selfcheck",
   "curvature.split_loss",
+  "distribute.cluster",
+  "distribute.sharing",
+  "evolution",
+  "experiments.serve",
   "landscape",
-  "parts.batch_eigenvalues",
-  "parts.block_spectra",
   "numerics.basis",
   "numerics.bounds",
   "numerics.chebyshev",
@@ -34,11 +45,53 @@ MODULES = (
   "numerics.results",
   "numerics.stopping",
   "numerics.traces",
+  "parts.batch_eigenvalues",
+  "parts.block_spectra",
+  "planning.plan",
+  "planning.planner",
+  "plotting.curves",
+  "plotting.figures",
+  "plotting.spectra",
   "records",
+  "slq.density",
+  "slq.eigenpairs",
   "slq.solve",
+  "slq.storage",
   "slq.traces",
   "spectrum",
 )
+PUBLIC = [
+  (f"{module.__name__}.{name}", getattr(module, name))
+  for module in (tf_hessian, plotting)
+  for name in module.__all__
+]
+
+
+def unannotated(function):
+  """Returns the parameters of a function, and "return", that have no annotation."""
+  signature = inspect.signature(function)
+  missing = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
+  missing += ["return"] if signature.return_annotation is signature.empty else []
+  return [name for name in missing if name not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("found", [v for _, v in PUBLIC], ids=[k for k, _ in PUBLIC])
+def test_public_name_has_an_example_among_those_that_run(found):
+  assert ">>> " in found.__doc__
+  assert found.__module__.removeprefix("tf_hessian.") in MODULES
+
+
+@pytest.mark.parametrize("found", [v for _, v in PUBLIC], ids=[k for k, _ in PUBLIC])
+def test_public_name_has_annotated_signatures(found):
+  functions = [found]
+  if inspect.isclass(found):
+    own = [k for k in found.__mro__ if k.__module__.startswith("tf_hessian.")]
+    members = [v for k in own for name, v in vars(k).items() if not name.startswith("_")]
+    functions = [getattr(v, "fget", v) or getattr(v, "func", v) for v in members]
+    functions = [getattr(f, "__func__", f) for f in functions]
+    functions += [vars(k)["__init__"] for k in own if "__init__" in vars(k)]
+    functions = [f for f in functions if inspect.isfunction(f)]
+  assert not [(f.__name__, unannotated(f)) for f in functions if unannotated(f)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -35,6 +35,21 @@ def spectra(
   the end. So the functions are built once. `plotting.plot_spectra` and `plotting.plot_evolution`
   draw the result.
 
+  >>> import os
+  >>> import tempfile
+  >>> import keras
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+  >>> x = np.eye(2, dtype="float32")
+  >>> hessian = tf_hessian.HessianOperator(model, keras.losses.MeanSquaredError(), [(x, x[:, :1])])
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = os.path.join(folder, "step_1.weights.h5")
+  ...   model.save_weights(path)
+  ...   found = tf_hessian.spectra(hessian, [path], num_draws=2, lanczos_steps=2, progress=False)
+  >>> {name: spectrum.largest(1).round(5).tolist() for name, spectrum in found.items()}
+  {'step_1': [1.0]}
+
   Args:
     operator: a `HessianOperator` or another matrix of a Keras model.
     checkpoints: paths of `.keras` or `.weights.h5` files of the same model, or a dict: name ->

@@ -23,6 +23,17 @@ NORMALIZE = ("none", "unit", "filter")
 class LossAlong:
   """Losses along a line, or over a plane.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> along = tf_hessian.loss_along(hessian, np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+  >>> along.losses.tolist(), along.quadratic.tolist()
+  ([82.0, 97.0], [82.0, 92.0])
+
   Attributes:
     directions: (k, n) what distances are measured in, normalized; k is 1 or 2.
     distances: k arrays, of lengths m_1 to m_k.

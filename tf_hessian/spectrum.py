@@ -44,6 +44,14 @@ class _Shown:
 class Spectrum(_Shown):
   """The quadrature of k Lanczos draws on one matrix, with its provenance.
 
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> spectrum = tf_hessian.spectral_density(
+  ...   np.diag([3.0, 0.0, 0.0, 0.0]), num_draws=4, lanczos_steps=4, progress=False
+  ... )
+  >>> spectrum.largest(1).round(6).tolist(), spectrum.num_draws
+  ([3.0], 4)
+
   Attributes:
     diagonals: k vectors (m_i,) float64, diagonals of the tridiagonal matrices.
     off_diagonals: k vectors (m_i - 1,) float64.

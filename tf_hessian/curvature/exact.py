@@ -24,6 +24,16 @@ def dense_hessian(
   Several columns are computed in one pass over the data. The result is symmetric to rounding, and
   left so: its asymmetry (`numerics.dense.asymmetry`) is a check of the products.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> tf_hessian.dense_hessian(hessian).tolist()
+  [[108.0, 0.0], [0.0, 12.0]]
+
   Args:
     operator: a `HessianOperator`, or any symmetric `scipy.sparse.linalg.LinearOperator`.
     rows: (r,) indices of the rows and columns to return; all by default.
@@ -91,6 +101,16 @@ def exact_spectrum(
 
   It is computed from the dense matrix of the nonzero rows. With r nonzero rows this takes r
   products, 8 r^2 bytes for the matrix and up to twice as much as work space.
+
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> tf_hessian.exact_spectrum(hessian).eigenvalues.tolist()
+  [12.0, 108.0]
 
   Args:
     operator: a `HessianOperator` or symmetric `LinearOperator`.

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 
 class NonFiniteError(ValueError):
-  """NaN or infinity in a loss, gradient or product."""
+  """NaN or infinity in a loss, gradient or product.
+
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> point, data = [tf.Variable([np.nan])], [np.ones(1, "float32")]
+  >>> try:
+  ...   tf_hessian.HessianOperator(point, lambda p, b: b * p[0][0] ** 2, data).check_point()
+  ... except tf_hessian.NonFiniteError as e:
+  ...   print(str(e).partition(",")[0])
+  variable 'Variable' has NaN or infinity in 1 of 1 entries
+  """
 
 
 class DataChangedError(ValueError):

@@ -438,9 +438,13 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
 class HessianOperator(CurvatureOperator):
   """The Hessian of the mean loss over a whole data set.
 
-  H = sum_b w_b H_b / sum_b w_b.
+  H = sum_b w_b H_b / sum_b w_b. Arguments, attributes and methods are a `CurvatureOperator`'s.
 
-  Its arguments, attributes and methods are those of a `CurvatureOperator`.
+  >>> import numpy as np, tensorflow as tf, tf_hessian
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, lambda p, b: b * tf.reduce_sum(p[0] ** 4), data)
+  >>> hessian @ np.array([1.0, 0.0])
+  array([108.,   0.])
   """
 
   batch_product = staticmethod(products.hessian_product)

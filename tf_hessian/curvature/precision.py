@@ -15,6 +15,12 @@ def float64_model(model: keras.Model, /) -> keras.Model:
   It has the same weights. Layers of integers or strings keep their types. Classes of the model's
   layers need not be registered.
 
+  >>> import keras
+  >>> import tf_hessian
+  >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+  >>> tf_hessian.float64_model(model).layers[0].kernel.dtype
+  'float64'
+
   Raises:
     NotImplementedError, TypeError, ValueError: if its config doesn't describe it, or a layer can't
       be float64.

@@ -21,7 +21,20 @@ from tf_hessian.curvature import keras_internals
 
 
 class DifferentiationError(ValueError):
-  """An operation of the model without a second derivative in TensorFlow."""
+  """An operation of the model without a second derivative in TensorFlow.
+
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(tf.quantization.fake_quant_with_min_max_args(p[0]))
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> try:
+  ...   tf_hessian.HessianOperator(point, loss, data) @ np.ones(2)
+  ... except tf_hessian.DifferentiationError as e:
+  ...   print("FakeQuant" in str(e))
+  True
+  """
 
 
 # In the names of operations whose custom gradients are the derivatives, and cheaper than those of

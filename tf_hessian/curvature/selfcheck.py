@@ -45,6 +45,17 @@ _TINY = np.finfo(np.float64).tiny
 class OperatorReport:
   """The findings of `check_operator`.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> report = tf_hessian.check_operator(hessian)
+  >>> report.passed, report.repeatable, report.difference_error < 1e-6
+  (True, True, True)
+
   Attributes:
     repeatable: two products with one vector were bitwise equal.
     asymmetry: |u'Hv - v'Hu| / |Hu| with v = Hu / |Hu|.
@@ -132,6 +143,16 @@ def check_operator(
   - A product must agree with central differences of the gradient on the first batch: in float64,
     where the model can compute in it, else in its own precision, which finds errors above a
     percent. Kinks may hide smaller ones there.
+
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> tf_hessian.check_operator(hessian).passed
+  True
 
   Args:
     operator: a `HessianOperator`.

@@ -320,6 +320,13 @@ def released(strategy: str, /) -> Iterator[None]:
 def release(reason: str = "", /) -> None:
   """Ends the servers of "parameter_server", on the chief.
 
+  >>> import tf_hessian
+  >>> try:  # the last line of the chief's program
+  ...   tf_hessian.release()
+  ... except ValueError as e:
+  ...   print(e)
+  release(): TF_CONFIG: expected the chief of a cluster, and it is not set
+
   Args:
     reason: why they end; "", the default, if all went well.
 

@@ -15,6 +15,11 @@ class Sharing:
 
   A strategy alone does where their defaults do.
 
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> tf_hessian.Sharing(tf.distribute.MirroredStrategy(["CPU:0"]), num_shards=32).num_shards
+  32
+
   Attributes:
     strategy: a `tf.distribute.Strategy`; None for one device.
     num_shards: number of shards that a `ParameterServerStrategy` hands out in a pass. For the same

@@ -15,6 +15,13 @@ def serve(
 
   `TF_CONFIG` says which; docs/cluster.md has the rest.
 
+  >>> import tf_hessian
+  >>> try:  # all that a worker's program has to call
+  ...   tf_hessian.serve()
+  ... except ValueError as e:
+  ...   print(e)
+  TF_CONFIG: expected a worker or ps of a cluster with a chief
+
   Args:
     config: plain values that the chief must have too, or None.
     patience: seconds without a chief after which it ends.

@@ -15,6 +15,13 @@ class ExactSpectrum:
   """All eigenvalues of an n x n matrix.
 
   Rows that are exactly zero were set aside first.
+
+  >>> import numpy as np
+  >>> from scipy.sparse.linalg import aslinearoperator
+  >>> import tf_hessian
+  >>> exact = tf_hessian.exact_spectrum(aslinearoperator(np.diag([2.0, 0.0, 1.0])))
+  >>> exact.eigenvalues.tolist(), exact.num_zero_rows
+  ([0.0, 1.0, 2.0], 1)
   """
 
   eigenvalues: np.ndarray  # (n,) float64, ascending, with the zeros of the zero rows

@@ -60,7 +60,14 @@ class RitzPairs:
 
 @dataclasses.dataclass(frozen=True)
 class Eigenpairs:
-  """Eigenpairs from both ends of a spectrum, checked by products."""
+  """Eigenpairs from both ends of a spectrum, checked by products.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> pairs = tf_hessian.top_eigenpairs(np.diag([3.0, 2.0, 1.0]), 2, progress=False)
+  >>> pairs.values.round(6).tolist(), abs(pairs.vectors[0]).round(6).tolist()
+  ([3.0, 2.0], [1.0, 0.0, 0.0])
+  """
 
   values: np.ndarray  # (k,) float64: the largest, descending, then the smallest, ascending
   vectors: np.ndarray = dataclasses.field(repr=False)  # (k, n) float64, orthonormal rows

@@ -20,6 +20,12 @@ METHODS = ("hutchinson", "hutch++", "xtrace")
 class TraceEstimate(NamedTuple):
   """A trace with its standard error.
 
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> found = tf_hessian.trace(np.diag([1.0, 2.0, 3.0]), 3, progress=False)
+  >>> round(found.value, 6), found.products
+  (6.0, 3)
+
   Attributes:
     value: the estimate.
     stderr: its standard error; for Hutch++ and XTrace an estimate that is rather too large.
@@ -33,6 +39,12 @@ class TraceEstimate(NamedTuple):
 
 class DiagonalEstimate(NamedTuple):
   """A diagonal with the standard errors of its entries.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> found = tf_hessian.diagonal(np.diag([1.0, 2.0, 3.0]), 3, progress=False)
+  >>> found.values.round(6).tolist(), found.products
+  ([1.0, 2.0, 3.0], 3)
 
   Attributes:
     values: (n,) estimates.

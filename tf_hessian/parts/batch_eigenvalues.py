@@ -35,6 +35,17 @@ _SAVE_SECONDS = 1.0  # between two files; a killed process loses the batches sin
 class BatchEigenvalues:
   """The extreme eigenvalues of each batch's own matrix.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> point = [tf.Variable([3.0, 1.0])]
+  >>> hessian = tf_hessian.HessianOperator(
+  ...   point, lambda p, b: b * tf.reduce_sum(p[0] ** 4), [np.float32([1.0]), np.float32([2.0])]
+  ... )
+  >>> found = tf_hessian.batch_eigenvalues(hessian, 1, progress=False)
+  >>> np.round(found.values, 3).tolist(), found.converged.tolist()
+  ([[108.0], [216.0]], [True, True])
+
   Attributes:
     values: (batches, k): the largest of each, descending, then the smallest, ascending.
     residuals: (batches, k) |A_b y - theta y| of each.

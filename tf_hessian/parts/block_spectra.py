@@ -25,6 +25,17 @@ class BlockSpectra(Mapping):
 
   Their order is that of the vector.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * (tf.reduce_sum(p[0] ** 2) + tf.reduce_sum(p[1] ** 4))
+  >>> point = [tf.Variable([1.0, 2.0], name="a"), tf.Variable([3.0], name="b")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, [np.ones(1, "float32")])
+  >>> layers = tf_hessian.block_spectra(hessian, num_draws=2, lanczos_steps=2, progress=False)
+  >>> {name: spectrum.largest(1).round(3).tolist() for name, spectrum in layers.items()}
+  {'a': [2.0], 'b': [108.0]}
+
   Args:
     spectra: dict: name of the layer or variable -> `Spectrum` of its block.
   """

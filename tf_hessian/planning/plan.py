@@ -28,6 +28,17 @@ class Plan:
 
   `plan` makes it, and `print` shows it as a table. Bytes are of the process that has the Lanczos
   vectors. Seconds are without the network.
+
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> plan = tf_hessian.plan(hessian, num_draws=2, lanczos_steps=2, pilot_seconds=0)
+  >>> plan.num_parameters, plan.num_products >= 4, plan.total_seconds > 0
+  (2, True, True)
   """
 
   num_parameters: int

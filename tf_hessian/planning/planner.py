@@ -86,6 +86,17 @@ def plan(
   figures hold for this machine, as busy as it is now, and for a process that begins with the run. A
   process that has built such functions before needs less for the start-up.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * tf.reduce_sum(p[0] ** 4)
+  >>> point, data = [tf.Variable([3.0, 1.0])], [np.ones(1, "float32")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, data)
+  >>> plan = tf_hessian.plan(hessian, num_draws=2, lanczos_steps=2, pilot_seconds=0)
+  >>> plan.lanczos_steps, plan.host_bytes < plan.available_bytes
+  (2, True)
+
   Args:
     operator: a `HessianOperator` in one process, best one of which no pass was run yet.
     num_draws: number k of start vectors (default: the paper's).

@@ -21,6 +21,16 @@ def plot_curves(
 ) -> None:
   """Draws how a number changed in training, for several runs.
 
+  >>> import os
+  >>> import tempfile
+  >>> import numpy as np
+  >>> from tf_hessian import plotting
+  >>> runs = {"run": (np.arange(3), np.array([2.0, 1.0, 0.5]))}
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   plotting.plot_curves(runs, os.path.join(folder, "loss.png"), log=True)
+  ...   os.listdir(folder)
+  ['loss.png']
+
   Args:
     curves: dict: name of the run -> (steps, values), each (rows,).
     path: where the picture goes.
@@ -55,6 +65,16 @@ def plot_histograms(
 ) -> None:
   """Draws how often numbers are found, for several sets of them.
 
+  >>> import os
+  >>> import tempfile
+  >>> import numpy as np
+  >>> from tf_hessian import plotting
+  >>> values = {"largest": np.array([1.0, 1.5, 1.2])}
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   plotting.plot_histograms(values, os.path.join(folder, "batches.png"), label="eigenvalue")
+  ...   os.listdir(folder)
+  ['batches.png']
+
   Args:
     values: dict: name of the set -> numbers (count,).
     path: where the picture goes.
@@ -86,6 +106,16 @@ def plot_losses(
   title: str = "",
 ) -> None:
   """Draws losses along a line, or over a plane, with their quadratic.
+
+  >>> import os
+  >>> import tempfile
+  >>> import numpy as np
+  >>> from tf_hessian import plotting
+  >>> t = np.linspace(-1.0, 1.0, 5)
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   plotting.plot_losses([t], t**4, 0 * t, os.path.join(folder, "loss.png"))
+  ...   os.listdir(folder)
+  ['loss.png']
 
   Args:
     distances: one or two arrays (m,).

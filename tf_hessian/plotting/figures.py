@@ -17,6 +17,11 @@ from tf_hessian import files
 def new_figure(width: float = 7.0, height: float = 4.2, **subplots: Any) -> tuple[Figure, Any]:
   """Returns a figure and its axes that no global state knows of.
 
+  >>> from tf_hessian import plotting
+  >>> figure, axes = plotting.new_figure(nrows=2)
+  >>> len(axes)
+  2
+
   Args:
     width: inches; by default that of a page's text.
     height: inches.
@@ -31,7 +36,13 @@ def new_figure(width: float = 7.0, height: float = 4.2, **subplots: Any) -> tupl
 
 
 def png(figure: Figure, /) -> bytes:
-  """Returns a figure of `new_figure` as a PNG file."""
+  """Returns a figure of `new_figure` as a PNG file.
+
+  >>> from tf_hessian import plotting
+  >>> figure, axes = plotting.new_figure()
+  >>> plotting.png(figure)[1:4]
+  b'PNG'
+  """
   return _bytes(figure, "png")
 
 
@@ -43,6 +54,15 @@ def _bytes(figure, suffix):
 
 def save_figure(figure: Figure, path: str | os.PathLike, /) -> None:
   """Writes a figure, whole or not at all.
+
+  >>> import os
+  >>> import tempfile
+  >>> from tf_hessian import plotting
+  >>> figure, axes = plotting.new_figure()
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   plotting.save_figure(figure, os.path.join(folder, "empty.png"))
+  ...   os.listdir(folder)
+  ['empty.png']
 
   Args:
     figure: a figure of `new_figure`.

@@ -58,6 +58,14 @@ def plot_spectrum(
 ) -> Axes:
   """Draws a density, into a file, axes, or a notebook.
 
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> from tf_hessian import plotting
+  >>> spectrum = tf_hessian.spectral_density(np.diag([3.0, 0.0, 0.0]), progress=False)
+  >>> figure, axes = plotting.new_figure()
+  >>> plotting.plot_spectrum(spectrum, ax=axes, sigma_squared=1e-3) is axes
+  True
+
   Args:
     spectrum: a `Spectrum`.
     path: where the picture goes, such as "spectrum.png"; None for none. In a notebook it is shown
@@ -99,6 +107,15 @@ def draw_spectrum(
   """Draws the density of a spectrum into axes.
 
   A band shows one standard error.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> from tf_hessian import plotting
+  >>> spectrum = tf_hessian.spectral_density(np.diag([3.0, 0.0, 0.0]), progress=False)
+  >>> figure, axes = plotting.new_figure()
+  >>> plotting.draw_spectrum(axes, spectrum, sigma_squared=1e-3, title="of a diagonal matrix")
+  >>> axes.get_title()
+  'of a diagonal matrix'
 
   Args:
     axes: where it is drawn.
@@ -148,6 +165,20 @@ def plot_spectra(
 
   They are one below the other.
 
+  >>> import os
+  >>> import tempfile
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> from tf_hessian import plotting
+  >>> found = {
+  ...   step: tf_hessian.spectral_density(np.diag([step, 0.0, 0.0]), progress=False)
+  ...   for step in (1.0, 2.0)
+  ... }
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   plotting.plot_spectra(found, os.path.join(folder, "steps.png"), sigma_squared=1e-3)
+  ...   os.listdir(folder)
+  ['steps.png']
+
   Args:
     spectra: dict: name, such as the step of a training -> `Spectrum`.
     path: where the picture goes.
@@ -186,6 +217,20 @@ def plot_by_depth(
   floor: float = 1e-6,
 ) -> None:
   """Draws densities as rows of colours, the first one on top.
+
+  >>> import os
+  >>> import tempfile
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> from tf_hessian import plotting
+  >>> layers = {
+  ...   name: tf_hessian.spectral_density(np.diag([top, 0.0, 0.0]), progress=False)
+  ...   for name, top in {"first": 1.0, "second": 2.0}.items()
+  ... }
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   plotting.plot_by_depth(layers, os.path.join(folder, "layers.png"), sigma_squared=1e-3)
+  ...   os.listdir(folder)
+  ['layers.png']
 
   Args:
     spectra: dict: name, such as that of a layer -> `Spectrum`.
@@ -238,6 +283,21 @@ def plot_evolution(
   learning_rate: float | None = None,
 ) -> None:
   """Draws eigenvalues at the ends of several spectra, over the steps.
+
+  >>> import os
+  >>> import tempfile
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> from tf_hessian import plotting
+  >>> found = {
+  ...   step: tf_hessian.spectral_density(np.diag([step, 0.0, -1.0]), progress=False)
+  ...   for step in (1.0, 2.0)
+  ... }
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = os.path.join(folder, "evolution.png")
+  ...   plotting.plot_evolution(found, path, steps=[100, 200], largest=1, learning_rate=0.5)
+  ...   os.listdir(folder)
+  ['evolution.png']
 
   Args:
     spectra: dict: name -> `Spectrum`, in the order of training.
@@ -293,6 +353,15 @@ def draw_density(
   limits: tuple[float, float] | None = None,
 ) -> None:
   """Draws a density into axes, and the exact one over it.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> from tf_hessian import plotting
+  >>> spectrum = tf_hessian.spectral_density(np.diag([3.0, 0.0, 0.0]), progress=False)
+  >>> figure, axes = plotting.new_figure()
+  >>> plotting.draw_density(axes, spectrum.density(1e-3), log=False)
+  >>> axes.get_yscale()
+  'linear'
 
   Args:
     axes: where it is drawn.

@@ -42,6 +42,16 @@ def spectral_density(
   the eigenvectors q_i, (g' q_i)^2 / |g|^2: the spectral density as g sees it. A converged node has
   its eigenvector's share as its weight, which `Spectrum.mass` adds up.
 
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> matrix = np.diag([5.0, 1.0, 0.0, 0.0, 0.0, -1.0])
+  >>> spectrum = tf_hessian.spectral_density(matrix, num_draws=10, lanczos_steps=6, progress=False)
+  >>> spectrum.largest(1).round(6).tolist(), spectrum.smallest(1).round(6).tolist()
+  ([5.0], [-1.0])
+  >>> grid, values, stderr = spectrum.density(sigma_squared=1e-2)
+  >>> round(float(np.trapezoid(values, grid)), 6)
+  1.0
+
   Args:
     operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or array, of
       order n. Each of several workers calls this function and gets the result. The chief alone

@@ -37,6 +37,12 @@ def top_eigenpairs(
   is computed by a product of its own. `numerics.eigenpairs.top_eigenpairs` tells more, also of
   multiple eigenvalues. Memory: the basis, and once more the vectors returned.
 
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> pairs = tf_hessian.top_eigenpairs(np.diag([5.0, 2.0, -1.0]), 1, 1, progress=False)
+  >>> pairs.values.round(6).tolist(), pairs.status.name
+  ([5.0, -1.0], 'CONVERGED')
+
   Args:
     operator: a `HessianOperator`, or a symmetric `scipy.sparse.linalg.LinearOperator` or matrix.
       Each of several workers calls this function and gets the result.

@@ -24,6 +24,12 @@ _EPS = float(np.finfo(np.float64).eps)
 class Solution(NamedTuple):
   """The solution of a linear system.
 
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> solution = tf_hessian.solve(np.diag([1.0, 3.0]), np.ones(2), damping=1.0, progress=False)
+  >>> solution.x.round(6).tolist(), solution.converged
+  ([0.5, 0.25], True)
+
   Attributes:
     x: (n,) float64.
     residual: |(A + damping I) x - b| / |b|, by a product of its own.

@@ -41,7 +41,17 @@ DTYPES = ("auto", "float64", "float32")
 
 
 class NoRoomError(ValueError):
-  """Bases fit neither into memory nor on the disk."""
+  """Bases fit neither into memory nor on the disk.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> small = tf_hessian.Storage("memory", memory=100)
+  >>> try:
+  ...   tf_hessian.spectral_density(np.eye(50), lanczos_steps=20, storage=small, progress=False)
+  ... except tf_hessian.NoRoomError as e:
+  ...   print("memory" in str(e))
+  True
+  """
 
 
 def _option(default, flag, text, **more):
@@ -54,6 +64,11 @@ class Storage:
   """Choices of where Lanczos vectors live, and how many share a pass.
 
   A result depends on them in rounding only.
+
+  >>> import numpy as np
+  >>> import tf_hessian
+  >>> storage = tf_hessian.Storage("disk", dtype="float32", vectors_per_pass=2)
+  >>> spectrum = tf_hessian.spectral_density(np.eye(4), storage=storage, progress=False)
 
   Attributes:
     place: "memory" of this process, memory of all "workers", "disk", or "auto", which takes the

@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 class BlockTraces:
   """Estimates for each diagonal block of a matrix.
 
+  >>> import numpy as np
+  >>> import tensorflow as tf
+  >>> import tf_hessian
+  >>> def loss(p, batch):
+  ...   return batch * (tf.reduce_sum(p[0] ** 2) + tf.reduce_sum(p[1] ** 4))
+  >>> point = [tf.Variable([1.0, 2.0], name="a"), tf.Variable([3.0], name="b")]
+  >>> hessian = tf_hessian.HessianOperator(point, loss, [np.ones(1, "float32")])
+  >>> found = tf_hessian.block_traces(hessian, num_probes=4, progress=False)
+  >>> found.sizes.tolist(), found.traces.round(3).tolist()
+  ([2, 1], [4.0, 108.0])
+
   Attributes:
     names: those of the layers or variables.
     sizes: (blocks,) numbers of parameters.
