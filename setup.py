@@ -1,12 +1,14 @@
 """Metadata of the package; settings of the tools are in pyproject.toml."""
 
+import os
 import pathlib
 import re
 
 import setuptools
 
-# Address of the repository, for links of the README where it is shown elsewhere; "" leaves them.
-PROJECT_URL = ""
+# Address of the repository, for whoever publishes the package: where the README is shown elsewhere,
+# its links lead there. Without it they stay as they are.
+PROJECT_URL = os.environ.get("PROJECT_URL", "").rstrip("/")
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tf_hessian/__init__.py").read_text())[1]
@@ -27,7 +29,41 @@ setuptools.setup(
   description="The eigenvalue density of the Hessian of a neural network's training loss",
   long_description=long_description(),
   long_description_content_type="text/markdown",
+  author="The tf_hessian authors",
   license="Apache-2.0",
+  keywords=[
+    *("hessian", "curvature", "eigenvalue density", "spectral density", "loss landscape"),
+    *(
+      "sharpness",
+      "lanczos",
+      "stochastic Lanczos quadrature",
+      "gauss-newton",
+      "fisher information",
+    ),
+    *("keras", "tensorflow", "deep learning"),
+  ],
+  classifiers=[
+    "Development Status :: 4 - Beta",
+    "Environment :: Console",
+    "Framework :: Jupyter",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.10",
+    "Programming Language :: Python :: 3.11",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Scientific/Engineering :: Mathematics",
+    "Typing :: Typed",
+  ],
+  url=PROJECT_URL or None,
+  project_urls={
+    "Documentation": f"{PROJECT_URL}/blob/main/docs/index.md",
+    "Changes": f"{PROJECT_URL}/blob/main/CHANGELOG.md",
+    "Issues": f"{PROJECT_URL}/issues",
+  }
+  if PROJECT_URL
+  else {},
   python_requires=">=3.10",
   # Digits and configs lie beside the package in the repository, and inside it once installed.
   packages=[

@@ -9,14 +9,15 @@ import keras
 import numpy as np
 import pytest
 
-from tf_hessian import exact_spectrum
+from tf_hessian import Eigenpairs, exact_spectrum
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.spectrum import Spectrum
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own_model.md").read_text()
 CODE = dict(re.findall(r'```python\n"""(\w+\.py)"""\n(.*?)```', PAGE, re.DOTALL))
-(COMMAND,) = re.findall(r"```\npython -m (tf_hessian.bin.spectrum .*?)```", PAGE, re.DOTALL)
+COMMANDS = re.findall(r"```\npython -m (tf_hessian.bin\.\w+ .*?)```", PAGE, re.DOTALL)
+BY_MODEL, PAIRS, BY_CONFIG = (c.replace("\\\n", " ").split() for c in COMMANDS)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def folder(tmp_path_factory, forked):
     (folder / name).write_text(code)
   (folder / "configs").symlink_to(ROOT / "configs")
   environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-  command = COMMAND.replace("\\\n", " ").split()
-  for arguments in (["model.py"], ["-m", *command, "--config.lanczos.draws=2"]):
+  commands = (PAIRS, [*BY_CONFIG, "--config.lanczos.draws=2"], [*BY_MODEL, "--plan"])
+  for arguments in (["model.py"], *(["-m", *command] for command in commands)):
     process = forked([sys.executable, *arguments], cwd=folder, env=environment)
     _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
@@ -41,7 +42,7 @@ def test_page_has_both_files():
 
 
 def test_spectrum_is_that_of_the_model_on_the_data(folder):
-  found = Spectrum.load(folder / "runs" / "own" / "spectrum" / "spectrum.npz")
+  found = Spectrum.load(folder / "runs" / "config" / "spectrum" / "spectrum.npz")
   names = {}
   exec(CODE["data.py"], names)
   model = keras.models.load_model(
@@ -53,8 +54,14 @@ def test_spectrum_is_that_of_the_model_on_the_data(folder):
   assert found.num_parameters == 8 * 16 + 16 + 16 * 3 + 3
 
 
+def test_eigenpairs_are_those_of_the_same_matrix(folder):
+  pairs = Eigenpairs.load(folder / "runs" / "own" / "eigenpairs" / "eigenpairs.npz")
+  found = Spectrum.load(folder / "runs" / "config" / "spectrum" / "spectrum.npz")
+  np.testing.assert_allclose(pairs.values, found.largest(5), rtol=1e-4)
+
+
 def test_result_records_where_model_and_data_came_from(folder):
-  found = Spectrum.load(folder / "runs" / "own" / "spectrum" / "spectrum.npz")
+  found = Spectrum.load(folder / "runs" / "config" / "spectrum" / "spectrum.npz")
   config = found.config["config"]
   assert config["model"] == {"name": "keras_file", "path": "model.keras"}
   assert config["data"]["function"] == "data.py:examples"

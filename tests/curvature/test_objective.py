@@ -155,7 +155,8 @@ def test_activity_regularization_enters_once(columns, regression_hessian, sizes)
   x1 = np.concatenate([X, np.ones((N, 1))], axis=1)
   # Keras divides the penalty by the size of the batch, so batches enter it like the loss. Earlier
   # versions don't: a batch's share of the examples counts besides.
-  scale = np.repeat(sizes if activity_is_summed() else 1, sizes)[:, None]
+  shares = sizes if activity_is_summed() else np.ones(len(sizes))
+  scale = np.repeat(shares, sizes)[:, None]
   expected = regression_hessian(X, 2) + np.kron(2 * FACTOR * x1.T @ (scale * x1) / N, np.eye(2))
   np.testing.assert_allclose(columns(operator), expected, rtol=0, atol=5e-15)
 
