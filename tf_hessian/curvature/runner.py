@@ -35,6 +35,8 @@ class Runner:
     program: the `Program`.
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
+    shared_width: number of vectors of the pass that single products are made by, if it is more than
+      1, so that no other one has to be built. Each takes longer; its bits are the same.
 
   Raises:
     TypeError, ValueError: for data or a loss that can't be measured, by the checks of `choices`.
@@ -45,6 +47,7 @@ class Runner:
     choices.check_blocks(model, objective, program.blocks)
     self.program = program
     self._objective = objective
+    self.shared_width = 1
     self._looked_at_point = False
     self._along: DataPass | None = None
     # The loss is traced here, so that what doesn't fit together is said now.
@@ -104,6 +107,11 @@ class Runner:
     Raises:
       TypeError, ValueError: for a vector, or a product, that is not of finite real numbers.
     """
+    if self.shared_width > 1 and not self.program.vectorized:
+      return self.products(np.reshape(x, (1, -1)), self.shared_width)[0]
+    return self._alone(x)
+
+  def _alone(self, x):
     check_operand(x)
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
     return self._mean("product", self.program.product, self.ratios, v)
@@ -153,7 +161,7 @@ class Runner:
     self._unpack(flat, count, self.weight, out)
     if not np.isfinite(out.sum()):
       for vector in vectors:
-        self.product(vector)  # names the batch and the variable
+        self._alone(vector)  # names the batch and the variable
 
   def products_together(
     self, vectors: np.ndarray, used: int, ratios: tf.Tensor, weight: float, /

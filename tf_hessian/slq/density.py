@@ -136,6 +136,16 @@ def _measure(
     run_folder.check(workdir)
   matrix, method = draws.matrix, draws.method
   layout = plan_layout(matrix, method, storage, folder=workdir, workers=workers)
+  matrix.share(layout.vectors_per_pass)
+  try:
+    return _take(draws, layout, workdir, config)
+  finally:
+    matrix.share(1)
+
+
+def _take(draws, layout, workdir, config):
+  """Takes the draws in their layout; returns the result."""
+  matrix, method = draws.matrix, draws.method
   about = matrix.description() | method.description() | layout.description
   record = about | {"config": config, "machine": machine.settings()}
   if workdir is None:

@@ -72,6 +72,13 @@ class Matrix:
     """
     return 1  # it is not known whether that is any use
 
+  def share(self, count: int, /) -> None:
+    """Lets single products be made by the pass of so many vectors, if it is built anyway.
+
+    Args:
+      count: number of vectors; 1 for products by themselves, which take less time.
+    """
+
   def passes(self) -> contextlib.AbstractContextManager:
     """Returns a context for a run's products.
 
@@ -226,6 +233,10 @@ class _Curvature(_Shared):
     return self._operator.distributed_products(
       rows, places=places, vectors_per_pass=vectors_per_pass
     )
+
+  def share(self, count, /):
+    operator = self._operator
+    operator.runner.shared_width = 1 if operator.engine.followers else count
 
   def gradient(self):
     return self._operator.gradient()
