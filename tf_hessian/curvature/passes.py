@@ -87,7 +87,8 @@ class DataPass:
     self._deterministic = deterministic
     self._jit_compile = jit_compile
     # Traced here, so that what can't be differentiated is found before the first pass.
-    self._traced = [self._trace(s, signature) for s in range(len(batches.signatures))]
+    with processes.without_collection():
+      self._traced = [self._trace(s, signature) for s in range(len(batches.signatures))]
     self.has_loops = any(
       node.op in _LOOPS for graph_def in self.graphs for node in second_order.graph_nodes(graph_def)
     )

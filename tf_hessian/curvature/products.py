@@ -117,7 +117,7 @@ def _without_remarks():
 
 
 def of_several(
-  product: Callable, *, vectorized: bool = False, sparing: bool = False
+  product: Callable, *, vectorized: bool = False, alone: bool = False
 ) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed, ratios, V, used) -> products with V.
 
@@ -129,7 +129,7 @@ def of_several(
     vectorized: compute all columns by one set of vectorized operations, faster where tensors are
       small. Otherwise the first `used` are computed by a loop around what depends on them, two in
       each turn if their number is even. The others are zero. Each is bitwise the single product.
-    sparing: whether memory is short, so that a turn of the loop computes one.
+    alone: whether a turn of the loop computes one, where memory is short or two share nothing.
   """
 
   def function(params, context, batch, seed, ratios, columns, used):
@@ -138,7 +138,7 @@ def of_several(
       with _without_remarks():
         return list(tf.vectorized_map(lambda v: tuple(of_batch(list(v))), tuple(columns)))
     # Two share what they read of tensors that don't depend on them, while it is in the cache.
-    turn = 1 if sparing or columns[0].shape[0] % 2 else 2
+    turn = 1 if alone or columns[0].shape[0] % 2 else 2
     return _by_loop(of_batch, params, columns, used, turn)
 
   return function

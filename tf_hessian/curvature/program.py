@@ -153,8 +153,10 @@ class Program:
       DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
     if count not in self._columns:
+      # Backward over backward computes all anew for each vector, so two share nothing.
+      alone = bool(self.blocks) or self.mode == "backward_over_backward"
       function = products.of_several(
-        self._product_of_batch(), vectorized=self.vectorized, sparing=bool(self.blocks)
+        self._product_of_batch(), vectorized=self.vectorized, alone=alone
       )
       self._columns[count] = self._build_product(
         f"columns {count}",
