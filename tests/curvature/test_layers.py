@@ -208,9 +208,7 @@ IMAGE_OPERATIONS = {
 # test_operations has quick examples of softsign and of maxima with their places.
 FAST = (
   "UpSampling2D bilinear",
-  "image.crop_and_resize",
   "MaxPooling2D strides 1 same",
-  "nn.local_response_normalization",
 )
 
 

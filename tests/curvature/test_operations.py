@@ -1274,7 +1274,6 @@ def check(name, found):
 STEP = {"float64": 1e-5, "float32": 3e-3, "accumulated": 1e-5}
 # What is not in all models and yet in many; the others take a minute.
 QUICK = [
-  "BandedTriangularSolve",
   "BatchMatMulV3",
   "Cholesky",
   "ClipByValue",

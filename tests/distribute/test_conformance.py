@@ -8,10 +8,9 @@ QUICK = [
   ("one_device", 1),
   ("mirrored", 2),
   ("multi_worker", 2),
-  ("parameter_server", 1),
   ("parameter_server", 2),
 ]
-SLOW = [("mirrored", 4), ("multi_worker", 3), ("parameter_server", 3)]
+SLOW = [("parameter_server", 1), ("mirrored", 4), ("multi_worker", 3), ("parameter_server", 3)]
 QUANTITIES = ("loss", "gradient", "products")
 # Quick ones run twice: the second time streaming their data, or just again.
 STREAMED = [("parameter_server", 2)]

@@ -61,7 +61,9 @@ def plain(new_operator):
   "operator_options, options",
   [
     pytest.param({}, {}, marks=pytest.mark.slow),  # a folder takes one product more
-    ({}, {"storage": Storage(vectors_per_pass=2), "check": False}),
+    pytest.param(
+      {}, {"storage": Storage(vectors_per_pass=2), "check": False}, marks=pytest.mark.slow
+    ),
     ({}, {"num_draws": 1, "start": "gradient"}),
     ({"deterministic": False}, {"storage": Storage(vectors_per_pass=1)}),
     pytest.param(
