@@ -264,3 +264,49 @@ def test_ten_products_of_resnet_32_are_bitwise_equal_in_one_process_and_in_anoth
   products = [line for out in outputs for line in out.splitlines() if line.startswith("product")]
   assert len(products) == 20
   assert len(set(products)) == 1
+
+
+# All of Grappler.
+
+
+def grappler_is_out():
+  return tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
+
+
+def test_grappler_is_left_out_inside_and_restored():
+  with repeatable_execution(optimized=False):
+    assert grappler_is_out() and settings() == (False, True)
+    with repeatable_execution(optimized=False):
+      pass
+    assert grappler_is_out()
+  assert not grappler_is_out()
+
+
+@pytest.mark.parametrize("option", [True, False])
+def test_grappler_stays_where_one_of_its_optimizers_was_chosen(option):
+  tf.config.optimizer.set_experimental_options({"constant_folding": option})
+  try:
+    with repeatable_execution(optimized=False):
+      assert not grappler_is_out()
+  finally:
+    tf.config.optimizer.set_experimental_options({"constant_folding": None})
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_grappler_is_left_out_of_graphs_without_loops(recurrent, monkeypatch):
+  layer = keras.layers.SimpleRNN(2) if recurrent else keras.layers.Flatten()
+  model = keras.Sequential([keras.Input((3, 2)), layer, keras.layers.Dense(1)])
+  data = [(np.ones((4, 3, 2), np.float32), np.ones((4, 1), np.float32))]
+  operator = HessianOperator(model, "mse", data)
+  assert operator.program.loss.has_loops == recurrent
+  seen = []
+  original = repeatable_execution
+
+  def noting(enabled, *, optimized):
+    seen.append(optimized)
+    return original(enabled, optimized=optimized)
+
+  monkeypatch.setattr("tf_hessian.curvature.repeatable.repeatable_execution", noting)
+  operator.vectorized = False
+  operator.products(np.ones((2, operator.shape[0])), vectors_per_pass=2)  # whose loop is ours
+  assert set(seen) == {recurrent}

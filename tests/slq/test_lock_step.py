@@ -794,3 +794,25 @@ def test_other_number_of_columns_of_a_matrix_is_refused(matrix, tmp_path, monkey
   interrupt(monkeypatch, matrix, tmp_path, 8, vectors_per_pass=3)
   with pytest.raises(ValueError, match="vectors_per_pass: 3 there, 1 now"):
     run(matrix, workdir=tmp_path, vectors_per_pass=1)
+
+
+# Single products by the pass that draws share.
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_single_product_of_the_shared_pass_is_bitwise_the_one_alone(count):
+  operator, other = make(False), make(False)
+  vector = np.random.default_rng(5).standard_normal(N)
+  matrix = as_matrix(operator)
+  matrix.share(count)
+  found = matrix.product(vector)
+  assert "product" not in vars(operator.program)  # no pass of one vector was built
+  matrix.share(1)
+  np.testing.assert_array_equal(found, other @ vector)
+  np.testing.assert_array_equal(matrix.product(vector), found)
+
+
+def test_run_leaves_the_operator_as_it_was():
+  operator = make(False)
+  run(operator, draws=2, vectors_per_pass=2)
+  assert operator.runner.shared_width == 1

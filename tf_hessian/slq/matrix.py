@@ -73,7 +73,9 @@ class Matrix:
     return 1  # it is not known whether that is any use
 
   def share(self, count: int, /) -> None:
-    """Lets single products be made by the pass of so many vectors, if it is built anyway.
+    """Lets single products be made by the pass of several vectors.
+
+    That is built anyway, so that no other one has to be.
 
     Args:
       count: number of vectors; 1 for products by themselves, which take less time.
