@@ -30,11 +30,6 @@ if TYPE_CHECKING:
   from tf_hessian.distribute.protocols import Engine, SharedPass
 
 
-# Grappler makes loops faster, as it inlines the functions in them. It makes nothing else faster in
-# the graphs that were tried, so that it is left out, which takes half of their first call.
-_LOOPS = frozenset({"While", "StatelessWhile"})
-
-
 class DataPass:
   """The sums of a function of one batch over `Batches`.
 
@@ -51,10 +46,8 @@ class DataPass:
     signature: `tf.TensorSpec`s of the pass arguments.
     deterministic: whether passes are bitwise repeatable.
     jit_compile: whether the function of a batch is compiled by XLA; False by default.
-    optimized: whether Grappler looks at the graphs; None if that depends on `has_loops`.
 
   Attributes:
-    has_loops: whether the function has loops, such as those of recurrent layers.
     shapes: list of the shapes of the sums.
 
   Raises:
@@ -75,7 +68,6 @@ class DataPass:
     signature: Sequence[tf.TensorSpec],
     deterministic: bool,
     jit_compile: bool = False,
-    optimized: bool | None = None,
   ) -> None:
     self.name = name
     self.signature = signature
@@ -89,10 +81,6 @@ class DataPass:
     # Traced here, so that what can't be differentiated is found before the first pass.
     with processes.without_collection():
       self._traced = [self._trace(s, signature) for s in range(len(batches.signatures))]
-    self.has_loops = any(
-      node.op in _LOOPS for graph_def in self.graphs for node in second_order.graph_nodes(graph_def)
-    )
-    self._optimized = self.has_loops if optimized is None else optimized
     self.shapes = [t.shape for t in self._traced[0][0].outputs]
     self._run = engine.build(self, batches)
 
@@ -216,7 +204,7 @@ class DataPass:
   def _execution(self):
     with (
       keras_internals.graphs_not_run_eagerly(),
-      repeatable.repeatable_execution(self._deterministic, optimized=self._optimized),
+      repeatable.repeatable_execution(self._deterministic),
     ):
       yield
 

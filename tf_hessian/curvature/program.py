@@ -194,8 +194,6 @@ class Program:
     return self._batch_product(self.objective, self.mode, blocks=self.blocks, connected=self.note)
 
   def _build(self, name, function, prepare, *specs):
-    # A loop around the columns is ours, and needs no Grappler.
-    optimized = None if name == "loss" else self.loss.has_loops
     return DataPass(
       name,
       function,
@@ -204,7 +202,6 @@ class Program:
       self.engine,
       prepare=prepare,
       signature=specs,
-      optimized=optimized,
       **self._options,
     )
 

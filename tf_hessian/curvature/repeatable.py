@@ -5,7 +5,6 @@ which consumer ran first: with several inter-op threads, three or more terms are
 order. Gradients are summed by `AddN`, and Grappler's arithmetic optimizer makes more of them from
 ordinary additions. So each `AddN` of a traced graph becomes a chain of additions of two terms,
 whose order is fixed, and the functions run without that optimizer (docs/design/repeatable.md).
-Where it is of no use, all of Grappler is left out: it takes half of a function's first call.
 """
 
 from __future__ import annotations
@@ -41,32 +40,28 @@ STATEFUL_RANDOM_OPS = frozenset(
 
 
 @contextlib.contextmanager
-def repeatable_execution(enabled: bool = True, *, optimized: bool = True) -> Iterator[None]:
+def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   """Makes TensorFlow functions inside give bitwise the same result each time.
 
-  Inside, op determinism is on and Grappler's arithmetic optimizer is off; they are restored
+  Inside, op determinism is on and Grappler's arithmetic optimizer is off; both are restored
   afterwards. They are settings of the process, which threads enter one at a time
   (`processes.LOCK`); other functions that run meanwhile see them.
 
   Args:
     enabled: False leaves all as it is.
-    optimized: whether Grappler's other optimizers stay; those that were chosen always do.
   """
   if not enabled:
     yield
     return
-  before = tf.config.optimizer.get_experimental_options()
-  changes = {"arithmetic_optimization": False}
-  chosen = {k for k, value in before.items() if value or not k.startswith("disable_")}
-  if not (optimized or chosen - changes.keys()):
-    changes["disable_meta_optimizer"] = True
+  name = "arithmetic_optimization"
+  before = tf.config.optimizer.get_experimental_options().get(name)
   deterministic = keras_internals.op_determinism()
-  tf.config.optimizer.set_experimental_options(changes)
+  tf.config.optimizer.set_experimental_options({name: False})
   tf.config.experimental.enable_op_determinism()
   try:
     yield
   finally:
-    tf.config.optimizer.set_experimental_options({name: before.get(name) for name in changes})
+    tf.config.optimizer.set_experimental_options({name: before})
     if deterministic is False:
       keras_internals.disable_op_determinism()
 
