@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse.linalg
 
 import tf_hessian
+from tf_hessian import machine_memory
 from tf_hessian.curvature.exact import dense_hessian, exact_spectrum
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics.dense import asymmetry
@@ -98,3 +99,38 @@ def test_eigenvectors_are_kept_when_asked_for(net, matrix):
   v /= np.linalg.norm(v)
   nodes, weights = spectrum.draw(v)
   np.testing.assert_allclose(nodes @ weights, v @ matrix @ v, rtol=0, atol=1e-14)
+
+
+# Room.
+
+
+class Refusing(scipy.sparse.linalg.LinearOperator):
+  """A matrix of which no product may be asked for."""
+
+  def __init__(self, n):
+    super().__init__(np.dtype(np.float64), (n, n))
+
+  def _matvec(self, x):  # noqa: ARG002 - of the interface
+    raise AssertionError("a product was asked for")
+
+
+@pytest.mark.parametrize(
+  "compute, most",
+  [
+    (dense_hessian, 1000),
+    (exact_spectrum, 645),
+    (lambda operator: exact_spectrum(operator, eigenvectors=True), 487),
+  ],
+)
+def test_matrix_that_does_not_fit_is_refused_before_the_first_product(monkeypatch, compute, most):
+  monkeypatch.setattr(machine_memory, "available_memory", lambda: 8 * 1000**2)
+  with pytest.raises(ValueError, match=f"GB: at most {most:,} rows fit"):
+    compute(Refusing(1100))
+
+
+def test_chosen_rows_need_only_room_for_themselves(monkeypatch):
+  monkeypatch.setattr(machine_memory, "available_memory", lambda: 8 * 4**2)
+  diagonal = scipy.sparse.linalg.aslinearoperator(np.diag(np.arange(50.0)))
+  assert dense_hessian(diagonal, rows=[1, 4, 9]).diagonal().tolist() == [1.0, 4.0, 9.0]
+  with pytest.raises(ValueError, match="of 5 rows"):
+    dense_hessian(diagonal, rows=range(5))

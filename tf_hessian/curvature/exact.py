@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+from tf_hessian import machine_memory
 from tf_hessian.curvature import failures
 from tf_hessian.curvature.selfcheck import PRODUCT_ROUNDINGS
 from tf_hessian.numerics import dense, probes
@@ -41,10 +42,15 @@ def dense_hessian(
 
   Returns:
     (r, r) float64: r * r * 8 bytes.
+
+  Raises:
+    TypeError: if it is no operator.
+    ValueError: if it is not square, or (before the first product) there is no room for the matrix.
   """
   _check(operator)
   n = operator.shape[0]
   rows = np.arange(n) if rows is None else np.asarray(rows)
+  _check_room("dense_hessian: a matrix", rows.size, 1.0)
   count = getattr(operator, "vectors_per_pass", 64)
   matrix = np.empty((rows.size, rows.size))
   for start in range(0, rows.size, count):
@@ -55,6 +61,17 @@ def dense_hessian(
     if progress is not None:
       progress(start + chosen.size)
   return matrix
+
+
+def _check_room(what, rows, copies):
+  """Refuses a matrix that does not fit, with its work space."""
+  needed, there = copies * 8 * rows**2, machine_memory.available_memory()
+  if needed > there:
+    raise ValueError(
+      f"{what} of {rows:,} rows takes {needed / 1e9:.3g} GB, and there are {there / 1e9:.3g} GB: "
+      f"at most {int((there / 8 / copies) ** 0.5):,} rows fit; take a block (variables=), or what "
+      "needs no matrix: spectral_density and top_eigenpairs"
+    )
 
 
 def _check(operator):
@@ -120,9 +137,14 @@ def exact_spectrum(
 
   Raises:
     TypeError: if it is no operator.
-    ValueError: if the matrix is not square, or not symmetric.
+    ValueError: if the matrix is not square, or not symmetric, or (before the first product) there
+      is no room for one without zero rows.
   """
   _check(operator)
+  # Measured at 3,000 rows: the matrix, a copy for LAPACK and for the check of symmetry; with
+  # eigenvectors, LAPACK's work space besides.
+  copies = 4.2 if eigenvectors else 2.4
+  _check_room("exact_spectrum: the work on a matrix", operator.shape[0], copies)
   rows = nonzero_rows(operator)
   block = dense_hessian(operator, rows=rows, progress=progress)
   _check_symmetric(block, getattr(operator, "precision", float(np.finfo(np.float64).eps)))

@@ -22,9 +22,9 @@ from tf_hessian.curvature.operator import CurvatureOperator, HessianOperator
 from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
 from tf_hessian.distribute.sharing import Sharing
 from tf_hessian.experiments import fields
+from tf_hessian.machine_memory import available_memory
 from tf_hessian.models import cifar_resnet, filters, imagenet_resnet, inception_v3, mlp, vgg
 from tf_hessian.numerics import checks
-from tf_hessian.slq.storage import available_memory
 from tf_hessian.training import checkpoints, schedules
 from tf_hessian.training.task import Task
 
