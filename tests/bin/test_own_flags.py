@@ -83,6 +83,7 @@ FORMS = {  # data, loss, further flags; the first is the only one that is not sl
   "pages": ("mypackage.data:Pages", "compiled", ["--loss=compiled"]),
   "arrays": ("mypackage/data.py:arrays", "compiled", []),
   "batched": ("mypackage.data:batched", "compiled", ["--batch_size=20"]),
+  "dropping": ("mypackage.data:dropping", "compiled", ["--batched"]),
   "function": ("mypackage.data:batched", "function", ["--loss=mypackage.data:loss"]),
   "class": ("mypackage.data:arrays", "function", ["--loss=mypackage/data.py:Loss"]),
   "of Keras": ("mypackage.data:arrays", "mse", ["--loss=MeanSquaredError"]),
@@ -127,7 +128,9 @@ def test_eigenpairs_are_those_of_the_model(run, own, folder):
     (["--model=m.keras", "--data=mypackage.none:x"], "there is no module mypackage.none"),
     (["--model=m.keras", "--data=mypackage.data:none"], "mypackage.data has no 'none'"),
     (["--model=m.keras", "--data=none.py:x"], "there is no file none.py"),
-    (["--model=m.keras", "--data=mypackage.data:dropping"], "say config.data.batched=True"),
+    (["--model=m.keras", "--data=mypackage.data:dropping"], "say --batched"),
+    (["--model=m.keras", "--data=mypackage.data:x"], "expected a function that can be called"),
+    (["--model=m.keras", "--data=mypackage.data:loss"], "without arguments, got function (missing"),
     (
       ["--model=m.keras", "--data=mypackage.data:arrays", "--loss=mypackage.data:x"],
       "expected a loss of Keras or a function",

@@ -96,7 +96,7 @@ def test_augmentation_that_the_data_do_not_have_is_refused(config):
 def test_batches_instead_of_examples_are_refused(config):
   setup = experiment.build(config)
   batched = dataclasses.replace(setup.source, examples=setup.source.examples.batch(5))
-  with pytest.raises(ValueError, match="it looks batched; say config.data.batched=True, or leave"):
+  with pytest.raises(ValueError, match="it looks batched; say --batched"):
     dataclasses.replace(setup, source=batched).operator(setup.new_model())
 
 

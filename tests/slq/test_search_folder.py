@@ -115,9 +115,30 @@ def test_other_folders_are_left_alone(tmp_path):
 
 def test_state_is_written_rarely(tmp_path, monkeypatch):
   monkeypatch.setattr(search_folder, "_SAVE_SECONDS", 60.0)
-  with pytest.raises(Stopped):
-    search(tmp_path, Counting(MATRIX, fail_at=20, error=Stopped))
-  assert not (tmp_path / "search.npz").exists()
+  written = []
+  monkeypatch.setattr(
+    search_folder.SearchFolder, "_write", lambda _, name, __: written.append(name)
+  )
+  search(tmp_path)
+  assert written == ["eigenpairs.npz"]
+
+
+@pytest.mark.parametrize("last", [1, 5, 8, 9, 20])
+def test_interruption_loses_no_product(tmp_path, monkeypatch, expected, last):
+  monkeypatch.setattr(search_folder, "_SAVE_SECONDS", 60.0)
+  with pytest.raises(KeyboardInterrupt):
+    search(tmp_path, Counting(MATRIX, fail_at=last, error=KeyboardInterrupt))
+  rest = Counting(MATRIX)
+  assert_same(search(tmp_path, rest), expected[0])
+  assert rest.count == expected[1] - (last - 1)
+
+
+def test_result_is_loaded_from_its_folder_and_nothing_else(tmp_path, expected):
+  search(tmp_path / "run")
+  assert_same(tf_hessian.Eigenpairs.load(tmp_path / "run"), expected[0])
+  (tmp_path / "other.npz").write_bytes(b"nothing")
+  with pytest.raises(ValueError, match="other.npz: not the eigenpairs of a search"):
+    tf_hessian.Eigenpairs.load(tmp_path / "other.npz")
 
 
 def test_folder_is_of_the_models_weights(tmp_path):

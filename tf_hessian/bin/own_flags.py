@@ -22,6 +22,9 @@ LOSS = flags.DEFINE_string(
   "Its loss: a class of keras.losses, as 'Name' or 'Name(from_logits=True)'; your own, as "
   "module:name; default: compiled, which is what the model was compiled with.",
 )
+BATCHED = flags.DEFINE_bool(
+  "batched", None, "Whether the data come in batches; default: as their shapes tell."
+)
 BATCH_SIZE = flags.DEFINE_integer(
   "batch_size", None, "Number of examples in a batch; default: the config's, or 128.", 1, 10**9
 )
@@ -41,12 +44,14 @@ def config() -> ml_collections.ConfigDict:
     if not (MODEL.value and DATA.value):
       raise ValueError(_NEEDED)
     found = configs.load_config("own_model")
-  if own or BATCH_SIZE.value:
+  if own or BATCH_SIZE.value or BATCHED.value is not None:
     found = ml_collections.ConfigDict(found.to_dict())  # another section may have other fields
   if MODEL.value:
     found.model = {"name": "keras_file", "path": MODEL.value}
   if DATA.value:
     found.data = {"name": "function", "function": DATA.value}
+  if BATCHED.value is not None:
+    found.data.batched = BATCHED.value
   if LOSS.value or (MODEL.value and CONFIG.value is None):
     found.loss = loss_section(LOSS.value or "compiled")
   if BATCH_SIZE.value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import importlib.util
+import inspect
 import itertools
 import os
 import pathlib
@@ -51,7 +52,7 @@ def function(
     ValueError: if the file has no such function, what it returns is none of these, has no end,
       has fewer examples than `num_examples`, or does not fit into memory.
   """
-  result = load("config.data.function", function)()
+  result = _call(function, load("config.data.function", function))
   reading = Reading(f"config.data.num_examples ({function})")
   examples = _as_dataset(result, function, num_examples, memory, reading)
   if _has_batches(result, examples) if batched is None else batched:
@@ -82,6 +83,20 @@ def function(
     return shuffled.map(lambda example, _: example).batch(size, drop_remainder=True)
 
   return source.Source(examples, batches, count)
+
+
+def _call(name, found):
+  """Calls a user's function without arguments."""
+  try:
+    inspect.signature(found).bind()
+  except TypeError as e:
+    raise ValueError(
+      f"config.data.function: {name}: expected a function that can be called without arguments, "
+      f"got {type(found).__name__} ({e})"
+    ) from e
+  except ValueError:  # of some classes in C nothing is known
+    pass
+  return found()
 
 
 def load(field: str, name: str, /) -> Any:

@@ -298,8 +298,8 @@ def _check_single(spec, model):
   if len(inputs) == len(expected) == 1 and inputs[0].shape.rank == len(expected[0].shape):
     raise ValueError(
       f"data set: expected single examples for an input of shape {tuple(expected[0].shape[1:])}, "
-      f"got {tuple(inputs[0].shape)}: it looks batched; say config.data.batched=True, or leave "
-      "batch() out"
+      f"got {tuple(inputs[0].shape)}: it looks batched; say --batched (config.data.batched), or "
+      "leave batch() out"
     )
 
 

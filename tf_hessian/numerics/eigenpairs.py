@@ -45,7 +45,7 @@ def top_eigenpairs(
   start: np.ndarray | None = None,
   state: Mapping[str, np.ndarray] | None = None,
   progress: Callable[[int, int], object] | None = None,
-  save: Callable[[Callable[[], dict[str, np.ndarray]]], object] | None = None,
+  save: Callable[[Callable[[], dict[str, np.ndarray]] | None], object] | None = None,
 ) -> Eigenpairs:
   """Returns extreme eigenvalues of a symmetric matrix, with eigenvectors.
 
@@ -70,7 +70,8 @@ def top_eigenpairs(
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
     state: what an interrupted search had saved, from which it goes on bitwise; None to begin.
     progress: called with (number of products, number of wanted pairs within the tolerance).
-    save: called after each product with a function () -> state, a dict of arrays.
+    save: called before each product with a function () -> state, a dict of arrays that stay as they
+      are until it is called again; with None before they change.
 
   Returns:
     `Eigenpairs`; its status says whether they have converged.
@@ -216,6 +217,7 @@ class _Search:
         vectors = s[:, chosen].T @ self._basis[: self._count]
         return self._checked(values[chosen], vectors, limit, enough, bounds.max())
       if full:
+        save(None)
         self._restart(values, s)
 
   def _step(self):

@@ -111,12 +111,21 @@ class Eigenpairs:
   def load(cls, path: str | os.PathLike, /) -> Eigenpairs:
     """Returns the result in a file eigenpairs.npz of a search.
 
+    Args:
+      path: the file, or the folder of the search.
+
     Raises:
       OSError: if there is no such file.
       ValueError: if it is damaged, or something else.
     """
+    if os.path.isdir(path):
+      path = os.path.join(path, "eigenpairs.npz")
     with open(path, "rb") as file:
-      return cls.from_bytes(file.read())
+      content = file.read()
+    try:
+      return cls.from_bytes(content)
+    except ValueError as e:
+      raise ValueError(f"{os.fspath(path)}: not the eigenpairs of a search, or damaged") from e
 
   @classmethod
   def from_bytes(cls, content: bytes, /) -> Eigenpairs:

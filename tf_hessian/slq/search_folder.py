@@ -50,6 +50,7 @@ class SearchFolder:
     self._about = dict(about)
     self._saved, self._wait = time.monotonic(), _SAVE_SECONDS
     self._folder = None
+    self._pending: dict[str, np.ndarray] | None = None
     if path is not None:
       text = json.dumps(identity, indent=2)
       self._folder = folders.OwnedFolder(
@@ -59,8 +60,14 @@ class SearchFolder:
   def __enter__(self) -> SearchFolder:
     return self
 
-  def __exit__(self, *unused: object) -> None:
-    if self._folder is not None:
+  def __exit__(self, error: object, *unused: object) -> None:
+    if self._folder is None:
+      return
+    try:
+      if error is not None and self._pending is not None:
+        with contextlib.suppress(OSError):  # the error that there is says more
+          self._write(_STATE, self._pending)
+    finally:
       self._folder.close()
 
   def result(self) -> Eigenpairs | None:
@@ -76,12 +83,22 @@ class SearchFolder:
     """Returns the state of a search that was interrupted, or None."""
     return self._read(_STATE)
 
-  def save_state(self, state: Callable[[], dict[str, np.ndarray]], /) -> None:
-    """Writes the state of a search, at most each minute."""
+  def save_state(self, state: Callable[[], dict[str, np.ndarray]] | None, /) -> None:
+    """Writes the state of a search, at most each minute.
+
+    It is written too if an error ends the search.
+
+    Args:
+      state: function () -> state, whose arrays stay as they are until this is called again; None if
+        they are about to change.
+    """
     begin = time.monotonic()
-    if self._folder is None or begin - self._saved < self._wait:
+    if self._folder is None:
       return
-    self._write(_STATE, state())
+    self._pending = None if state is None else state()
+    if self._pending is None or begin - self._saved < self._wait:
+      return
+    self._write(_STATE, self._pending)
     self._saved = time.monotonic()
     self._wait = max(_SAVE_SECONDS, (self._saved - begin) / _SHARE)
 
@@ -89,6 +106,7 @@ class SearchFolder:
     """Writes the result, and a summary; removes the state."""
     if self._folder is None:
       return
+    self._pending = None
     with np.load(io.BytesIO(pairs.to_bytes()), allow_pickle=False) as saved:
       self._write(RESULT, dict(saved))
     summary = {"values": pairs.values.tolist(), "residuals": pairs.residuals.tolist()}
