@@ -58,8 +58,8 @@ def top_eigenpairs(
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
     workdir: folder for the state, each minute or so and when it is interrupted, and the result:
       eigenpairs.npz, which `Eigenpairs.load` reads, and eigenpairs.json. A search that was
-      interrupted goes on from there and ends bitwise the same. It has to be new or empty, or hold this search. None keeps
-      everything in memory.
+      interrupted goes on from there and ends bitwise the same. It has to be new or empty, or hold
+      this search. None keeps everything in memory.
     progress: whether to show a bar, or log lines where there is no terminal.
     config: plain values to record in the files, such as an experiment's config; None for none.
 
