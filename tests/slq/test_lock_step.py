@@ -799,9 +799,9 @@ def test_other_number_of_columns_of_a_matrix_is_refused(matrix, tmp_path, monkey
 # Single products by the pass that draws share.
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_single_product_of_the_shared_pass_is_bitwise_the_one_alone(count):
-  operator, other = make(False), make(False)
+@pytest.mark.parametrize("count, batches", [(2, 1), (3, 1), (3, 2)])
+def test_single_product_of_the_shared_pass_is_bitwise_the_one_alone(count, batches):
+  operator, other = make(False, batches=batches), make(False, batches=batches)
   vector = np.random.default_rng(5).standard_normal(N)
   matrix = as_matrix(operator)
   matrix.share(count)
@@ -810,6 +810,12 @@ def test_single_product_of_the_shared_pass_is_bitwise_the_one_alone(count):
   matrix.share(1)
   np.testing.assert_array_equal(found, other @ vector)
   np.testing.assert_array_equal(matrix.product(vector), found)
+
+
+def test_single_product_is_not_made_where_a_turn_makes_two_of_several_batches():
+  operator = make(False, batches=2)
+  as_matrix(operator).share(2)
+  assert operator.runner.shared_width == 1
 
 
 def test_run_leaves_the_operator_as_it_was():

@@ -128,8 +128,9 @@ def of_several(
       returns.
     vectorized: compute all columns by one set of vectorized operations, faster where tensors are
       small. Otherwise the first `used` are computed by a loop around what depends on them, two in
-      each turn if their number is even. The others are zero. Each is bitwise the single product.
-    alone: whether a turn of the loop computes one, where memory is short or two share nothing.
+      each turn, for which their number has to be even. The others are zero. Each is bitwise the
+      single product.
+    alone: whether a turn of the loop computes one.
   """
 
   def function(params, context, batch, seed, ratios, columns, used):
@@ -138,8 +139,7 @@ def of_several(
       with _without_remarks():
         return list(tf.vectorized_map(lambda v: tuple(of_batch(list(v))), tuple(columns)))
     # Two share what they read of tensors that don't depend on them, while it is in the cache.
-    turn = 1 if alone or columns[0].shape[0] % 2 else 2
-    return _by_loop(of_batch, params, columns, used, turn)
+    return _by_loop(of_batch, params, columns, used, 1 if alone else 2)
 
   return function
 

@@ -153,10 +153,8 @@ class Program:
       DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
     if count not in self._columns:
-      # Backward over backward computes all anew for each vector, so two share nothing.
-      alone = bool(self.blocks) or self.mode == "backward_over_backward"
       function = products.of_several(
-        self._product_of_batch(), vectorized=self.vectorized, alone=alone
+        self._product_of_batch(), vectorized=self.vectorized, alone=self.one_a_turn(count)
       )
       self._columns[count] = self._build_product(
         f"columns {count}",
@@ -166,6 +164,17 @@ class Program:
         tf.TensorSpec((), tf.int32),
       )
     return self._columns[count]
+
+  def one_a_turn(self, count: int, /) -> bool:
+    """Returns whether the loop over columns takes one in a turn.
+
+    Otherwise it takes two, which is faster, but not for a single one. Recomputed blocks have no
+    room for two; backward over backward computes all anew for each, so that two share nothing.
+
+    Args:
+      count: number of columns.
+    """
+    return bool(self.blocks) or self.mode == "backward_over_backward" or count % 2 == 1
 
   @property
   def vectorized(self) -> bool:

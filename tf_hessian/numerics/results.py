@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import enum
 import io
@@ -103,9 +104,24 @@ class Eigenpairs:
   def to_bytes(self) -> bytes:
     """Returns the result as bytes, for other processes and files."""
     file = io.BytesIO()
-    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    np.savez(file, **fields | {"status": self.status.name})
+    np.savez(file, **self.arrays())
     return file.getvalue()
+
+  def arrays(self) -> dict[str, Any]:
+    """Returns what a file of the result holds: name -> array."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    return fields | {"status": self.status.name}
+
+  @classmethod
+  def from_arrays(cls, found: Mapping[str, Any], /) -> Eigenpairs:
+    """Returns the result that `arrays` gave.
+
+    Raises:
+      KeyError: if something is missing, or the status is unknown.
+    """
+    values, vectors, residuals = (found[n] for n in ("values", "vectors", "residuals"))
+    status = EigenpairStatus[str(found["status"])]
+    return cls(values, vectors, residuals, status, int(found["num_products"]))
 
   @classmethod
   def load(cls, path: str | os.PathLike, /) -> Eigenpairs:
@@ -136,9 +152,7 @@ class Eigenpairs:
     """
     try:
       with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-        values, vectors, residuals = (saved[n] for n in ("values", "vectors", "residuals"))
-        status = EigenpairStatus[str(saved["status"])]
-        return cls(values, vectors, residuals, status, int(saved["num_products"]))
+        return cls.from_arrays(saved)
     except Exception as e:  # damaged archives fail in many ways inside zipfile and NumPy
       raise ValueError(f"eigenpairs: not a result as bytes, or damaged ({e})") from e
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import contextlib
-import io
 import json
 import os
 import re
@@ -73,11 +72,7 @@ class SearchFolder:
   def result(self) -> Eigenpairs | None:
     """Returns the result that is there, or None."""
     found = self._read(RESULT)
-    if found is None:
-      return None
-    buffer = io.BytesIO()
-    np.savez(buffer, **found)
-    return Eigenpairs.from_bytes(buffer.getvalue())
+    return None if found is None else Eigenpairs.from_arrays(found)
 
   def state(self) -> dict[str, np.ndarray] | None:
     """Returns the state of a search that was interrupted, or None."""
@@ -107,8 +102,7 @@ class SearchFolder:
     if self._folder is None:
       return
     self._pending = None
-    with np.load(io.BytesIO(pairs.to_bytes()), allow_pickle=False) as saved:
-      self._write(RESULT, dict(saved))
+    self._write(RESULT, pairs.arrays())
     summary = {"values": pairs.values.tolist(), "residuals": pairs.residuals.tolist()}
     summary |= {"status": pairs.status.name, "num_products": pairs.num_products, **self._about}
     path = self._folder.path
