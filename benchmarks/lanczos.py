@@ -6,7 +6,12 @@ Prints each figure with the bound that it should keep, and ends with exit code 1
 The last part is a draw of the size of Inception-v3, in a process that may not take more than 8 GB:
 the limit is on its address space (RLIMIT_AS), so that an allocation beyond it is an error. Its
 matrix is diagonal. It needs 20 GB of disk, and takes 10 minutes with rows in float32 and 25
-in float64; --n makes it smaller, and --kinds= leaves it out.
+in float64; --n makes it smaller, and --kinds= leaves it out. Ten draws of a hundred million:
+
+  python -m benchmarks.lanczos --parts=large --n=100000000 --draws=10 --kinds=none
+
+--taken=20 takes only so many steps of each draw, and prints what all would take: the seconds of
+steps grow with the rows that they read.
 """
 
 from concurrent import futures
@@ -28,13 +33,18 @@ from tf_hessian.numerics.disk_basis import DiskBasis, aligned
 from tf_hessian.numerics.lanczos import Lanczos
 from tf_hessian.numerics.memory_basis import MemoryBasis
 from tf_hessian.numerics.probes import probe
-from tf_hessian.numerics.quadrature import gauss_quadrature
+from tf_hessian.numerics.quadrature import distinct, gauss_quadrature
 from tf_hessian.slq import storage
 
 N = flags.DEFINE_integer("n", 27_200_000, "Parameters of the large draw.", lower_bound=1000)
 STEPS = flags.DEFINE_integer("steps", 90, "Its Lanczos steps.", lower_bound=2)
+TAKEN = flags.DEFINE_integer("taken", None, "Steps that are taken of them; all by default.", 4)
+DRAWS = flags.DEFINE_integer("draws", 1, "Draws, one after the other.", lower_bound=1)
+PARTS = flags.DEFINE_multi_enum("parts", ["small", "large"], ["small", "large"], "What to measure.")
 MEMORY_GB = flags.DEFINE_float("memory_gb", 8.0, "Address space of its process, in GB.")
-KINDS = flags.DEFINE_list("kinds", ["float32_disk", "disk"], "Its bases, one after the other.")
+KINDS = flags.DEFINE_list(
+  "kinds", ["none", "float32_disk", "disk"], "Its bases, one after the other."
+)
 FOLDER = flags.DEFINE_string("folder", None, "Where its files are for a while; the system's.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements, of which the median counts.")
 
@@ -45,13 +55,10 @@ _READINGS = 2  # of the basis in a step: once for the overlaps, once to subtract
 
 
 def main(_):
-  rows = [
-    *_speed(ROUNDS.value),
-    *_exactness(),
-    *_spread(),
-    *_choices(),
-  ]
-  for kind in KINDS.value:
+  rows = []
+  if "small" in PARTS.value:
+    rows += [*_speed(ROUNDS.value), *_exactness(), *_spread(), *_choices()]
+  for kind in KINDS.value if "large" in PARTS.value else ():
     rows += _large(kind)
   if any(bound is not None and not value <= bound for _, value, bound in rows):
     sys.exit("failed: a figure is above its bound")
@@ -233,63 +240,92 @@ def _large(kind):
     tempfile.TemporaryDirectory(dir=FOLDER.value) as folder,
     futures.ProcessPoolExecutor(1, mp_context=spawn) as pool,
   ):
-    arguments = kind, N.value, STEPS.value, int(1e9 * MEMORY_GB.value), folder
-    result = pool.submit(_limited_draw, *arguments).result()
-  print(f"n = {N.value}, {STEPS.value} steps, {MEMORY_GB.value:g} GB: {result['reason']}")
+    taken = min(TAKEN.value or STEPS.value, STEPS.value)
+    arguments = kind, N.value, STEPS.value, taken, DRAWS.value, int(1e9 * MEMORY_GB.value), folder
+    result = pool.submit(_limited_draws, *arguments).result()
+  print(
+    f"n = {N.value}, {DRAWS.value} draws of {STEPS.value} steps, of which {taken} are taken, "
+    f"{MEMORY_GB.value:g} GB: {result['reason']}"
+  )
   seconds, read = result["seconds"], result["read_gb"]
   tolerance = 2.0**-23 if "float32" in kind else np.sqrt(N.value) * np.finfo(np.float64).eps
-  return [
-    _row("  whole run", seconds, unit="s"),
-    _row("  in products and the start vector", result["product_seconds"], unit="s"),
-    _row("  read from disk", read, unit="GB"),
-    # Beside them there are those of few rows: the last two, and the vector of the product.
-    _row("  times that a row on disk is read in a step", result["readings"], _most_readings()),
-    _row("  speed of reading, with all that is computed meanwhile", read / seconds, unit="GB/s"),
-    _row("  speed of the disk: readings of 16 MiB of the same file", result["disk"], unit="GB/s"),
+  rows = [
+    _row("  the steps that were taken", seconds, unit="s"),
+    _row("  in products and start vectors", result["product_seconds"], unit="s"),
     _row("  most memory resident", result["peak_gb"], MEMORY_GB.value, unit="GB"),
-    _row("  largest overlap of the last row with the others", result["overlap"], tolerance),
-    _row("  error of the 5 largest Ritz values / the largest", result["ritz"], 10 * tolerance),
   ]
+  if taken < STEPS.value:
+    rows.append(_row("  all steps, by a line through these", result["all"], unit="s"))
+  if read:
+    rows += [
+      _row("  read from disk", read, unit="GB"),
+      # Beside them there are those of few rows: the last two, and the vector of the product.
+      _row(
+        "  times that a row on disk is read in a step", result["readings"], _most_readings(taken)
+      ),
+      _row("  speed of reading, with all that is computed meanwhile", read / seconds, unit="GB/s"),
+      _row("  speed of the disk: readings of 16 MiB of the same file", result["disk"], unit="GB/s"),
+    ]
+  # Without a basis, nothing but the last two rows is orthogonal.
+  rows.append(
+    _row("  largest overlap of the last row with the others", result["overlap"], tolerance)
+  )
+  if taken == STEPS.value:
+    rows.append(
+      _row("  error of the 5 largest eigenvalues / the largest", result["ritz"], 10 * tolerance)
+    )
+  return rows
 
 
-def _most_readings():
-  return _READINGS + 5.5 / ((STEPS.value + 1) / 2)
+def _most_readings(steps):
+  return _READINGS + 5.5 / ((steps + 1) / 2)
 
 
-def _limited_draw(kind, n, steps, memory, folder):
-  """Returns the figures of a draw; runs in a process of its own, whose memory it limits."""
+def _limited_draws(kind, n, steps, taken, draws, memory, folder):
+  """Returns the figures of draws; runs in a process of its own, whose memory it limits."""
   resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
   disk = storage.free_disk(folder)
-  plan = storage.plan_basis(n, steps, kind=kind, disk=disk)
-  basis = plan.open(pathlib.Path(folder) / "basis")
+  plan = storage.plan_basis(n, steps, kinds=(kind,), disk=disk)
+  path = pathlib.Path(folder) / "basis"
+  basis = plan.open(path if plan.on_disk else None)
   begin = time.perf_counter()
   diagonal = _spectrum(n)
-  basis.store(0, probe(0, 0, n))
-  products = time.perf_counter() - begin
-  lanczos = Lanczos(basis)
-  before = _kernel_value("io", "read_bytes:")
-  while lanczos.num_steps < steps:
-    vector = lanczos.vector
-    start = time.perf_counter()
-    product = diagonal * vector
-    products += time.perf_counter() - start
-    lanczos.update(product)
-  seconds = time.perf_counter() - begin
-  read = _kernel_value("io", "read_bytes:") - before
+  seconds, products, overlap, ritz, read = [], time.perf_counter() - begin, 0.0, 0.0, 0
+  for draw in range(draws):
+    before, begin = _kernel_value("io", "read_bytes:"), time.perf_counter()
+    basis.store(0, probe(0, draw, n))
+    products += time.perf_counter() - begin
+    lanczos = Lanczos(basis)
+    for _ in range(taken):
+      start = time.perf_counter()
+      product = diagonal * lanczos.vector
+      middle = time.perf_counter()
+      lanczos.update(product)
+      products += middle - start
+      seconds.append(time.perf_counter() - start)
+      del product  # or there would be two of them
+    read += _kernel_value("io", "read_bytes:") - before
+    first = basis.first_kept(taken)
+    overlaps, _ = basis.orthogonalize(basis.row(taken - 1).copy(), taken - 1, np.inf)
+    overlap = max(overlap, np.abs(overlaps[first:]).max(initial=0.0))
+    rule = distinct(gauss_quadrature(*lanczos.tridiagonal()), 2.0**-52)
+    ritz = max(ritz, np.abs(rule.nodes[-5:] - _OUTLIERS[-5:]).max() / _OUTLIERS[-1])
   # What reading all rows in use once in each step would read.
-  total = (plan.disk_bytes - getattr(basis, "resident_bytes", 0)) * (steps + 1) / 2
-  overlaps, _ = basis.orthogonalize(basis.row(steps - 1).copy(), steps - 1, np.inf)
-  nodes = gauss_quadrature(*lanczos.tridiagonal()).nodes
+  held = plan.disk_bytes - getattr(basis, "resident_bytes", 0)
+  total = draws * held * taken / steps * (taken + 1) / 2
+  each = np.reshape(seconds, (draws, taken)).mean(axis=0)
+  slope, first = np.polyfit(np.arange(1, taken), each[1:], 1)
   return {
     "reason": plan.reason,
-    "seconds": seconds,
+    "seconds": sum(seconds),
+    "all": draws * float(np.sum(first + max(slope, 0.0) * np.arange(steps))),
     "product_seconds": products,
-    "read_gb": read / 1e9,
+    "read_gb": read / 1e9 if plan.on_disk else 0.0,
     "readings": read / total if total else 0.0,
-    "disk": _disk_speed(pathlib.Path(folder) / "basis") if plan.disk_bytes else np.nan,
+    "disk": _disk_speed(path) if plan.on_disk else np.nan,
     "peak_gb": 1024 * _kernel_value("status", "VmHWM:") / 1e9,
-    "overlap": np.abs(overlaps).max(),
-    "ritz": np.abs(nodes[-5:] - _OUTLIERS[-5:]).max() / _OUTLIERS[-1],
+    "overlap": overlap,
+    "ritz": ritz,
   }
 
 

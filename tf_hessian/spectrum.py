@@ -15,8 +15,6 @@ from tf_hessian import files, spectrum_file
 from tf_hessian.numerics import checks, deflation, density, markup, quadrature
 
 if TYPE_CHECKING:
-  from collections.abc import Sequence
-
   from matplotlib.axes import Axes
 
   from tf_hessian.numerics.results import Density, Quadrature
@@ -151,10 +149,16 @@ class Spectrum(_Shown):
     weights that single eigenvalues can have. Their heights have no standard error then.
 
     Raises:
-      ValueError: if n or the residuals are not known, or the run began at a vector of its own.
+      ValueError: if n or the residuals are not known, or the run began at a vector of its own, or
+        kept no basis.
     """
     if self.start is not None:
       raise ValueError("deflation: is for random start vectors; this run began at another")
+    if without_basis(self):
+      raise ValueError(
+        'deflation: needs the Lanczos vectors, and this run kept none (Storage("none")): run it '
+        "with a basis"
+      )
     if self.num_parameters is None:
       raise ValueError("deflation: needs the number of parameters, which isn't known")
     return deflation.deflate(self.quadratures, self.residual_bounds(), self.num_parameters)
@@ -215,7 +219,9 @@ class Spectrum(_Shown):
     """Returns the largest Ritz values, descending.
 
     The i-th is the largest of the draws' i-th largest. The i-th largest Ritz value of a draw is at
-    most the i-th largest eigenvalue (Cauchy), so it is the best lower bound that they give.
+    most the i-th largest eigenvalue (Cauchy), so it is the best lower bound that they give. Of a
+    run without a basis, whose eigenvalues may have several nodes, each counts once
+    (`quadrature.distinct`).
 
     Args:
       count: how many; fewer are returned where no draw has so many nodes.
@@ -225,7 +231,7 @@ class Spectrum(_Shown):
     >>> two.largest(1).tolist(), two.smallest(1).tolist()
     ([2.0], [-1.0])
     """
-    return _extremes([t[::-1] for t in self.nodes], count, np.maximum)
+    return quadrature.extremes([q.nodes[::-1] for q in _distinct(self)], count, np.maximum)
 
   def smallest(self, count: int) -> np.ndarray:
     """Returns the smallest Ritz values, ascending.
@@ -235,7 +241,7 @@ class Spectrum(_Shown):
     Args:
       count: how many; fewer are returned where no draw has so many nodes.
     """
-    return _extremes(self.nodes, count, np.minimum)
+    return quadrature.extremes([q.nodes for q in _distinct(self)], count, np.minimum)
 
   def residual_bounds(self) -> tuple[np.ndarray, ...]:
     """Returns the largest distance of each node from an eigenvalue.
@@ -252,11 +258,12 @@ class Spectrum(_Shown):
     trace, trace_stderr = self.trace()
     return {
       "start": self.start,
-      "energy_in_largest": None if self.start is None else _energies(self.weights[0]),
+      "energy_in_largest": None if self.start is None else _energies(_distinct(self)[0]),
       "num_parameters": self.num_parameters,
       "num_draws": self.num_draws,
       "steps": [len(d) for d in self.diagonals],
       "statuses": list(self.statuses),
+      "basis": self.config.get("basis"),
       "seed": self.seed,
       "loss": self.loss,
       "largest": self.largest(10).tolist(),
@@ -272,7 +279,10 @@ class Spectrum(_Shown):
   def __repr__(self) -> str:
     steps = max(map(len, self.diagonals), default=0)
     start = "" if self.start is None else f", from {self.start}"
-    return f"Spectrum(n = {self.num_parameters}, {self.num_draws} draws of {steps} steps{start})"
+    basis = ", without a basis" if without_basis(self) else ""
+    return (
+      f"Spectrum(n = {self.num_parameters}, {self.num_draws} draws of {steps} steps{start}{basis})"
+    )
 
   def plot(self, path: str | os.PathLike | None = None, **options: Any) -> Axes:
     """Draws the density, into a file, axes, or a notebook.
@@ -394,6 +404,22 @@ def load(path: str | os.PathLike, *, num_parameters: int | None = None) -> Spect
   return Spectrum.load(path)
 
 
+def without_basis(spectrum: Spectrum, /) -> bool:
+  """Returns whether a run kept no basis.
+
+  Its eigenvalues may then have several nodes, whose weights add up.
+  """
+  return spectrum.config.get("basis") == "none"
+
+
+def _distinct(spectrum):
+  """Returns the quadrature of each draw, with each eigenvalue once."""
+  if not without_basis(spectrum):
+    return spectrum.quadratures
+  precision = spectrum.config.get("precision", 0.0)
+  return tuple(quadrature.distinct(q, precision) for q in spectrum.quadratures)
+
+
 class _NamedBytes(io.BytesIO):
   """Bytes of a spectrum, with the name that errors call them by."""
 
@@ -405,9 +431,9 @@ def _number(x: float) -> float | None:
   return None if np.isnan(x) else x
 
 
-def _energies(weights: np.ndarray) -> dict[int, float]:
+def _energies(rule: Quadrature) -> dict[int, float]:
   """Returns the energy's shares in so many of the largest Ritz values."""
-  weights = weights[::-1]
+  weights = rule.weights[::-1]
   return {count: float(weights[:count].sum()) for count in (1, 3, 10, 30) if count <= weights.size}
 
 
@@ -418,11 +444,3 @@ def _with_suffix(path: str | os.PathLike) -> pathlib.Path:
 
 def _existing(path: str | os.PathLike) -> str | os.PathLike:
   return path if pathlib.Path(path).exists() else _with_suffix(path)
-
-
-def _extremes(nodes: Sequence[np.ndarray], count: int, best: np.ufunc) -> np.ndarray:
-  checks.check_count("count", count)
-  size = min(count, max(len(t) for t in nodes))
-  worst = -np.inf if best is np.maximum else np.inf
-  padded = [np.append(t[:size], np.full(size - len(t[:size]), worst)) for t in nodes]
-  return best.reduce(padded, axis=0)

@@ -43,6 +43,14 @@ def test_spectrum_is_that_of_one_process_and_nobody_holds_all_vectors(runs, work
     assert 8 * STEPS * (n // workers) <= found["held"] <= 8 * STEPS * -(-n // workers)
 
 
+def test_spectrum_without_a_basis_is_that_of_one_process(runs):
+  (expected,) = runs("one_device", **ALONE).values()
+  for found in runs("multi_worker", 2, **SPREAD).values():
+    # Sums in another order; nothing converges in so few steps, so that rounding does not grow.
+    difference = found["without a basis"] - expected["2 in a pass"]
+    assert np.abs(difference).max() <= 1e-12 * expected["scale"]
+
+
 def test_nothing_but_start_vectors_moves_beside_the_passes(runs):
   draws = 2 * len(QUANTITIES)
   for found in runs("multi_worker", 2, **SPREAD).values():

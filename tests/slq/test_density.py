@@ -653,3 +653,46 @@ def test_draws_whose_results_have_no_room_are_refused_before_a_product(counting,
   with pytest.raises(ValueError, match="num_draws: expected at most .* draws of 6 steps"):
     spectral_density(operator, num_draws=num_draws, lanczos_steps=6, progress=False)
   assert operator.count == 0
+
+
+# Without a basis.
+
+
+@pytest.fixture(scope="module")
+def outliers():
+  values = 0.05 * np.random.default_rng(0).standard_normal(400)
+  values[:4] = 50.0, 30.0, 8.0, -3.0
+  return np.diag(values)
+
+
+def test_result_without_a_basis_says_so_and_counts_eigenvalues_once(outliers):
+  kept, none = (run(outliers, steps=60, storage=Storage(place)) for place in ("auto", "none"))
+  assert np.sum(none.nodes[0] > 1) > 3 and none.config["basis"] == "none"
+  np.testing.assert_allclose(none.largest(3), kept.largest(3), rtol=1e-13)
+  np.testing.assert_allclose(none.smallest(1), kept.smallest(1), rtol=1e-13)
+  np.testing.assert_allclose(none.moments(2), kept.moments(2), rtol=1e-11)
+  assert set(none.statuses) == {"WITHOUT_BASIS"} and "without a basis" in repr(none)
+  assert none.summary()["basis"] == "none"
+  loaded = Spectrum.from_bytes(none.to_bytes())
+  assert loaded.largest(3).tobytes() == none.largest(3).tobytes()
+  with pytest.raises(ValueError, match=r'deflation: needs the Lanczos .*\(Storage\("none"\)'):
+    none.deflated()
+
+
+def test_energies_of_a_start_vector_count_copies_together(outliers):
+  start = np.ones(400)
+  kept, none = (
+    run(outliers, draws=1, steps=60, start=start, storage=Storage(place))
+    for place in ("auto", "none")
+  )
+  for count in (1, 3):
+    energy = [s.summary()["energy_in_largest"][count] for s in (kept, none)]
+    assert energy[1] == pytest.approx(energy[0], rel=1e-10) == pytest.approx(count / 400, rel=1e-10)
+
+
+def test_run_without_room_for_vectors_keeps_none_and_warns(outliers, monkeypatch, caplog):
+  monkeypatch.setattr("tf_hessian.slq.storage.free_disk", lambda _: 0)
+  result = run(outliers, steps=60, storage=Storage(memory=8 * 400 * 20))
+  assert result.config["basis"] == "none"
+  assert "there is no room for the Lanczos vectors, so none are kept" in caplog.text
+  assert "memory would need" in caplog.text

@@ -66,8 +66,24 @@ def test_draws_in_lock_step_have_a_basis_each():
 
 def test_one_draw_of_a_plan_too_large_for_ten_has_room():
   with pytest.raises(ValueError):
-    plan_basis(N, STEPS, 10, memory=24 * GB)
+    plan_basis(N, STEPS, 10, kinds=("memory",), memory=24 * GB)
   assert plan_basis(N, STEPS, 1, memory=24 * GB).kind == "memory"
+
+
+def test_none_is_kept_only_where_no_kind_has_room():
+  for precision in (0.0, FLOAT32):
+    assert plan_basis(N, STEPS, memory=2 * GB, disk=40 * GB, precision=precision).on_disk
+    plan = plan_basis(N, STEPS, memory=2 * GB, disk=GB, precision=precision)
+    assert (plan.kind, plan.rows_bytes, plan.disk_bytes) == ("none", 3 * 8 * N, 0)
+    assert "memory would need 20.5 GB" in plan.reason
+
+
+def test_last_rows_have_the_memory_that_was_planned():
+  plan = plan_basis(1000, STEPS, 4, kinds=("none",), memory=GB)
+  bases = plan.open_in_memory(4)
+  assert sum(b.nbytes for b in bases) == plan.rows_bytes == 4 * 3 * 8000
+  assert [b.steps for b in bases] == [STEPS] * 4
+  assert plan.memory_bytes - plan.rows_bytes == 8000 * (2 * 4 + 2)
 
 
 def test_rest_of_the_memory_holds_blocks_of_the_file():
@@ -143,7 +159,7 @@ def test_more_workers_than_parameters_are_refused_if_asked_for_and_else_not_chos
   with pytest.raises(ValueError, match="2 parameters can't be distributed over 3 workers"):
     plan_basis(2, 100, kinds=("workers",), memory=GB, workers=Workers(3, GB))
   with pytest.raises(ValueError, match="memory needs") as error:
-    plan_basis(2, 100, memory=1200, workers=Workers(3, GB))  # rows alone take 1600 bytes, or 800
+    plan_basis(2, 100, memory=80, workers=Workers(3, GB))  # without a basis it takes 112 bytes
   assert "workers needs" not in str(error.value)
 
 
@@ -201,7 +217,8 @@ def test_counts_below_one_are_refused(name, arguments):
     ({"place": "disc"}, "storage.place: expected one of .*did you mean 'disk'"),
     ({"place": "float32"}, r'storage.place: .* is a type: Storage\(dtype="float32"\)'),
     ({"dtype": "float46"}, "storage.dtype: expected one of .*did you mean 'float64'"),
-    ({"place": "workers", "dtype": "float32"}, "storage.dtype: vectors that are distributed"),
+    ({"place": "workers", "dtype": "float32"}, "storage.dtype: .* 'workers' are in float64"),
+    ({"place": "none", "dtype": "float32"}, "storage.dtype: .* 'none' are in float64"),
     ({"memory": -1}, "storage.memory: expected a finite number above 0"),
     ({"memory": float("nan")}, "storage.memory: expected a finite number above 0"),
     ({"vectors_per_pass": 0}, "storage.vectors_per_pass: expected an integer of at least 1"),
@@ -215,8 +232,8 @@ def test_bad_choices_are_refused_by_name(choices, message):
 @pytest.mark.parametrize(
   "place, dtype, kinds",
   [
-    ("auto", "auto", ["memory", "workers", "disk", "float32", "float32_disk"]),
-    ("auto", "float64", ["memory", "workers", "disk"]),
+    ("auto", "auto", ["memory", "workers", "disk", "float32", "float32_disk", "none"]),
+    ("auto", "float64", ["memory", "workers", "disk", "none"]),
     ("auto", "float32", ["float32", "float32_disk"]),
     ("memory", "auto", ["memory"]),
     ("memory", "float32", ["float32"]),
@@ -225,6 +242,8 @@ def test_bad_choices_are_refused_by_name(choices, message):
     ("disk", "float32", ["float32_disk"]),
     ("workers", "auto", ["workers"]),
     ("workers", "float64", ["workers"]),
+    ("none", "auto", ["none"]),
+    ("none", "float64", ["none"]),
   ],
 )
 def test_kinds_are_those_of_the_place_and_the_type(place, dtype, kinds):

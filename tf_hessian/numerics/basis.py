@@ -35,7 +35,10 @@ class Basis(abc.ABC):
     steps: number of rows there is room for.
     n: length of a row.
     dtype: in which rows are stored, float64 or float32.
+    complete: whether all rows are kept, and new ones made orthogonal to all of them.
   """
+
+  complete = True
 
   def __init__(self, steps: int, n: int, dtype: DTypeLike) -> None:
     checks.check_count("steps", steps)
@@ -47,6 +50,10 @@ class Basis(abc.ABC):
   def nbytes(self) -> int:
     """Bytes of the rows."""
     return self.steps * self.n * self.dtype.itemsize
+
+  def first_kept(self, count: int, /) -> int:  # noqa: ARG002 - most keep all
+    """Returns the first of `count` rows that is still there."""
+    return 0
 
   @abc.abstractmethod
   def row(self, j: int, /) -> np.ndarray:

@@ -5,7 +5,7 @@ is tridiagonal with diagonal alpha and off-diagonal beta. T is what Algorithm 1 
 
 New vectors are made orthogonal to all earlier ones by classical Gram-Schmidt, first to the last two
 and then to all; see `Basis.orthogonalize`. Without it an isolated eigenvalue that has converged
-comes back as copies of itself.
+comes back as copies of itself, as in a `RecentBasis`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,13 @@ class Lanczos:
     self.scale = float(coefficients["scale"])
 
   def save(self, file: str | os.PathLike | BinaryIO, /) -> None:
-    """Writes the used rows of the basis and the coefficients as `.npz`."""
+    """Writes the used rows of the basis and the coefficients as `.npz`.
+
+    Raises:
+      ValueError: if the basis does not keep them.
+    """
+    if not self.vectors.complete:
+      raise ValueError("recurrence: its basis is not kept, so that there is nothing to load")
     rows = min(self.num_steps + 1, self.vectors.steps)
     state: dict[str, Any] = {
       "capacity": self.vectors.steps,
@@ -211,7 +217,8 @@ class Lanczos:
     if beta <= smallest:
       self.status = LanczosStatus.INVARIANT
     elif j + 1 == self.vectors.steps:
-      self.status = LanczosStatus.COMPLETE
+      complete = self.vectors.complete
+      self.status = LanczosStatus.COMPLETE if complete else LanczosStatus.WITHOUT_BASIS
     else:
       self.vectors.extend(j + 1, w, beta)
     return self.status

@@ -19,6 +19,10 @@ class LanczosStatus(enum.Enum):
 
   RUNNING = "more steps can be taken"
   COMPLETE = "all steps asked for were taken"
+  WITHOUT_BASIS = (
+    "all steps asked for were taken, without a basis: an eigenvalue may have several nodes, whose "
+    "weights add up to its own"
+  )
   INVARIANT = (
     "ended early: the Krylov space is invariant, so the nodes are eigenvalues and there are no more"
   )

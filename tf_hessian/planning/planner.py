@@ -371,7 +371,8 @@ class Planner:
     """
     basis = self._layout.basis
     # In memory in float64, vectors are rows; of others each is a copy.
-    return basis.held_bytes + (0 if basis.kind == "memory" else 8 * basis.n * basis.draws)
+    rows = basis.kind in ("memory", "none")
+    return basis.held_bytes + (0 if rows else 8 * basis.n * basis.draws)
 
   def _refuse_too_large(self, peak):
     """Raises ValueError if the run takes more memory than there is.

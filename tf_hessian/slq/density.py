@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+from absl import logging
+
 from tf_hessian import files
 from tf_hessian.distribute import machine
 from tf_hessian.numerics import checks
@@ -136,6 +138,12 @@ def _measure(
     run_folder.check(workdir)
   matrix, method = draws.matrix, draws.method
   layout = plan_layout(matrix, method, storage, folder=workdir, workers=workers)
+  if layout.basis.kind == "none" and storage.place == "auto":
+    logging.warning(
+      "there is no room for the Lanczos vectors, so none are kept: the density is the same, but it "
+      "takes more steps, and an eigenvalue may have several nodes (%s)",
+      layout.basis.reason,
+    )
   matrix.share(layout.vectors_per_pass)
   try:
     return _take(draws, layout, workdir, config)
@@ -147,7 +155,11 @@ def _take(draws, layout, workdir, config):
   """Takes the draws in their layout; returns the result."""
   matrix, method = draws.matrix, draws.method
   about = matrix.description() | method.description() | layout.description
-  record = about | {"config": config, "machine": machine.settings()}
+  record = about | {
+    "config": config,
+    "machine": machine.settings(),
+    "precision": matrix.precision,
+  }
   if workdir is None:
     return draws.result(draws.take(layout, None), record)
   with RunFolder(workdir, _identity(matrix, method) | about) as folder:

@@ -35,7 +35,8 @@ def top_eigenpairs(
 
   Lanczos with restarts goes on until all residuals |H y - theta y| are within the tolerance. Each
   is computed by a product of its own. `numerics.eigenpairs.top_eigenpairs` tells more, also of
-  multiple eigenvalues. Memory: the basis, and once more the vectors returned.
+  multiple eigenvalues. Memory: the basis, and once more the vectors returned. A density can do
+  without a basis (`Storage("none")`); this can't, but a small one will do.
 
   >>> import numpy as np
   >>> import tf_hessian

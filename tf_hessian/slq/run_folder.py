@@ -157,7 +157,8 @@ class RunFolder(folders.OwnedFolder):
       self._check_owner(state, draw)
       _check_coefficients(state, self._steps)
       checksums = _checksums(state, basis.steps)
-      if checksums != [basis.checksum(j) for j in range(len(checksums))]:
+      first = basis.first_kept(len(checksums))
+      if checksums[first:] != [basis.checksum(j) for j in range(first, len(checksums))]:
         raise ValueError("part of it is missing, or the basis is damaged")
       Lanczos(basis).restore(state)
     except errors.ClusterError:
@@ -341,7 +342,8 @@ def _check_coefficients(state, steps=None, *, finished=False):
     raise ValueError(f"it has {size} steps and is not finished")
   if steps is None:
     return
-  short = size < steps if status is LanczosStatus.COMPLETE else running and size == steps
+  complete = status in (LanczosStatus.COMPLETE, LanczosStatus.WITHOUT_BASIS)
+  short = size < steps if complete else running and size == steps
   if short or size > steps:
     raise ValueError(f"it has {size} steps of {steps}, and the status {status.name}")
 

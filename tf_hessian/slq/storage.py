@@ -1,6 +1,7 @@
 """Room for the Lanczos bases of a run: in memory or on disk, in float64 or float32.
 
-Bases of a run with several workers may also be distributed over the workers' memory.
+Bases of a run with several workers may also be distributed over the workers' memory. A density
+needs no basis: the last of its vectors are enough.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from tf_hessian.numerics import checks
 from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.disk_basis import DiskBasis, buffer_bytes, file_bytes
 from tf_hessian.numerics.memory_basis import MemoryBasis, mapped
+from tf_hessian.numerics.recent_basis import ROWS, RecentBasis
 
 # Of the memory that is left; the rest is for the data and the model, which come later.
 _FRACTION = 0.7
 _FLOAT32 = 2.0**-24  # relative rounding error of products in float32
 _SHARED = 4  # vectors (n,) at a time on their way between workers
 
-# Kind -> (dtype, whether it is on disk), exact ones first.
+# Kind -> (dtype, place), exact ones first.
 _KINDS = {
-  "memory": (np.float64, False),
-  "workers": (np.float64, False),
-  "disk": (np.float64, True),
-  "float32": (np.float32, False),
-  "float32_disk": (np.float32, True),
+  "memory": (np.float64, "memory"),
+  "workers": (np.float64, "workers"),
+  "disk": (np.float64, "disk"),
+  "float32": (np.float32, "memory"),
+  "float32_disk": (np.float32, "disk"),
+  "none": (np.float64, "none"),
 }
 # Memory before disk, then float64 before float32, but no more bytes on disk than needed.
-_PREFERRED = ("memory", "workers", "float32", "float32_disk", "disk")
-PLACES = ("auto", "memory", "workers", "disk")
+_PREFERRED = ("memory", "workers", "float32", "float32_disk", "disk", "none")
+PLACES = ("auto", "memory", "workers", "disk", "none")
 DTYPES = ("auto", "float64", "float32")
 
 
@@ -70,8 +73,10 @@ class Storage:
   >>> spectrum = tf_hessian.spectral_density(np.eye(4), storage=storage, progress=False)
 
   Attributes:
-    place: "memory" of this process, memory of all "workers", "disk", or "auto", which takes the
-      first of these that has room.
+    place: "memory" of this process, memory of all "workers", "disk", "none", or "auto", which takes
+      the first of these that has room. With "none" only the last vectors are kept, in memory: the
+      density is the same to rounding, but an eigenvalue that has converged may have several nodes,
+      and there are no eigenvectors (docs/design/basis.md).
     dtype: "float64", "float32", or "auto", which takes float64. If the place is "auto" too, float32
       comes before the disk for products in float32, and after it for others.
     memory: bytes that vectors may take; None for 70 % of what the process can have, which leaves
@@ -103,8 +108,8 @@ class Storage:
       raise ValueError(f'storage.place: {self.place!r} is a type: Storage(dtype="{self.place}")')
     checks.check_choice("storage.place", self.place, PLACES)
     checks.check_choice("storage.dtype", self.dtype, DTYPES)
-    if (self.place, self.dtype) == ("workers", "float32"):
-      raise ValueError("storage.dtype: vectors that are distributed over workers are in float64")
+    if not self.kinds:
+      raise ValueError(f"storage.dtype: vectors with the place {self.place!r} are in float64")
     if self.memory is not None:
       checks.check_positive("storage.memory", self.memory)
     if self.vectors_per_pass is not None:
@@ -116,16 +121,10 @@ class Storage:
     if (self.place, self.dtype) == ("auto", "auto"):
       return tuple(_KINDS)
     dtype = "float32" if self.dtype == "float32" else "float64"
-    places = {"memory": False, "disk": True}
     return tuple(
       kind
-      for kind, (of_kind, on_disk) in _KINDS.items()
-      if np.dtype(of_kind).name == dtype
-      and (
-        self.place == "auto"
-        or (kind == "workers") == (self.place == "workers")
-        and on_disk == places.get(self.place, False)
-      )
+      for kind, (of_kind, place) in _KINDS.items()
+      if np.dtype(of_kind).name == dtype and self.place in ("auto", place)
     )
 
 
@@ -172,7 +171,12 @@ class BasisPlan:
 
     Files that are mapped into memory count as memory.
     """
-    return _KINDS[self.kind][1]
+    return _KINDS[self.kind][1] == "disk"
+
+  @property
+  def rows(self) -> int:
+    """Rows that are kept of a basis."""
+    return _rows(self.kind, self.steps)
 
   @property
   def distributed(self) -> bool:
@@ -183,7 +187,7 @@ class BasisPlan:
   def rows_bytes(self) -> int:
     """Bytes of the rows of all bases, in this process."""
     columns = -(-self.n // self.workers)
-    return self.draws * self.steps * columns * np.dtype(_KINDS[self.kind][0]).itemsize
+    return self.draws * self.rows * columns * np.dtype(_KINDS[self.kind][0]).itemsize
 
   @property
   def held_bytes(self) -> int:
@@ -212,11 +216,13 @@ class BasisPlan:
     Raises:
       OSError: if the file can't be written or there is no room for it.
     """
-    dtype, on_disk = _KINDS[self.kind]
-    shape = (self.steps, self.n)
-    if on_disk:
+    dtype, _ = _KINDS[self.kind]
+    shape = (self.rows, self.n)
+    if self.on_disk:
       return DiskBasis(path, *shape, dtype=dtype, resident_bytes=self.resident_bytes)
-    return self.open_in_memory(1)[0] if path is None else MemoryBasis(mapped(path, *shape, dtype))
+    if path is None:
+      return self.open_in_memory(1)[0]
+    return self._in_array(mapped(path, *shape, dtype))
 
   def open_in_memory(self, count: int, /) -> list:
     """Returns the bases of `count` draws, in one piece of memory.
@@ -224,7 +230,10 @@ class BasisPlan:
     The system gives one piece in larger pages.
     """
     dtype, _ = _KINDS[self.kind]
-    return [MemoryBasis(a) for a in np.empty((count, self.steps, self.n), dtype)]
+    return [self._in_array(a) for a in np.empty((count, self.rows, self.n), dtype)]
+
+  def _in_array(self, array):
+    return RecentBasis(array, self.steps) if self.kind == "none" else MemoryBasis(array)
 
 
 def plan_basis(
@@ -245,7 +254,7 @@ def plan_basis(
   Float64 in memory comes first: of this process, then distributed over the workers, if there are
   any. If products are in float32 anyway, rows in float32 come next, since they cost less than those
   products do. For products in float64, float64 on disk comes next. A basis on disk has as much of
-  it in memory as there is room for.
+  it in memory as there is room for. Where none has room, none is kept.
 
   Args:
     n: number of parameters.
@@ -342,17 +351,21 @@ def _needs(kind, n, steps, draws, in_files, workers):
 
   These are the least, on each worker.
   """
-  dtype, on_disk = _KINDS[kind]
-  memory = _vector_bytes(n, draws)
+  dtype, place = _KINDS[kind]
+  memory, rows = _vector_bytes(n, draws), _rows(kind, steps)
   if kind == "workers":
     memory += 8 * n * _SHARED
     n = -(-n // workers)
-  elif kind != "memory":
-    memory += draws * buffer_bytes(steps, n, dtype, disk=on_disk)
-  if on_disk:
+  elif dtype != np.float64 or place == "disk":
+    memory += draws * buffer_bytes(steps, n, dtype, disk=place == "disk")
+  if place == "disk":
     return memory, draws * file_bytes(steps, n, dtype)
-  rows = draws * steps * n * np.dtype(dtype).itemsize
-  return memory + rows, rows if in_files else 0
+  size = draws * rows * n * np.dtype(dtype).itemsize
+  return memory + size, size if in_files else 0
+
+
+def _rows(kind, steps):
+  return ROWS if kind == "none" else steps
 
 
 def _vector_bytes(n, draws):
@@ -366,7 +379,8 @@ def _plan(kind, n, steps, draws, memory, needs):
   The memory that is left is used for resident blocks.
   """
   in_memory, on_disk = needs[kind]
-  resident = min((memory - in_memory) // draws, on_disk // draws) if _KINDS[kind][1] else 0
+  disk = _KINDS[kind][1] == "disk"
+  resident = min((memory - in_memory) // draws, on_disk // draws) if disk else 0
   earlier = list(needs)[: list(needs).index(kind)]
   reason = f"{kind} needs {_words(in_memory, on_disk)}"
   if resident:
