@@ -17,7 +17,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import fusion, operations, second_order
+from tf_hessian.curvature import fusion, large_logits, operations, second_order
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "SymbolicGradient"})
 
@@ -193,6 +193,10 @@ class _Rules:
       return self._elementwise("subtract", a, b)
     return _broadcast(self._elementwise("negative", b) if a is None else a, op.outputs[0])
 
+  def _MatMul(self, op, given):  # noqa: N802
+    a, b = map(fusion.tensor, given)
+    return None if a is None or b is None else large_logits.joined_product(op, a, b)
+
   def _BiasAdd(self, op, given):  # noqa: N802
     a, b = map(fusion.tensor, given)
     if b is None:
@@ -200,6 +204,11 @@ class _Rules:
     return _again(op, {0: _or_zeros(a, op.inputs[0]), 1: b})[0]  # channels may come first
 
   def _Mul(self, op, given):  # noqa: N802
+    changing = [t for t in given if t is not None]
+    if len(changing) == 1 and isinstance(changing[0], large_logits.LogitsTangent):
+      result = changing[0].times(op)
+      if result is not None:
+        return result
     parts = [
       self._elementwise("multiply", t, other)
       for t, other in zip(given, (op.inputs[1], op.inputs[0]), strict=True)
@@ -232,6 +241,8 @@ class _Rules:
     # The second output is p - labels, p = softmax(logits), so dp = p t - p (p' t). The registered
     # gradient has p' t by a product of matrices for each example, and drops what labels do to it.
     loss = by_p = None
+    if by_labels is None and op.type.startswith("Sparse") and large_logits.is_large(op.inputs[0]):
+      return [tf.reduce_sum(op.outputs[1] * t, axis=-1), large_logits.LogitsTangent(op, t)]
     if t is not None:
       p = tf.nn.softmax(op.inputs[0])
       by_loss, by_p = op.outputs[1] * t, p * t
