@@ -6,11 +6,13 @@ So one pass over the data gives the products of several draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 import time
 
 from absl import logging
 import numpy as np
 
+from tf_hessian.numerics import columns
 from tf_hessian.numerics.basis import Basis
 from tf_hessian.numerics.lanczos import Lanczos, breakdown_tolerance
 from tf_hessian.numerics.results import LanczosStatus
@@ -71,12 +73,14 @@ class LockStep:
       List of (`Lanczos.coefficients`, seconds).
     """
     states, seconds = {}, {}
-    with self._matrix.passes():
+    # Threads share the columns of long vectors. Short ones are a piece each, so they share draws.
+    threads = min(columns.num_threads(), len(draws)) if self._matrix.n <= columns.SMALL else 1
+    with self._matrix.passes(), futures.ThreadPoolExecutor(threads) as pool:
       for draw, basis in zip(draws, bases, strict=True):
         states[draw], seconds[draw] = self._begin(draw, basis)
       while running := [d for d, s in states.items() if s.status is LanczosStatus.RUNNING]:
         begin = time.monotonic()
-        self._step({d: states[d] for d in running})
+        self._step({d: states[d] for d in running}, pool.map if threads > 1 else map)
         spent = (time.monotonic() - begin) / len(running)
         for draw in running:
           seconds[draw] += spent
@@ -88,17 +92,19 @@ class LockStep:
         logging.info("draw %d: %s (%d nodes)", draw, state.status.value, state.num_steps)
     return [(states[d].coefficients(), seconds[d]) for d in draws]
 
-  def _step(self, states):
+  def _step(self, states, mapped):
     """Takes one step of each draw in draw -> `Lanczos`."""
     products = self._products({d: self._vector(state) for d, state in states.items()})
-    for state, product in zip(states.values(), products, strict=True):
-      status = state.update(product)
-      if (
-        self._target
-        and status is LanczosStatus.RUNNING
-        and self._target.enough_steps(*state.tridiagonal())
-      ):
-        state.end()
+    list(mapped(self._update, states.values(), products))
+
+  def _update(self, state, product):
+    status = state.update(product)
+    if (
+      self._target
+      and status is LanczosStatus.RUNNING
+      and self._target.enough_steps(*state.tridiagonal())
+    ):
+      state.end()
 
   def _begin(self, draw, basis):
     """Returns a draw's `Lanczos`, and the seconds that it has taken.
