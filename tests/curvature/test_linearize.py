@@ -37,6 +37,10 @@ def doubled_below(x):
   return tf.sin(x), lambda g: 2.0 * g * tf.cos(x)
 
 
+def complex_of(real, imaginary):
+  return tf.complex(real, imaginary)
+
+
 CASES = {
   "add with broadcast": (lambda a, b: a + b, [array(3, 4), array(4)]),
   "subtract with broadcast": (lambda a, b: a - b, [array(4), array(3, 4)]),
@@ -106,6 +110,25 @@ CASES = {
     [array(2, 3, 4), array(2, 3, 4)],
   ),
   "swish": (keras.ops.silu, [array(3, 4)]),
+  "Fourier transform": (lambda x: tf.math.real(tf.signal.fft2d(complex_of(x, x))), [array(4, 3)]),
+  "real Fourier transform": (
+    lambda x, w: tf.signal.irfft(tf.signal.rfft(x) * tf.signal.rfft(w), [6]),
+    [array(2, 6), array(6)],
+  ),
+  "complex numbers": (
+    lambda a, b: (
+      tf.abs(complex_of(a, b) ** 2 / (complex_of(b, a) + 1.0))
+      + tf.math.angle(tf.exp(0.3 * complex_of(a, -b)) * tf.math.conj(complex_of(b, b)))
+    ),
+    [array(3), array(3)],
+  ),
+  "call": (tf.function(lambda x, y: (x * tf.sin(x * y), y)[0]), [array(4), array(4)]),
+  "call of a call": (tf.function(lambda x: tf.function(tf.sin)(x) * x), [array(4)]),
+  "compiled call": (tf.function(lambda x, y: x * tf.exp(x * y), jit_compile=True), [array(4)] * 2),
+  "grouped convolution": (
+    tf.function(lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"), jit_compile=True),
+    [IMAGES, array(3, 3, 1, 4)],
+  ),
   "determinant, inverse": (lambda x: tf.linalg.det(x) * tf.linalg.inv(x), [array(3, 3)]),
 }
 
@@ -191,8 +214,8 @@ def test_an_input_that_is_an_output_has_its_own_tangent():
   [
     (lambda x: tf.while_loop(lambda _, i: i < 2, lambda x, i: (x * x, i + 1), (x, 0))[0], "While"),
     (lambda x: tf.cond(x[0] > 0, lambda: x * x, lambda: x), "If"),
-    (tf.function(lambda x: x * x), "PartitionedCall"),
-    (lambda x: tf.math.real(tf.signal.fft(tf.cast(x, tf.complex128))), "Cast"),
+    (tf.function(lambda x: x * tf.random.uniform([], dtype=x.dtype)), "StatefulPartitionedCall"),
+    (tf.function(lambda x: tf.cond(x[0] > 0, lambda: x * x, lambda: x)), "PartitionedCall"),
   ],
 )
 def test_what_can_not_be_passed_is_named(function, name):

@@ -11,6 +11,8 @@ from tf_hessian.curvature import (
   arithmetic,
   batches,
   blocks,
+  keras_internals,
+  nested,
   passes,
   second_order,
   soundness,
@@ -174,8 +176,32 @@ def check_vectorized(program: Program, /) -> None:
 
 def _not_vectorized(program):
   layers = program.objective.layers
-  found = (second_order.not_vectorized_op(g, layers) for g in program.loss.graphs)
+  found = [second_order.not_vectorized_op(g, layers) for g in program.loss.graphs]
+  # Of which TensorFlow takes the groups of all vectors for those of one, and says nothing.
+  found += [
+    f"grouped convolution of {second_order.place_of(name, layers)}"
+    for concrete in program.loss.concretes
+    for name in _grouped(concrete.graph)
+  ]
   return next(filter(None, found), None)
+
+
+def _grouped(graph):
+  """Yields names of the calls or operations that make grouped convolutions."""
+  for op in graph.get_operations():
+    inner = [op]
+    if op.type in nested.CALLS:
+      inner = nested.operations(keras_internals.function_graph(graph, op.get_attr("f").name))
+    if any(_is_grouped(o) for o in inner):
+      yield op.name
+
+
+def _is_grouped(op):
+  if op.type not in ("Conv2D", "Conv3D"):
+    return False
+  x, kernel = op.inputs
+  channels_last = op.get_attr("data_format").endswith(b"C")
+  return x.shape[-1 if channels_last else 1] != kernel.shape[-2]
 
 
 def choose_width(program: Program, /) -> int:

@@ -17,9 +17,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import fusion, large_logits, operations, second_order
-
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "SymbolicGradient"})
+from tf_hessian.curvature import fusion, large_logits, nested, operations, second_order
 
 
 class Linearization:
@@ -113,17 +111,24 @@ def reached(
 def _passable(op):
   """Returns whether tangents can pass an operation.
 
-  It must be of tensors of real numbers, without a graph of its own.
+  It must be of tensors of numbers, and no loop or branch, nor call one.
   """
+  if op.type in nested.CALLS:
+    graph = nested.body(op)
+    return graph is not None and all(map(_passable, graph.get_operations()))
   return (
-    op.type not in _CALLS
+    op.type != "SymbolicGradient"
     and op.type not in second_order.CONTROL_FLOW_OPS
-    and not any(t.dtype.is_complex or t.dtype == tf.variant for t in (*op.inputs, *op.outputs))
+    and not any(t.dtype == tf.variant for t in (*op.inputs, *op.outputs))
   )
 
 
 def _is_float(tensor):
-  return tensor.dtype.is_floating
+  return tensor.dtype.is_floating or tensor.dtype.is_complex
+
+
+def _derivative(outputs, inputs, tangents):
+  return Linearization(outputs, inputs)(tangents)
 
 
 def _or_zeros(tangent, like):
@@ -161,6 +166,8 @@ class _Rules:
       if result is not None:
         return result if isinstance(result, list) else [result]
     given = [fusion.tensor(t) for t in given]
+    if op.type in nested.CALLS:
+      return nested.tangents(op, given, needed, _derivative)
     if op.type in operations.MULTILINEAR and changing <= set(operations.MULTILINEAR[op.type]):
       return [self._total([_again(op, {i: given[i]})[0] for i in sorted(changing)])]
     positions = operations.LINEAR.get(op.type, ())

@@ -140,6 +140,7 @@ def check_operator(
     numbers drawn by a layer, or kernels that add up in varying order.
   - |u'Hv - v'Hu| must be rounding error. With v = Hu / |Hu| both are about |Hu|, so that an error
     shows in any dimension; for independent vectors they would be small and hide it.
+  - Vectorized products of several vectors must be those of each.
   - A product must agree with central differences of the gradient on the first batch: in float64,
     where the model can compute in it, else in its own precision, which finds errors above a
     percent. Kinks may hide smaller ones there.
@@ -207,6 +208,13 @@ def check_operator(
       f"{operator.precision_dtype} is too coarse here (check_operator tells which)"
     )
   problems.extend(found.problems)
+  off = _shared_error(operator, u, first) if change is None and operator.vectorized else 0.0
+  if not off <= tolerance:
+    problems.append(
+      f"products that share a pass are others than alone, by {off:.2g} of their length: TensorFlow "
+      "vectorizes an operation of the model wrongly; set operator.vectorized = False, and please "
+      "report the model"
+    )
   return OperatorReport(
     same,
     asymmetry,
@@ -235,6 +243,20 @@ def relative_asymmetry(operator: LinearOperator, u: np.ndarray, product: np.ndar
     return 0.0
   v = product / length
   return float(abs(u @ (operator @ v) - v @ product) / length)
+
+
+def _shared_error(operator, u, product):
+  """Returns how far vectorized products are from one by itself.
+
+  Its vector is in the second place, and the first must have that product's transpose.
+  """
+  length = np.linalg.norm(product)
+  if not length:
+    return 0.0
+  v = product / length
+  width = max(2, operator.runner.shared_width)
+  other, same = operator.products(np.stack([v, u]), vectors_per_pass=width)
+  return float(max(abs(u @ other - v @ product), np.linalg.norm(same - product)) / length)
 
 
 def _why_not_repeatable(operator):

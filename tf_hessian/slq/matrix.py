@@ -240,7 +240,8 @@ class _Curvature(_Shared):
     runner, batches = self._operator.runner, self._operator.batches
     # With two in a turn one takes longer: of several batches by more than it costs to build a pass.
     pays = runner.program.one_a_turn(count) or batches.num_batches == 1
-    runner.shared_width = count if pays and not self._operator.engine.followers else 1
+    pays = self.vectorized or pays and not self._operator.engine.followers
+    runner.shared_width = count if pays else 1
 
   def gradient(self):
     return self._operator.gradient()
