@@ -285,7 +285,9 @@ def _limited_draws(kind, n, steps, taken, draws, memory, folder):
   """Returns the figures of draws; runs in a process of its own, whose memory it limits."""
   resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
   disk = storage.free_disk(folder)
-  plan = storage.plan_basis(n, steps, kinds=(kind,), disk=disk)
+  # Of what is left of the limit, the matrix and a product of it need two vectors.
+  room = max(storage.default_memory(), storage.available_memory() - 2 * 8 * n)
+  plan = storage.plan_basis(n, steps, kinds=(kind,), disk=disk, memory=min(room, memory))
   path = pathlib.Path(folder) / "basis"
   basis = plan.open(path if plan.on_disk else None)
   begin = time.perf_counter()

@@ -443,7 +443,7 @@ def test_folder_of_the_hessian_is_refused(problem, weighted, tmp_path):
 
 def test_plan_counts_its_products(weighted):
   plan = tf_hessian.plan(weighted, num_draws=2, lanczos_steps=5, pilot_seconds=0)
-  assert plan.num_products == 2 * 5 + 3  # with the check
+  assert plan.num_products == 2 * 5 + 5  # with the check
 
 
 # Bad input.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_hessian.curvature import repeatable
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.curvature.repeatable import chain_sums, repeatable_execution, stateful_random_ops
 from tf_hessian.curvature.second_order import graph_nodes
@@ -147,6 +148,30 @@ def test_an_optimizer_option_that_was_set_is_restored(option):
     assert settings()[0] is option
   finally:
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": None})
+
+
+def options():
+  return tf.config.optimizer.get_experimental_options()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_rewrites_of_no_use_are_off_inside_where_there_is_no_gpu(monkeypatch, gpu):
+  monkeypatch.setattr(repeatable, "_has_gpu", lambda: gpu)
+  before = options()
+  with repeatable_execution():
+    assert (options().get("remapping") is False) == (not gpu)
+    assert options().get("constant_folding") is None  # which changes bits
+  assert options() == before
+
+
+def test_rewrite_that_was_set_stays():
+  tf.config.optimizer.set_experimental_options({"remapping": True})
+  try:
+    with repeatable_execution():
+      assert options()["remapping"] is True and options()["loop_optimization"] is False
+    assert options()["remapping"] is True
+  finally:
+    tf.config.optimizer.set_experimental_options({"remapping": None})
 
 
 def test_settings_are_restored_after_an_error():

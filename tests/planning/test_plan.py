@@ -103,7 +103,7 @@ def test_passes_are_those_that_the_run_makes(
     expected["columns" if by_shared else kinds.get(p.what, "columns")] += p.count
   assert expected == made
   assert plan.num_passes == made.total()
-  before = sum(p.count for p in plan.passes if p.what == "one vector" and not p.for_draws)
+  before = sum(p.count * p.vectors for p in plan.passes if not p.for_draws)
   assert plan.num_products == result.num_draws * steps + before
 
 
@@ -112,7 +112,8 @@ def test_products_are_those_of_the_draws_the_check_and_the_identity_of_a_folder(
   plain, new_operator, tmp_path, in_folder
 ):
   plan = make(new_operator(), workdir=tmp_path / "run") if in_folder else plain
-  assert plan.num_products == 3 * STEPS + 3 + in_folder
+  vectorized = 2  # which are compared with single ones
+  assert plan.num_products == 3 * STEPS + 3 + vectorized + in_folder
 
 
 @pytest.mark.parametrize("alone, shared", [(1.0, 3), (9.0, 9)])
@@ -213,6 +214,12 @@ def test_target_that_the_steps_are_too_few_for_is_planned_with_all_draws(new_ope
   plan = make(new_operator(), num_draws=7, target_error=1e-6, **options)
   assert (plan.num_draws, plan.error.draws_for_target) == (7, None)
   assert "needs more than 12 steps; planned are all 7 draws" in str(plan)
+
+
+def test_run_without_a_basis_is_planned_with_its_last_vectors(new_operator):
+  plan = make(new_operator(), storage=Storage("none"))
+  assert (plan.basis, plan.basis_bytes) == ("none", 3 * 3 * 26 * 8)
+  assert plan.lanczos_seconds > 0 and "none" in str(plan)
 
 
 # What it refuses.

@@ -23,7 +23,7 @@ def is_large(tensor: tf.Tensor, /) -> bool:
 
 
 class LogitsTangent(fusion.Waiting):
-  """The tangent of p - y, which waits for the factors of the examples.
+  """The tangent of p - y, which waits for the examples' factors.
 
   Args:
     op: the operation `SparseSoftmaxCrossEntropyWithLogits`.
@@ -44,7 +44,7 @@ class LogitsTangent(fusion.Waiting):
     return self._value
 
   def times(self, op: tf.Operation, /) -> tf.Tensor | None:
-    """Returns the tangent of u (p - y); None if an operation is another product.
+    """Returns the tangent of u (p - y); None for another product.
 
     Args:
       op: the product, with factors u that don't change.
@@ -69,7 +69,7 @@ class LogitsTangent(fusion.Waiting):
 
 
 def joined_product(op: tf.Operation, a: tf.Tensor, b: tf.Tensor, /) -> tf.Tensor | None:
-  """Returns a' B + A b' as one product, without room for both.
+  """Returns a' B + A b' as one product of matrices.
 
   Args:
     op: the operation `MatMul` of A and B.

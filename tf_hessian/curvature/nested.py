@@ -27,7 +27,7 @@ def body(op: tf.Operation, /) -> tf.Graph | None:
 
 
 def operations(graph: tf.Graph, /) -> Iterator[tf.Operation]:
-  """Yields the operations of a graph, and of the functions that it calls."""
+  """Yields the operations of a graph, and of functions it calls."""
   for op in graph.get_operations():
     yield op
     if op.type in CALLS:
@@ -41,7 +41,7 @@ def tangents(
   derivative: Callable[..., list[tf.Tensor]],
   /,
 ) -> list[tf.Tensor | None]:
-  """Returns the tangents of a call's outputs, by a call of the derivative.
+  """Returns the tangents of a call's outputs, by another call.
 
   Args:
     op: the call.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import functools
 
 import tensorflow as tf
 
@@ -39,13 +40,29 @@ STATEFUL_RANDOM_OPS = frozenset(
 )
 
 
+# Grappler's rewrites that change no bit of a product, and that made none faster on a CPU: what they
+# take of a first call is for nothing (docs/design/repeatable.md).
+_OF_NO_USE = (
+  "dependency_optimization",
+  "function_optimization",
+  "implementation_selector",
+  "layout_optimizer",
+  "loop_optimization",
+  "pin_to_host_optimization",
+  "remapping",
+  "scoped_allocator_optimization",
+  "shape_optimization",
+)
+
+
 @contextlib.contextmanager
 def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   """Makes TensorFlow functions inside give bitwise the same result each time.
 
-  Inside, op determinism is on and Grappler's arithmetic optimizer is off; both are restored
-  afterwards. They are settings of the process, which threads enter one at a time
-  (`processes.LOCK`); other functions that run meanwhile see them.
+  Inside, op determinism is on and Grappler's arithmetic optimizer is off, and without a GPU those
+  of its rewrites that are of no use, unless they were set; all is restored afterwards. They are
+  settings of the process, which threads enter one at a time (`processes.LOCK`); other functions
+  that run meanwhile see them.
 
   Args:
     enabled: False leaves all as it is.
@@ -53,17 +70,24 @@ def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   if not enabled:
     yield
     return
-  name = "arithmetic_optimization"
-  before = tf.config.optimizer.get_experimental_options().get(name)
+  known = tf.config.optimizer.get_experimental_options()
+  off = {"arithmetic_optimization"}
+  if not _has_gpu():
+    off.update(name for name in _OF_NO_USE if known.get(name) is None)
   deterministic = keras_internals.op_determinism()
-  tf.config.optimizer.set_experimental_options({name: False})
+  tf.config.optimizer.set_experimental_options(dict.fromkeys(off, False))
   tf.config.experimental.enable_op_determinism()
   try:
     yield
   finally:
-    tf.config.optimizer.set_experimental_options({name: before})
+    tf.config.optimizer.set_experimental_options({name: known.get(name) for name in off})
     if deterministic is False:
       keras_internals.disable_op_determinism()
+
+
+@functools.cache
+def _has_gpu():
+  return bool(tf.config.list_physical_devices("GPU"))
 
 
 def chain_sums(graph_def: tf.compat.v1.GraphDef, /) -> int:

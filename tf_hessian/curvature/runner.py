@@ -36,8 +36,7 @@ class Runner:
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
     shared_width: number of vectors of the pass that single products are made by, if it is more than
-      1, so that no other one has to be built. Each takes longer; its bits are the same. Vectorized
-      products have others, so that single ones are made alone all the same.
+      1, so that no other one has to be built. Each takes longer; its bits are the same.
 
   Raises:
     TypeError, ValueError: for data or a loss that can't be measured, by the checks of `choices`.

@@ -130,7 +130,7 @@ class OperatorReport:
 
 
 def check_operator(
-  operator: HessianOperator, /, *, differences: bool = True, seed: int = 0
+  operator: HessianOperator, /, *, differences: bool = True, seed: int = 0, width: int = 2
 ) -> OperatorReport:
   """Checks an operator before hours are spent on it.
 
@@ -160,6 +160,7 @@ def check_operator(
     differences: whether to do the last check, which traces the model once more; True by default,
       since no other finds wrong derivatives that are symmetric.
     seed: integer seed of the vectors.
+    width: number of vectors of the pass whose vectorized products are compared; 1 for none.
 
   Returns:
     An `OperatorReport`.
@@ -208,7 +209,8 @@ def check_operator(
       f"{operator.precision_dtype} is too coarse here (check_operator tells which)"
     )
   problems.extend(found.problems)
-  off = _shared_error(operator, u, first) if change is None and operator.vectorized else 0.0
+  shared = width > 1 and operator.vectorized and not problems
+  off = _shared_error(operator, u, first, width) if shared else 0.0
   if not off <= tolerance:
     problems.append(
       f"products that share a pass are others than alone, by {off:.2g} of their length: TensorFlow "
@@ -245,7 +247,7 @@ def relative_asymmetry(operator: LinearOperator, u: np.ndarray, product: np.ndar
   return float(abs(u @ (operator @ v) - v @ product) / length)
 
 
-def _shared_error(operator, u, product):
+def _shared_error(operator, u, product, width):
   """Returns how far vectorized products are from one by itself.
 
   Its vector is in the second place, and the first must have that product's transpose.
@@ -254,7 +256,6 @@ def _shared_error(operator, u, product):
   if not length:
     return 0.0
   v = product / length
-  width = max(2, operator.runner.shared_width)
   other, same = operator.products(np.stack([v, u]), vectors_per_pass=width)
   return float(max(abs(u @ other - v @ product), np.linalg.norm(same - product)) / length)
 

@@ -85,6 +85,9 @@ def extremes(nodes: Sequence[np.ndarray], count: int, best: np.ufunc, /) -> np.n
     nodes: k vectors, of which the first entries are wanted.
     count: how many are; fewer are returned where no draw has so many.
     best: `np.maximum` or `np.minimum`.
+
+  >>> extremes([np.array([3.0, 1.0]), np.array([2.0])], 2, np.maximum)
+  array([3., 1.])
   """
   checks.check_count("count", count)
   size = min(count, max(len(t) for t in nodes))

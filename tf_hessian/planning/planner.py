@@ -305,6 +305,8 @@ class Planner:
     before = noted + _CHECK_PRODUCTS * self._check
     if before:
       yield self._row("one", "one vector", before, 1, before=True)
+    if self._check and layout.vectorized and layout.vectors_per_pass > 1:
+      yield self._row("together", "2 vectors together", 1, 2, before=True)
     shared, alone = self._of_draws(num_draws)
     if layout.unsure and shared and shared[size := max(shared)] > SHARED_FIRST:
       if self._seconds("together", size) / size > self._seconds("one"):

@@ -215,6 +215,7 @@ class _Curvature(_Shared):
   """A `CurvatureOperator`."""
 
   traced = True
+  _width = 1  # of the passes that are shared
 
   def distributed_basis(self, steps: int, path: str | None = None, /) -> Basis:
     return self._operator.distributed_basis(steps, path)
@@ -240,8 +241,8 @@ class _Curvature(_Shared):
     runner, batches = self._operator.runner, self._operator.batches
     # With two in a turn one takes longer: of several batches by more than it costs to build a pass.
     pays = runner.program.one_a_turn(count) or batches.num_batches == 1
-    pays = self.vectorized or pays and not self._operator.engine.followers
-    runner.shared_width = count if pays else 1
+    runner.shared_width = count if pays and not self._operator.engine.followers else 1
+    self._width = count
 
   def gradient(self):
     return self._operator.gradient()
@@ -253,7 +254,8 @@ class _Curvature(_Shared):
     return self._operator.loss()
 
   def check(self):
-    check_operator(self._operator, differences=False).raise_for_problems()
+    found = check_operator(self._operator, differences=False, width=self._width)
+    found.raise_for_problems()
 
   def description(self):
     operator = self._operator
