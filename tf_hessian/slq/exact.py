@@ -109,7 +109,7 @@ def exact_spectrum(
 
   It is computed from the dense matrix of the nonzero rows, in whose place LAPACK works. With r
   nonzero rows this takes r products, and memory for r^2 float64 numbers, with eigenvectors for
-  twice as many: measured are 1.01 and 2.02 times the matrix at 12,000 rows (`python -m
+  twice as many: measured are 1.02 and 2.01 times the matrix at 12,000 rows (`python -m
   benchmarks.dense`).
 
   >>> import numpy as np
