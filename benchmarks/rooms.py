@@ -26,7 +26,7 @@ MAY_IMPORT = {
   "folders": {"files", "portable"},
   "reading": {"notices"},
   "records": set(),
-  "curvature": {"distribute", "keras_inputs", "machine_memory", "numerics", "reading"},
+  "curvature": {"distribute", "keras_inputs", "numerics", "reading"},
   "training": {"distribute", "files", "folders", "records"},
   "plotting": {"files", "numerics"},
   "spectrum": {"files", "numerics", "plotting", "spectrum_file"},

@@ -11,7 +11,6 @@ from tf_hessian import plotting
 
 MODULES = (
   "callback",
-  "curvature.exact",
   "curvature.failures",
   "curvature.fisher",
   "curvature.gauss_newton",
@@ -55,6 +54,7 @@ MODULES = (
   "records",
   "slq.density",
   "slq.eigenpairs",
+  "slq.exact",
   "slq.solve",
   "slq.storage",
   "slq.traces",

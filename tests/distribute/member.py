@@ -19,6 +19,8 @@ from tf_hessian import (
   GradientCovarianceOperator,
   HessianOperator,
   Storage,
+  dense_hessian,
+  exact_spectrum,
   spectral_density,
   top_eigenpairs,
 )
@@ -89,15 +91,27 @@ def compute(op, columns):
   }
 
 
-def compute_top(op):
-  """Returns eigenpairs, and the energy of the gradient by eigenvalue."""
+def compute_top(op, folder):
+  """Returns eigenpairs, the energy of the gradient by eigenvalue, and dense matrices."""
   run = spectral_density(op, num_draws=1, lanczos_steps=8, start="gradient", progress=False)
   pairs = top_eigenpairs(op, 2, 1, progress=False)
   return {
     "eigenvalues": pairs.values,
     "residuals": pairs.residuals,
     "energies": np.stack([run.nodes[0], run.weights[0]]),
+    **compute_dense(op, folder),
   }
+
+
+def compute_dense(op, folder):
+  """Returns dense matrices with and without a folder, all eigenvalues, and their files."""
+  rows = np.arange(0, op.shape[0], 3)
+  result = {
+    "alone": dense_hessian(op, rows=rows, progress=False),
+    "by_folder": dense_hessian(op, rows=rows, workdir=folder / "dense", progress=False),
+    "all_eigenvalues": exact_spectrum(op, workdir=folder / "exact", progress=False).eigenvalues,
+  }
+  return result | {"files": len(list(folder.rglob("*")))}
 
 
 def compute_spectrum(op, **options):
@@ -145,11 +159,13 @@ def main(strategy, devices, output, *options):
   # The servers are not told to end: the next chief goes on with them.
   op = operator(cluster.make_strategy(strategy, num_devices=int(devices)), **options)
   task = cluster.task()
+  name = task.name if task else "alone"
+  output = pathlib.Path(output)
   if spectrum is not None:
     result = compute_spectrum(op, **spectrum)
   else:
-    result = compute_top(op) if top else compute(op, columns)
-  np.savez(pathlib.Path(output) / f"{task.name if task else 'alone'}.npz", **result)
+    result = compute_top(op, output / f"of_{name}") if top else compute(op, columns)
+  np.savez(output / f"{name}.npz", **result)
 
 
 if __name__ == "__main__":

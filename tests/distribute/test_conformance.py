@@ -164,3 +164,21 @@ def test_eigenpairs_and_runs_from_the_gradient_agree_with_one_device(runs, confi
     for quantity in ("eigenvalues", "energies"):
       np.testing.assert_allclose(found[quantity], expected[quantity], rtol=0, atol=1e-9)
     assert found["residuals"].max() <= 1e-8 * abs(found["eigenvalues"]).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", TOP_RUN, ids=name)
+def test_dense_matrices_agree_with_one_device(runs, configuration):
+  expected = chief(runs("one_device", **TOP))
+  results = runs(*configuration, **TOP)
+  largest = np.abs(expected["alone"]).max()
+  for found in results.values():  # all workers get them
+    np.testing.assert_array_equal(found["by_folder"], found["alone"])
+    np.testing.assert_allclose(found["alone"], expected["alone"], rtol=0, atol=1e-13 * largest)
+    values = found["all_eigenvalues"]
+    np.testing.assert_allclose(values, expected["all_eigenvalues"], rtol=0, atol=1e-13 * largest)
+    # Of pairs, the error is the square of residuals up to 1e-8.
+    np.testing.assert_allclose(values[[-1, -2, 0]], found["eigenvalues"], rtol=0, atol=1e-12)
+  # The chief alone writes.
+  written = [found["files"] > 0 for found in results.values()]
+  assert sum(written) == 1 and chief(results)["files"] == expected["files"]

@@ -47,5 +47,18 @@ def test_chief_that_fails_while_others_wait_for_it_tells_them_nothing(monkeypatc
   assert sent == []
 
 
+@pytest.mark.parametrize("size", [0, 1, 8, 15, 16, 17, 40])
+def test_bytes_arrive_in_pieces(monkeypatch, size):
+  monkeypatch.setattr(workers, "_PIECE", 16)
+  content = bytes(range(size))
+  sender, receiver, sent = make("a:1", "b:1"), make("a:1", "b:1", index=1), []
+  monkeypatch.setattr(sender, "add", lambda value: sent.append(value) or value)
+  assert sender.broadcast_bytes(content) == content
+  arriving = iter(sent)
+  monkeypatch.setattr(receiver, "add", lambda zeros: zeros + next(arriving))
+  assert receiver.broadcast_bytes(b"") == content
+  assert not list(arriving) and len(sent) == 1 + -(-size // 16)
+
+
 def test_failure_is_an_error_of_the_cluster():
   assert isinstance(make("a:1").failure("no room"), errors.ClusterError)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tf_hessian.numerics.dense import asymmetry, symmetric_spectrum
+from tf_hessian.numerics import dense
+from tf_hessian.numerics.dense import ExactSpectrum, Triangle, symmetric_spectrum
 from tf_hessian.numerics.density import smooth
 from tf_hessian.numerics.probes import probe
 
@@ -167,33 +168,87 @@ def test_draw_of_another_length_is_refused(matrix):
     symmetric_spectrum(matrix, eigenvectors=True).draw(probe(0, 0, N - 1))
 
 
-def test_asymmetry_of_a_symmetric_matrix_is_0(matrix):
-  assert asymmetry(matrix) == 0.0
+@pytest.mark.parametrize("eigenvectors", [False, True])
+def test_spectrum_survives_the_way_to_other_processes(matrix, eigenvectors):
+  spectrum = symmetric_spectrum(matrix, eigenvectors=eigenvectors)
+  found = ExactSpectrum.from_bytes(spectrum.to_bytes())
+  assert vars(found).keys() == vars(spectrum).keys()
+  for name, value in vars(spectrum).items():
+    np.testing.assert_array_equal(getattr(found, name), value)
+
+
+def test_lower_triangle_is_read(matrix):
+  h = np.tril(matrix)
+  h[1] += np.triu(np.full((N, N), 7.0), 1)[1]
+  found = symmetric_spectrum(h).eigenvalues
+  np.testing.assert_array_equal(found, symmetric_spectrum(matrix).eigenvalues)
+
+
+# One triangle, by its columns.
+
+
+def triangle(matrix, width):
+  """Returns the `Triangle` of a matrix, filled by blocks of columns."""
+  matrix = np.array(matrix, np.float64)
+  found = Triangle(np.full(matrix.shape, np.nan))
+  for start in range(0, len(matrix), width):
+    columns = np.ascontiguousarray(matrix.T[start : start + width])
+    found.keep(start, columns[:, start:], found.judge(start, columns))
+  return found
+
+
+@pytest.mark.parametrize("width", [1, 7, N])
+def test_triangle_is_that_of_the_matrix(matrix, width):
+  found = triangle(matrix, width)
+  np.testing.assert_array_equal(np.triu(found.matrix), np.triu(matrix))
+  found.mirror()
+  np.testing.assert_array_equal(found.matrix, matrix)
+
+
+def test_entry_of_the_earlier_column_stands_for_both():
+  found = triangle([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]], 1)
+  found.mirror()
+  assert found.matrix.tolist() == [[1.0, 4.0, 7.0], [4.0, 5.0, 8.0], [7.0, 8.0, 9.0]]
+
+
+def test_large_matrix_is_mirrored_by_tiles(monkeypatch, matrix):
+  monkeypatch.setattr(dense, "_TILE", 7)
+  found = triangle(matrix, 4)
+  found.mirror()
+  assert found.matrix.tobytes() == matrix.tobytes()
+
+
+@pytest.mark.parametrize("width", [1, 7, N])
+def test_asymmetry_of_a_symmetric_matrix_is_0(matrix, width):
+  assert triangle(matrix, width).asymmetry == 0.0
 
 
 def test_asymmetry_of_a_zero_matrix_is_0():
-  assert asymmetry(np.zeros((3, 3))) == 0.0
+  assert triangle(np.zeros((3, 3)), 2).asymmetry == 0.0
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize(
   ("matrix", "expected"),
   [
     ([[0.0, 1.0], [-1.0, 0.0]], 2.0),
     ([[0.0, 1.0], [0.0, 0.0]], 1.0),
+    ([[0.0, 0.0], [1.0, 0.0]], 1.0),
     ([[-4.0, 1.0], [2.0, 3.0]], 0.25),
     ([[8.0, 1.0, 0.0], [1.0, 1.0, 5.0], [2.0, 4.0, 1.0]], 0.25),
   ],
 )
-def test_asymmetry_of_known_matrices(matrix, expected):
-  assert asymmetry(np.array(matrix)) == expected
+def test_asymmetry_of_known_matrices(matrix, expected, width):
+  assert triangle(matrix, width).asymmetry == expected
 
 
-def test_asymmetry_is_found_beyond_the_first_block_of_rows():
-  h = np.eye(2100)
-  h[2099, 2098] = 0.5
-  assert asymmetry(h) == 0.5
+@pytest.mark.parametrize("width", [1, 4, 30])
+def test_asymmetry_is_the_largest_difference_over_the_largest_entry(width):
+  h = np.random.default_rng(0).standard_normal((N, N))
+  expected = np.abs(h - h.T).max() / np.abs(h).max()
+  assert triangle(h, width).asymmetry == expected
 
 
 def test_asymmetry_does_not_depend_on_scale(matrix):
   matrix[3, 4] += 0.1
-  assert asymmetry(2.0**-40 * matrix) == asymmetry(matrix)
+  assert triangle(2.0**-40 * matrix, 7).asymmetry == triangle(matrix, 7).asymmetry

@@ -31,6 +31,7 @@ from tf_hessian.distribute import (
 _SUM = tf.distribute.ReduceOp.SUM
 _END = -1
 _WORDS = 8  # of what announces a pass
+_PIECE = 2**26  # bytes that are broadcast at a time
 _CHECKS = 4  # numbers that each replica tells the others after it
 
 _Result = TypeVar("_Result")
@@ -143,10 +144,14 @@ class Workers:
   def broadcast_bytes(self, content: bytes, source: int = 0, /) -> bytes:
     """Returns one worker's bytes on every worker; the others pass anything."""
     size = int(self.broadcast(tf.constant(len(content), tf.int64), source))
-    if not size:  # reducing nothing crashes TensorFlow 2.21
-      return b""
-    mine = np.frombuffer(content, np.uint8) if self.rank == source else np.zeros(size, np.uint8)
-    return self.broadcast(mine.astype(np.int32), source).numpy().astype(np.uint8).tobytes()
+    result = bytearray(size)
+    for start in range(0, size, _PIECE):
+      part = memoryview(result)[start : start + _PIECE]
+      words = np.zeros(-(-len(part) // 8), np.int64)  # whose sums are exact
+      if self.rank == source:
+        words.view(np.uint8)[: len(part)] = np.frombuffer(content, np.uint8, len(part), start)
+      part[:] = self.broadcast(words, source).numpy().view(np.uint8)[: len(part)]
+    return bytes(result)
 
   def gather(self, numbers: tf.Tensor | Sequence[int], /) -> list:
     """Returns the int64 numbers (k,) of all workers.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
   from tf_hessian.numerics.basis import Basis
 
 T = TypeVar("T")
+_COLUMNS = 64  # at a time, of an operator that does not say how many share a pass
 
 
 class Matrix:
@@ -36,6 +37,7 @@ class Matrix:
     deterministic: whether products with the same vector are bitwise equal.
     vectorized: whether the rounding of products that share a pass depends on how many do.
     traced: whether functions are built before the first product, which takes a while.
+    columns_per_pass: number of columns that share a pass.
     parameter_names, parameter_shapes: names and shapes of the variables in its vectors, if known.
   """
 
@@ -48,6 +50,7 @@ class Matrix:
     self.n = operator.shape[0]
     self.precision = getattr(operator, "precision", float(np.finfo(np.float64).eps))
     self.deterministic = getattr(operator, "deterministic", True)
+    self.columns_per_pass = getattr(operator, "vectors_per_pass", _COLUMNS)
     self.parameter_names = tuple(getattr(operator, "parameter_names", ()))
     self.parameter_shapes = tuple(getattr(operator, "parameter_shapes", ()))
     self._operator = operator
@@ -64,6 +67,12 @@ class Matrix:
       vectors_per_pass: number of vectors that share a pass, where passes are shared.
     """
     return self._operator.matmat(vectors.T).T
+
+  def columns(self, numbers: np.ndarray, /) -> np.ndarray:
+    """Returns the columns of the given numbers (k,), one a row: (k, n)."""
+    unit = np.zeros((len(numbers), self.n))
+    unit[np.arange(len(numbers)), numbers] = 1
+    return self._operator.matmat(unit.T).T
 
   def most_vectors(self, num_draws: int, /) -> int:  # noqa: ARG002
     """Returns how many draws may share a pass.

@@ -12,7 +12,11 @@ from tf_hessian import notices
 
 _LOG_SECONDS = 30.0
 # What is counted -> its plural, and what takes a while for one or several of them.
-_UNITS = {"product": ("products", "pass"), "batch": ("batches", "batch")}
+_UNITS = {
+  "product": ("products", "pass"),
+  "column": ("columns", "pass"),
+  "batch": ("batches", "batch"),
+}
 
 
 class Progress:
@@ -22,7 +26,7 @@ class Progress:
     total: number of products of the whole run.
     done: number of them that an earlier start of the run has made; none by default.
     enabled: whether to show anything.
-    unit: what is counted: "product" or "batch".
+    unit: what is counted: "product", "column" or "batch".
   """
 
   def __init__(
@@ -43,7 +47,7 @@ class Progress:
     )
 
   def resume(self, steps: int) -> None:
-    """Counts the products of a draw that an earlier start has made."""
+    """Counts products that an earlier start has made."""
     self._done += steps
     self._bar.update(steps)
 

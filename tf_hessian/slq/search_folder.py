@@ -10,12 +10,11 @@ import re
 import time
 from typing import Any
 
-from absl import logging
 import numpy as np
 
-from tf_hessian import files, folders, records
+from tf_hessian import files, folders
 from tf_hessian.numerics.results import Eigenpairs
-from tf_hessian.slq import provenance
+from tf_hessian.slq.array_folder import ArrayFolder
 
 FORMAT, FORMAT_VERSION = "tf_hessian.eigenpairs", 1
 RESULT, _STATE = "eigenpairs.npz", "search.npz"
@@ -44,17 +43,12 @@ class SearchFolder:
   def __init__(
     self, path: str | os.PathLike | None, identity: Mapping[str, Any], about: Mapping[str, Any]
   ) -> None:
-    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
-    self._digest = folders.digest(identity)
     self._about = dict(about)
     self._saved, self._wait = time.monotonic(), _SAVE_SECONDS
-    self._folder = None
     self._pending: dict[str, np.ndarray] | None = None
+    self._folder = None
     if path is not None:
-      text = json.dumps(identity, indent=2)
-      self._folder = folders.OwnedFolder(
-        path, KIND, text, lambda found: records.check_same(path, KIND.record, found, identity)
-      )
+      self._folder = ArrayFolder(path, KIND, (FORMAT, FORMAT_VERSION), identity, about)
 
   def __enter__(self) -> SearchFolder:
     return self
@@ -111,24 +105,8 @@ class SearchFolder:
       os.unlink(path / _STATE)
 
   def _write(self, name, arrays):
-    about = {"format": FORMAT, "format_version": FORMAT_VERSION, "run": self._digest}
-    about |= self._about | {"versions": provenance.versions(), "device": provenance.device()}
-    about = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    with files.replacing(self._folder.path / name) as file:
-      np.savez(file, about=about, **arrays)
+    self._folder.write(name, arrays)
 
   def _read(self, name):
     """Returns the arrays of this search's file, or None."""
-    if self._folder is None or not (self._folder.path / name).exists():
-      return None
-    path = self._folder.path / name
-    try:
-      found = files.read_npz(path, follow=False)
-      about = json.loads(found.pop("about").tobytes())
-      if about["run"] == self._digest:
-        return found
-    except (OSError, ValueError, KeyError, TypeError) as e:
-      logging.warning("%s is damaged (%s), and not used", path, e)
-      return None
-    self._folder.set_aside(path, about["run"])
-    return None
+    return None if self._folder is None else self._folder.read(name)

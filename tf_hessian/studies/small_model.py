@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from tf_hessian import files
-from tf_hessian.curvature import exact, precision
+from tf_hessian.curvature import precision
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.distribute import memory
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.numerics import dense, probes
+from tf_hessian.slq import exact
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import bulk, comparison, quadrature_error
@@ -170,16 +171,11 @@ def _decompose(operator, facts, progress):
   """Returns the `ExactSpectrum` with eigenvectors; adds what was measured to the facts."""
   begin = time.monotonic()
   rows = exact.nonzero_rows(operator)
-
-  def show(done):
-    if progress and done % 3200 == 0:
-      seconds = time.monotonic() - begin
-      logging.info("dense Hessian: %d of %d columns, %.0f s", done, rows.size, seconds)
-
-  block = exact.dense_hessian(operator, rows=rows, progress=show)
+  exact.check_memory("the exact side of a matrix", rows.size, exact.EIGENVECTORS)
+  triangle = exact.upper_triangle(operator, rows, progress=progress)
   facts["dense_seconds"] = time.monotonic() - begin
-  facts["asymmetry"] = dense.asymmetry(block)
-  truth = dense.block_spectrum(block, rows, operator.shape[0], eigenvectors=True)
+  facts["asymmetry"] = triangle.asymmetry
+  truth = dense.block_spectrum(triangle.matrix, rows, operator.shape[0], eigenvectors=True)
   facts["exact_seconds"] = time.monotonic() - begin
   facts["zero_rows"] = truth.num_zero_rows
   return truth
