@@ -41,7 +41,7 @@ def get_config():
   config.loss = dict(
     name="CategoricalCrossentropy",
     from_logits=True,
-    label_smoothing=0.1,
+    label_smoothing=0.1,  # ours; the paper names it for CIFAR-10
     weights=(1.0, 0.4),  # of the logits, of the auxiliary head
   )
 

@@ -8,7 +8,7 @@ exponentially from 0.045; how fast it decays, the momentum and the number of ste
     --strategy=parameter_server   # in each task of a cluster, docs/cluster.md
   python -m tf_hessian.bin.spectrum --config=configs/imagenet_resnet18.py --workdir=runs/resnet18
 
-Expected: the paper has 71.9 % on the validation set, and 20 hours for 90 Lanczos steps on 10 GPUs.
+Expected: the paper has 71.9 % on the validation set, and 20 hours for 90 Lanczos steps.
 Not trained here; products are measured in docs/training.md. ImageNet has to be prepared by
 TFDS: --data_dir, --download.
 """
@@ -36,6 +36,7 @@ def get_config():
     augment=True,  # while training
   )
 
+  # Smoothing is ours; the paper names it for CIFAR-10.
   config.loss = dict(name="CategoricalCrossentropy", from_logits=True, label_smoothing=0.1)
 
   config.train = dict(

@@ -12,7 +12,7 @@ import scipy.stats
 from tf_hessian.experiments.configs import load_config
 from tf_hessian.studies import catalog, small_model
 from tf_hessian.studies.chapter import Chapter, Verdict
-from tf_hessian.studies.context import Context
+from tf_hessian.studies.context import FOLDERS, Context
 from tf_hessian.studies.result import Result, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -123,12 +123,17 @@ def config(configs):
 
 @pytest.fixture(scope="session")
 def context(configs, config, tmp_path_factory):
-  """A `Context` whose small model is the network of 163 parameters, with three draws."""
+  """A `Context` whose small models are the network of 163 parameters, with three draws."""
   made = Context(tmp_path_factory.mktemp("figures"), configs, progress=False)
-  made.__dict__["small_model"] = small_model.prepare(
-    config, made.work / "small_model", num_draws=DRAWS, progress=False
-  )
+  found = small_model.prepare(config, made.work / "small", num_draws=DRAWS, progress=False)
+  made._models.update(dict.fromkeys(FOLDERS, found))
   return made
+
+
+@pytest.fixture(scope="session")
+def with_model(context):
+  """Returns a function: `SmallModel` -> the context with it in the place of its own."""
+  return lambda small: dataclasses.replace(context, _models=dict.fromkeys(FOLDERS, small))
 
 
 @pytest.fixture(scope="session")

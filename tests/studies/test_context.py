@@ -1,6 +1,7 @@
 """Where the studies find what they share."""
 
 import pathlib
+import types
 
 import pytest
 
@@ -31,9 +32,10 @@ def test_small_model_is_prepared_once_from_its_config_in_the_folder_of_work(
 
   def prepare(config, workdir, *, progress):
     calls.append((config.data.name, workdir, progress))
-    return "the model"
+    return types.SimpleNamespace(seconds=7000.0)
 
-  monkeypatch.setattr(context_lib.small_model, "prepare", prepare)
+  monkeypatch.setattr(context_lib.small_model_lib, "prepare", prepare)
   made = Context(tmp_path, configs, progress=False)
-  assert made.small_model is made.small_model == "the model"
+  assert made.trained_model is made.trained_model
   assert calls == [("function", tmp_path / "work" / "small_model", False)]
+  assert 7000 <= made.costs.total() < 7100  # counted once, whenever it was made

@@ -14,13 +14,11 @@ VARIANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def cheap(context, as_operator, dense):
+def cheap(context, with_model, as_operator, dense):
   """The context, with the small model's matrix in the place of its network."""
-  other = dataclasses.replace(context)
-  other.__dict__["small_model"] = dataclasses.replace(
-    context.small_model, operator=as_operator((dense + dense.T) / 2, None)
+  return with_model(
+    dataclasses.replace(context.small_model, operator=as_operator((dense + dense.T) / 2, None))
   )
-  return other
 
 
 @pytest.fixture(scope="module")

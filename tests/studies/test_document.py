@@ -13,6 +13,7 @@ from tf_hessian.studies.chapter import Table, Verdict
 VERDICTS = {
   Verdict.AGREES: "agrees",
   Verdict.DIFFERS: "**differs**",
+  Verdict.EXPLAINED: "**differs**, explained",
   Verdict.OPEN: "**open**",
 }
 
@@ -76,8 +77,17 @@ def test_chapter_has_what_the_study_says(render, new_study, verdict):
     "**Here**: found for 15.",
     f"**Verdict**: {VERDICTS[verdict]}. Since it is so.",
     "`make it`",
+    "**Cost**: 30 s.",
   ):
     assert text in chapter
+
+
+@pytest.mark.parametrize(
+  "seconds, text",
+  [(0, "not recorded"), (0.25, "0.25 s"), (119, "119 s"), (150, "2.5 min"), (9000, "2.5 h")],
+)
+def test_cost_is_in_a_unit_of_which_there_are_some(render, new_study, seconds, text):
+  assert f"**Cost**: {text}." in render(new_study(seconds=seconds))
 
 
 def test_what_the_paper_does_not_have_says_so(render, new_study):

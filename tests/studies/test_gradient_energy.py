@@ -182,12 +182,11 @@ def test_study_has_picture_and_table(made, context, small):
 
 @pytest.mark.parametrize("share, verdict", [(0.51, Verdict.AGREES), (0.49, Verdict.DIFFERS)])
 def test_study_agrees_where_the_full_gradient_has_more_than_half_there(
-  context, small, direction, make_study, monkeypatch, share, verdict
+  with_model, small, direction, make_study, monkeypatch, share, verdict
 ):
   q = np.zeros_like(small.top_vectors)
   q[0] = np.sqrt(share) * direction
-  other = dataclasses.replace(context)
-  other.__dict__["small_model"] = dataclasses.replace(small, top_vectors=q)
+  other = with_model(dataclasses.replace(small, top_vectors=q))
   monkeypatch.setattr(gradient_energy, "energies_by_size", lambda *_: {8: (0.5, 0.1)})
   monkeypatch.setattr(gradient_energy, "_draw", lambda *_: None)
   assert make_study("gradient", other).verdict is verdict

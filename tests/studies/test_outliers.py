@@ -46,21 +46,19 @@ def test_study_has_its_picture(made, context):
 
 @pytest.mark.parametrize("off, verdict", [(0.0, Verdict.AGREES), (1e-5, Verdict.DIFFERS)])
 def test_figure_16_agrees_where_the_outliers_are_nodes(
-  context, make_study, monkeypatch, off, verdict
+  context, with_model, make_study, monkeypatch, off, verdict
 ):
   small = context.small_model
   values = small.eigenvalues.copy()
   values[-2] += off
-  other = dataclasses.replace(context)
-  other.__dict__["small_model"] = dataclasses.replace(small, eigenvalues=values)
+  other = with_model(dataclasses.replace(small, eigenvalues=values))
   monkeypatch.setattr(outliers, "draw_densities", lambda *_, **__: None)
   assert make_study("16", other).verdict is verdict
 
 
-def test_network_without_outliers_is_refused(context, monkeypatch):
-  other = dataclasses.replace(context)
+def test_network_without_outliers_is_refused(context, with_model, monkeypatch):
   small = context.small_model
-  other.__dict__["small_model"] = dataclasses.replace(small, eigenvalues=small.eigenvalues * 1e-3)
+  other = with_model(dataclasses.replace(small, eigenvalues=small.eigenvalues * 1e-3))
   monkeypatch.setattr(outliers, "draw_densities", lambda *_, **__: None)
   with pytest.raises(ValueError, match=r"Figure 16: this network has no eigenvalue above 0\.4"):
     outliers.measure(other)

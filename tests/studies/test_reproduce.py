@@ -148,12 +148,13 @@ def test_study_is_given_folders_and_options(make, tmp_path, configs):
 
 def test_studies_share_one_small_model(make, monkeypatch):
   prepared = []
+  small = types.SimpleNamespace(seconds=1.0)
   monkeypatch.setattr(
-    "tf_hessian.studies.small_model.prepare", lambda *_, **__: prepared.append(1) or "model"
+    "tf_hessian.studies.small_model.prepare", lambda *_, **__: prepared.append(1) or small
   )
 
   def look(context):
-    return {"model": context.small_model}
+    return {"seconds": context.small_model.seconds}
 
   make("all", {"1": look, "15": look})
   assert prepared == [1]

@@ -15,8 +15,10 @@ NONE = 2**62  # stands for no batch
 class Accumulators:
   """One float64 sum a tensor.
 
-  `add` may be called from several threads and replicas at once: a resource variable adds under its
-  lock, so no addition is lost. The order of additions is the callers' business.
+  `add` may be called from several threads and replicas at once: the kernel that adds to a resource
+  variable holds its lock, so no addition is lost; a test adds from eight threads. `use_locking` of
+  `assign_add`, which the paper's TensorFlow needed, is ignored for such variables. The order of
+  additions is the callers' business.
 
   Attributes:
     shapes: tuple of shapes.
@@ -41,7 +43,7 @@ class Accumulators:
   def add(self, values: Iterable[tf.Tensor], /) -> None:
     """Casts each value to float64 and adds it to its sum."""
     for total, value in zip(self._sums, values, strict=True):
-      total.assign_add(tf.cast(value, tf.float64), use_locking=True, read_value=False)
+      total.assign_add(tf.cast(value, tf.float64), read_value=False)
 
   def read(self) -> tf.Tensor:
     """Returns the sums, each flattened, one after the other: (size,) float64."""

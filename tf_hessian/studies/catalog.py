@@ -26,15 +26,17 @@ STUDIES = {
   "17": "chebyshev_density",
   "18": "chebyshev_kernel",
   "theorem": "gradient_noise",
+  "stationary": "stationary",
   "gradient": "gradient_energy",
   "networks": "networks",
+  "swap": "swap",
   "batch_norm": "batch_norm",
   "19": "population_statistics",
   "deflation": "deflated",
   "traces": "traces",
 }
 # Those that need CIFAR-10 and take hours are made after all others, in this order.
-NEED_CIFAR = ("19", "batch_norm")
+NEED_CIFAR = ("19", "swap", "batch_norm")
 ALL = "all"
 
 

@@ -12,6 +12,7 @@ class Verdict(enum.Enum):
 
   AGREES = "agrees"
   DIFFERS = "differs"
+  EXPLAINED = "differs, explained"
   OPEN = "open"
 
 

@@ -25,7 +25,7 @@ def measure(context: Context) -> dict:
   Raises:
     ValueError: if the network has no eigenvalue above the threshold.
   """
-  small = context.small_model
+  small = context.trained_model
   outliers = int(np.sum(small.eigenvalues > THRESHOLD))
   if not outliers:
     raise ValueError(f"deflation: this network has no eigenvalue above {THRESHOLD}")
@@ -68,7 +68,7 @@ def _estimates(context, pairs, seed, left):
     seed: of the draws.
     left: draws that the search for eigenpairs has left for those in the complement.
   """
-  small = context.small_model
+  small = context.trained_model
   run = spectral_density(
     small.operator,
     num_draws=DRAWS,

@@ -7,11 +7,12 @@ import pathlib
 
 from tf_hessian import files
 from tf_hessian.studies import catalog, result
-from tf_hessian.studies.chapter import Table, Verdict
+from tf_hessian.studies.chapter import Table, Verdict, number
 
 _SIGNS = {
   Verdict.AGREES: "agrees",
   Verdict.DIFFERS: "**differs**",
+  Verdict.EXPLAINED: "**differs**, explained",
   Verdict.OPEN: "**open**",
 }
 _HEAD = """# The paper's results and ours
@@ -23,6 +24,12 @@ Ghorbani, Krishnan and Xiao (2019); what they do not have says so.
 `make figures` makes them all. Those on CIFAR-10 need the data (`make figures
 REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours, the others seconds to minutes.
 What was computed once is kept. "Differs" and "open" have their reasons below the result.
+
+The rules: a claim about training is judged from five seeds or more, a curve from three; fewer leave
+it open. Intervals over seeds are 95 % t-intervals; differences are paired where seeds are the same,
+else by Welch's test, with their p. "Orders of magnitude" are a factor of 100 at least. A cost is
+the time of the computation on the machine below, which had other work too, with what a study takes
+over from others; a look at finished work does not count.
 """
 
 
@@ -48,7 +55,7 @@ def render(folder: str | os.PathLike, page: str | os.PathLike, /) -> str:
     raise ValueError(f"{folder}: {', '.join(missing)} is missing; make the figure again")
   relative = pathlib.Path(os.path.relpath(folder, pathlib.Path(page).parent)).as_posix()
   where = "this folder" if relative == "." else f"`{relative}`"
-  texts = [_text(c, r.command, relative) for c, r in zip(chapters, results, strict=True)]
+  texts = [_text(c, r, relative) for c, r in zip(chapters, results, strict=True)]
   return "\n".join([_HEAD.format(folder=where), _overview(chapters), *texts, _foot(results)])
 
 
@@ -65,8 +72,8 @@ def _overview(chapters):
   return _table(Table(("result", "paper's section", ""), tuple(rows)))
 
 
-def _text(chapter, command, folder):
-  """Returns a chapter as Markdown, with its command below."""
+def _text(chapter, made, folder):
+  """Returns a chapter as Markdown, with cost and command of the `Result` below."""
   claim = "The paper" if chapter.section else "To show"
   where = f" ({chapter.section})" if chapter.section else " (not in the paper)"
   parts = [
@@ -76,9 +83,18 @@ def _text(chapter, command, folder):
     f"**Verdict**: {_SIGNS[chapter.verdict]}. {chapter.reason}".rstrip(),
     *(_table(t) for t in chapter.tables),
     *(f"![{caption}]({folder}/{name})" for name, caption in chapter.pictures.items()),
-    f"`{command}`" if command else "",
+    f"**Cost**: {_duration(made.seconds)}." if made.seconds else "**Cost**: not recorded.",
+    f"`{made.command}`" if made.command else "",
   ]
   return "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
+
+
+def _duration(seconds):
+  """Returns seconds as text, in a unit of which there are some."""
+  unit, length = next(
+    (u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= 2 * s or s == 1
+  )
+  return f"{number(seconds / length, 2)} {unit}"
 
 
 def _table(table):

@@ -21,7 +21,7 @@ BATCH_SIZES = (8, 64, 250)  # 8 is what the small model is trained with
 
 def measure(context: Context) -> dict:
   """Measures gradients' energy in the top eigenspace, in three ways."""
-  small = context.small_model
+  small = context.trained_model
   direction = small.operator.gradient()
   direction /= np.linalg.norm(direction)
   exact = (small.top_vectors[:COUNT] @ direction) ** 2

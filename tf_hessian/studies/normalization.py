@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from tf_hessian.experiments.train import train
 from tf_hessian.studies.context import Context
+from tf_hessian.training import record
 
 CONFIG = "cifar10_small_resnet"
 
@@ -45,9 +46,18 @@ class Variant:
 
   def train(self, context: Context, seed: int) -> pathlib.Path:
     """Trains where that is left to do; returns the folder."""
-    folder = self.folder(context, seed)
-    train(self.config(context, seed), folder, data_dir=context.data_dir, download=context.download)
-    return folder
+    return trained(context, self.config(context, seed), self.folder(context, seed))
+
+
+def trained(context: Context, config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+  """Trains where that is left to do, and notes what it cost; returns the folder."""
+
+  def make():
+    train(config, folder, data_dir=context.data_dir, download=context.download)
+    return record.read(folder)
+
+  context.costs.take(str(folder), make, lambda rows: rows[-1].get("seconds", 0.0))
+  return folder
 
 
 WITHOUT = Variant("without", "none", 0.1)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import os
 import pathlib
-import time
 
 from absl import logging
 
 from tf_hessian.numerics import checks
 from tf_hessian.slq import provenance
-from tf_hessian.studies import catalog, document, result
+from tf_hessian.studies import catalog, document, pieces, result
 from tf_hessian.studies.context import Context
 
 
@@ -78,7 +78,7 @@ def _write_page(out):
 def _make(name, context, options):
   """Returns the `Result` of a study that is measured and saved."""
   logging.info("figure %s", name)
-  begin = time.monotonic()
+  context = dataclasses.replace(context, costs=pieces.Costs())
   numbers = result.plain(catalog.module(name).measure(context))
   command = ["python -m tf_hessian.bin.reproduce", f"--figure={name}", "--out=runs/figures"]
   command += ["--data_dir=..."] if name in catalog.NEED_CIFAR else []
@@ -86,7 +86,7 @@ def _make(name, context, options):
     name,
     numbers,
     command=" ".join([*command, *options]),
-    seconds=round(time.monotonic() - begin, 1),
+    seconds=round(context.costs.total(), 1),
     versions=provenance.versions(),
     device=provenance.device(),
   )

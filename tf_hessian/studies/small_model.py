@@ -24,7 +24,7 @@ from tf_hessian.slq import exact
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import bulk, comparison, quadrature_error
-from tf_hessian.training import checkpoints
+from tf_hessian.training import checkpoints, record
 
 MAX_STEPS = 120
 NUM_TOP = 20  # exact eigenvectors that are kept, of the largest eigenvalues
@@ -52,7 +52,7 @@ class SmallModel:
     draws: tuple of (nodes, weights) of the exact measure of each draw's start vector.
     gradient: (nodes, weights) of the exact measure of the gradient's direction.
     top_vectors: (20, n) eigenvectors of the largest eigenvalues, in descending order.
-    facts: dict of numbers: asymmetry, zero_rows, dense_seconds, exact_seconds.
+    facts: dict of numbers: asymmetry, zero_rows, dense_seconds, exact_seconds, training_seconds.
   """
 
   setup: experiment.Experiment
@@ -69,6 +69,12 @@ class SmallModel:
   def n(self) -> int:
     """Number of parameters."""
     return self.eigenvalues.size
+
+  @property
+  def seconds(self) -> float:
+    """Seconds of the training, the exact spectrum and the draws, whenever they were made."""
+    made = self.facts["training_seconds"] + self.facts["exact_seconds"]
+    return made + float(np.sum(self.spectrum.wall_times))
 
   @property
   def weights(self) -> np.ndarray:
@@ -126,7 +132,8 @@ def prepare(
     tuple((nodes, w) for w in known["draw_weights"]),
     (nodes, known["gradient_weights"]),
     known["top_vectors"],
-    json.loads(known["facts"].tobytes()),
+    json.loads(known["facts"].tobytes())
+    | {"training_seconds": record.read(workdir)[-1].get("seconds", 0.0)},
   )
 
 

@@ -20,7 +20,7 @@ COUNTS = (20, 40, 80, 160)  # of products
 
 def measure(context: Context) -> dict:
   """Compares estimates of the trace over seeds, at equal numbers of products."""
-  small = context.small_model
+  small = context.trained_model
   exact = float(np.sum(small.eigenvalues))
   found = {
     method: {
@@ -65,7 +65,7 @@ def _diagonal_squares(context):
 
   It is that of the top eigenvectors, which hold nearly all of the squares of H.
   """
-  small = context.small_model
+  small = context.trained_model
   values = small.eigenvalues[::-1][: len(small.top_vectors)]
   return float(np.sum((values @ small.top_vectors**2) ** 2))
 

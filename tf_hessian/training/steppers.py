@@ -194,8 +194,8 @@ class Asynchronous(_Stepper):
 
   They read the variables from the parameter servers, and write them there.
 
-  They don't wait for each other, as in the paper's training on ImageNet. A worker that dies is
-  replaced by the others; the steps that it was making are made again.
+  They don't wait for each other, as in the paper's training on ImageNet. TensorFlow's coordinator
+  hands the steps of a worker that dies to the others, those that it had made among them.
   """
 
   in_step = False

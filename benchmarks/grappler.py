@@ -1,0 +1,90 @@
+"""What each rewrite of Grappler costs or saves: python -m benchmarks.grappler
+
+A Hessian-vector product of ResNet-32 on one batch, with each rewrite switched off and, where it is
+off by default, on; each case in a process of its own. Seconds are the processor's: of the first
+product, which has the rewriting in it, and of the best of some others. The peak is that of the
+resident memory during a product, above what there was before, without oneDNN (see benchmarks.memory).
+"""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+
+from benchmarks.memory import _GIVE_BACK
+
+DEPTH = 32
+BATCH_SIZE = 128
+REPEATS = 3
+# Rewrites of what a product has: no collectives, no plugins, no mixed precision.
+OFF = (
+  "layout_optimizer",
+  "constant_folding",
+  "shape_optimization",
+  "remapping",
+  "dependency_optimization",
+  "loop_optimization",
+  "function_optimization",
+)
+ON = ("arithmetic_optimization", "disable_meta_optimizer")
+CASES = ({}, *({name: False} for name in OFF), *({name: True} for name in ON))
+
+
+def case(chosen):
+  """Returns (MiB above the baseline, seconds of the first product, of the best) of one case."""
+  import keras
+  import numpy as np
+
+  from tf_hessian import HessianOperator
+  from tf_hessian.distribute import machine, memory
+  from tf_hessian.models.cifar_resnet import cifar_resnet
+
+  machine.set_threads(1, 1)
+  # Determinism switches arithmetic optimization off.
+  machine.set_grappler(chosen, deterministic=False)
+  keras.utils.set_random_seed(0)
+  rng = np.random.default_rng(0)
+  images = rng.standard_normal((BATCH_SIZE, 32, 32, 3), np.float32)
+  labels = rng.integers(0, 10, BATCH_SIZE)
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  deterministic = not chosen.get("arithmetic_optimization", False)
+  operator = HessianOperator(
+    cifar_resnet(depth=DEPTH), loss, [(images, labels)], training=True, deterministic=deterministic
+  )
+  v = rng.standard_normal(operator.shape[0])
+  seconds, peaks = [], []
+  for _ in range(1 + REPEATS):
+    ctypes.CDLL(None).malloc_trim(0)
+    memory.reset_peak()
+    before, begin = memory.resident(), time.process_time()
+    operator @ v
+    seconds.append(time.process_time() - begin)
+    peaks.append(memory.peak() - before)
+  return min(peaks[1:]) / 2**20, seconds[0], min(seconds[1:])
+
+
+def _run(chosen, **environment):
+  command = [sys.executable, "-m", "benchmarks.grappler", "--case", json.dumps(chosen)]
+  done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+  if done.returncode:
+    sys.exit(done.stderr[-3000:])
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+  print(f"ResNet-{DEPTH}, one batch of {BATCH_SIZE} images, float32, one thread", flush=True)
+  print(f"{'':32} {'peak':>10} {'first':>8} {'another product':>16}", flush=True)
+  for chosen in CASES:
+    peak, first, seconds = _run(chosen, **_GIVE_BACK)
+    ((name, value),) = chosen.items() or [("as it is", None)]
+    text = name if value is None else f"--{'' if value else 'no'}{name}"
+    print(f"{text:32} {peak:6.0f} MiB {first:6.1f} s {seconds:14.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+  if sys.argv[1:2] == ["--case"]:
+    print(json.dumps(case(json.loads(sys.argv[2]))))
+  else:
+    main()
