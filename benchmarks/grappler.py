@@ -3,7 +3,7 @@
 A Hessian-vector product of ResNet-32 on one batch, with each rewrite switched off and, where it is
 off by default, on; each case in a process of its own. Seconds are the processor's: of the first
 product, which has the rewriting in it, and of the best of some others. The peak is that of the
-resident memory during a product, above what there was before, without oneDNN (see benchmarks.memory).
+resident memory during a product, above what there was before, without oneDNN (benchmarks.memory).
 """
 
 import ctypes

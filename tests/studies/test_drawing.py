@@ -1,5 +1,6 @@
 """Axes of the studies' pictures."""
 
+import numpy as np
 import pytest
 
 from tf_hessian import plotting
@@ -19,3 +20,19 @@ def test_logarithmic_axis_has_plain_labels(values, shown, hidden):
   assert axes.get_yscale() == "log"
   assert shown <= labels and not hidden & labels
   assert not any(t.get_text() for t in axes.get_yticklabels(minor=True))
+
+
+def test_curves_are_what_the_axes_show(tmp_path):
+  figure, (left, right) = plotting.new_figure(ncols=2)
+  x = np.linspace(0, 1, 10_001)
+  left.plot(x, x**2, label="square")
+  left.plot(x, x)
+  left.set_xlim(0.5, 0.75)
+  right.plot([1, 2], [3, 1 / 3], label="few")
+  square, few = drawing.save(figure, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").exists()
+  assert (square["panel"], square["label"], few["panel"]) == (0, "square", 1)
+  assert drawing.POINTS / 2 < len(square["x"]) <= drawing.POINTS
+  assert square["x"][0] == 0.5 and square["x"][-1] <= 0.75
+  np.testing.assert_allclose(square["y"], np.square(square["x"]), rtol=1e-4)
+  assert few["x"] == [1, 2] and few["y"] == [3, 0.33333]

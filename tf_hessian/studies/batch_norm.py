@@ -27,6 +27,11 @@ SEEDS = tuple(range(intervals.CLAIM_SEEDS))
 TOP = 10
 # The top of the spectrum, to an angle of at most about this over the relative gap.
 TOLERANCE = 1e-3
+CLAIMS = {
+  "ratio": "lambda_1 / lambda_10",
+  "gradient_share": "energy of the full gradient in the top ten",
+  "batch_share": "of mini-batch gradients",
+}
 # Of the table's columns.
 KEYS = (
   "first",
@@ -193,7 +198,10 @@ def _over_seeds(runs):
 
 
 def seeds_of(entry: dict | list, /) -> list[float]:
-  """Returns the values of the seeds; earlier files have two seeds' mean and standard error."""
+  """Returns the values of the seeds.
+
+  Earlier files have the mean of two seeds, and its standard error.
+  """
   if isinstance(entry, dict):
     return entry["values"]
   mean, error = entry
@@ -261,54 +269,70 @@ def describe(numbers: dict) -> Chapter:
       "are seeds, lines their means",
       "figure_batch_norm_spectra.png": "Density at the last step, seed 0",
     },
-    tables=(_table(numbers), _gradient_table(final)),
+    tables=(_table_of_differences(final), _table(numbers), _gradient_table(final)),
   )
+
+
+def differences(final: dict, /) -> dict[tuple[str, str, str], intervals.Interval]:
+  """Compares the variants at their last checkpoints, by Welch's test.
+
+  Without batch normalization less with it, and population less batch statistics, at the same rate
+  where that was measured.
+
+  Returns:
+    dict: (name of the number, variant, the other) -> `Interval` of the difference.
+  """
+  slow = SLOW_BATCH.name if SLOW_BATCH.name in final else BATCH.name
+  return {
+    (key, variant, other): intervals.welch(
+      seeds_of(final[variant][key]), seeds_of(final[other][key])
+    )
+    for key in CLAIMS
+    for variant, other in ((WITHOUT.name, BATCH.name), (POPULATION.name, slow))
+  }
 
 
 def judge(final: dict, /) -> tuple[Verdict, str, str]:
   """Judges the claims by the numbers of each variant's last checkpoint.
 
-  The claims: the ratio of the first to the tenth eigenvalue, and the share of the full and of
-  mini-batch gradients, are larger without batch normalization than with it, and with population
-  statistics than with the mini-batch's at the same rate. Each holds where the 95 % interval of
-  Welch's test is above 0.
+  Each says that a difference of `differences` is above 0, and holds where its whole 95 % interval
+  is.
 
   Returns:
     The verdict, what came out, and why it may differ.
   """
-  names = {
-    "ratio": "lambda_1 / lambda_10",
-    "gradient_share": "energy of the full gradient in the top ten",
-    "batch_share": "of mini-batch gradients",
-  }
-  slow = SLOW_BATCH.name if SLOW_BATCH.name in final else BATCH.name
-  parts, tests = [], {}
-  for key, text in names.items():
-    values = {name: seeds_of(row[key]) for name, row in final.items()}
-    means = (f"{number(float(np.mean(v)))} {name}" for name, v in values.items())
+  parts = []
+  for key, text in CLAIMS.items():
+    means = (f"{number(_mean(row[key]))} {name}" for name, row in final.items())
     parts.append(f"{text}: " + ", ".join(means))
-    for variant, other in ((WITHOUT.name, BATCH.name), (POPULATION.name, slow)):
-      tests[f"{text}, {variant}"] = intervals.welch(values[variant], values[other])
-  seeds = len(values[BATCH.name])
-  outcomes = ", ".join(f"{name}: {t.text()}, {intervals.p_text(t.p)}" for name, t in tests.items())
+  tests = differences(final).values()
+  seeds = len(seeds_of(final[BATCH.name]["ratio"]))
   found = f"at the end of training {'; '.join(parts)}."
   reason = prose(f"""A narrow network and {seeds} short trainings of each kind, at the learning rate
     0.1, and a hundredth of it with population statistics, as section G asks; so the variants are at
-    different losses (last column), and the swap of statistics at fixed weights above is the better
-    test. The Hessian with batch normalization is that of the mini-batch loss, batches of 128. All
-    seeds are measured on the first images of the training set (config.hessian.num_examples).
-    Differences from batch statistics by Welch's test, with 95 % intervals: {outcomes}.""")
+    different losses (last column), and the swap of statistics at the same weights, above, is the
+    better test. The Hessian with batch normalization is that of the mini-batch loss, batches of
+    128. All seeds are measured on the first images of the training set
+    (config.hessian.num_examples).""")
   if seeds < intervals.CLAIM_SEEDS:
-    return (
-      Verdict.OPEN,
-      found,
-      prose(f"""{reason} A claim about training needs
-      {intervals.CLAIM_SEEDS} seeds, and {seeds} were measured: their computing is some hours."""),
-    )
-  if all(t.above for t in tests.values()):
+    few = f"A claim about training needs {intervals.CLAIM_SEEDS} seeds; {seeds} were measured."
+    return Verdict.OPEN, found, f"{reason} {few}"
+  if all(t.above for t in tests):
     return Verdict.AGREES, found, reason
-  verdict = Verdict.DIFFERS if any(t.below for t in tests.values()) else Verdict.OPEN
-  return verdict, found, reason
+  return Verdict.DIFFERS if any(t.below for t in tests) else Verdict.OPEN, found, reason
+
+
+def _mean(entry):
+  return float(np.mean(seeds_of(entry)))
+
+
+def _table_of_differences(final):
+  rows = [
+    (CLAIMS[key], f"{variant} - {other}", test.text(), number(test.dof, 2), number(test.p, 2))
+    for (key, variant, other), test in differences(final).items()
+  ]
+  columns = ("", "difference of", "95 % interval", "degrees of freedom", "p")
+  return Table(columns, tuple(rows), "Differences of means over seeds, by Welch's test")
 
 
 def _table(numbers):
@@ -328,7 +352,7 @@ def _table(numbers):
   rows = []
   for name, table in numbers.items():
     for step, row in table.items():
-      means = {k: float(np.mean(seeds_of(row[k]))) for k in KEYS}
+      means = {k: _mean(row[k]) for k in KEYS}
       cells = (number(x * (100 if "share" in k else 1)) for k, x in means.items())
       rows.append((name, f"{int(step):,}", *cells))
       seeds = len(seeds_of(row["ratio"]))

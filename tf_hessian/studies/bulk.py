@@ -27,7 +27,7 @@ PAPER_L1 = 0.0012  # section B, for its network
 def measure(context: Context) -> dict:
   """Compares the estimated and the exact density of the bulk."""
   small = context.small_model
-  draw_densities(small, context.out, figures=("1",))
+  curves = draw_densities(small, context.out, figures=("1",))
   inside = float(np.mean((small.eigenvalues >= BULK[0]) & (small.eigenvalues <= BULK[1])))
   relative = density.kernel_variance([small.eigenvalues], SIGMA_SQUARED, relative=True)
   wide = {f"{k}_relative": v for k, v in mean_error(small, relative).items() if "paper" not in k}
@@ -35,6 +35,7 @@ def measure(context: Context) -> dict:
     mean_error(small)
     | wide
     | {
+      "curves": curves,
       "relative_sigma_squared": relative,
       "n": small.n,
       "smallest": float(small.eigenvalues[0]),

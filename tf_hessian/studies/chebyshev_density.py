@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density, probes
+from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.comparison import leading_rules, smooth_all
 from tf_hessian.studies.context import Context
@@ -46,7 +47,7 @@ def measure(context: Context) -> dict:
     "products": DEGREE * small.spectrum.num_draws,
   }
   numbers |= _degrees_needed(small, grid, lanczos, numbers["l1_lanczos"], where)
-  _draw(grid, exact, curves, context.out)
+  numbers["curves"] = _draw(grid, exact, curves, context.out)
   return numbers
 
 
@@ -121,7 +122,7 @@ def _draw(grid, exact, curves, folder):
     else:
       axes.set_ylim(1.2 * polynomial.min(), 1.3 * polynomial.max())
     axes.legend(frameon=False, fontsize="small")
-  plotting.save_figure(figure, folder / "figure_17.png")
+  return drawing.save(figure, folder / "figure_17.png")
 
 
 def describe(numbers: dict) -> Chapter:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import chebyshev, density
+from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
 
@@ -26,7 +27,7 @@ def measure(context: Context) -> dict:
     errors = {d: kernel_error(d, width) for d in DEGREES}
     for i, kind in enumerate(_KINDS):
       numbers[f"{kind}_by_degree{end}"] = {d: e[i] for d, e in errors.items()}
-  _draw(half, context.out)
+  numbers["curves"] = _draw(half, context.out)
   return numbers
 
 
@@ -55,9 +56,9 @@ def _draw(half, folder):
     values = np.polynomial.chebyshev.chebval(x / half, coefficients)
     axes.plot(x, values, lw=1.0, label=f"degree {degree:,}")
   axes.set(xlabel="distance to the kernel's mean", ylabel="value")
-  axes.legend(frameon=False, fontsize="small")
+  axes.legend(frameon=False, fontsize="small", loc="upper left")
   axes.set_title(f"$\\sigma^2$ = 1e-5, interval of width {2 * half:.3g}", fontsize="medium")
-  plotting.save_figure(figure, folder / "figure_18.png")
+  return drawing.save(figure, folder / "figure_18.png")
 
 
 def describe(numbers: dict) -> Chapter:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import density, quadrature, results
+from tf_hessian.studies import drawing
 
 if TYPE_CHECKING:
   from tf_hessian.studies.small_model import SmallModel
@@ -35,13 +36,14 @@ def smooth_all(
 
 def draw_densities(
   small: SmallModel, folder: pathlib.Path, /, *, figures: Sequence[str] = ("1", "16")
-) -> None:
-  """Draws estimated and exact densities: bulk (1) and outliers (16)."""
+) -> list[dict]:
+  """Draws estimated and exact densities: bulk (1) and outliers (16); returns the curves."""
   rules = leading_rules(small, STEPS)
   grid = density.density_grid([small.eigenvalues], SIGMA_SQUARED)
   mean = density.density(
     [q.nodes for q in rules], [q.weights for q in rules], SIGMA_SQUARED, grid=grid
   )
+  curves = []
   limits = {"1": BULK, "16": (BULK[1], grid[-1])}
   for name in figures:
     figure, axes = plotting.new_figure()
@@ -49,4 +51,5 @@ def draw_densities(
     inside = (grid >= limits[name][0]) & (grid <= limits[name][1])
     axes.set_ylim(top=10 * mean.values[inside].max())
     axes.set_title(f"{len(rules)} draws of {STEPS} steps, $\\sigma^2$ = 1e-5", fontsize="medium")
-    plotting.save_figure(figure, folder / f"figure_{name}.png")
+    curves += drawing.save(figure, folder / f"figure_{name}.png")
+  return curves

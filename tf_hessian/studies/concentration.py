@@ -6,6 +6,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import bounds
+from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
 
@@ -26,11 +27,11 @@ _POINTS = (0.0, 0.3, 2.0)
 
 def measure(context: Context) -> dict:
   """Draws the worst-case bound, and tests it on random matrices."""
-  _draw(context.out)
   quoted = bounds.worst_case_epsilon(
     n=N, draws=DRAWS, sigma_squared=SIGMA**2, probability=PROBABILITY
   )
   return {
+    "curves": _draw(context.out),
     "epsilon": quoted,
     "kernel_height": bounds.worst_spectral_norm(SIGMA**2),
     "draws_for_a_tenth": bounds.worst_case_draws(
@@ -58,7 +59,7 @@ def _draw(folder):
   for axes, title in ((left, f"k = {DRAWS}"), (right, f"$\\sigma$ = {SIGMA}")):
     axes.set(xlabel="$\\epsilon$", ylabel="probability bound 2 exp(-x)", title=f"n = 5e5, {title}")
     axes.legend(frameon=False, fontsize="small")
-  plotting.save_figure(figure, folder / "figure_14.png")
+  return drawing.save(figure, folder / "figure_14.png")
 
 
 def describe(numbers: dict) -> Chapter:

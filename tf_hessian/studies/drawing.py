@@ -1,13 +1,20 @@
-"""Axes of the studies' pictures."""
+"""Axes of the studies' pictures, and the curves that are drawn."""
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+import numpy as np
 
+from tf_hessian import plotting
 from tf_hessian.studies.chapter import number
 
+POINTS = 300  # of a curve that is kept, at most
 _FEW_DECADES = 2.5  # 1, 2 and 5 have ticks on so many
 
 
@@ -27,3 +34,29 @@ def plain_log(axes: Axes, which: str, /) -> None:
   axis.set_major_locator(LogLocator(subs=subs))
   axis.set_major_formatter(FuncFormatter(lambda x, _: number(x)))
   axis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Figure, path: str | os.PathLike, /) -> list[dict[str, Any]]:
+  """Writes a picture; returns its curves, for the numbers of the study.
+
+  Returns:
+    Of each line with a label a dict: panel, label, x and y, as far as the axes show it, at most
+    `POINTS` points of five digits.
+  """
+  plotting.save_figure(figure, path)
+  curves = []
+  for panel, axes in enumerate(figure.axes):
+    low, high = axes.get_xlim()
+    for line in axes.get_lines():
+      label = str(line.get_label())
+      if not label.startswith("_"):  # by which Matplotlib says that there is none
+        x, y = (np.asarray(values, np.float64) for values in line.get_data())
+        shown = np.flatnonzero((x >= low) & (x <= high))
+        chosen = shown[:: max(1, -(-len(shown) // POINTS))]
+        points = {"x": _rounded(x[chosen]), "y": _rounded(y[chosen])}
+        curves.append({"panel": panel, "label": label, **points})
+  return curves
+
+
+def _rounded(values):
+  return [float(f"{v:.5g}") for v in values]

@@ -11,6 +11,7 @@ from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import quadrature
 from tf_hessian.slq import density, eigenpairs
 from tf_hessian.spectrum import Spectrum
+from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
 from tf_hessian.studies.context import Context
 
@@ -32,8 +33,8 @@ def measure(context: Context) -> dict:
   projected = (pairs.vectors @ direction) ** 2
   lanczos = energies_near(run, pairs.values)
   alone = energies_by_size(small.in_batches_of, small.top_vectors[:COUNT])
-  _draw(small, run, context.out)
   return {
+    "curves": _draw(small, run, context.out),
     "eigenvalues": pairs.values.tolist(),
     "exact": exact.tolist(),
     "lanczos": lanczos.tolist(),
@@ -144,4 +145,4 @@ def _draw(small, run, folder):
   axes.set(xlabel="eigenvalue", ylabel="share of the gradient's energy below")
   axes.legend(frameon=False, fontsize="small")
   axes.set_title(f"Lanczos of {STEPS} steps from the gradient", fontsize="medium")
-  plotting.save_figure(figure, folder / "figure_gradient.png")
+  return drawing.save(figure, folder / "figure_gradient.png")

@@ -17,7 +17,7 @@ def measure(context: Context) -> dict:
     ValueError: if the network has no eigenvalue above the bulk.
   """
   small = context.small_model
-  draw_densities(small, context.out, figures=("16",))
+  curves = draw_densities(small, context.out, figures=("16",))
   values = small.eigenvalues[small.eigenvalues > BULK[1]][::-1]
   if not values.size:
     raise ValueError(f"Figure 16: this network has no eigenvalue above {BULK[1]}")
@@ -25,6 +25,7 @@ def measure(context: Context) -> dict:
   found = np.array([q.nodes for q in rules])[:, ::-1][:, : values.size]
   mean, stderr = quadrature.mean_and_stderr([q.weights[q.nodes > BULK[1]].sum() for q in rules])
   return {
+    "curves": curves,
     "outliers": values.tolist(),
     "largest_relative_error": float(np.abs(found - values).max() / values[0]),
     "mass_exact": values.size / small.n,

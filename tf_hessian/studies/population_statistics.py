@@ -171,8 +171,8 @@ def _describe_one_seed(numbers):
     reason=prose(f"""One seed, and a curve needs {intervals.CURVE_SEEDS}. Whether a hundredth of the
       rate and the 400 steps are necessary is not tested by these trainings. The command below now
       trains {len(RATES)} rates with both statistics, with and without the 400 steps, from
-      {len(SEEDS)} seeds, and gives each part of the claim a verdict; its computing, some hours, is
-      not done yet."""),
+      {len(SEEDS)} seeds, and gives each part of the claim a verdict; its computing is not done
+      yet."""),
     pictures={"figure_19.png": "Loss of training"},
   )
 

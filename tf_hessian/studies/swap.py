@@ -38,21 +38,21 @@ CLAIMS = {
 def measure(context: Context) -> dict:
   """Measures the same weights with both statistics, for each seed and step."""
   operators: dict[str, _Operator] = {}
-  found: dict[int, dict[str, list]] = {}
-  for step in STEPS:
-    sizes = SIZES if step == STEPS[0] else SIZES[:1]
-    found[step] = {kind: [] for kind in (MOVING, *map(str, sizes))}
-  for step, kinds in found.items():
-    for seed in SEEDS:
-      for kind, rows in kinds.items():
-        rows.append(_piece(context, operators, seed, step, kind))
-  columns = {
-    str(step): {kind: _columns(rows) for kind, rows in kinds.items()}
-    for step, kinds in found.items()
-  }
-  numbers = {"images": IMAGES, "seeds": list(SEEDS), "steps": columns}
+  steps: dict[str, dict] = {}
+  for step, kind in _cells():
+    rows = [_piece(context, operators, seed, step, kind) for seed in SEEDS]
+    steps.setdefault(str(step), {})[kind] = _columns(rows)
+  numbers = {"images": IMAGES, "seeds": list(SEEDS), "steps": steps}
   _draw(numbers, context.out / "figure_swap.png")
   return numbers
+
+
+def _cells():
+  """Yields (step, kind of statistics), what is judged first."""
+  for step in STEPS:
+    yield from ((step, kind) for kind in (MOVING, str(SIZES[0])))
+    if step == STEPS[0]:
+      yield from ((step, str(size)) for size in SIZES[1:])
 
 
 def _columns(rows):
