@@ -69,7 +69,7 @@ def test_steps_of_the_schedule_are_later_by_those_at_rate_0(here, variant):
   train = variant.config(here, 0).train
   zero = variant.zero_steps
   assert train.steps == 1200 + zero
-  assert tuple(train.checkpoint_steps) == (0, 100 + zero, 400 + zero, 1200 + zero)
+  assert tuple(train.checkpoint_steps) == (zero, 100 + zero, 400 + zero, 1200 + zero)
   assert tuple(train.decay_steps) == (900 + zero,)
 
 
@@ -231,7 +231,7 @@ def finish_everything(context):
       values = experiment.check(variant.config(context, seed))
       setting = {"top": 10, "tolerance": 1e-3} | {k: values[k] for k in ("hessian", "lanczos")}
       for step in STEPS:
-        saved = step + variant.zero_steps if step else 0
+        saved = step + variant.zero_steps
         numbers = measured(rng)
         piece = {"setting": plain(setting), "seconds": 1.0, "numbers": numbers}
         (folder / f"measured_{saved:08d}.json").write_text(json.dumps(piece))

@@ -97,6 +97,8 @@ def test_every_seed_step_and_kind_is_measured_once(fake, root, tmp_path):
   context = Context(tmp_path, root / "configs", progress=False)
   found = swap.measure(context)
   assert found == swap.measure(context)
+  folder = tmp_path / "work" / "swap"
+  assert len(list(folder.glob("*.json"))) == len(fake) == 20
   steps = [(k, f"step_{s:08d}") for s in (100, 400, 0) for k in ("moving", "128")]
   steps += [(k, "step_00001200") for k in ("moving", "128", "32", "512")]
   assert sorted(fake) == sorted((k, seed, step) for k, step in steps for seed in "01")

@@ -356,12 +356,14 @@ def _table(numbers):
       cells = (number(x * (100 if "share" in k else 1)) for k, x in means.items())
       rows.append((name, f"{int(step):,}", *cells))
       seeds = len(seeds_of(row["ratio"]))
+      earlier = isinstance(row["ratio"], list)
+  note = f" Step 0 of {POPULATION.name} is before the 400 steps at rate 0." if earlier else ""
   return Table(
     columns,
     tuple(rows),
     prose(f"""Means of {seeds} seeds, which are in the JSON file; the step counts those that learn.
       Stand apart: see `batch_norm.stand_apart`, of the ten largest. Above lambda_1 / 10: number of
-      eigenvalues, by the density."""),
+      eigenvalues, by the density.{note}"""),
   )
 
 

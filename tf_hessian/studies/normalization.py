@@ -33,10 +33,10 @@ class Variant:
       train={"learning_rate": self.learning_rate, "zero_steps": self.zero_steps},
       hessian={"training": self.training},
     )
-    if self.zero_steps:  # the steps that learn are the same
+    if self.zero_steps:  # the steps that learn are the same; the first checkpoint is before them
       with config.unlocked():
         for field in ("decay_steps", "checkpoint_steps"):
-          config.train[field] = tuple(s + self.zero_steps if s else 0 for s in config.train[field])
+          config.train[field] = tuple(s + self.zero_steps for s in config.train[field])
         config.train.steps += self.zero_steps
     return config
 

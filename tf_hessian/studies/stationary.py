@@ -23,7 +23,7 @@ SIZES = (8, 128, 1024)
 TOP = 10
 SETTLING = 2000  # steps at a batch size before its point is taken, as the mean of the second half
 STEPS = 4000
-PARTS = 20  # of these, after each of which the noise is measured
+PARTS = 100  # of these, after each of which the noise is measured
 MARGIN = 1.1  # a mean ratio of measured to predicted between 1 / this and this agrees
 
 
@@ -45,7 +45,8 @@ def _piece(context, seed, size):
   """Measures one network at one batch size, or reads that."""
   config = context.config(CONFIG, seed=seed)
   folder = trained(context, config, context.work / "stationary" / f"seed_{seed}")
-  setting = {"top": TOP, "settling": SETTLING, "steps": STEPS, "size": size}
+  setting = {"top": TOP, "settling": SETTLING, "steps": STEPS, "parts": PARTS, "size": size}
+  setting["config"] = experiment.check(config)
 
   def measured():
     setup = experiment.build(config)
@@ -74,7 +75,7 @@ def stationary(
   """
   x, y = next(iter(setup.source.examples.batch(setup.source.num_examples)))
   losses = _losses(setup, model, x, y)
-  run = _chain(model, losses, len(x), size, rate)
+  run, slopes = _chain(model, losses, len(x), size, rate), _slopes(model, losses, len(x))
   vectors = np.zeros((0, model.count_params()))
   run(SETTLING // 2, (seed, 0), vectors)
   point = run(SETTLING - SETTLING // 2, (seed, 1), vectors)[2]
@@ -84,7 +85,7 @@ def stationary(
   pairs = eigenpairs.top_eigenpairs(operator, TOP, progress=False)
 
   def noise():
-    return _along(model, losses, pairs.vectors, len(x)).var(axis=1) / size
+    return slopes(pairs.vectors).var(axis=1) / size
 
   noise_there = noise()
   loss, norm = operator.loss(), float(np.linalg.norm(operator.gradient()))
@@ -164,18 +165,24 @@ def _chain(model, losses, count, size, rate) -> Callable:
   return call
 
 
-def _along(model, losses, vectors, count):
-  """Returns the slope of each example's loss along vectors, (k, examples)."""
+def _slopes(model, losses, count) -> Callable:
+  """Returns a function: vectors (k, n) -> slopes of each example's loss along them, (k, count)."""
   variables = [w.value for w in model.trainable_variables]
   sizes = [v.shape.num_elements() for v in variables]
-  slopes = []
-  for vector in vectors:
-    parts = tf.split(tf.constant(vector, variables[0].dtype), sizes)
-    tangents = [tf.reshape(p, v.shape) for p, v in zip(parts, variables, strict=True)]
+
+  @tf.function
+  def along(vector):
+    tangents = [
+      tf.reshape(part, v.shape) for part, v in zip(tf.split(vector, sizes), variables, strict=True)
+    ]
     with tf.autodiff.ForwardAccumulator(variables, tangents) as forward:
       each = losses(tf.range(count))
-    slopes.append(forward.jvp(each).numpy())
-  return np.array(slopes, np.float64)
+    return forward.jvp(each)
+
+  def call(vectors):
+    return np.array([along(tf.constant(v, variables[0].dtype)) for v in vectors], np.float64)
+
+  return call
 
 
 def ratios(numbers: dict, size: str, /) -> np.ndarray:

@@ -64,7 +64,8 @@ def _piece(context, operators, seed, step, kind):
   """Measures one network with one kind of statistics, or reads that."""
   folder = BATCH.train(context, seed)
   path = context.work / "swap" / f"seed_{seed}_step_{step}_{kind}.json"
-  setting = {"top": TOP, "tolerance": TOLERANCE, "images": IMAGES, "kind": kind}
+  setting = {"top": TOP, "tolerance": TOLERANCE, "images": IMAGES, "kind": kind, "step": step}
+  setting["config"] = experiment.check(BATCH.config(context, seed))
 
   def measured():
     logging.info("swap: seed %d, step %d, %s", seed, step, kind)
