@@ -89,7 +89,12 @@ def fake(monkeypatch):
 
   monkeypatch.setattr(swap, "_Operator", Fake)
   monkeypatch.setattr(Variant, "train", Variant.folder)
-  monkeypatch.setattr(swap, "SEEDS", (0, 1))
+  for name, value in {
+    "SEEDS": (0, 1),
+    "STEPS": (1200, 400, 100, 0),
+    "SIZES": (128, 32, 512),
+  }.items():
+    monkeypatch.setattr(swap, name, value)
   return calls
 
 

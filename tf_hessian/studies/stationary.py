@@ -21,8 +21,8 @@ CONFIG = "mnist_mlp"  # trained at a constant rate, with a finite minimum
 SEEDS = tuple(range(intervals.CLAIM_SEEDS))
 SIZES = (8, 128, 1024)
 TOP = 10
-SETTLING = 2000  # steps at a batch size before its point is taken, as the mean of the second half
-STEPS = 4000
+SETTLING = 1000  # steps at a batch size before its point is taken, as the mean of the second half
+STEPS = 3000
 PARTS = 100  # of these, after each of which the noise is measured
 MARGIN = 1.1  # a mean ratio of measured to predicted between 1 / this and this agrees
 
