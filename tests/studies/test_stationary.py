@@ -96,6 +96,7 @@ def numbers_of(ratio, seeds=5):
     "noise_at_the_point": np.full((seeds, 10), 3.0).tolist(),
     "measured": measured.tolist(),
     "share": [0.5] * seeds,
+    "gradient_norm": [0.1] * seeds,
   }
   return {"rate": RATE, "steps": 100, "sizes": {"8": row, "128": row}}
 

@@ -58,6 +58,8 @@ def _draw(folder):
     right.loglog(curve(draws, SIGMA), probabilities, label=f"k = {draws}")
   for axes, title in ((left, f"k = {DRAWS}"), (right, f"$\\sigma$ = {SIGMA}")):
     axes.set(xlabel="$\\epsilon$", ylabel="probability bound 2 exp(-x)", title=f"n = 5e5, {title}")
+    drawing.plain_log(axes, "x")
+    drawing.plain_log(axes, "y")
     axes.legend(frameon=False, fontsize="small")
   return drawing.save(figure, folder / "figure_14.png")
 

@@ -229,14 +229,16 @@ def describe(numbers: dict) -> Chapter:
     verdict=verdict,
     reason=prose(f"""Geometric mean over the eigenvectors and 95 % t-interval over {seeds} seeds of
       network, {seeds - 1} degrees of freedom; it agrees if the interval is within {MARGIN:g} of 1.
-      The test can fail: without the factor 2 / (2 - eta lambda), up to
-      {number(2 / (2 - largest))} here, the ratios would be those of the last column. The noise
-      lambda² q'Sq is the variance of single examples' slopes along q over the batch size, averaged
-      over {PARTS} places of the chain: at the mean point alone it is too small for batches of
-      {SIZES[0]}, which wander. Eigenpairs are those at the mean point. Batches are drawn with
-      replacement, so that the noise of the steps is independent, as in the theorem;
-      {numbers["steps"]:,} steps of each chain. On a network with convolutions this is open: none
-      that was trained here has come to a stationary end."""),
+      The test can fail: without the factor 2 / (2 - eta lambda), up to {number(2 / (2 - largest))}
+      here, the ratios would be those of the last column. The column before has what the gradient at
+      the mean point may add to the squared step at most: it is the larger, the larger the batches,
+      as the noise falls, and a stationary chain has none. The noise lambda² q'Sq is the variance of
+      single examples' slopes along q over the batch size, averaged over {PARTS} places of the
+      chain: at the mean point alone it is too small for batches of {SIZES[0]}, which wander.
+      Eigenpairs are those at the mean point. Batches are drawn with replacement, so that the noise
+      of the steps is independent, as in the theorem; {numbers["steps"]:,} steps of each chain. On a
+      network with convolutions this is open: none that was trained here has come to a stationary
+      end."""),
     pictures={
       "figure_stationary.png": prose("""Measured mean squared step over eta² lambda² q'Sq along each
         of the ten top eigenvectors of each seed, and the theorem's curve""")
@@ -252,6 +254,7 @@ def _table(numbers, found):
     each = ratios(numbers, size)
     without = np.exp(np.log(each * 2 / (2 - eta * values)).mean(axis=1)).tolist()
     steps, noise = (np.mean(np.sum(row[k], axis=1)) for k in ("measured", "noise"))
+    drift = np.mean(np.square(eta * np.array(row["gradient_norm"]))) / steps
     rows.append(
       (
         f"{int(size):,}",
@@ -260,11 +263,17 @@ def _table(numbers, found):
         number(float(noise)),
         number(float(steps)),
         intervals.mean(row["share"]).text(scale=100),
+        number(100 * float(drift), 2),
         intervals.factor(without, [1.0] * len(without)).text(),
       )
     )
   columns = ("batch size", "measured / predicted", "of single eigenvectors")
-  rest = ("noise in the top ten", "squared step there", "its share of the step, %")
+  rest = (
+    "noise in the top ten",
+    "squared step there",
+    "its share of the step, %",
+    "drift, % at most",
+  )
   return Table((*columns, *rest, "ratio without the factor"), tuple(rows))
 
 
@@ -286,6 +295,8 @@ def _draw(numbers, path):
   x = np.linspace(0, 1.05 * axes.get_xlim()[1], 100)
   axes.plot(x, 2 / (2 - x), "k-", lw=1.2, label="theorem: $2 / (2 - \\eta\\lambda)$")
   axes.axhline(1, color="0.5", lw=0.8, ls="--", label="without memory of earlier steps")
-  axes.set(xlabel="$\\eta\\lambda$", ylabel="mean squared step / ($\\eta^2$ noise)", ylim=(0, None))
-  axes.legend(frameon=False, fontsize="small", loc="lower left")
+  axes.set(
+    xlabel="$\\eta\\lambda$", ylabel="mean squared step / ($\\eta^2$ noise)", ylim=(0.8, None)
+  )
+  axes.legend(frameon=False, fontsize="small", loc="upper left")
   plotting.save_figure(figure, path)
