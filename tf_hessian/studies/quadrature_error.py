@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.numerics import density, results
+from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.comparison import SIGMA_SQUARED, STEPS, leading_rules, smooth_all
 
@@ -74,9 +75,11 @@ def draw_errors(numbers: dict, path: pathlib.Path, /) -> None:
     axes.plot(list(table), middle, "o-", color=color, ms=4, label=f"{label}, median of the draws")
     axes.plot(list(table), [max(d) for d in table.values()], "x:", color=color, label="largest")
   for axes, label in ((left, "Lanczos steps m"), (right, "$\\sigma^2$")):
-    axes.set(yscale="log", xlabel=label, ylabel="$L_1$ distance to the draw's exact density")
-    axes.legend(frameon=False, fontsize="small")
-  right.set_xscale("log")
+    axes.set(xlabel=label, ylabel="$L_1$ distance to the draw's exact density")
+    drawing.plain_log(axes, "y")
+    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    axes.set_ylim(top=100 * axes.get_ylim()[1])  # room for it
+  drawing.plain_log(right, "x")
   plotting.save_figure(figure, path)
 
 
