@@ -134,4 +134,4 @@ def test_figure_15_agrees_where_80_steps_reach_rounding(
   study = make_study("15", context)
   assert study.verdict is verdict
   assert study.numbers["degree_of_1e-13"] == (10 if plain < 1e-13 else None)
-  assert ("is reached at m = 10." in study.reason) == (plain < 1e-13)
+  assert ("is reached at m = 10 with the printed kernel" in study.reason) == (plain < 1e-13)

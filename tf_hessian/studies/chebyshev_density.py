@@ -118,7 +118,8 @@ def _draw(grid, exact, curves, folder):
       axes.plot(grid, curves[name], lw=1.0, **style)
     axes.set(xlim=LIMITS, xlabel="eigenvalue", ylabel="density")
     if log:
-      axes.set(yscale="log", ylim=(1e-6, 3 * exact.max()))
+      axes.set_ylim(1e-6, 3 * exact.max())
+      drawing.plain_log(axes, "y")
     else:
       axes.set_ylim(1.2 * polynomial.min(), 1.3 * polynomial.max())
     axes.legend(frameon=False, fontsize="small")

@@ -49,7 +49,9 @@ def draw_densities(
     figure, axes = plotting.new_figure()
     plotting.draw_density(axes, mean, exact=small.eigenvalues, limits=limits[name])
     inside = (grid >= limits[name][0]) & (grid <= limits[name][1])
-    axes.set_ylim(top=10 * mean.values[inside].max())
+    axes.set_ylim(top=30 * mean.values[inside].max())  # with room for the legend
+    drawing.plain_log(axes, "y")
+    axes.legend(frameon=False, fontsize="small", loc="upper right", ncols=3)
     axes.set_title(f"{len(rules)} draws of {STEPS} steps, $\\sigma^2$ = 1e-5", fontsize="medium")
     curves += drawing.save(figure, folder / f"figure_{name}.png")
   return curves
