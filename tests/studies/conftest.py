@@ -106,12 +106,13 @@ def make_study():
 
 @pytest.fixture(scope="session")
 def configs(tmp_path_factory):
-  """A folder of configs whose mnist_mlp.py is of the network of 163 parameters."""
+  """A folder of configs of which those of small models are of the network of 163 parameters."""
   folder = tmp_path_factory.mktemp("configs")
   (folder / "data_of_163.py").write_text(DATA)
   data = f"{folder / 'data_of_163.py'}:examples"
   original = str(ROOT / "configs" / "mnist_mlp.py")
-  (folder / "mnist_mlp.py").write_text(CONFIG.format(original=original, data=data))
+  for name in FOLDERS:
+    (folder / f"{name}.py").write_text(CONFIG.format(original=original, data=data))
   return folder
 
 
@@ -125,7 +126,7 @@ def config(configs):
 def context(configs, config, tmp_path_factory):
   """A `Context` whose small models are the network of 163 parameters, with three draws."""
   made = Context(tmp_path_factory.mktemp("figures"), configs, progress=False)
-  found = small_model.prepare(config, made.work / "small", num_draws=DRAWS, progress=False)
+  found = small_model.prepare(config, made.work / "small_model", num_draws=DRAWS, progress=False)
   made._models.update(dict.fromkeys(FOLDERS, found))
   return made
 
