@@ -68,7 +68,7 @@ def mean_error(small: SmallModel, variance: float = SIGMA_SQUARED, /) -> dict:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Describes the distance of the draws' mean from the exact density, with both kernels."""
+  """Describes the distance of the draws' mean, with both kernels."""
   rows, near = [], []
   for end, variance in (("", SIGMA_SQUARED), ("_relative", numbers["relative_sigma_squared"])):
     distance, predicted = numbers[f"l1_mean{end}"], numbers[f"l1_mean_predicted{end}"]

@@ -77,7 +77,7 @@ def _overview(chapters):
 
 
 def _text(chapter, made, folder):
-  """Returns a chapter as Markdown, with cost and command of the `Result` below."""
+  """Returns a chapter as Markdown, with cost and command below."""
   claim = "The paper" if chapter.section else "To show"
   where = f" ({chapter.section})" if chapter.section else " (not in the paper)"
   parts = [

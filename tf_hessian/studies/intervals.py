@@ -61,7 +61,9 @@ def mean(values: Sequence[float] | np.ndarray, /) -> Interval:
 
 
 def paired(first: Sequence[float], second: Sequence[float], /) -> Interval:
-  """Returns the mean difference, first - second, of values of the same seeds.
+  """Returns the mean difference of values of the same seeds.
+
+  It is first - second.
 
   Raises:
     ValueError: if they are not as many.
@@ -87,7 +89,10 @@ def welch(first: Sequence[float], second: Sequence[float], /) -> Interval:
 
 
 def factor(first: Sequence[float], second: Sequence[float], /) -> Interval:
-  """Returns the geometric mean of first / second, of the same seeds; p is of a factor of 1."""
+  """Returns the geometric mean of first / second, of the same seeds.
+
+  Its p is of a factor of 1.
+  """
   log = paired(np.log(first).tolist(), np.log(second).tolist())
   mean, low, high = np.exp([log.mean, log.low, log.high]).tolist()
   return dataclasses.replace(log, mean=mean, low=low, high=high)

@@ -50,7 +50,10 @@ class Variant:
 
 
 def trained(context: Context, config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
-  """Trains where that is left to do, and notes what it cost; returns the folder."""
+  """Trains where that is left to do; returns the folder.
+
+  Notes what it cost, whenever that was.
+  """
 
   def make():
     train(config, folder, data_dir=context.data_dir, download=context.download)

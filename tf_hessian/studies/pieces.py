@@ -1,4 +1,4 @@
-"""Pieces of studies, kept with their settings and the seconds that they took."""
+"""Pieces of studies, kept with their settings and seconds."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Costs:
     return made
 
   def total(self) -> float:
-    """Returns the seconds up to now, with those of pieces that were made earlier."""
+    """Returns the seconds up to now, and those of earlier pieces."""
     return time.monotonic() - self._begin - self._inside + sum(self._pieces.values())
 
 
 def numbers_of(
   path: pathlib.Path, setting: dict[str, Any], measure: Callable[[], dict], costs: Costs, /
 ) -> dict:
-  """Measures a piece, or reads it where it was measured in the same setting.
+  """Measures a piece, or reads it if measured in the same setting.
 
   Args:
     path: JSON file of the piece.

@@ -72,7 +72,7 @@ class SmallModel:
 
   @property
   def seconds(self) -> float:
-    """Seconds of the training, the exact spectrum and the draws, whenever they were made."""
+    """Seconds of training, exact spectrum and draws, whenever they were made."""
     made = self.facts["training_seconds"] + self.facts["exact_seconds"]
     return made + float(np.sum(self.spectrum.wall_times))
 

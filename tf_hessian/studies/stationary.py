@@ -28,7 +28,7 @@ MARGIN = 1.1  # a mean ratio of measured to predicted between 1 / this and this 
 
 
 def measure(context: Context) -> dict:
-  """Measures steps of SGD along the top eigenvectors, from each seed's trained network."""
+  """Measures steps of SGD along the top eigenvectors, for each seed."""
   found = {str(size): [_piece(context, seed, size) for seed in SEEDS] for size in SIZES}
   rate = context.config(CONFIG).train.learning_rate
   names = next(iter(found.values()))[0]
@@ -59,7 +59,7 @@ def _piece(context, seed, size):
 def stationary(
   setup: experiment.Experiment, model: keras.Model, size: int, rate: float, seed: int
 ) -> dict:
-  """Runs SGD on, and compares its steps with the theorem at its mean point.
+  """Runs SGD on, and measures its steps at its mean point.
 
   Args:
     setup: data and loss.
@@ -127,10 +127,10 @@ def _assign(model, point):
 
 
 def _chain(model, losses, count, size, rate) -> Callable:
-  """Returns a function that runs steps of SGD with batches drawn with replacement.
+  """Returns a function that runs steps of SGD.
 
-  It is (steps, seed, vectors) -> steps along the vectors (steps, k), squared lengths (steps,), and
-  the mean point.
+  Batches are drawn with replacement. It is (steps, seed, vectors) -> steps along the vectors
+  (steps, k), squared lengths (steps,), and the mean point.
   """
   variables = [w.value for w in model.trainable_variables]
 

@@ -1,4 +1,4 @@
-"""The same weights and images with batch statistics and with moving ones (section G).
+"""The same weights with batch and with moving statistics (section G).
 
 Networks that were trained with batch normalization are measured twice: in training mode, where each
 batch normalizes by its own statistics, and outside of it, by the moving ones.
@@ -77,7 +77,7 @@ def _piece(context, operators, seed, step, kind):
 
 
 class _Operator:
-  """The Hessian of one kind of statistics, at the weights of any checkpoint."""
+  """The Hessian of one kind of statistics, at any checkpoint."""
 
   def __init__(self, context, kind):
     moving = kind == MOVING
@@ -196,7 +196,7 @@ def _table(numbers):
 
 
 def _size(kind):
-  """Returns the batch size of a kind of statistics, 0 for moving ones."""
+  """Returns the batch size of a kind of statistics, or 0."""
   return 0 if kind == MOVING else int(kind)
 
 
