@@ -5,8 +5,8 @@
 # make verify the small model against its exact spectrum (minutes)
 # make figures the paper's figures, and a page about them (CIFAR-10: see docs/reproduction.md)
 # make bench  what a product and a density cost
-# make bench-peers  the same density runs and Gauss-Newton products by PyTorch packages, in an
-#             environment of their own
+# make bench-peers  the same density runs by PyTorch packages and by JAX, and Gauss-Newton products by
+#             the former, in environments of their own (more than an hour)
 # make chaos  a run whose processes are killed at random (minutes)
 # make slow   tests that take long, with KerasHub, and a minute of damaged files at random;
 #             SLOW=hours: the largest architectures
@@ -24,8 +24,9 @@ REPRODUCE_FLAGS ?=
 # The marks of the tests that `make slow` runs.
 SLOW ?= slow
 
-# Of the packages that this one is compared with; they need PyTorch.
+# Of the packages that this one is compared with: those that need PyTorch, and JAX.
 VENV_PEERS ?= .venv-peers
+VENV_PEERS_JAX ?= .venv-peers-jax
 PEERS_FLAGS ?=
 PEERS_PINS = benchmarks/peers/requirements-torch.txt benchmarks/peers/requirements.txt
 
@@ -90,8 +91,14 @@ $(VENV_PEERS)/installed: $(PEERS_PINS)
 	$(VENV_PEERS)/bin/python -m pip install --quiet --no-deps -r benchmarks/peers/requirements.txt
 	touch $@
 
-bench-peers: $(VENV)/installed $(VENV_PEERS)/installed
-	$(RUN) -m benchmarks.peers --peers_python=$(VENV_PEERS)/bin/python $(PEERS_FLAGS)
+$(VENV_PEERS_JAX)/installed: benchmarks/peers/requirements-jax.txt
+	$(PYTHON) -m venv $(VENV_PEERS_JAX)
+	$(VENV_PEERS_JAX)/bin/python -m pip install --quiet -r benchmarks/peers/requirements-jax.txt
+	touch $@
+
+bench-peers: $(VENV)/installed $(VENV_PEERS)/installed $(VENV_PEERS_JAX)/installed
+	$(RUN) -m benchmarks.peers --peers_python=$(VENV_PEERS)/bin/python \
+	  --jax_python=$(VENV_PEERS_JAX)/bin/python $(PEERS_FLAGS)
 
 chaos: $(VENV)/installed
 	$(RUN) -m benchmarks.chaos
@@ -118,4 +125,4 @@ docs: $(VENV)/installed-docs
 	$(RUN) docs/tools/check.py site
 
 clean:
-	rm -rf $(VENV) $(VENV_OLDEST) $(VENV_PEERS) build *.egg-info runs site
+	rm -rf $(VENV) $(VENV_OLDEST) $(VENV_PEERS) $(VENV_PEERS_JAX) build *.egg-info runs site

@@ -1,18 +1,20 @@
-"""The same density run by this package and by PyHessian, curvlinops and hessian-eigenthings.
+"""The same density run by this package, PyHessian, curvlinops, hessian-eigenthings and JAX.
 
   make bench-peers
-  python -m benchmarks.peers --peers_python=.venv-peers/bin/python
+  python -m benchmarks.peers --peers_python=.venv-peers/bin/python \
+    --jax_python=.venv-peers-jax/bin/python
   python -m benchmarks.peers --matrix=gauss_newton
 
-Each contender is a process of its own, with the same number of threads; they measure in turn, one
-at a time, after it was shown that they have the same network. Of the Hessian, density runs are
-compared; of the Gauss-Newton matrix, products, one by one and as ten share a pass. Writes the
-sections of "Peers" in docs/benchmarks.md, and ends with exit code 1 if a figure misses its bound.
-With its defaults, more than half an hour on 2 cores.
+Each contender is a process of its own, with the same number of threads, and begins anew in each
+round; they measure in turn, one at a time, after it was shown that they have the same network. Of
+the Hessian, density runs are compared; of the Gauss-Newton matrix, products, one by one and as ten
+share a pass. Writes the sections of "Peers" in docs/benchmarks.md, and ends with exit code 1 if a
+figure misses its bound. With its defaults, more than an hour on 2 cores.
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -27,16 +29,24 @@ from benchmarks.peers import making, products, products_report, report
 from benchmarks.peers.worker import OURS
 from tf_hessian import spectrum as spectrum_lib
 
+SHORT_STEPS = 3  # of the runs whose set-up counts
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERS = ("PyHessian", "curvlinops", "hessian-eigenthings")
-# Measured to show what they cost and how wrong they are; not counted.
-WRONG = ("curvlinops, nn.BatchNorm2d", "hessian-eigenthings, finite differences")
+PEERS = ("PyHessian", "curvlinops", "hessian-eigenthings", "JAX, matfree", "JAX, by hand")
+# Measured to show what they cost and how wrong they are, on these networks; not counted.
+WRONG = {
+  "curvlinops, nn.BatchNorm2d": ("resnet32",),
+  "curvlinops, nn.LayerNorm": ("transformer",),
+  "hessian-eigenthings, finite differences": ("mlp", "resnet32", "transformer"),
+}
 
 PYTHON = flags.DEFINE_string(
-  "peers_python", str(ROOT / ".venv-peers/bin/python"), "Python of the peers' environment."
+  "peers_python", str(ROOT / ".venv-peers/bin/python"), "Python of the environment with PyTorch."
+)
+JAX_PYTHON = flags.DEFINE_string(
+  "jax_python", str(ROOT / ".venv-peers-jax/bin/python"), "Python of the environment with JAX."
 )
 PROBLEMS = flags.DEFINE_list(
-  "problems", ["mlp", "resnet32"], "Which to run; the section then has these only."
+  "problems", ["mlp", "resnet32", "transformer"], "Which to run; the section then has these only."
 )
 MATRICES = flags.DEFINE_multi_enum(
   "matrix",
@@ -57,6 +67,12 @@ BATCHES = flags.DEFINE_integer("resnet_batches", 2, "Batches of ResNet-32.", 1)
 BATCH_SIZE = flags.DEFINE_integer("resnet_batch_size", 128, "Images of a batch.", 1)
 RESNET_DRAWS = flags.DEFINE_integer("resnet_draws", 10, "Draws on ResNet-32.", 2)
 RESNET_STEPS = flags.DEFINE_integer("resnet_steps", 3, "Lanczos steps of each.", 2)
+SEQUENCES = flags.DEFINE_integer("transformer_batch_size", 16, "Sequences of a batch.", 1)
+TRANSFORMER_BATCHES = flags.DEFINE_integer(
+  "transformer_batches", 2, "Batches of the transformer.", 1
+)
+TRANSFORMER_DRAWS = flags.DEFINE_integer("transformer_draws", 10, "Draws on the transformer.", 2)
+TRANSFORMER_STEPS = flags.DEFINE_integer("transformer_steps", 3, "Lanczos steps of each.", 2)
 MLP_DRAWS = flags.DEFINE_integer("mlp_draws", 10, "Draws on the small network.", 2)
 MLP_STEPS = flags.DEFINE_integer("mlp_steps", 90, "Lanczos steps of each.", 2)
 
@@ -84,8 +100,9 @@ class Setting:
 
 def main(_):
   logging.set_verbosity(logging.WARNING)
-  if not pathlib.Path(PYTHON.value).exists():
-    sys.exit(f"{PYTHON.value} is not there: make it by `make .venv-peers/installed`")
+  for folder, python in ((".venv-peers", PYTHON.value), (".venv-peers-jax", JAX_PYTHON.value)):
+    if not pathlib.Path(python).exists():
+      sys.exit(f"{python} is not there: make it by `make {folder}/installed`")
   unknown = set(PROBLEMS.value) - set(_SETTINGS)
   if unknown:
     sys.exit(f"--problems: expected some of {', '.join(_SETTINGS)}, got {', '.join(unknown)}")
@@ -129,7 +146,7 @@ def _mlp():
     steps=MLP_STEPS.value,
     sigma=1e-5**0.5,  # the paper's
     repeats=20,
-    least_ratio=1.0,
+    least_ratio=1.2,
   )
   return making.make_mlp(), setting
 
@@ -146,7 +163,20 @@ def _resnet32():
   return making.make_resnet32(BATCHES.value, BATCH_SIZE.value, DATA_DIR.value), setting
 
 
-_SETTINGS = {"mlp": _mlp, "resnet32": _resnet32}
+def _transformer():
+  setting = Setting(
+    title=f"Transformer, n = 1,058,536, {TRANSFORMER_BATCHES.value} batches of {SEQUENCES.value} "
+    "sequences of 64 random tokens",
+    draws=TRANSFORMER_DRAWS.value,
+    steps=TRANSFORMER_STEPS.value,
+    sigma=None,
+    repeats=1,
+    least_ratio=1.5,
+  )
+  return making.make_transformer(TRANSFORMER_BATCHES.value, SEQUENCES.value), setting
+
+
+_SETTINGS = {"mlp": _mlp, "resnet32": _resnet32, "transformer": _transformer}
 
 
 def _threads():
@@ -160,7 +190,7 @@ def _images():
 def _changed_flags():
   """Returns the flags that change what is measured and are not at their defaults."""
   found = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
-  unsaid = (PYTHON.name, OUTPUT.name, DATA_DIR.name)
+  unsaid = (PYTHON.name, JAX_PYTHON.name, OUTPUT.name, DATA_DIR.name)
   words = [f.serialize() for f in found if f.value != f.default and f.name not in unsaid]
   return " ".join(" ".join(words).split("\n"))
 
@@ -182,8 +212,11 @@ class Contender:
       "OMP_NUM_THREADS": threads,
       "MKL_NUM_THREADS": threads,
       "OPENBLAS_NUM_THREADS": blas,
+      "NPROC": threads,  # of XLA, for JAX
+      "JAX_PLATFORMS": "cpu",
     }
-    python = sys.executable if name == OURS else PYTHON.value
+    peers_python = JAX_PYTHON.value if name.startswith("JAX") else PYTHON.value
+    python = sys.executable if name == OURS else peers_python
     arguments = [name, matrix, str(problem_path), threads, str(folder)]
     with open(self._log, "wb") as log:
       self._process = subprocess.Popen(
@@ -218,22 +251,28 @@ def compare(problem, setting, folder):
   """Returns the `report.Outcome` of one problem."""
   path = folder / "problem.npz"
   problem.save(path)
-  # Without batch norm its two implementations are the same.
   wrong = [
-    n
-    for n in WRONG
-    if n.split(",")[0] in CHOSEN.value and (problem.network != "mlp" or "BatchNorm" not in n)
+    name
+    for name, networks in WRONG.items()
+    if name.split(",")[0] in CHOSEN.value and problem.network in networks
   ]
   outcome = report.Outcome(problem.network, setting)
-  with contextlib.ExitStack() as stack:
-    contenders = []
-    for contender in _start((OURS, *CHOSEN.value, *wrong), "hessian", path, folder, stack):
-      name, answer = contender.name, contender.ask("set_up", draws=setting.draws)
-      outcome.add(name, counts=name not in wrong, **answer)
-      contenders.append(contender)
-    _agree(contenders, outcome, folder)
-    _measure(contenders, outcome, folder)
+  for name in (OURS, *CHOSEN.value, *wrong):
+    outcome[name] = report.Figures(counts=name not in wrong)
+  start = functools.partial(_started, path=path, folder=folder)
+  _agree(start, outcome, folder)
+  _measure(start, outcome, folder)
   return outcome
+
+
+@contextlib.contextmanager
+def _started(name, *, path, folder):
+  """Gives a contender's process, which ends with the block, so that nothing runs beside others."""
+  contender = Contender(name, "hessian", path, folder)
+  try:
+    yield contender
+  finally:
+    contender.close()
 
 
 def compare_products(problem, setting, folder):
@@ -261,20 +300,20 @@ def _start(names, matrix, path, folder, stack):
     yield contender
 
 
-def _agree(contenders, outcome, folder):
+def _agree(start, outcome, folder):
   """Compares losses, gradients and products with ours, in float64."""
   ours = None
-  for contender in contenders:
-    contender.ask("agree", file="agree.npz")
+  for name, figures in outcome.items():
+    with start(name) as contender:
+      contender.ask("agree", file="agree.npz")
     with np.load(folder / "agree.npz") as saved:
       values = dict(saved)
     ours = ours or values
-    figures = outcome[contender.name]
     figures.differences = {
       key: _relative(values[key], ours[key]) for key in ("loss", "gradient", "product")
     }
     figures.rounding = _relative(values["float32_product"], values["product"])
-    report.print_differences(outcome, contender.name)
+    report.print_differences(outcome, name)
   unequal = report.unequal_networks(outcome)
   if unequal:
     sys.exit("the networks are not equal: " + "; ".join(unequal))
@@ -284,30 +323,51 @@ def _relative(value, expected):
   return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
 
 
-def _measure(contenders, outcome, folder):
+def _measure(start, outcome, folder):
   """Takes the times, and compares the densities of the first round."""
   setting = outcome.setting
-  run = {"draws": setting.draws, "steps": setting.steps}
-  # Another run of ours gives the ends of the spectrum. Its curve is not used.
-  before = run | {"sigma": 1.0, "seed": ROUNDS.value, "low": 0.0, "high": 0.0}
-  contenders[0].ask("density", file="before.npz", **before)
-  reference = spectrum_lib.load(folder / "spectrum_before.npz")
-  nodes = np.concatenate(reference.nodes)
-  run["sigma"] = setting.sigma or float(np.ptp(nodes)) / setting.steps
-  run |= {"low": float(nodes.min()), "high": float(nodes.max())}
+  run = _reference(start, setting, folder)
   for i in range(ROUNDS.value):
-    for what in ("gradient", "product"):
-      for contender in contenders:
-        seconds = contender.ask(what, repeats=setting.repeats)["seconds"]
-        outcome[contender.name].seconds[what].append(seconds)
-    for contender in contenders:
-      if not outcome[contender.name].counts:
-        continue
-      answer = contender.ask("density", file=f"{contender.name}.npz", seed=i, **run)
-      outcome[contender.name].seconds["density"].append(answer["seconds"])
-      print(f"  round {i + 1}: {contender.name:20} {answer['seconds']:9.3f} s", flush=True)
+    for name, figures in outcome.items():
+      with start(name) as contender:
+        _measure_round(contender, figures, setting, run | {"seed": i})
+      shown = {what: found[-1] for what, found in figures.seconds.items() if found}
+      listed = ", ".join(f"{what} {seconds:.3g} s" for what, seconds in shown.items())
+      print(f"  round {i + 1}: {name}: {listed}", flush=True)
     if i == 0:
       _compare_densities(outcome, folder, run["sigma"])
+
+
+def _reference(start, setting, folder):
+  """Returns the arguments of a density run, with the ends of the spectrum by a run of ours."""
+  run = {"draws": setting.draws, "steps": setting.steps}
+  with start(OURS) as contender:
+    contender.ask("set_up", draws=setting.draws)
+    # Its curve is not used.
+    before = run | {"sigma": 1.0, "seed": ROUNDS.value, "low": 0.0, "high": 0.0}
+    contender.ask("density", file="before.npz", **before)
+  nodes = np.concatenate(spectrum_lib.load(folder / "spectrum_before.npz").nodes)
+  run["sigma"] = setting.sigma or float(np.ptp(nodes)) / setting.steps
+  return run | {"low": float(nodes.min()), "high": float(nodes.max())}
+
+
+def _measure_round(contender, figures, setting, run):
+  """Takes all figures of a contender that has just begun.
+
+  A short run first, so that set-up and run are those of somebody who makes that one alone.
+  """
+  short, name = run | {"steps": SHORT_STEPS}, contender.name
+  figures.add("set_up", contender.ask("set_up", draws=setting.draws, steps=SHORT_STEPS))
+  if figures.counts:
+    answer = contender.ask("density", file=f"{name}.npz", **short)
+    figures.add("short", answer)
+    if setting.steps != SHORT_STEPS:
+      contender.ask("set_up", draws=setting.draws, steps=setting.steps)
+      answer = contender.ask("density", file=f"{name}.npz", **run)
+    figures.add("density", answer)
+  contender.ask("prepare")
+  for what in ("gradient", "product"):
+    figures.add(what, contender.ask(what, repeats=setting.repeats))
 
 
 def _compare_densities(outcome, folder, sigma):

@@ -1,22 +1,15 @@
 """The PyTorch packages as contenders: see `worker` for what they have in common.
 
-Imports PyTorch, the packages when they are used, and of tf_hessian what needs NumPy and SciPy only.
+Imports PyTorch, a package when it is used, and of tf_hessian what needs NumPy and SciPy only.
 """
 
 import importlib.metadata
 
 import numpy as np
 import torch
-from torch import nn
 
 from benchmarks.peers import kernels, networks
-from benchmarks.peers.problem import (
-  LABEL_SMOOTHING,
-  keras_vector,
-  torch_arrays,
-  torch_name,
-  torch_vector,
-)
+from benchmarks.peers.problem import keras_vector, torch_arrays, torch_name, torch_vector
 from tf_hessian.numerics import density, probes, quadrature
 from tf_hessian.numerics.lanczos import Lanczos
 
@@ -28,21 +21,23 @@ class TorchContender:
 
   Attributes:
     distribution: the package on PyPI.
+    package: what is imported of it.
     matrices: those that the package has.
+    fused: norms of which it gets PyTorch's own function, as the faster one that is right.
     runs_density: whether the package's density run is measured, or its product only.
     shares_passes: whether several products can share a pass over the data.
   """
 
-  distribution = ""
+  distribution = package = ""
   matrices = ("hessian",)
-  fused = False
+  fused = ("layer",)
   runs_density = True
   shares_passes = False
 
   def __init__(self, problem, dtype="float32", matrix="hessian"):
     if matrix not in self.matrices:
       raise ValueError(f"{self.distribution} has {', '.join(self.matrices)}, got {matrix}")
-    self._shapes = problem.shapes
+    self._layout = problem.names, problem.shapes
     self._dtype = np.dtype(dtype)
     self.net = networks.make(problem.network, fused=self.fused).to(getattr(torch, dtype))
     names, self.parameters = zip(*self.net.named_parameters(), strict=True)
@@ -52,15 +47,15 @@ class TorchContender:
     with torch.no_grad():
       for p, a in zip(self.parameters, self._arrays(problem.parameters), strict=True):
         p.copy_(a)
-    self.loss = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
-    self.data = [(self._channels_first(x), torch.from_numpy(y)) for x, y in problem.batches()]
+    self.loss = networks.CrossEntropy()
+    self.data = [(self._inputs(x), torch.from_numpy(y)) for x, y in problem.batches()]
     self._vector = None
 
   @property
   def versions(self):
     return {name: importlib.metadata.version(name) for name in (self.distribution, "torch")}
 
-  def set_up(self, draws):  # noqa: ARG002 - nothing of it depends on the number of draws
+  def set_up(self, draws, steps):  # noqa: ARG002 - nothing of it depends on their numbers
     """Does what comes once before a density run."""
     self.set_vector(np.ones(sum(p.numel() for p in self.parameters)))
     self.product()
@@ -83,26 +78,29 @@ class TorchContender:
 
   def native(self, v):
     """Returns a vector as the package wants it: here flat (n,)."""
-    return torch.from_numpy(torch_vector(v, self._shapes).astype(self._dtype))
+    return torch.from_numpy(torch_vector(v, *self._layout).astype(self._dtype))
 
   def to_keras(self, result):
     """Returns a product or a gradient as (n,) float64, in Keras's order."""
     if isinstance(result, torch.Tensor):
       result = torch.split(result, [p.numel() for p in self.parameters])
       result = [t.reshape(p.shape) for t, p in zip(result, self.parameters, strict=True)]
-    return keras_vector([t.detach().numpy() for t in result])
+    return keras_vector([t.detach().numpy() for t in result], self._layout[0])
 
   def _arrays(self, vector):
-    arrays = torch_arrays(np.asarray(vector, self._dtype), self._shapes)
+    arrays = torch_arrays(np.asarray(vector, self._dtype), *self._layout)
     return [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
 
   def _weighted(self):
     total = sum(len(y) for _, y in self.data)
     return [(x, y, len(y) / total) for x, y in self.data]
 
-  def _channels_first(self, images):
-    axes = (0, 3, 1, 2) if images.ndim == 4 else (0, 1)
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(axes), self._dtype))
+  def _inputs(self, array):
+    """Returns images with channels first, or tokens as they are."""
+    if array.dtype != np.float32:
+      return torch.from_numpy(array)
+    axes = (0, 3, 1, 2) if array.ndim == 4 else (0, 1)
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(axes), self._dtype))
 
 
 class PyHessian(TorchContender):
@@ -113,6 +111,7 @@ class PyHessian(TorchContender):
   """
 
   distribution = "PyHessian"
+  package = "pyhessian"
 
   def __init__(self, problem, dtype="float32", matrix="hessian"):
     super().__init__(problem, dtype, matrix)
@@ -161,7 +160,9 @@ class Curvlinops(TorchContender):
   """
 
   distribution = "curvlinops-for-pytorch"
+  package = "curvlinops"
   matrices = ("hessian", "gauss_newton")
+  fused = ()
   shares_passes = True
 
   def __init__(self, problem, dtype="float32", matrix="hessian"):
@@ -201,9 +202,9 @@ class Curvlinops(TorchContender):
 
 
 class CurvlinopsFused(Curvlinops):
-  """The same through PyTorch's own batch norm: products only, and the Hessian's are wrong."""
+  """The same through PyTorch's own norms: products only, and the Hessian's are wrong."""
 
-  fused = True
+  fused = ("batch", "layer")
   runs_density = False
 
 
@@ -215,6 +216,7 @@ class HessianEigenthings(TorchContender):
   """
 
   distribution = "hessian-eigenthings"
+  package = "hessian_eigenthings"
   matrices = ("hessian", "gauss_newton")
   method = "autograd"
 
@@ -250,7 +252,7 @@ class HessianEigenthings(TorchContender):
 class HessianEigenthingsFused(HessianEigenthings):
   """The same through PyTorch's own batch norm: products only."""
 
-  fused = True
+  fused = ("batch", "layer")
   runs_density = False
 
 
@@ -266,6 +268,7 @@ CONTENDERS = {
   "curvlinops": Curvlinops,
   "hessian-eigenthings": HessianEigenthings,
   "curvlinops, nn.BatchNorm2d": CurvlinopsFused,
+  "curvlinops, nn.LayerNorm": CurvlinopsFused,
   "hessian-eigenthings, nn.BatchNorm2d": HessianEigenthingsFused,
   "hessian-eigenthings, finite differences": HessianEigenthingsDifferences,
 }

@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 
-from benchmarks.peers.problem import Problem
+from benchmarks.peers.problem import LENGTH, VOCABULARY, Problem
+from benchmarks.peers.transformer import transformer
 from tf_hessian.data import cifar10, mnist, tfds
 from tf_hessian.models.cifar_resnet import cifar_resnet
 from tf_hessian.models.mlp import mlp
 
-MODELS = {"mlp": mlp, "resnet32": cifar_resnet}
+MODELS = {"mlp": mlp, "resnet32": cifar_resnet, "transformer": transformer}
 _SEED = 0
 
 
@@ -37,11 +38,18 @@ def make_resnet32(num_batches, batch_size, data_dir=None):
   return _problem("resnet32", images, np.asarray(labels, np.int64), batch_size)
 
 
-def _problem(network, images, labels, batch_size):
+def make_transformer(num_batches, batch_size):
+  """Returns the small language model on random tokens, whose labels are the next ones."""
+  rng = np.random.default_rng(_SEED)
+  tokens = rng.integers(0, VOCABULARY, (num_batches * batch_size, LENGTH + 1))
+  return _problem("transformer", tokens[:, :-1].astype(np.int32), tokens[:, 1:], batch_size)
+
+
+def _problem(network, inputs, labels, batch_size):
   variables = model(network).trainable_variables
   return Problem(
     network=network,
-    images=images,
+    inputs=inputs,
     labels=labels,
     batch_size=batch_size,
     names=tuple(v.path for v in variables),

@@ -4,6 +4,16 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
+from benchmarks.peers.problem import (
+  BLOCKS,
+  HEADS,
+  LABEL_SMOOTHING,
+  LAYER_EPSILON,
+  LENGTH,
+  VOCABULARY,
+  WIDTH,
+)
+
 _EPSILON = 1e-3  # of batch norm in Keras; PyTorch's own is 1e-5
 
 
@@ -97,8 +107,91 @@ def _shortcut(x, filters, stride):
   return F.pad(x, (0, 0, 0, 0, missing // 2, missing - missing // 2))
 
 
-def make(network, *, fused=False):
-  """Returns "mlp" or "resnet32"; `fused` takes PyTorch's own batch norm."""
-  if network == "mlp":
-    return Mlp()
-  return CifarResnet(batch_norm=fused_batch_norm if fused else BatchNorm)
+class LayerNorm(nn.Module):
+  """Normalises over the last axis, written as sums and products.
+
+  As for `BatchNorm`: forward over backward through PyTorch's own function is wrong.
+  """
+
+  def __init__(self, width, epsilon):
+    super().__init__()
+    self.weight = nn.Parameter(torch.ones(width))
+    self.bias = nn.Parameter(torch.zeros(width))
+    self.epsilon = epsilon
+
+  def forward(self, x):
+    centered = x - x.mean(-1, keepdim=True)
+    variance = (centered * centered).mean(-1, keepdim=True)
+    return centered * torch.rsqrt(variance + self.epsilon) * self.weight + self.bias
+
+
+class Attention(nn.Module):
+  """Causal attention of several heads, by products of matrices and softmax.
+
+  PyTorch's own function for it has no second derivatives where it is fused.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self.query = nn.Linear(WIDTH, WIDTH)
+    self.key = nn.Linear(WIDTH, WIDTH)
+    self.value = nn.Linear(WIDTH, WIDTH)
+    self.attention_output = nn.Linear(WIDTH, WIDTH)
+    later = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1)
+    self.register_buffer("later", later, persistent=False)
+
+  def forward(self, x):
+    q, k, v = (
+      layer(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+      for layer in (self.query, self.key, self.value)
+    )
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    weights = scores.masked_fill(self.later, -torch.inf).softmax(-1)
+    return self.attention_output((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Transformer(nn.Module):
+  """Pre-norm blocks: (batch, length) of tokens -> logits (batch, length, vocabulary)."""
+
+  def __init__(self, *, layer_norm=LayerNorm):
+    super().__init__()
+    self.tokens = nn.Embedding(VOCABULARY, WIDTH)
+    self.positions = nn.Embedding(LENGTH, WIDTH)
+    for i in range(1, BLOCKS + 1):
+      self.add_module(f"block{i}_norm_1", layer_norm(WIDTH, LAYER_EPSILON))
+      self.add_module(f"block{i}_attention", Attention())
+      self.add_module(f"block{i}_norm_2", layer_norm(WIDTH, LAYER_EPSILON))
+      self.add_module(f"block{i}_up", nn.Linear(WIDTH, 4 * WIDTH))
+      self.add_module(f"block{i}_down", nn.Linear(4 * WIDTH, WIDTH))
+    self.norm = layer_norm(WIDTH, LAYER_EPSILON)
+    self.logits = nn.Linear(WIDTH, VOCABULARY)
+
+  def forward(self, tokens):
+    x = self.tokens(tokens) + self.positions.weight
+    for i in range(1, BLOCKS + 1):
+      norm_1, attention, norm_2, up, down = (
+        self.get_submodule(f"block{i}_{part}")
+        for part in ("norm_1", "attention", "norm_2", "up", "down")
+      )
+      x = x + attention(norm_1(x))
+      x = x + down(F.gelu(up(norm_2(x))))
+    return self.logits(self.norm(x))
+
+
+class CrossEntropy(nn.CrossEntropyLoss):
+  """The mean over examples, or tokens, of logits (..., classes) with smoothed labels (...)."""
+
+  def __init__(self):
+    super().__init__(label_smoothing=LABEL_SMOOTHING)
+
+  def forward(self, logits, labels):
+    return super().forward(logits.flatten(0, -2), labels.flatten())
+
+
+def make(network, *, fused=()):
+  """Returns a network that takes PyTorch's own norms of the kinds `fused`: "batch", "layer"."""
+  if network == "resnet32":
+    return CifarResnet(batch_norm=fused_batch_norm if "batch" in fused else BatchNorm)
+  if network == "transformer":
+    return Transformer(layer_norm=nn.LayerNorm if "layer" in fused else LayerNorm)
+  return Mlp()

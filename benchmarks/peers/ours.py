@@ -9,12 +9,13 @@ import tensorflow as tf
 from benchmarks.peers import making
 from benchmarks.peers.problem import LABEL_SMOOTHING, split
 import tf_hessian
+from tf_hessian import GaussNewtonOperator, HessianOperator, spectral_density
 from tf_hessian.curvature.precision import float64_model
 from tf_hessian.distribute import machine
 
 _OPERATORS = {
-  "hessian": tf_hessian.HessianOperator,
-  "gauss_newton": tf_hessian.GaussNewtonOperator,
+  "hessian": HessianOperator,
+  "gauss_newton": GaussNewtonOperator,
 }
 
 
@@ -34,7 +35,11 @@ class TfHessian:
       variable.assign(value)
     if dtype == "float64":
       model = float64_model(model)
-    arrays = problem.images.astype(dtype), np.eye(10, dtype=dtype)[problem.labels]
+    inputs = problem.inputs
+    if inputs.dtype == np.float32:  # images, not tokens
+      inputs = inputs.astype(dtype)
+    classes = model.output_shape[-1]
+    arrays = inputs, np.eye(classes, dtype=dtype)[problem.labels]
     data = tf.data.Dataset.from_tensor_slices(arrays).batch(problem.batch_size)
     loss = keras.losses.CategoricalCrossentropy(
       from_logits=True, label_smoothing=LABEL_SMOOTHING, dtype=dtype
@@ -47,9 +52,9 @@ class TfHessian:
     packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
     return {"tf_hessian": tf_hessian.__version__, **packages}
 
-  def set_up(self, draws):
+  def set_up(self, draws, steps):  # noqa: ARG002 - functions are built for one step
     """Checks the operator, and builds what so many draws need, by a run of a single step."""
-    tf_hessian.spectral_density(self._operator, num_draws=draws, lanczos_steps=1, progress=False)
+    spectral_density(self._operator, num_draws=draws, lanczos_steps=1, progress=False)
 
   def mean_loss(self):
     return self._operator.loss()
@@ -74,7 +79,7 @@ class TfHessian:
 
   def density(self, *, draws, steps, sigma, seed, low, high):  # noqa: ARG002
     """Returns (grid, values) and the `Spectrum`."""
-    spectrum = tf_hessian.spectral_density(
+    spectrum = spectral_density(
       self._operator,
       num_draws=draws,
       lanczos_steps=steps,

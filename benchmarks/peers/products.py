@@ -17,11 +17,15 @@ COMPARED = 3  # vectors whose products are compared; in float64 they take severa
 def names(network: str, chosen: Sequence[str]) -> list[str]:
   """Lists the peers that have Gauss-Newton products, in each way of theirs.
 
-  No product differentiates the network twice, so PyTorch's own batch norm is right here, and counts
-  as any other way.
+  No product differentiates the network twice, so PyTorch's own norms are right here, and count as
+  any other way. JAX's products are those of the Hessian only.
   """
-  peers = [n for n in chosen if n != "PyHessian"]
-  fused = [f"{n}, nn.BatchNorm2d" for n in peers] if network != "mlp" else []
+  peers = [n for n in chosen if n in ("curvlinops", "hessian-eigenthings")]
+  fused = []
+  if network == "resnet32":
+    fused = [f"{n}, nn.BatchNorm2d" for n in peers]
+  elif network == "transformer" and "curvlinops" in peers:  # the other one has it anyhow
+    fused = ["curvlinops, nn.LayerNorm"]
   return [*peers, *fused]
 
 

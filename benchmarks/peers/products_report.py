@@ -87,7 +87,7 @@ def markdown(about: report.About, outcomes: Sequence[ProductsOutcome]) -> str:
   """Returns the section, with the machine and each problem's table."""
   parts = [report.preamble(about, outcomes)]
   for outcome in outcomes:
-    images = f"; {about.images}" if outcome.network != "mlp" else ""
+    images = f"; {about.images}" if outcome.network == "resnet32" else ""
     parts += [f"#### {outcome.title}{images}", _figures(outcome)]
   return "\n\n".join(parts)
 

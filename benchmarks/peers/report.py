@@ -31,6 +31,8 @@ _LARGEST_DEVIATION = 5.0
 # reorthogonalise: copies of large eigenvalues take nodes from the rest of its density.
 _LARGEST_DISTANCE = 4.0
 _NO_BOUND_OF_DISTANCE = ("curvlinops",)
+_TIMES = ("set_up", "short", "density", "gradient", "product")
+LEAST_WITH_SET_UP = 1.0  # of set-up and a run of 3 steps, the fastest peer's / ours
 _IDLE = 0.5  # load average up to which a machine counts as such
 
 
@@ -39,11 +41,13 @@ class Figures:
   """Measurements of one contender.
 
   Attributes:
-    versions: dict: package -> version.
-    set_up: seconds before a density run can begin.
-    failure: what its own density run fails with, or "".
     counts: whether its density run is compared.
-    seconds: dict: "gradient", "product", "density" -> list of one time a round.
+    versions: dict: package -> version.
+    failure: what its own density run fails with, or "".
+    seconds: dict: "set_up" (before a density run can begin), "short" (a density run of 3 steps),
+      "density", "gradient", "product" -> list of one time a round.
+    cpu_seconds: those of its density runs, one a round.
+    peak_mib: peaks of its process's memory in these.
     differences: dict: "loss", "gradient", "product" -> relative difference from ours, in float64.
     rounding: relative difference of its product in float32 from that in float64.
     trace: mean of its density, tr(H) / n.
@@ -51,17 +55,25 @@ class Figures:
       vectors.
   """
 
-  versions: dict
-  set_up: float
-  failure: str
   counts: bool
-  seconds: dict = dataclasses.field(
-    default_factory=lambda: {"gradient": [], "product": [], "density": []}
-  )
+  versions: dict = dataclasses.field(default_factory=dict)
+  failure: str = ""
+  seconds: dict = dataclasses.field(default_factory=lambda: {what: [] for what in _TIMES})
+  cpu_seconds: list = dataclasses.field(default_factory=list)
+  peak_mib: list = dataclasses.field(default_factory=list)
   differences: dict = dataclasses.field(default_factory=dict)
   rounding: float = np.nan
   trace: float = np.nan
   distance: float = np.nan
+
+  def add(self, what: str, answer: dict) -> None:
+    """Takes a worker's answer about one of the times."""
+    self.seconds[what].append(answer["seconds"])
+    if what == "set_up":
+      self.versions, self.failure = answer["versions"], answer["failure"]
+    elif what == "density":
+      self.cpu_seconds.append(answer["cpu_seconds"])
+      self.peak_mib.append(answer["peak_mib"])
 
   def compare_density(self, grid: np.ndarray, values: np.ndarray, ours: np.ndarray) -> None:
     """Takes its density (g,) on a grid, and ours there."""
@@ -70,7 +82,7 @@ class Figures:
     self.distance = float(l1_distance(grid, values, ours))
 
   def median(self, what: str) -> float:
-    """Returns the median seconds of a gradient, product or run."""
+    """Returns the median seconds of what is in `seconds`."""
     return float(np.median(self.seconds[what]))
 
 
@@ -91,26 +103,29 @@ class Outcome(dict):
     self.sigma = np.nan
     self.trace = (np.nan, np.nan)
 
-  def add(
-    self, name: str, *, seconds: float, versions: dict[str, str], failure: str, counts: bool
-  ) -> None:
-    """Adds a contender that is set up."""
-    self[name] = Figures(versions, seconds, failure, counts)
-    print(f"{self.network}: {name} set up in {seconds:.1f} s", flush=True)
-
   @property
   def counted(self) -> list[str]:
     """Names of the contenders whose density runs are compared."""
     return [name for name, figures in self.items() if figures.counts]
 
-  def ratio(self, name: str) -> float:
-    """Returns the median ratio of its density run's time to ours."""
-    theirs, ours = self[name].seconds["density"], self[OURS].seconds["density"]
-    return float(np.median(np.divide(theirs, ours)))
+  def ratio(self, name: str, *whats: str) -> float:
+    """Returns the median ratio of a contender's times to ours; of several, of their sum."""
+    theirs, ours = (
+      np.sum([self[n].seconds[w] for w in whats or ("density",)], axis=0) for n in (name, OURS)
+    )
+    return float(np.median(theirs / ours))
 
-  def fastest(self) -> tuple[str, float]:
+  def fastest(self, *whats: str) -> tuple[str, float]:
     """Returns (name, time / ours) of the fastest peer."""
-    return min(((n, self.ratio(n)) for n in self.counted if n != OURS), key=lambda pair: pair[1])
+    pairs = ((n, self.ratio(n, *whats)) for n in self.counted if n != OURS)
+    return min(pairs, key=lambda pair: pair[1])
+
+  def bounded(self) -> list[tuple[str, str, float, float]]:
+    """Returns (what, the fastest peer, its time / ours, the least that this may be)."""
+    return [
+      ("density run", *self.fastest(), self.setting.least_ratio),
+      ("3 steps with set-up", *self.fastest("set_up", "short"), LEAST_WITH_SET_UP),
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,14 +180,16 @@ def unequal_networks(outcome: Outcome) -> list[str]:
 
 def failures(outcome: Outcome) -> list[str]:
   """Returns a line for each figure that misses its bound."""
-  name, ratio = outcome.fastest()
-  least = outcome.setting.least_ratio
-  print(
-    f"{outcome.network}: density run of the fastest peer ({name}) / ours: {ratio:.3g} "
-    f"(bound: at least {least:g})",
-    flush=True,
-  )
-  lines = [] if ratio >= least else [f"{outcome.network}: {name} takes {ratio:.3g} of our time"]
+  lines = []
+  for what, name, ratio, least in outcome.bounded():
+    missed = not ratio >= least
+    print(
+      f"{outcome.network}: {what}, fastest peer ({name}) / ours: {ratio:.3g} "
+      f"(bound: at least {least:g}){': missed' if missed else ''}",
+      flush=True,
+    )
+    if missed:
+      lines.append(f"{outcome.network}: {what}: {name} takes {ratio:.3g} of our time")
   for name in outcome.counted:
     lines += [f"{outcome.network}: {name}: {text}" for text in _disagreements(outcome, name)]
   return lines
@@ -252,7 +269,7 @@ def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
   """Returns the section, with the machine and each problem's tables."""
   parts = [preamble(about, outcomes)]
   for outcome in outcomes:
-    images = f"; {about.images}" if outcome.network != "mlp" else ""
+    images = f"; {about.images}" if outcome.network == "resnet32" else ""
     parts += [
       f"### {outcome.setting.title}{images}",
       f"Density run: k = {outcome.setting.draws} draws of m = {outcome.setting.steps} steps.",
@@ -264,11 +281,11 @@ def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
       f"error. That of tr(H) / n is {outcome.trace[1]:.2g}. PyHessian has our start vectors.",
       _agreement(outcome),
     ]
-    name, ratio = outcome.fastest()
-    parts.append(
-      f"Fastest peer's density run / ours: {ratio:.2f} ({name}); bound: at least "
-      f"{outcome.setting.least_ratio:g}."
-    )
+    parts += [
+      f"{what[0].upper()}{what[1:]}, fastest peer ({name}) / ours: {ratio:.2f}; bound: at least "
+      f"{least:g}{'' if ratio >= least else ', which is missed'}."
+      for what, name, ratio, least in outcome.bounded()
+    ]
     parts += [f"Own density run of {n}: `{f.failure}`" for n, f in outcome.items() if f.failure]
   return "\n\n".join(parts)
 
@@ -276,10 +293,16 @@ def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
 def _times(outcome):
   rows = []
   for name, figures in outcome.items():
-    density = [figures.median("density"), outcome.ratio(name)] if figures.counts else ["-", "-"]
-    times = [figures.set_up, figures.median("gradient"), figures.median("product"), *density]
-    rows.append([name, *(t if isinstance(t, str) else f"{t:.3g}" for t in times)])
+    cells = [figures.median(what) for what in ("set_up", "gradient", "product")]
+    if figures.counts:
+      cells += [figures.median("density"), outcome.ratio(name)]
+      cells += [outcome.ratio(name, "set_up", "short")]
+      cells += [float(np.median(figures.cpu_seconds)), f"{np.median(figures.peak_mib):.0f}"]
+    else:
+      cells += ["-"] * 5
+    rows.append([name, *(c if isinstance(c, str) else f"{c:.3g}" for c in cells)])
   head = ["", "set-up, s", "gradient, s", "product, s", "density run, s", "time / ours"]
+  head += ["3 steps with set-up, time / ours", "CPU seconds", "peak memory, MiB"]
   return table(head, rows)
 
 

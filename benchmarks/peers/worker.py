@@ -2,15 +2,16 @@
 
   python -m benchmarks.peers.worker CONTENDER MATRIX PROBLEM.npz THREADS FOLDER
 
-Contenders have, besides their constructor of a problem, a dtype and a matrix: `set_up(draws)`,
-`mean_loss()`, `gradient()`, `set_vector(v)`, `product()`, `to_keras(result)`, `density(...)`,
-`versions`; and those with `shares_passes` also `set_vectors(vectors)` and `products()`, the results
-for rows of a matrix.
+Contenders have, besides their constructor of a problem, a dtype and a matrix: `mean_loss()`,
+`gradient()`, `set_vector(v)`, `product()`, `to_keras(result)`, `density(...)`, `versions`, and
+`set_up(draws, steps)` for density runs of such numbers; those with `shares_passes` also
+`set_vectors(vectors)` and `products()`, the results for rows of a matrix.
 Seconds are of what the package does; conversions for comparison are outside them. Arrays go to
 files in the folder.
 """
 
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ import time
 import numpy as np
 
 from benchmarks.peers import problem as problem_lib
+from benchmarks.peers import usage
 
 OURS = "tf_hessian"
 
@@ -36,14 +38,19 @@ class Worker:
     self._contender = make(problem, "float32")
     self._seconds = time.perf_counter() - begin
 
-  def set_up(self, draws):
+  def set_up(self, draws, steps=1):
     begin = time.perf_counter()
-    self._contender.set_up(draws)
+    self._contender.set_up(draws, steps)
     seconds = self._seconds + time.perf_counter() - begin
-    self._contender.set_vector(self._probe())
-    self._contender.gradient()  # which a density run doesn't need, before it is timed
     failure = getattr(self._contender, "own_density_error", str)()
     return {"seconds": seconds, "versions": self._contender.versions, "failure": failure}
+
+  def prepare(self):
+    """Takes a gradient and a product before they are timed."""
+    self._contender.set_vector(self._probe())
+    self._contender.gradient()
+    self._contender.product()
+    return {}
 
   def agree(self, file):
     """Writes what contenders are compared by: loss, gradient and a product, in float64.
@@ -51,7 +58,8 @@ class Worker:
     The product in float32 is written too, for what rounding does to it.
     """
     exact = self._make(self._problem, "float64")
-    exact.set_vector(self._probe())
+    for contender in (exact, self._contender):
+      contender.set_vector(self._probe())
     np.savez(
       self._folder / file,
       loss=exact.mean_loss(),
@@ -76,6 +84,7 @@ class Worker:
 
   def prepare_products(self, vectors):
     """Runs products before they are timed: one, and so many that share passes if it has that."""
+    self._contender.set_vector(self._probe())
     self._contender.product()
     if self._contender.shares_passes:
       self._contender.set_vectors(self._probes(vectors))
@@ -93,11 +102,19 @@ class Worker:
     return {"seconds": _mean_seconds(self._contender.products, repeats)}
 
   def density(self, file, **setting):
+    """Makes a run, and writes its density; says what the run takes."""
+    usage.reset_peak()
+    cpu = usage.cpu_seconds()
     seconds, (grid, values, *spectrum) = _seconds(lambda: self._contender.density(**setting))
+    answer = {
+      "seconds": seconds,
+      "cpu_seconds": usage.cpu_seconds() - cpu,
+      "peak_mib": usage.peak_mib(),
+    }
     np.savez(self._folder / file, grid=grid, values=values)
     if spectrum:
       spectrum[0].save(self._folder / f"spectrum_{file}")
-    return {"seconds": seconds}
+    return answer
 
   def _probe(self):
     """Returns the vector (n,) of length 1 of the products that are timed and compared."""
@@ -110,18 +127,27 @@ class Worker:
 
 
 def _contender_class(name, threads):
-  """Returns the class of a contender, after setting its framework's number of threads."""
+  """Returns the class of a contender, after setting its framework's number of threads.
+
+  Its package is imported then, so that this is not part of its set-up, as it isn't of ours.
+  """
   if name == OURS:
     from benchmarks.peers import ours
 
     ours.set_threads(threads)
     return ours.TfHessian
+  if name.startswith("JAX"):  # which has its number of threads from the environment
+    from benchmarks.peers import jax_contenders
+
+    return jax_contenders.CONTENDERS[name]
   import torch
 
   from benchmarks.peers import contenders
 
   torch.set_num_threads(threads)
-  return contenders.CONTENDERS[name]
+  found = contenders.CONTENDERS[name]
+  importlib.import_module(found.package)
+  return found
 
 
 def _seconds(function):

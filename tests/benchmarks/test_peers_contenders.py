@@ -1,12 +1,15 @@
 """What can be tried of the contenders without PyTorch."""
 
+import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
+import scipy.special
 
-from benchmarks.peers import kernels, making, ours, worker
-from benchmarks.peers.problem import LABEL_SMOOTHING, split
+from benchmarks.peers import kernels, making, ours, usage, worker
+from benchmarks.peers.problem import BLOCKS, LABEL_SMOOTHING, LAYER_EPSILON, split
 
 
 @pytest.mark.parametrize(("low", "high", "steps"), [(-0.5, 8.0, 90), (-3.0, -1.0, 3)])
@@ -23,18 +26,62 @@ def test_kernel_of_curvlinops_has_the_width(low, high, steps):
 def test_our_contender_has_the_loss_of_the_problem(dtype, tolerance):
   problem = making.make_mlp()
   hidden, bias, logits, last = split(problem.parameters.astype(np.float64), problem.shapes)
-  scores = np.maximum(problem.images @ hidden + bias, 0) @ logits + last
+  scores = np.maximum(problem.inputs @ hidden + bias, 0) @ logits + last
   logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
   targets = np.eye(10)[problem.labels] * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / 10
   expected = -(targets * logs).sum(axis=1).mean()
   assert ours.TfHessian(problem, dtype).mean_loss() == pytest.approx(expected, rel=tolerance)
 
 
+def transformer_loss(problem):
+  """Returns the mean loss over tokens, by the formulas, in float64."""
+  parts = split(problem.parameters.astype(np.float64), problem.shapes)
+  p = dict(zip(problem.names, parts, strict=True))
+
+  def norm(name, x):
+    x = x - x.mean(-1, keepdims=True)
+    scale = np.sqrt((x**2).mean(-1, keepdims=True) + LAYER_EPSILON)
+    return x / scale * p[f"{name}/gamma"] + p[f"{name}/beta"]
+
+  def dense(name, x):
+    return x @ p[f"{name}/kernel"] + p[f"{name}/bias"]
+
+  def attention(name, x):
+    q, k, v = (
+      np.einsum("btd,dhe->bthe", x, p[f"{name}/{n}/kernel"]) + p[f"{name}/{n}/bias"]
+      for n in ("query", "key", "value")
+    )
+    scores = np.einsum("bthe,bshe->bhts", q, k) / np.sqrt(q.shape[-1])
+    scores = np.where(np.tri(x.shape[1], dtype=bool), scores, -np.inf)
+    mixed = np.einsum("bhts,bshe->bthe", scipy.special.softmax(scores, -1), v)
+    out = np.einsum("bthe,hed->btd", mixed, p[f"{name}/attention_output/kernel"])
+    return out + p[f"{name}/attention_output/bias"]
+
+  x = p["tokens/embeddings"][problem.inputs] + p["positions/embeddings"]
+  for i in range(1, BLOCKS + 1):
+    x = x + attention(f"block{i}_attention", norm(f"block{i}_norm_1", x))
+    y = dense(f"block{i}_up", norm(f"block{i}_norm_2", x))
+    x = x + dense(f"block{i}_down", y * scipy.special.ndtr(y))
+  logs = scipy.special.log_softmax(dense("logits", norm("norm", x)), -1)
+  targets = np.eye(logs.shape[-1])[problem.labels] * (1 - LABEL_SMOOTHING)
+  return -((targets + LABEL_SMOOTHING / logs.shape[-1]) * logs).sum(-1).mean()
+
+
+def test_transformer_has_the_loss_of_its_formulas():
+  # The first weights are small and the biases 0, with which wrong ones would hardly show.
+  problem = making.make_transformer(2, 2)
+  moved = problem.parameters + 0.1 * np.random.default_rng(0).standard_normal(1_058_536, np.float32)
+  problem = dataclasses.replace(problem, parameters=moved)
+  found = ours.TfHessian(problem, "float64").mean_loss()
+  # Sums of some hundreds of numbers in float64, one after the other, of which 1e-15 was seen.
+  assert found == pytest.approx(transformer_loss(problem), rel=1e-13)
+
+
 def gauss_newton_product(problem, v):
   """Returns J' (diag(p) - p p') J v / examples: targets that add up to 1 are not in it."""
   hidden, bias, logits, last = split(problem.parameters.astype(np.float64), problem.shapes)
   v_hidden, v_bias, v_logits, v_last = split(v, problem.shapes)
-  x = problem.images.astype(np.float64)
+  x = problem.inputs.astype(np.float64)
   active = (x @ hidden + bias > 0).astype(np.float64)
   h = active * (x @ hidden + bias)
   scores = h @ logits + last
@@ -69,8 +116,8 @@ class Doubling:
   def __init__(self, problem, dtype):  # noqa: ARG002
     self.factor = 2 if dtype == "float64" else 2.25
 
-  def set_up(self, draws):
-    self.draws = draws
+  def set_up(self, draws, steps):
+    self.draws, self.steps = draws, steps
 
   def set_vector(self, v):
     self.v = v
@@ -114,11 +161,43 @@ def test_worker_writes_what_contenders_are_compared_by(doubling, tmp_path):
     np.testing.assert_allclose(saved["float32_product"], 2.25 * v, rtol=1e-15)
 
 
-def test_worker_writes_a_density_and_says_its_seconds(doubling, tmp_path):
+def test_worker_writes_a_density_and_says_what_it_takes(doubling, tmp_path):
   answer = doubling.density("density.npz", steps=4)
-  assert answer["seconds"] > 0
+  assert answer["seconds"] > 0 and answer["cpu_seconds"] >= 0 and answer["peak_mib"] > 0
   with np.load(tmp_path / "density.npz") as saved:
     assert saved["grid"].shape == saved["values"].shape == (4,)
+
+
+def test_worker_sets_up_for_the_numbers_of_a_run(doubling):
+  answer = doubling.set_up(draws=5, steps=7)
+  assert (doubling._contender.draws, doubling._contender.steps) == (5, 7)
+  assert answer["seconds"] > 0 and answer["failure"] == ""
+
+
+def test_worker_times_gradients_and_products_when_they_are_prepared(doubling):
+  doubling.prepare()
+  assert doubling.gradient(2)["seconds"] > 0 and doubling.product(2)["seconds"] > 0
+
+
+def test_peak_of_memory_begins_anew():
+  def take():
+    usage.reset_peak()
+    np.ones(2**24)  # 128 MiB, of which every page is written
+    return usage.peak_mib()
+
+  usage.reset_peak()
+  before = usage.peak_mib()
+  assert take() >= before + 120
+  usage.reset_peak()
+  assert usage.peak_mib() < before + 60
+
+
+def test_seconds_of_cpu_are_those_of_work():
+  before, end = usage.cpu_seconds(), time.process_time() + 0.05
+  while time.process_time() < end:
+    pass
+  # The clock of `os.times` has ticks of 10 ms.
+  assert usage.cpu_seconds() - before >= 0.03
 
 
 def test_worker_writes_products_one_by_one_and_together(doubling, tmp_path):

@@ -19,7 +19,7 @@ class Scaling:
   def __init__(self, problem, dtype):  # noqa: ARG002
     self.dtype = dtype
 
-  def set_up(self, draws):
+  def set_up(self, draws, steps):
     pass
 
   def set_vector(self, v):
@@ -88,10 +88,11 @@ def timed(**seconds):
   [
     ("mlp", ["curvlinops"]),
     ("resnet32", ["curvlinops", "curvlinops, nn.BatchNorm2d"]),
+    ("transformer", ["curvlinops", "curvlinops, nn.LayerNorm"]),
   ],
 )
-def test_pyhessian_has_no_gauss_newton_products(network, expected):
-  assert products.names(network, ["PyHessian", "curvlinops"]) == expected
+def test_pyhessian_and_jax_have_no_gauss_newton_products(network, expected):
+  assert products.names(network, ["PyHessian", "curvlinops", "JAX, by hand"]) == expected
 
 
 @pytest.mark.parametrize(("change", "expected"), [(0.0, 0.0), (1e-9, 1e-9 / 4), (np.nan, np.nan)])

@@ -9,8 +9,19 @@ from benchmarks.peers import report
 from benchmarks.peers.worker import OURS
 
 ABOUT = report.About(threads=2, rounds=3, machine="2 cores of a processor", images="random images")
+TIMES = ("set_up", "short", "density", "gradient", "product")
 GRID = np.linspace(-5, 5, 2001)
 NORMAL = np.exp(-(GRID**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def measured(seconds, versions):
+  """Returns figures with the same time for all, one a round."""
+  figures = report.Figures(counts=True)
+  for one in seconds:
+    said = {"seconds": one, "cpu_seconds": 2 * one, "peak_mib": 100 * one}
+    for what in TIMES:
+      figures.add(what, said | {"versions": versions, "failure": ""})
+  return figures
 
 
 def outcome(peer="peer", **changes):
@@ -19,8 +30,7 @@ def outcome(peer="peer", **changes):
   result = report.Outcome("resnet32", setting)
   result.sigma, result.trace = 0.1, (0.0, 0.1)
   for name, seconds in ((OURS, [1.0, 2.0, 1.0]), (peer, [3.0, 6.0, 3.0])):
-    result.add(name, seconds=5.0, versions={name: "1.0"}, failure="", counts=True)
-    result[name].seconds = {w: list(seconds) for w in ("gradient", "product", "density")}
+    result[name] = measured(seconds, {name: "1.0"})
     result[name].differences = {"loss": 0.0, "gradient": 1e-15, "product": 1e-14}
     result[name].rounding = 1e-3
     result[name].trace, result[name].distance = 0.01, 0.1
@@ -69,12 +79,13 @@ def test_damaged_file_stays_as_it_was(tmp_path):
 
 def test_section_has_the_figures_and_what_a_package_fails_with():
   result = outcome(failure="RuntimeError: removed", counts=False)
-  result.add("third", seconds=1.0, versions={"torch": "2.0"}, failure="", counts=True)
-  result["third"].seconds = {w: [4.0, 8.0, 4.0] for w in ("gradient", "product", "density")}
+  result["third"] = measured([4.0, 8.0, 4.0], {"torch": "2.0"})
   text = report.markdown(ABOUT, [result])
   assert "2 cores of a processor, 2 threads each, medians of 3 interleaved rounds" in text
-  assert "| third | 1 | 4 | 4 | 4 | 4 |" in text
-  assert "| peer | 5 | 3 | 3 | - | - |" in text  # a product that isn't counted has no density run
+  assert "| third | 4 | 4 | 4 | 4 | 4 | 4 | 8 | 400 |" in text
+  assert (
+    "| peer | 3 | 3 | 3 | - | - | - | - | - |" in text
+  )  # a product that isn't counted has no density run
   assert "Own density run of peer: `RuntimeError: removed`" in text
   assert "torch 2.0" in text
 
@@ -82,9 +93,38 @@ def test_section_has_the_figures_and_what_a_package_fails_with():
 # The bounds.
 
 
+def with_times(**seconds):
+  """Returns an outcome with other times of the peer."""
+  result = outcome()
+  result["peer"].seconds |= seconds
+  return result
+
+
 def test_ratio_is_the_median_of_the_ratios_of_a_round():
-  result = outcome(seconds={"density": [3.0, 2.0, 20.0]})
+  result = with_times(density=[3.0, 2.0, 20.0])
   assert result.ratio("peer") == 3.0  # 3 / 1, 2 / 2, 20 / 1
+
+
+def test_ratio_of_several_times_is_that_of_their_sum():
+  result = with_times(set_up=[1.0, 0.0, 1.0], short=[0.0, 0.0, 3.0])
+  assert result.ratio("peer", "set_up", "short") == 0.5  # 1 / 2, 0 / 4, 4 / 2
+
+
+@pytest.mark.parametrize(
+  ("times", "text"),
+  [
+    ({"density": [1.0, 2.0, 1.0]}, "resnet32: density run: peer takes 1 of our time"),
+    ({"set_up": [0.5] * 3, "short": [1.0] * 3}, "3 steps with set-up: peer takes 0.75 of our time"),
+    ({"density": [np.nan] * 3}, "density run: peer takes nan"),
+  ],
+)
+def test_time_that_misses_its_bound_is_printed_and_named(times, text, capsys):
+  result = with_times(**times)
+  (line,) = report.failures(result)
+  assert text in line
+  printed = capsys.readouterr().out.splitlines()
+  assert [p.endswith(": missed") for p in printed].count(True) == 1
+  assert report.markdown(ABOUT, [result]).count("which is missed") == 1
 
 
 def test_nothing_fails_within_the_bounds():
@@ -94,7 +134,6 @@ def test_nothing_fails_within_the_bounds():
 @pytest.mark.parametrize(
   ("changes", "text"),
   [
-    ({"seconds": {"density": [1.0, 2.0, 1.0]}}, "peer takes 1 of our time"),
     ({"trace": 0.8}, "trace / n is 0.8, ours 0"),
     ({"distance": 0.5}, "density is 0.5 from ours, expected is 0.1"),
   ],
