@@ -68,17 +68,7 @@ def member(kind, n, steps, folder, workers, planned):
       "seconds": plan.orthogonalization_seconds,
     }
     operator.matvec(v)  # until then
-  spent = []
-  for name in ("orthogonalize", "extend"):
-    original = getattr(DistributedBasis, name)
-
-    def timed(self, *arguments, original=original, **options):
-      start = time.monotonic()
-      result = original(self, *arguments, **options)
-      spent.append(time.monotonic() - start)
-      return result
-
-    setattr(DistributedBasis, name, timed)
+  spent = _timed(DistributedBasis, "orthogonalize", "extend")
   before = memory.resident()
   memory.reset_peak()
   begin = time.monotonic()
@@ -100,6 +90,22 @@ def member(kind, n, steps, folder, workers, planned):
     "foretold": foretold,
   }
   pathlib.Path(folder, f"{engine.rank}.json").write_text(json.dumps(result))
+
+
+def _timed(kind, *names):
+  """Returns the list to which methods of a class append their seconds from now on."""
+  spent = []
+  for name in names:
+    original = getattr(kind, name)
+
+    def timed(self, *arguments, original=original, **options):
+      start = time.monotonic()
+      result = original(self, *arguments, **options)
+      spent.append(time.monotonic() - start)
+      return result
+
+    setattr(kind, name, timed)
+  return spent
 
 
 def measure(kind, n, steps, workers=WORKERS, planned=False):
