@@ -73,8 +73,10 @@ class LockStep:
       List of (`Lanczos.coefficients`, seconds).
     """
     states, seconds = {}, {}
-    # Threads share the columns of long vectors. Short ones are a piece each, so they share draws.
-    threads = min(columns.num_threads(), len(draws)) if self._matrix.n <= columns.SMALL else 1
+    # Threads share the columns of long vectors. Short ones are a piece each, so they share draws;
+    # but workers go through the sums of distributed ones together, one after the other.
+    apart = self._matrix.n <= columns.SMALL and not self._layout.basis.distributed
+    threads = min(columns.num_threads(), len(draws)) if apart else 1
     with self._matrix.passes(), futures.ThreadPoolExecutor(threads) as pool:
       for draw, basis in zip(draws, bases, strict=True):
         states[draw], seconds[draw] = self._begin(draw, basis)
