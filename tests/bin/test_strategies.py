@@ -76,7 +76,7 @@ def test_plan_is_printed_and_nothing_is_written(done, folders):
   assert done["plan"].returncode == 0, done["plan"].stderr
   lines = done["plan"].stdout.splitlines()
   assert "400 examples in 8 batches" in lines[1]
-  assert "56 products" in next(x for x in lines if x.startswith("passes"))  # 2 draws of 25, and 4
+  assert "56 products" in next(x for x in lines if x.startswith("passes"))  # 2 draws of 25, and 6
   assert not list(folders["plan"].iterdir())
 
 
