@@ -26,7 +26,7 @@ def convolution_of_patches(x, kernel, stride):
   """Returns the same by one product of matrices.
 
   Within a loop XLA on CPUs takes the convolutions of a gradient for ones without a fast kernel
-  (jax-ml/jax issue 12868), which take 17 times as long.
+  (jax-ml/jax issue 12868), which take more than ten times as long.
   """
   _, height, width, channels = x.shape
   first = 1 if stride == 1 else 0
