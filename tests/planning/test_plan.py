@@ -337,3 +337,11 @@ def test_draws_whose_results_have_no_room_are_refused(new_operator, num_draws):
 def test_machines_beyond_the_number_of_batches_have_nothing_to_do(planned, new_operator):
   assert planned.workers == 3  # of 3 batches
   assert make(new_operator(), workers=10**12).workers == 10**12
+
+
+@pytest.mark.parametrize("place", ["memory", "none"])
+def test_pilot_keeps_a_basis_if_the_run_does(new_operator, monkeypatch, place):
+  kept, start = [], pilot._start
+  monkeypatch.setattr(pilot, "_start", lambda v, m, keep: kept.append(keep) or start(v, m, keep))
+  found = make(new_operator(), storage=Storage(place), pilot_seconds=30.0)
+  assert set(kept) == {place == "memory"} and found.error.pilot_steps == STEPS

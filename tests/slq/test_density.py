@@ -696,3 +696,10 @@ def test_run_without_room_for_vectors_keeps_none_and_warns(outliers, monkeypatch
   assert result.config["basis"] == "none"
   assert "there is no room for the Lanczos vectors, so none are kept" in caplog.text
   assert "memory would need" in caplog.text
+
+
+def test_run_without_a_basis_goes_on_without_a_warning(outliers, tmp_path, caplog):
+  run(outliers, draws=2, storage=Storage("none"), workdir=tmp_path)
+  result = run(outliers, draws=3, workdir=tmp_path)
+  assert result.config["basis"] == "none"
+  assert "there is no room" not in caplog.text

@@ -653,7 +653,7 @@ def test_budget_too_small_is_an_error_with_a_remedy_before_any_product(
   counting, tmp_path, options, on_disk
 ):
   operator = counting()
-  with pytest.raises(ValueError, match="no room for 6 steps .*take fewer steps, or give more mem"):
+  with pytest.raises(ValueError, match="no room for 6 steps .*take fewer steps, give more mem"):
     run(operator, memory=1000, workdir=tmp_path / "run" if on_disk else None, **options)
   assert operator.count == 0
   assert not (tmp_path / "run").exists()

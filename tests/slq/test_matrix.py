@@ -115,3 +115,27 @@ def test_array_that_is_not_symmetric_is_refused(use, kind):
   a = np.triu(np.random.default_rng(0).standard_normal((6, 6)))
   with pytest.raises(ValueError, match="expected a symmetric matrix"):
     use(kind(a))
+
+
+NAMES = ("spectral_density", "exact_spectrum", "dense_hessian", "top_eigenpairs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_complex_matrices_are_refused(name):
+  with pytest.raises(TypeError, match="expected a matrix of real numbers, got complex128"):
+    getattr(tf_hessian, name)(np.array([[1, 1j], [-1j, 1]]), progress=False)
+
+
+def test_array_with_nan_is_named():
+  with pytest.raises(ValueError, match="NaN or infinity in the array"):
+    tf_hessian.spectral_density(np.diag([1.0, np.nan]), progress=False)
+
+
+def test_array_that_is_symmetric_to_its_rounding_has_a_spectrum():
+  rng = np.random.default_rng(0)
+  q, _ = np.linalg.qr(rng.standard_normal((60, 20)).astype(np.float32))
+  matrix = (q * np.linspace(1, 2, 20, dtype=np.float32)) @ q.T
+  assert not np.array_equal(matrix, matrix.T)
+  found = tf_hessian.exact_spectrum(matrix, progress=False).eigenvalues
+  # Entries are off by a few roundings of float32 each.
+  np.testing.assert_allclose(found[-20:], np.linspace(1, 2, 20), atol=60 * 2.0**-23)

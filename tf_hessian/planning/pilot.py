@@ -12,6 +12,7 @@ import numpy as np
 
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import density, lanczos, probes, quadrature, results, stopping
+from tf_hessian.numerics.recent_basis import ROWS, RecentBasis
 from tf_hessian.slq.method import SLQ
 
 _DRAWS = 2
@@ -46,6 +47,7 @@ def expect_error(
   sigma_squared: float,
   relative: bool,
   seconds: float,
+  kept: bool = True,
 ) -> ExpectedError:
   """Returns the `ExpectedError` of a run, by a pilot.
 
@@ -60,12 +62,13 @@ def expect_error(
     sigma_squared: variance of the density's kernel.
     relative: whether to multiply it by max(1, range of the nodes) (`density.kernel_variance`).
     seconds: most seconds for the pilot; 0 leaves it out.
+    kept: whether the run keeps a basis; by default it does.
   """
   number, num_draws, steps = operator.batches.num_batches, method.num_draws, method.lanczos_steps
   target_error = None if method.target is None else method.target.error
   if not seconds:
     return ExpectedError(number, 0, 0, reason="there was no pilot: give pilot_seconds")
-  states = _draw(operator, steps, method.seed, seconds)
+  states = _draw(operator, steps, method.seed, seconds, kept)
   reached = min(s.num_steps for s in states)
   ended = all(s.status is results.LanczosStatus.INVARIANT for s in states)
   if reached < min(steps, _FEWEST) and not ended:
@@ -100,14 +103,16 @@ def _short(reached, steps):
   )
 
 
-def _draw(operator, steps, seed, seconds):
+def _draw(operator, steps, seed, seconds, kept):
   """Returns the `Lanczos` of the pilot's draws.
 
   They have taken as many steps as there is time for.
   """
   n = operator.shape[0]
   rows = int(np.clip(_BYTES // (8 * n * _DRAWS), 1, steps))
-  states = [lanczos.Lanczos.start(probes.probe(seed, draw, n), rows) for draw in range(_DRAWS)]
+  states = [
+    _start(probes.probe(seed, draw, n), rows if kept else steps, kept) for draw in range(_DRAWS)
+  ]
   end = time.monotonic() + seconds
   while any(s.status is results.LanczosStatus.RUNNING for s in states):
     for state in states:
@@ -116,6 +121,14 @@ def _draw(operator, steps, seed, seconds):
     if time.monotonic() > end:
       break
   return states
+
+
+def _start(vector, steps, kept):
+  if kept:
+    return lanczos.Lanczos.start(vector, steps)
+  basis = RecentBasis(np.empty((ROWS, vector.size)), steps)
+  basis.store(0, vector)
+  return lanczos.Lanczos(basis)
 
 
 def _stderr_once(n, rules, sigma_squared, relative):

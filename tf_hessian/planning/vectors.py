@@ -67,6 +67,9 @@ def plan_vectors(
   """
   for name, count in (("num_draws", num_draws), ("workers", workers)):
     checks.check_count(name, count)
+  checks.check_count("n", n)
+  checks.check_count("lanczos_steps", lanczos_steps)
+  lanczos_steps = min(lanczos_steps, n)
   storage = storage_lib.as_storage(storage)
   memory = int(storage_lib.default_memory() if storage.memory is None else storage.memory)
   basis = storage_lib.plan_basis(

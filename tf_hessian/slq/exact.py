@@ -295,7 +295,7 @@ def _check_finite(block, rows):
 
 
 def _check_symmetric(triangle, matrix):
-  if triangle.asymmetry > min(0.3, PRODUCT_ROUNDINGS * matrix.precision):
+  if triangle.asymmetry > min(0.3, PRODUCT_ROUNDINGS * matrix.symmetry):
     raise ValueError(
       f"operator: expected a symmetric matrix, and it is off by {triangle.asymmetry:.2g} of its "
       "largest entry"

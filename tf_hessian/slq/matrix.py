@@ -34,6 +34,7 @@ class Matrix:
   Attributes:
     n: its order.
     precision: relative rounding error of its products.
+    symmetry: relative rounding error of its entries, by which it may be off being symmetric.
     deterministic: whether products with the same vector are bitwise equal.
     vectorized: whether the rounding of products that share a pass depends on how many do.
     traced: whether functions are built before the first product, which takes a while.
@@ -49,6 +50,7 @@ class Matrix:
   def __init__(self, operator: scipy.sparse.linalg.LinearOperator, /):
     self.n = operator.shape[0]
     self.precision = getattr(operator, "precision", float(np.finfo(np.float64).eps))
+    self.symmetry = self.precision
     self.deterministic = getattr(operator, "deterministic", True)
     self.columns_per_pass = getattr(operator, "vectors_per_pass", _COLUMNS)
     self.parameter_names = tuple(getattr(operator, "parameter_names", ()))
@@ -188,12 +190,18 @@ class Matrix:
 class _Array(Matrix):
   """A NumPy or SciPy array, of which products cost next to nothing."""
 
+  def __init__(self, operator: scipy.sparse.linalg.LinearOperator, /):
+    super().__init__(operator)
+    dtype = operator.dtype  # entries are rounded to it, products to float64
+    self.symmetry = float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
+
   def check(self) -> None:
-    dtype = self._operator.dtype
-    # Entries are rounded to that type, products to float64.
-    eps = float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
     u = probes.probe(0, probes.Stream.CHECK, self.n)
-    if not relative_asymmetry(self._operator, u, self.product(u)) <= PRODUCT_ROUNDINGS * eps:
+    product = self.product(u)
+    if not np.isfinite(product).all():
+      raise ValueError("operator: expected finite numbers, got NaN or infinity in the array")
+    asymmetry = relative_asymmetry(self._operator, u, product)
+    if not asymmetry <= PRODUCT_ROUNDINGS * self.symmetry:
       raise ValueError(
         "operator: expected a symmetric matrix, and this array is not (check=False takes it all "
         "the same)"
@@ -300,7 +308,7 @@ def as_matrix(operator: Any, /) -> Matrix:
       `Matrix`, which is returned as it is.
 
   Raises:
-    TypeError: if it is none, such as a model.
+    TypeError: if it is none, such as a model, or of complex numbers.
     ValueError: if it is not square.
   """
   if isinstance(operator, Matrix):
@@ -311,6 +319,11 @@ def as_matrix(operator: Any, /) -> Matrix:
     raise failures.no_operator(operator, "a HessianOperator, a linear operator or a matrix") from e
   if result.shape != (result.shape[0],) * 2:
     raise ValueError(f"operator: expected a square matrix, got shape {result.shape}")
+  if result.dtype is not None and np.issubdtype(result.dtype, np.complexfloating):
+    raise TypeError(
+      f"operator: expected a matrix of real numbers, got {result.dtype}; if the imaginary part is "
+      "zero, give the real one"
+    )
   if isinstance(result, CurvatureOperator):
     return _Curvature(result)
   if isinstance(operator, np.ndarray) or scipy.sparse.issparse(operator):

@@ -300,7 +300,8 @@ def plan_basis(
     + f"; there are {_gb(memory)} of memory{least} for them (storage.memory, or what there is) and "
     f"{_gb(disk)} of disk: "
     + ("let fewer draws advance at a time (storage.vectors_per_pass), " if draws > 1 else "")
-    + "take fewer steps, or give more memory or a folder on a larger disk"
+    + ("" if order == ["none"] else "take fewer steps, ")
+    + "give more memory or a folder on a larger disk, or measure a block (variables=)"
   )
 
 
