@@ -32,6 +32,7 @@ def test_model_of_the_config_is_built(read_config, name):
     "cifar10_vgg11": 11_386_250,
     "imagenet_inception_v3": 27_145_970,
     "imagenet_resnet18": 11_692_329,
+    "mnist_mlp_early": 15_910,
     "synthetic_quadratic": 100,
   }
   assert sum(w.value.shape.num_elements() for w in model.trainable_variables) == expected[name]
