@@ -159,19 +159,20 @@ def test_rewrites_of_no_use_are_off_inside_where_there_is_no_gpu(monkeypatch, gp
   monkeypatch.setattr(repeatable, "_has_gpu", lambda: gpu)
   before = options()
   with repeatable_execution():
-    assert (options().get("remapping") is False) == (not gpu)
-    assert options().get("constant_folding") is None  # which changes bits
+    assert (options().get("shape_optimization") is False) == (not gpu)
+    assert options().get("constant_folding") is None  # which changes bits, as does:
+    assert options().get("remapping") is None
   assert options() == before
 
 
 def test_rewrite_that_was_set_stays():
-  tf.config.optimizer.set_experimental_options({"remapping": True})
+  tf.config.optimizer.set_experimental_options({"shape_optimization": True})
   try:
     with repeatable_execution():
-      assert options()["remapping"] is True and options()["loop_optimization"] is False
-    assert options()["remapping"] is True
+      assert options()["shape_optimization"] is True and options()["loop_optimization"] is False
+    assert options()["shape_optimization"] is True
   finally:
-    tf.config.optimizer.set_experimental_options({"remapping": None})
+    tf.config.optimizer.set_experimental_options({"shape_optimization": None})
 
 
 def test_settings_are_restored_after_an_error():

@@ -49,7 +49,6 @@ _OF_NO_USE = (
   "layout_optimizer",
   "loop_optimization",
   "pin_to_host_optimization",
-  "remapping",
   "scoped_allocator_optimization",
   "shape_optimization",
 )
