@@ -356,7 +356,10 @@ def _measure_round(contender, figures, setting, run):
 
   A short run first, so that set-up and run are those of somebody who makes that one alone.
   """
-  short, name = run | {"steps": SHORT_STEPS}, contender.name
+  short, name = dict(run), contender.name
+  if setting.steps != SHORT_STEPS:  # its curve is not used; so few nodes want a wide kernel
+    sigma = (run["high"] - run["low"]) / SHORT_STEPS
+    short |= {"steps": SHORT_STEPS, "sigma": sigma}
   figures.add("set_up", contender.ask("set_up", draws=setting.draws, steps=SHORT_STEPS))
   if figures.counts:
     answer = contender.ask("density", file=f"{name}.npz", **short)

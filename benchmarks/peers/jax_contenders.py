@@ -45,6 +45,7 @@ class JaxContender:
     self._theta = jnp.asarray(problem.parameters, dtype)
     x, y = (np.stack(arrays) for arrays in zip(*problem.batches(), strict=True))
     self._data = jnp.asarray(x, dtype if x.dtype == np.float32 else None), jnp.asarray(y)
+    self._batches = list(zip(*self._data, strict=True))
     self._vector = self._run = None
 
   @property
@@ -69,9 +70,8 @@ class JaxContender:
 
   def density(self, *, draws, steps, sigma, seed, low, high):  # noqa: ARG002
     """Returns (grid, values); the function for so many draws and steps is compiled in `set_up`."""
-    shape = (draws, self._theta.size)
-    v = jax.random.normal(jax.random.key(seed), shape, self._theta.dtype)
-    rules = [quadrature.gauss_quadrature(*t) for t in self._tridiagonals(v, steps)]
+    found = self._tridiagonals(self._start_vectors(seed, draws), steps)
+    rules = [quadrature.gauss_quadrature(*t) for t in found]
     nodes, weights = [q.nodes for q in rules], [q.weights for q in rules]
     grid, values, _ = density.density(nodes, weights, sigma**2)
     return grid, values
@@ -102,11 +102,23 @@ class JaxContender:
 
   def _mean(self, function, *arguments):
     """Returns the mean of a compiled function over the batches, one after the other."""
-    batches = list(zip(*self._data, strict=True))
-    return sum(function(self._theta, x, y, *arguments) for x, y in batches) / len(batches)
+    found = [function(self._theta, x, y, *arguments) for x, y in self._batches]
+    return sum(found) / len(found)
+
+  def _start_vectors(self, seed, draws):
+    """Returns (draws, n) vectors of length 1; the function is compiled once."""
+    return self._normal(jax.random.key(seed), (draws, self._theta.size), self._theta.dtype)
+
+  @functools.cached_property
+  def _normal(self):
+    def normal(key, shape, dtype):
+      v = jax.random.normal(key, shape, dtype)
+      return v / jnp.linalg.norm(v, axis=1, keepdims=True)
+
+    return jax.jit(normal, static_argnums=(1, 2))
 
   def _compiled(self, function, draws):
-    v = jax.ShapeDtypeStruct((draws, self._theta.size), self._theta.dtype)
+    v = jax.block_until_ready(self._start_vectors(0, draws))
     return jax.jit(function).lower(self._theta, self._data, v).compile()
 
   def _network(self, name):
@@ -170,28 +182,38 @@ class ByHand(JaxContender):
     if not self._has_convolutions:
       self._run = self._compiled(functools.partial(self._lanczos, steps), draws)
       return
-    v = jax.ShapeDtypeStruct((draws, self._theta.size), self._theta.dtype)
+
+    def add_products(total, theta, x, y, q):
+      return total + jax.vmap(self._hvp(theta, x, y))(q) / len(self._batches)
+
+    v = jax.block_until_ready(self._start_vectors(0, draws))
     basis = jax.ShapeDtypeStruct((draws, steps, self._theta.size), v.dtype)
-    x, y = (a[0] for a in self._data)
-    products = jax.jit(lambda theta, x, y, q: jax.vmap(self._hvp(theta, x, y))(q))
-    self._products = products.lower(self._theta, x, y, v).compile()
+    add_products = jax.jit(add_products, donate_argnums=0)
+    self._add_products = add_products.lower(v, self._theta, *self._batches[0], v).compile()
     step = jax.jit(_step, donate_argnums=0)
     self._step = step.lower(basis, v, v, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
   def _tridiagonals(self, v, steps):
     """Returns (diagonal, off-diagonal) of each draw."""
-    v = v / jnp.linalg.norm(v, axis=1, keepdims=True)
     if self._run is not None:
       alphas, betas = self._run(self._theta, self._data, v)
     else:
-      found, basis = [], jnp.zeros((len(v), steps, v.shape[1]), v.dtype)
-      for j in range(steps):
-        w = self._mean(self._products, v)
-        basis, v, *entries = self._step(basis, v, w, jnp.int32(j))
-        found.append(entries)
-      alphas, betas = zip(*found, strict=True)
+      alphas, betas = self._steps_in_python(v, steps)
     alphas, betas = np.array(alphas, np.float64).T, np.array(betas, np.float64).T
     return [(a, b[:-1]) for a, b in zip(alphas, betas, strict=True)]
+
+  def _steps_in_python(self, v, steps):
+    """Returns lists of alphas and betas, (draws,) for each step."""
+    basis = jnp.asarray(np.zeros((len(v), steps, v.shape[1]), v.dtype))
+    alphas, betas = [], []
+    for j in range(steps):
+      w = jnp.asarray(np.zeros(v.shape, v.dtype))
+      for x, y in self._batches:
+        w = self._add_products(w, self._theta, x, y, v)
+      basis, v, alpha, beta = self._step(basis, v, w, np.int32(j))
+      alphas.append(alpha)
+      betas.append(beta)
+    return alphas, betas
 
   def _lanczos(self, steps, theta, data, v):
     """Returns alphas and betas, (steps, draws), from vectors (draws, n) of length 1."""
