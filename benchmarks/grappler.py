@@ -9,12 +9,10 @@ without oneDNN (benchmarks.memory).
 
 import ctypes
 import json
-import os
-import subprocess
 import sys
 import time
 
-from benchmarks.memory import _GIVE_BACK
+from benchmarks.memory import GIVE_BACK, run_case
 
 DEPTH = 32
 BATCH_SIZE = 128
@@ -23,7 +21,6 @@ REPEATS = 3
 ON = (
   "layout_optimizer",
   "shape_optimization",
-  "remapping",
   "dependency_optimization",
   "loop_optimization",
   "function_optimization",
@@ -66,19 +63,11 @@ def case(chosen):
   return min(peaks[1:]) / 2**20, seconds[0], min(seconds[1:])
 
 
-def _run(chosen, **environment):
-  command = [sys.executable, "-m", "benchmarks.grappler", "--case", json.dumps(chosen)]
-  done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
-  if done.returncode:
-    sys.exit(done.stderr[-3000:])
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main():
   print(f"ResNet-{DEPTH}, one batch of {BATCH_SIZE} images, float32, one thread", flush=True)
   print(f"{'':32} {'peak':>10} {'first':>8} {'another product':>16}", flush=True)
   for text, chosen in CASES.items():
-    peak, first, seconds = _run(chosen, **_GIVE_BACK)
+    peak, first, seconds = run_case("grappler", chosen, **GIVE_BACK)
     print(f"{text:32} {peak:6.0f} MiB {first:6.1f} s {seconds:14.2f} s", flush=True)
 
 

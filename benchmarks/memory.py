@@ -21,7 +21,7 @@ BLOCKS = (None, 2, 4, 8, 16)
 WORDS, TOKENS, WIDTHS = 30_000, (8, 128), (8, 32, 64)
 # Two tensors like the logits, and what is of the size of the parameters and of inner layers.
 _MOST_LOGITS = {8: 2.5, 32: 2.5, 64: None}
-_GIVE_BACK = {"TF_ENABLE_ONEDNN_OPTS": "0", "MALLOC_MMAP_THRESHOLD_": "524288"}
+GIVE_BACK = {"TF_ENABLE_ONEDNN_OPTS": "0", "MALLOC_MMAP_THRESHOLD_": "524288"}
 
 
 def case(blocks, width=None):
@@ -62,8 +62,9 @@ def case(blocks, width=None):
   return (memory.peak() - before) / 2**20, seconds, float(np.linalg.norm(first))
 
 
-def _run(*arguments, **environment):
-  command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(arguments)]
+def run_case(module, argument, /, **environment):
+  """Returns what a module of benchmarks prints of a case, in a process of its own."""
+  command = [sys.executable, "-m", f"benchmarks.{module}", "--case", json.dumps(argument)]
   done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
   if done.returncode:
     sys.exit(done.stderr[-3000:])
@@ -85,7 +86,7 @@ def _of_words():
   )
   failed = False
   for width in WIDTHS:
-    memory, _, norm = _run(None, width, **_GIVE_BACK)
+    memory, _, norm = run_case("memory", (None, width), **GIVE_BACK)
     most = _MOST_LOGITS[width]
     bound = "" if most is None else f" (bound: {most})"
     print(
@@ -101,8 +102,8 @@ def _of_blocks():
   print(f"ResNet-{DEPTH}, one batch of {BATCH_SIZE} images of 32 x 32, float32", flush=True)
   plain = None
   for blocks in BLOCKS:
-    memory, _, norm = _run(blocks, **_GIVE_BACK)
-    _, seconds, _ = _run(blocks)
+    memory, _, norm = run_case("memory", (blocks,), **GIVE_BACK)
+    _, seconds, _ = run_case("memory", (blocks,))
     plain = plain or memory
     name = "no recomputation" if blocks is None else f"{blocks} blocks"
     print(

@@ -28,7 +28,6 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/verify", "Folder of the small mod
 CONFIG = flags.DEFINE_string("model_config", "configs/mnist_mlp.py", "Its config.")
 DRAWS = flags.DEFINE_integer("draws", 10, "Draws of the small model.", 1, 10)
 IMAGES = flags.DEFINE_integer("images", 64, "Images of ResNet-32; 0 leaves it out.", 0)
-PARTS = flags.DEFINE_bool("verbose", False, "Whether to log the draws.")
 
 STEPS = (10, 20, 40, 60, 90, 120, 160, 200, 300, 400)
 VARIANCES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
@@ -37,7 +36,7 @@ _EPS = np.finfo(np.float64).eps
 
 
 def main(_):
-  logging.set_verbosity(logging.INFO if PARTS.value else logging.WARNING)
+  logging.set_verbosity(logging.WARNING)
   rows = [*_small(), *(_resnet32() if IMAGES.value else ())]
   if any(bound is not None and not value <= bound for _, value, bound in rows):
     sys.exit("failed: a figure is above its bound")

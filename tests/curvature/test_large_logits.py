@@ -2,12 +2,14 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_hessian.curvature import large_logits
 from tf_hessian.curvature.linearize import Linearization
+from tf_hessian.curvature.operator import HessianOperator
 
 N, WORDS, WIDTH = 6, 40, 3
 RNG = np.random.default_rng(0)
@@ -27,6 +29,7 @@ LOSSES = {
   "sure of some": lambda *p: tf.reduce_mean(losses(*p, scale=100.0)),
   "squared": lambda *p: tf.reduce_sum(losses(*p) ** 2),
   "one factor for all": lambda *p: 0.3 * tf.reduce_sum(losses(*p)),
+  "through an identity": lambda *p: tf.reduce_sum(tf.identity(losses(*p))),
   "with a penalty": lambda *p: tf.reduce_sum(losses(*p)) + 0.1 * tf.reduce_sum(p[1] ** 3),
 }
 
@@ -59,7 +62,7 @@ def test_product_is_that_of_forward_accumulation(monkeypatch, name, least):
   monkeypatch.setattr(large_logits, "_LARGE", least)
   used, times = [], large_logits.LogitsTangent.times
   monkeypatch.setattr(
-    large_logits.LogitsTangent, "times", lambda s, op: used.append(times(s, op)) or used[-1]
+    large_logits.LogitsTangent, "times", lambda *a: used.append(times(*a)) or used[-1]
   )
   point = list(map(tf.constant, POINT))
   v = [tf.constant(RNG.standard_normal(p.shape)) for p in POINT]
@@ -69,6 +72,20 @@ def test_product_is_that_of_forward_accumulation(monkeypatch, name, least):
   # A loss that is not a sum has factors that change, for which the tangent is made by itself.
   in_place = [u for u in used if u is not None]
   assert bool(in_place) == (least == 1 and name != "squared")
+
+
+def test_compiled_products_are_those_of_the_same_matrix(monkeypatch):
+  monkeypatch.setattr(large_logits, "_LARGE", 1)
+  data = [(X.astype(np.float32), LABELS)]
+  inputs = keras.Input((WIDTH,))
+  model = keras.Model(inputs, keras.layers.Dense(WORDS)(keras.layers.Dense(4, "tanh")(inputs)))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  plain, compiled = (HessianOperator(model, loss, data, jit_compile=j) for j in (False, True))
+  v = RNG.standard_normal(plain.shape[0])
+  expected = plain @ v
+  # Some hundred roundings of float32.
+  error = np.linalg.norm(compiled @ v - expected)
+  assert error <= 200 * np.finfo(np.float32).eps * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("turned", itertools.product([False, True], repeat=2))

@@ -11,7 +11,6 @@ from tf_hessian.curvature import (
   arithmetic,
   batches,
   blocks,
-  keras_internals,
   nested,
   passes,
   second_order,
@@ -189,9 +188,7 @@ def _not_vectorized(program):
 def _grouped(graph):
   """Yields names of the calls or operations that make grouped convolutions."""
   for op in graph.get_operations():
-    inner = [op]
-    if op.type in nested.CALLS:
-      inner = nested.operations(keras_internals.function_graph(graph, op.get_attr("f").name))
+    inner = nested.operations(nested.called(op)) if op.type in nested.CALLS else [op]
     if any(_is_grouped(o) for o in inner):
       yield op.name
 

@@ -8,12 +8,30 @@ of the logits' tangent t: the probabilities are not computed again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
+import contextvars
+
 import tensorflow as tf
 
 from tf_hessian.curvature import fusion
 
+_compiled = contextvars.ContextVar("compiled", default=False)
 # Numbers in the logits from which on they count. The bits of smaller losses are those of before.
 _LARGE = 2**22
+
+
+@contextlib.contextmanager
+def for_xla(compiled: bool, /) -> Iterator[None]:
+  """Makes tangents inside ones that XLA can compile.
+
+  It has none that adds in place, but gives a scattered sum its argument's memory by itself.
+  """
+  token = _compiled.set(compiled)
+  try:
+    yield
+  finally:
+    _compiled.reset(token)
 
 
 def is_large(tensor: tf.Tensor, /) -> bool:
@@ -43,25 +61,27 @@ class LogitsTangent(fusion.Waiting):
       self._value = by_p - p * tf.reduce_sum(by_p, axis=-1, keepdims=True)
     return self._value
 
-  def times(self, op: tf.Operation, /) -> tf.Tensor | None:
-    """Returns the tangent of u (p - y); None for another product.
+  def times(self, u: tf.Tensor, gradient: tf.Tensor, /) -> tf.Tensor | None:
+    """Returns the tangent of u (p - y); None for other shapes.
 
     Args:
-      op: the product, with factors u that don't change.
+      u: the factors, which don't change.
+      gradient: u (p - y).
     """
-    mine = self._op.outputs[1].name
-    (u,) = [x for x in op.inputs if x.name != mine] or [None]
-    if u is None or u.shape != [self.shape[0], 1]:
+    if u.shape != [self.shape[0], 1]:
       return None
-    gradient, labels = op.outputs[0], self._op.inputs[1]
+    labels = self._op.inputs[1]
     # Relative to the label's, so that y leaves the mean. Sums by a product need no memory.
     relative = self._t - tf.gather(self._t, labels, batch_dims=1)[:, None]
     total = tf.matmul(gradient[:, None, :], relative[:, :, None])[:, :, 0]
     mean = tf.math.divide_no_nan(total, u)
     result = tf.reshape((relative - mean) * gradient, [-1, 1])
-    # A scattered sum is a copy. Nobody else reads what is added to.
     places = tf.range(self.shape[0]) * self.shape[1] + tf.cast(labels, tf.int32)
-    return tf.reshape(tf.raw_ops.InplaceAdd(x=result, i=places, v=-u * mean), self.shape)
+    if _compiled.get():
+      result = tf.tensor_scatter_nd_add(result, places[:, None], -u * mean)
+    else:  # a scattered sum is a copy, and nobody else reads what is added to
+      result = tf.raw_ops.InplaceAdd(x=result, i=places, v=-u * mean)
+    return tf.reshape(result, self.shape)
 
   def _structure(self, leaves):
     leaves.append(self.value())

@@ -211,11 +211,13 @@ class _Rules:
     return _again(op, {0: _or_zeros(a, op.inputs[0]), 1: b})[0]  # channels may come first
 
   def _Mul(self, op, given):  # noqa: N802
-    changing = [t for t in given if t is not None]
-    if len(changing) == 1 and isinstance(changing[0], large_logits.LogitsTangent):
-      result = changing[0].times(op)
-      if result is not None:
-        return result
+    for t, (other, u) in zip(
+      given, ((given[1], op.inputs[1]), (given[0], op.inputs[0])), strict=True
+    ):
+      if other is None and isinstance(t, large_logits.LogitsTangent):
+        result = t.times(u, op.outputs[0])
+        if result is not None:
+          return result
     parts = [
       self._elementwise("multiply", t, other)
       for t, other in zip(given, (op.inputs[1], op.inputs[0]), strict=True)

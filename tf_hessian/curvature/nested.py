@@ -16,12 +16,17 @@ from tf_hessian.curvature import keras_internals
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 
-def body(op: tf.Operation, /) -> tf.Graph | None:
-  """Returns the graph of the function that an operation calls.
+def called(op: tf.Operation, /) -> tf.Graph:
+  """Returns the graph of the function that an operation calls."""
+  return keras_internals.function_graph(op.graph, op.get_attr("f").name)
 
-  None if it does more than to compute, so that it can't be called again.
+
+def body(op: tf.Operation, /) -> tf.Graph | None:
+  """Returns the graph of a function that only computes.
+
+  None if it does more, so that it can't be called again.
   """
-  graph = keras_internals.function_graph(op.graph, op.get_attr("f").name)
+  graph = called(op)
   pure = all(o.type in CALLS or not o.op_def.is_stateful for o in graph.get_operations())
   return graph if pure else None
 
@@ -31,7 +36,7 @@ def operations(graph: tf.Graph, /) -> Iterator[tf.Operation]:
   for op in graph.get_operations():
     yield op
     if op.type in CALLS:
-      yield from operations(keras_internals.function_graph(graph, op.get_attr("f").name))
+      yield from operations(called(op))
 
 
 def tangents(
@@ -54,7 +59,7 @@ def tangents(
 
   def function(*tensors):
     inputs = list(tensors[:count])
-    outputs = _again(body(op), inputs)
+    outputs = _again(called(op), inputs)
     chosen = [outputs[k] for k in needed]
     return derivative(chosen, [inputs[i] for i in changing], list(tensors[count:]))
 

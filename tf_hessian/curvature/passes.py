@@ -17,6 +17,7 @@ from tf_hessian.curvature import (
   ctc,
   failures,
   keras_internals,
+  large_logits,
   processes,
   repeatable,
   second_order,
@@ -237,7 +238,12 @@ class DataPass:
     spec = lambda t: tf.TensorSpec(t.shape, t.dtype)  # noqa: E731
     objective = self._objective
     prepared = tf.function(self.prepare, autograph=False).get_concrete_function(*argument_specs)
-    with processes.LOCK, keras_internals.graphs_not_run_eagerly(), _as_traced():
+    with (
+      processes.LOCK,
+      keras_internals.graphs_not_run_eagerly(),
+      large_logits.for_xla(self._jit_compile),
+      _as_traced(),
+    ):
       concrete = tf.function(self._function, autograph=False).get_concrete_function(
         [spec(p) for p in objective.parameters],
         [spec(c) for c in objective.context],

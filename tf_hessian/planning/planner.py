@@ -216,7 +216,7 @@ class Planner:
       sigma_squared=sigma_squared,
       relative=relative,
       seconds=min(pilot_seconds, seconds),
-      kept=self._layout.basis.kind != "none",
+      kept=self._layout.basis.kept,
     )
     num_draws = min(method.num_draws, error.draws_for_target or method.num_draws)
     return dataclasses.replace(self.plan(num_draws), error=error)

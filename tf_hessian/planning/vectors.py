@@ -65,10 +65,9 @@ def plan_vectors(
   Raises:
     TypeError, ValueError: for bad arguments, or (NoRoomError) if nothing has room.
   """
-  for name, count in (("num_draws", num_draws), ("workers", workers)):
+  counts = {"n": n, "num_draws": num_draws, "lanczos_steps": lanczos_steps, "workers": workers}
+  for name, count in counts.items():
     checks.check_count(name, count)
-  checks.check_count("n", n)
-  checks.check_count("lanczos_steps", lanczos_steps)
   lanczos_steps = min(lanczos_steps, n)
   storage = storage_lib.as_storage(storage)
   memory = int(storage_lib.default_memory() if storage.memory is None else storage.memory)

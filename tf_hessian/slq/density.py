@@ -139,7 +139,7 @@ def _measure(
   matrix, method = draws.matrix, draws.method
   layout = plan_layout(matrix, method, storage, folder=workdir, workers=workers)
   begun = workdir is not None and run_folder.recorded(workdir).get("basis") == "none"
-  if layout.basis.kind == "none" and storage.place == "auto" and not begun:
+  if not layout.basis.kept and storage.place == "auto" and not begun:
     logging.warning(
       "there is no room for the Lanczos vectors, so none are kept: the density is the same, but it "
       "takes more steps, and an eigenvalue may have several nodes (%s)",

@@ -115,7 +115,7 @@ def plan_layout(
     num_draws = method.first_draws  # places that are not used cost as much as others
   one = plan(1, kinds)
   if not one.on_disk:
-    of_one = kinds if one.kind == "none" else (one.kind,)  # whose reason tells of the others
+    of_one = (one.kind,) if one.kept else kinds  # whose reason tells of the others
     most = matrix.most_vectors(num_draws)
     for count in _sizes(num_draws, even=not vectorized):
       if count <= most:

@@ -75,8 +75,8 @@ class Storage:
   Attributes:
     place: "memory" of this process, memory of all "workers", "disk", "none", or "auto", which takes
       the first of these that has room. With "none" only the last vectors are kept, in memory: the
-      density is the same to rounding, but an eigenvalue that has converged may have several nodes,
-      and there are no eigenvectors (docs/design/basis.md).
+      density takes some more steps, an eigenvalue that has converged may have several nodes, and
+      there are no eigenvectors (docs/design/basis.md).
     dtype: "float64", "float32", or "auto", which takes float64. If the place is "auto" too, float32
       comes before the disk for products in float32, and after it for others.
     memory: bytes that vectors may take; None for 70 % of what the process can have, which leaves
@@ -174,6 +174,11 @@ class BasisPlan:
     return _KINDS[self.kind][1] == "disk"
 
   @property
+  def kept(self) -> bool:
+    """Whether all rows are kept, and not the last ones alone."""
+    return self.kind != "none"
+
+  @property
   def rows(self) -> int:
     """Rows that are kept of a basis."""
     return _rows(self.kind, self.steps)
@@ -233,7 +238,7 @@ class BasisPlan:
     return [self._in_array(a) for a in np.empty((count, self.rows, self.n), dtype)]
 
   def _in_array(self, array):
-    return RecentBasis(array, self.steps) if self.kind == "none" else MemoryBasis(array)
+    return MemoryBasis(array) if self.kept else RecentBasis(array, self.steps)
 
 
 def plan_basis(
