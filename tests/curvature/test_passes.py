@@ -228,3 +228,38 @@ def test_memory_does_not_grow_product_after_product(cache_bytes):
   for _ in range(200):
     operator @ v
   assert resident_bytes() - before < 5e6
+
+
+# Any number of vectors.
+
+PARTS = {  # last, since a batch of another shape is another function of a batch
+  "one batch": {"batch_size": 10},
+  "two batches": {},
+  "two shapes": {"batch_size": 7},
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("parts", PARTS)
+def test_one_pass_is_traced_for_any_number_of_vectors(parts, streamed):
+  options = {"cache_bytes": 0} if streamed else {}
+  operator = HessianOperator(small_model(), LOSS, dataset(**PARTS[parts]), **options)
+  operator.vectorized = False
+  vectors = np.random.default_rng(3).standard_normal((5, operator.shape[0]))
+  alone = np.array([operator @ v for v in vectors])
+  for count in (3, 1, 5, 2):
+    np.testing.assert_array_equal(operator.products(vectors, vectors_per_pass=count), alone)
+  shapes = len(operator.program.batches.signatures)
+  assert operator.program.columns(3) is operator.program.columns(5)
+  assert operator.program.columns(3).tracing_count == shapes
+
+
+def test_vectors_are_of_a_pass_of_their_number_where_it_is_part_of_the_compiled_code():
+  for options in ({"jit_compile": True}, {}):
+    operator = HessianOperator(small_model(), LOSS, dataset(), **options)
+    operator.vectorized = not options
+    vectors = np.random.default_rng(3).standard_normal((5, operator.shape[0]))
+    together = operator.products(vectors, vectors_per_pass=3)
+    expected = np.array([operator @ v for v in vectors])
+    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert operator.program.columns(3) is not operator.program.columns(5)

@@ -49,7 +49,8 @@ class DataPass:
     jit_compile: whether the function of a batch is compiled by XLA; False by default.
 
   Attributes:
-    shapes: list of the shapes of the sums.
+    shapes: list of the shapes of the sums. Where an argument has an open first dimension, theirs is
+      the same.
 
   Raises:
     LookupError: if TensorFlow has no gradient for an operation of the function.
@@ -210,6 +211,11 @@ class DataPass:
       yield
 
   # What an engine asks of its work ------------------------------------------------------------
+
+  def count(self, *arguments: tf.Tensor) -> tf.Tensor | None:
+    """Returns the open dimension of the sums for such arguments; None if none is open."""
+    found = zip(self.signature, arguments, strict=True)
+    return next((tf.shape(x)[0] for s, x in found if s.shape.rank and s.shape[0] is None), None)
 
   def state(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """Returns (parameters, context), as tensors."""

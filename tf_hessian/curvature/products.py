@@ -116,9 +116,7 @@ def _without_remarks():
     logger.removeFilter(is_other)
 
 
-def of_several(
-  product: Callable, *, vectorized: bool = False, alone: bool = False
-) -> Callable[..., list[tf.Tensor]]:
+def of_several(product: Callable, *, vectorized: bool = False) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed, ratios, V, used) -> products with V.
 
   The columns are the first dimension of each tensor of V and of the result.
@@ -127,10 +125,8 @@ def of_several(
     product: (parameters, context, batch, seed, ratios) -> v -> product, such as `hessian_product`
       returns.
     vectorized: compute all columns by one set of vectorized operations, faster where tensors are
-      small. Otherwise the first `used` are computed by a loop around what depends on them, two in
-      each turn, for which their number has to be even. The others are zero. Each is bitwise the
-      single product.
-    alone: whether a turn of the loop computes one.
+      small. Otherwise the first `used` are computed by a loop around what depends on them. The
+      others are zero. Each is bitwise the single product, and their number may be open.
   """
 
   def function(params, context, batch, seed, ratios, columns, used):
@@ -138,25 +134,20 @@ def of_several(
     if vectorized:
       with _without_remarks():
         return list(tf.vectorized_map(lambda v: tuple(of_batch(list(v))), tuple(columns)))
-    # Two share what they read of tensors that don't depend on them, while it is in the cache.
-    return _by_loop(of_batch, params, columns, used, 1 if alone else 2)
+    return _by_loop(of_batch, params, columns, used)
 
   return function
 
 
-def _by_loop(product, params, columns, used, turn):
-  """Returns the products of the first `used` columns, by a loop.
-
-  Each turn of the loop computes `turn` of them.
-  """
+def _by_loop(product, params, columns, used):
+  """Returns the products of the first `used` columns, one in each turn of a loop."""
   count = columns[0].shape[0]
-  arrays = [tf.TensorArray(p.dtype, count, element_shape=p.shape) for p in params]
+  size = tf.shape(columns[0])[0] if count is None else count
+  arrays = [tf.TensorArray(p.dtype, size, element_shape=p.shape) for p in params]
 
   def body(i, arrays):
-    for j in range(turn):
-      values = product([tf.gather(c, i + j) for c in columns])
-      arrays = [a.write(i + j, x) for a, x in zip(arrays, values, strict=True)]
-    return i + turn, arrays
+    values = product([tf.gather(c, i) for c in columns])
+    return i + 1, [a.write(i, x) for a, x in zip(arrays, values, strict=True)]
 
   start = (tf.zeros((), tf.int32), arrays)
   _, arrays = tf.while_loop(lambda i, _: i < used, body, start, parallel_iterations=1)

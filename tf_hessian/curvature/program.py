@@ -71,7 +71,7 @@ class Program:
       "jit_compile": jit_compile,
     }
     self._vectorized: bool | None = None
-    self._columns: dict[int, DataPass] = {}
+    self._columns: dict[int | None, DataPass] = {}
     self._connected = [False] * len(objective.names)
     self._looked_at_influence = False
 
@@ -152,29 +152,25 @@ class Program:
     Raises:
       DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
-    if count not in self._columns:
-      function = products.of_several(
-        self._product_of_batch(), vectorized=self.vectorized, alone=self.one_a_turn(count)
-      )
-      self._columns[count] = self._build_product(
-        f"columns {count}",
-        function,
+    key = None if self.takes_any_number else count
+    if key not in self._columns:
+      self._columns[key] = self._build_product(
+        "columns" if key is None else f"columns {key}",
+        products.of_several(self._product_of_batch(), vectorized=self.vectorized),
         lambda r, v, used: [r, self._split(v), used],
-        tf.TensorSpec((count, self.n), tf.float64),
+        tf.TensorSpec((key, self.n), tf.float64),
         tf.TensorSpec((), tf.int32),
       )
-    return self._columns[count]
+    return self._columns[key]
 
-  def one_a_turn(self, count: int, /) -> bool:
-    """Returns whether the loop over columns takes one in a turn.
+  @property
+  def takes_any_number(self) -> bool:
+    """Whether one pass of columns serves for any number of vectors.
 
-    Otherwise it takes two, which is faster, but not for a single one. Recomputed blocks have no
-    room for two; backward over backward computes all anew for each, so that two share nothing.
-
-    Args:
-      count: number of columns.
+    Vectorized operations and XLA's are made for one number, and the workers of a cluster agree on
+    the size of sums.
     """
-    return bool(self.blocks) or self.mode == "backward_over_backward" or count % 2 == 1
+    return not (self.vectorized or self._options["jit_compile"] or self.engine.is_cluster)
 
   @property
   def vectorized(self) -> bool:
@@ -232,7 +228,7 @@ class Program:
     """Splits vectors (..., n) into tensors like the parameters, in their dtypes."""
     parts = tf.split(v, self.sizes, axis=-1)
     return [
-      tf.reshape(tf.cast(part, p.dtype), [*v.shape[:-1], *p.shape])
+      tf.reshape(tf.cast(part, p.dtype), [*(-1 for _ in v.shape[:-1]), *p.shape])
       for part, p in zip(parts, self.objective.parameters, strict=True)
     ]
 

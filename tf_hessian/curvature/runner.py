@@ -35,8 +35,8 @@ class Runner:
     program: the `Program`.
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
-    shared_width: number of vectors of the pass that single products are made by, if it is more than
-      1, so that no other one has to be built. Each takes longer; its bits are the same.
+    shared: whether single products are made by the pass for several, so that no other one has to be
+      built. Their bits are the same.
 
   Raises:
     TypeError, ValueError: for data or a loss that can't be measured, by the checks of `choices`.
@@ -47,7 +47,7 @@ class Runner:
     choices.check_blocks(model, objective, program.blocks)
     self.program = program
     self._objective = objective
-    self.shared_width = 1
+    self.shared = False
     self._looked_at_point = False
     self._along: DataPass | None = None
     # The loss is traced here, so that what doesn't fit together is said now.
@@ -107,8 +107,8 @@ class Runner:
     Raises:
       TypeError, ValueError: for a vector, or a product, that is not of finite real numbers.
     """
-    if self.shared_width > 1 and not self.program.vectorized:
-      return self.products(np.reshape(x, (1, -1)), self.shared_width)[0]
+    if self.shared and self.program.takes_any_number:
+      return self.products(np.reshape(x, (1, -1)))[0]
     return self._alone(x)
 
   def _alone(self, x):
@@ -153,7 +153,9 @@ class Runner:
     """Writes the products with at most `count` vectors, by one pass."""
     k = len(vectors)
     v = np.ascontiguousarray(vectors, np.float64)
-    if k < count:  # fewer than usual are filled up with zeros, so that nothing is traced again
+    if self.program.takes_any_number:
+      count = k
+    elif k < count:  # fewer than usual are filled up with zeros, so that nothing is traced again
       v = np.zeros((count, self.program.n))
       v[:k] = vectors
     columns = self.program.columns(count)

@@ -21,24 +21,31 @@ class Accumulators:
   additions is the callers' business.
 
   Attributes:
-    shapes: tuple of shapes.
-    size: number of entries of all sums together.
+    shapes: tuple of shapes, whose first dimension may be open: the number of vectors of a pass.
     changed: int64 variable: the first batch whose data have changed, NONE if there is no such.
   """
 
   def __init__(self, shapes: Iterable[tf.TensorShape], /) -> None:
     self.changed = tf.Variable(NONE, dtype=tf.int64, trainable=False, name="changed")
     self.shapes = tuple(tf.TensorShape(s) for s in shapes)
-    self.size = sum(s.num_elements() for s in self.shapes)
     self._sums = [
-      tf.Variable(tf.zeros(s, tf.float64), trainable=False, name="accumulator") for s in self.shapes
+      tf.Variable(_zeros(s, 0), shape=s, trainable=False, name="accumulator") for s in self.shapes
     ]
 
-  def reset(self) -> None:
-    """Sets all sums to zero, and forgets what has changed."""
+  @property
+  def size(self) -> int:
+    """Number of entries of all sums together, of which no dimension is open."""
+    return sum(s.num_elements() for s in self.shapes)
+
+  def reset(self, count: tf.Tensor | None = None, /) -> None:
+    """Sets all sums to zero, and forgets what has changed.
+
+    Args:
+      count: the open dimension, a scalar; None if there is none.
+    """
     self.changed.assign(NONE)
-    for total in self._sums:
-      total.assign(tf.zeros_like(total))
+    for total, shape in zip(self._sums, self.shapes, strict=True):
+      total.assign(_zeros(shape, count))
 
   def add(self, values: Iterable[tf.Tensor], /) -> None:
     """Casts each value to float64 and adds it to its sum."""
@@ -48,6 +55,10 @@ class Accumulators:
   def read(self) -> tf.Tensor:
     """Returns the sums, each flattened, one after the other: (size,) float64."""
     return tf.concat([tf.reshape(total, [-1]) for total in self._sums], 0)
+
+
+def _zeros(shape, count):
+  return tf.zeros([count if d is None else d for d in shape], tf.float64)
 
 
 def bounds(count: int, parts: int, part: int, /) -> tuple[int, int]:
@@ -146,7 +157,7 @@ class Parts:
     """
     part = this_replica() - self._first
     sums = self._sums[part]
-    sums.reset()
+    sums.reset(self._work.count(*arguments))
     state, prepared = self._work.state(), self._work.prepare(*arguments)
     for signature, feed in zip(self._layout[part], feeds[part], strict=True):
       add_batches(self._work, self._batches, sums, signature, feed, state, prepared)

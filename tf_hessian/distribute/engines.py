@@ -118,7 +118,7 @@ class _OneDevicePass:
     with tf.device(self._device):
       if len(feeds) == 1:
         return self._call(self._whole, feeds[0], arguments)
-      self._reset()
+      self._reset(self._work.count(*arguments))
       for segment in feeds:
         self._call(self._segment, segment, arguments)
       return self._read()
@@ -126,15 +126,15 @@ class _OneDevicePass:
   def _call(self, function, segment, arguments):
     """Calls a function with a segment.
 
-    That of batches in memory is looked up once, which takes small models a tenth of a pass.
+    It is looked up once, for any number of vectors. To look it up each time takes small models a
+    tenth of a pass.
     """
-    called = segment.signature, segment.feed, *arguments
-    if not self._batches.cached:
-      return function(*called)
     key = segment.signature, function is self._whole
     if key not in self._concrete:
-      self._concrete[key] = function.get_concrete_function(*called)
-    return self._concrete[key](*called)
+      self._concrete[key] = function.get_concrete_function(
+        segment.signature, segment.feed, *self._work.signature
+      )
+    return self._concrete[key](segment.signature, segment.feed, *arguments)
 
   def _add_segment(self, signature, feed, *arguments):
     state, prepared = self._work.state(), self._work.prepare(*arguments)
@@ -143,7 +143,7 @@ class _OneDevicePass:
     )
 
   def _sum_segment(self, *arguments):
-    self._sums.reset()
+    self._sums.reset(self._work.count(*arguments[2:]))
     self._add_segment(*arguments)
     return self._sums.read()
 

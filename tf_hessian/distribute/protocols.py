@@ -99,7 +99,7 @@ class Work(Protocol):
 
   Attributes:
     name: name of the pass, a word that may be followed by integers.
-    shapes: shapes of the sums.
+    shapes: shapes of the sums, whose first dimension may be open.
     signature: `tf.TensorSpec`s of a pass's arguments.
   """
 
@@ -110,6 +110,9 @@ class Work(Protocol):
 
   @property
   def signature(self) -> Sequence[tf.TensorSpec]: ...
+
+  def count(self, *arguments: tf.Tensor) -> tf.Tensor | None:
+    """Returns the open dimension of the sums for such arguments; None if none is open."""
 
   def state(self) -> Any:
     """Returns tensors that a pass reads once: a nest.

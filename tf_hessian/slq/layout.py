@@ -117,7 +117,7 @@ def plan_layout(
   if not one.on_disk:
     of_one = (one.kind,) if one.kept else kinds  # whose reason tells of the others
     most = matrix.most_vectors(num_draws)
-    for count in _sizes(num_draws, even=not vectorized):
+    for count in _sizes(num_draws):
       if count <= most:
         try:
           return Layout(count, plan(count, of_one), vectorized, unsaid)
@@ -143,12 +143,9 @@ def _kinds(chosen, recorded, workers):
   return (recorded,) if kept and (workers or recorded != "workers") else chosen.kinds
 
 
-def _sizes(num_draws, *, even):
+def _sizes(num_draws):
   """Returns numbers of draws in passes of about equal size, largest first."""
-  sizes = {-(-num_draws // groups) for groups in range(1, num_draws + 1)}
-  if even:
-    sizes |= {size + size % 2 for size in sizes if size > 1}  # loops take two in each turn
-  return sorted(sizes, reverse=True)
+  return sorted({-(-num_draws // groups) for groups in range(1, num_draws + 1)}, reverse=True)
 
 
 def _check_results(num_draws, steps):

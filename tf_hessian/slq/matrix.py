@@ -255,10 +255,7 @@ class _Curvature(_Shared):
     )
 
   def share(self, count, /):
-    runner, batches = self._operator.runner, self._operator.batches
-    # With two in a turn one takes longer: of several batches by more than it costs to build a pass.
-    pays = runner.program.one_a_turn(count) or batches.num_batches == 1
-    runner.shared_width = count if pays and not self._operator.engine.followers else 1
+    self._operator.runner.shared = count > 1
     self._width = count
 
   def gradient(self):

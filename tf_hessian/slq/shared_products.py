@@ -53,7 +53,6 @@ class SharedProducts:
       places = [draw % layout.vectors_per_pass for draw in vectors]
       return self._several(list(vectors.values()), places, layout.vectors_per_pass)
     if not self._together or len(vectors) == 1:
-      self._matrix.share(1)
       return [self._one(v) for v in vectors.values()]
     if self._choose and len(self._seconds) == SHARED_FIRST:
       return self._compared(vectors)
@@ -69,7 +68,6 @@ class SharedProducts:
     If that takes less time, later ones don't share a pass.
     """
     result, seconds = [], []
-    self._matrix.share(1)
     for vector in vectors.values():
       begin = time.monotonic()
       result.append(self._one(vector))
