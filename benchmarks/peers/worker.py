@@ -5,7 +5,8 @@
 Contenders have, besides their constructor of a problem, a dtype and a matrix: `mean_loss()`,
 `gradient()`, `set_vector(v)`, `product()`, `to_keras(result)`, `density(...)`, `versions`, and
 `set_up(draws, steps)` for density runs of such numbers; those with `shares_passes` also
-`set_vectors(vectors)` and `products()`, the results for rows of a matrix.
+`set_vectors(vectors)` and `products()`, the results for rows of a matrix. Those that have
+`builds_while_running` build their functions in the first density run.
 Seconds are of what the package does; conversions for comparison are outside them. Arrays go to
 files in the folder.
 """
@@ -43,7 +44,12 @@ class Worker:
     self._contender.set_up(draws, steps)
     seconds = self._seconds + time.perf_counter() - begin
     failure = getattr(self._contender, "own_density_error", str)()
-    return {"seconds": seconds, "versions": self._contender.versions, "failure": failure}
+    return {
+      "seconds": seconds,
+      "versions": self._contender.versions,
+      "failure": failure,
+      "builds_while_running": getattr(self._contender, "builds_while_running", False),
+    }
 
   def prepare(self):
     """Takes a gradient and a product before they are timed."""

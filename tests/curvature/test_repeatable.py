@@ -165,6 +165,24 @@ def test_rewrites_of_no_use_are_off_inside_where_there_is_no_gpu(monkeypatch, gp
   assert options() == before
 
 
+def graph_optimizers():
+  """Returns whether the optimizers that have no option of their own are on."""
+  options = tf.__internal__.eager_context.get_config().graph_options.rewrite_options
+  return options.memory_optimization != options.NO_MEM_OPT, not options.disable_tfg_optimizer
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_optimizers_without_an_option_are_off_inside_where_there_is_no_gpu(monkeypatch, gpu):
+  monkeypatch.setattr(repeatable, "_has_gpu", lambda: gpu)
+  before = tf.__internal__.eager_context.get_config()
+  with repeatable.repeatable_execution():
+    assert graph_optimizers() == (gpu, gpu)
+    with repeatable.repeatable_execution():
+      assert graph_optimizers() == (gpu, gpu)
+    assert graph_optimizers() == (gpu, gpu)
+  assert tf.__internal__.eager_context.get_config() == before
+
+
 def test_rewrite_that_was_set_stays():
   tf.config.optimizer.set_experimental_options({"shape_optimization": True})
   try:

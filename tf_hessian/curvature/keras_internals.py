@@ -322,6 +322,28 @@ def op_determinism() -> bool | None:
   return None if _config is None else _config.is_op_determinism_enabled()
 
 
+@contextlib.contextmanager
+def fewer_graph_optimizers() -> Iterator[None]:
+  """Leaves out two optimizers of graphs that TensorFlow has no option for.
+
+  They are the one that swaps tensors to another device and the one that MLIR makes. Functions see
+  it after `tf.config.optimizer.set_experimental_options` was called, inside and afterwards.
+  """
+  current = context.context()
+  before = getattr(current, "_config", None)
+  config = tf.compat.v1.ConfigProto()
+  if before is not None:
+    config.CopyFrom(before)
+  options = config.graph_options.rewrite_options
+  options.memory_optimization = options.NO_MEM_OPT
+  options.disable_tfg_optimizer = True
+  current._config = config
+  try:
+    yield
+  finally:
+    current._config = before
+
+
 def disable_op_determinism() -> None:
   """Takes `tf.config.experimental.enable_op_determinism` back, if that can be done."""
   if _config is not None:

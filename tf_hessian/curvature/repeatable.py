@@ -59,7 +59,7 @@ def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   """Makes TensorFlow functions inside give bitwise the same result each time.
 
   Inside, op determinism is on and Grappler's arithmetic optimizer is off, and without a GPU those
-  of its rewrites that are of no use, unless they were set; all is restored afterwards. They are
+  of its optimizers that are of no use, unless they were set; all is restored afterwards. They are
   settings of the process, which threads enter one at a time (`processes.LOCK`); other functions
   that run meanwhile see them.
 
@@ -71,17 +71,20 @@ def repeatable_execution(enabled: bool = True) -> Iterator[None]:
     return
   known = tf.config.optimizer.get_experimental_options()
   off = {"arithmetic_optimization"}
-  if not _has_gpu():
-    off.update(name for name in _OF_NO_USE if known.get(name) is None)
   deterministic = keras_internals.op_determinism()
-  tf.config.optimizer.set_experimental_options(dict.fromkeys(off, False))
-  tf.config.experimental.enable_op_determinism()
-  try:
-    yield
-  finally:
-    tf.config.optimizer.set_experimental_options({name: known.get(name) for name in off})
-    if deterministic is False:
-      keras_internals.disable_op_determinism()
+  with contextlib.ExitStack() as stack:
+    if not _has_gpu():
+      off.update(name for name in _OF_NO_USE if known.get(name) is None)
+      stack.enter_context(keras_internals.fewer_graph_optimizers())
+    tf.config.optimizer.set_experimental_options(dict.fromkeys(off, False))
+    tf.config.experimental.enable_op_determinism()
+    try:
+      yield
+    finally:
+      stack.close()  # before the options, which functions read anew when they are set
+      tf.config.optimizer.set_experimental_options({name: known.get(name) for name in off})
+      if deterministic is False:
+        keras_internals.disable_op_determinism()
 
 
 @functools.cache

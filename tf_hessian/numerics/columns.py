@@ -115,8 +115,8 @@ class ThreadedBasis(SummedBasis):
   def overlaps(self, w: np.ndarray, first: int, count: int, /) -> np.ndarray:
     def task(i, scratch):
       parts = self._parts(i, first, count, scratch)
-      if self._whole:
-        return [[rows @ w] for _, rows in parts]
+      if self._whole:  # np.dot, not @, which keeps other draws' threads from working
+        return [[np.dot(rows, w)] for _, rows in parts]
       return [times(rows, w[columns]) for columns, rows in parts]
 
     result = np.zeros(count - first)
@@ -130,7 +130,7 @@ class ThreadedBasis(SummedBasis):
       at_once = self._piece * max(1, _SUBTRACTED_ROWS // max(1, len(part)))
       for columns, rows in self._parts(i, first, first + len(part), scratch, at_once):
         if self._whole:
-          np.subtract(w, part @ rows, out=w)
+          np.subtract(w, np.dot(part, rows), out=w)
         else:
           subtract_times(w[columns], part, rows)
       block = self._blocks[i]
