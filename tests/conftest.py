@@ -31,8 +31,9 @@ def pytest_configure():
     for number in (signal.SIGINT, signal.SIGHUP):
       if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
-  # Tracing makes so many objects that collecting garbage takes a tenth of the time.
-  gc.set_threshold(100_000, 50, 100)
+  # Tracing makes so many objects that collecting garbage takes a tenth of the time, and to look
+  # through all of them once near the end takes most of a minute.
+  gc.set_threshold(100_000, 50, 1_000_000)
 
 
 def pytest_collection_finish():

@@ -96,10 +96,10 @@ def test_passes_are_those_that_the_run_makes(
   steps = run["lanczos_steps"]
   kinds = {"loss": "loss", "gradient": "gradient", "one vector": "product"}
   expected = collections.Counter()
-  # Where draws share a pass of single products, those before the first step are made by it too.
+  # Where draws share a pass that takes any number of vectors, single products are made by it too.
   shared = not operator.vectorized and any("together" in p.what for p in plan.passes)
   for p in plan.passes:
-    by_shared = shared and p.what == "one vector" and not p.for_draws
+    by_shared = shared and p.what == "one vector"
     expected["columns" if by_shared else kinds.get(p.what, "columns")] += p.count
   assert expected == made
   assert plan.num_passes == made.total()

@@ -213,7 +213,10 @@ class DataPass:
   # What an engine asks of its work ------------------------------------------------------------
 
   def count(self, *arguments: tf.Tensor) -> tf.Tensor | None:
-    """Returns the open dimension of the sums for such arguments; None if none is open."""
+    """Returns the open dimension of the sums for such arguments.
+
+    None if none is open.
+    """
     found = zip(self.signature, arguments, strict=True)
     return next((tf.shape(x)[0] for s, x in found if s.shape.rank and s.shape[0] is None), None)
 

@@ -140,7 +140,7 @@ def of_several(product: Callable, *, vectorized: bool = False) -> Callable[..., 
 
 
 def _by_loop(product, params, columns, used):
-  """Returns the products of the first `used` columns, one in each turn of a loop."""
+  """Returns the products of the first `used` columns, by a loop."""
   count = columns[0].shape[0]
   size = tf.shape(columns[0])[0] if count is None else count
   arrays = [tf.TensorArray(p.dtype, size, element_shape=p.shape) for p in params]

@@ -34,7 +34,7 @@ class Accumulators:
 
   @property
   def size(self) -> int:
-    """Number of entries of all sums together, of which no dimension is open."""
+    """Number of entries of all sums, of which no dimension is open."""
     return sum(s.num_elements() for s in self.shapes)
 
   def reset(self, count: tf.Tensor | None = None, /) -> None:

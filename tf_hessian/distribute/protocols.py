@@ -112,7 +112,10 @@ class Work(Protocol):
   def signature(self) -> Sequence[tf.TensorSpec]: ...
 
   def count(self, *arguments: tf.Tensor) -> tf.Tensor | None:
-    """Returns the open dimension of the sums for such arguments; None if none is open."""
+    """Returns the open dimension of the sums for such arguments.
+
+    None if none is open.
+    """
 
   def state(self) -> Any:
     """Returns tensors that a pass reads once: a nest.
