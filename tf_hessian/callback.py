@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -126,7 +125,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     self._data, self._loss, self._freq = dataset, loss, freq
     self._top, self._smallest, self._draws = top, smallest, draws
     self._steps, self._tolerance, self._seed = lanczos_steps, tolerance, checks.check_seed(seed)
-    self._workdir = None if workdir is None else pathlib.Path(workdir)
+    self._workdir = None if workdir is None else folders.as_path(workdir)
     self._log_dir, self._check, self._options = log_dir, check, options
     self._writer = None if log_dir is None else _summary_writer(log_dir)
     self.measurements: list[Measurement] = []

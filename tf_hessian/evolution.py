@@ -11,6 +11,7 @@ import keras
 
 from tf_hessian import notices
 from tf_hessian.curvature.operator import CurvatureOperator
+from tf_hessian.folders import as_path
 from tf_hessian.slq import run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.matrix import check_is_of_model
@@ -71,7 +72,7 @@ def spectra(
   if not isinstance(model, keras.Model):
     raise TypeError(f"operator: expected one of a keras.Model, got one of {type(model).__name__}")
   paths = _named(checkpoints)
-  folders = {n: None if workdir is None else pathlib.Path(workdir, n) for n in paths}
+  folders = {n: None if workdir is None else as_path(workdir) / n for n in paths}
   for folder in filter(None, folders.values()):
     run_folder.check(folder)
   before, found = model.get_weights(), {}

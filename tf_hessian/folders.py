@@ -50,16 +50,31 @@ class Kind:
   beside: re.Pattern = re.compile("(?!)")
 
 
+def as_path(workdir: str | os.PathLike, /) -> pathlib.Path:
+  """Returns the path of a folder that a user names.
+
+  Raises:
+    TypeError: if it is none.
+
+  >>> as_path("runs/own").name
+  'own'
+  """
+  if not isinstance(workdir, (str, os.PathLike)):
+    raise TypeError(f"workdir: expected the path of a folder, or None, got {workdir!r}")
+  return pathlib.Path(workdir)
+
+
 def look(path: str | os.PathLike, kind: Kind, /) -> str | None:
   """Returns the text of the record in a folder.
 
   None if it is empty, or there is no folder.
 
   Raises:
+    TypeError: if it is no path.
     ValueError: if it is neither empty nor of the kind, or something else is in a file's place.
     OSError: if there is no such folder and can't be, or it can't be read.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
   try:
     entries = {e.name: e for e in os.scandir(path)}
   except FileNotFoundError:
@@ -108,7 +123,7 @@ class OwnedFolder:
   def __init__(
     self, path: str | os.PathLike, kind: Kind, text: str, check: Callable[[str], object], /
   ) -> None:
-    self.path = pathlib.Path(path)
+    self.path = as_path(path)
     self._kind = kind
     found = look(path, kind)
     if found is not None:

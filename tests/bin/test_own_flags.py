@@ -80,7 +80,11 @@ def exact(own, loss, batch_size=128):
 
 
 FORMS = {  # data, loss, further flags; the first is the only one that is not slow
-  "pages": ("mypackage.data:Pages", "compiled", ["--loss=compiled"]),
+  "pages": (
+    "mypackage.data:Pages",
+    "compiled",
+    ["--loss=compiled", "--num_draws=2", "--lanczos_steps=27"],
+  ),
   "arrays": ("mypackage/data.py:arrays", "compiled", []),
   "batched": ("mypackage.data:batched", "compiled", ["--batch_size=20"]),
   "dropping": ("mypackage.data:dropping", "compiled", ["--batched"]),
@@ -102,7 +106,11 @@ def test_spectrum_is_that_of_the_model_and_its_loss_on_the_data(run, own, folder
   assert code == 0, out + err
   found = Spectrum.load(workdir / "spectrum" / "spectrum.npz")
   np.testing.assert_allclose(found.largest(3), exact(own, loss)[:3], rtol=1e-4)
-  assert found.config["config"]["model"] == {"name": "keras_file", "path": "m.keras"}
+  config = found.config["config"]
+  assert config["model"] == {"name": "keras_file", "path": "m.keras"}
+  said = dict(flag.removeprefix("--").split("=") for flag in flags if "=" in flag)
+  assert len(found.nodes) == config["lanczos"]["draws"] == int(said.get("num_draws", 10))
+  assert config["lanczos"]["steps"] == int(said.get("lanczos_steps", 90))
 
 
 def test_eigenpairs_are_those_of_the_model(run, own, folder):

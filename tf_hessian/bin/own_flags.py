@@ -32,8 +32,11 @@ BATCH_SIZE = flags.DEFINE_integer(
 _NEEDED = "--config is needed, or --model and --data"
 
 
-def config() -> ml_collections.ConfigDict:
+def config(**lanczos: int | None) -> ml_collections.ConfigDict:
   """Returns the config of --config, with what these flags say instead.
+
+  Args:
+    **lanczos: fields of its section `lanczos` that other flags say; None where they don't.
 
   Raises:
     ValueError: if there is neither a config nor a model and data, or --loss can't be read.
@@ -44,7 +47,8 @@ def config() -> ml_collections.ConfigDict:
     if not (MODEL.value and DATA.value):
       raise ValueError(_NEEDED)
     found = configs.load_config("own_model")
-  if own or BATCH_SIZE.value or BATCHED.value is not None:
+  said = {name: value for name, value in lanczos.items() if value is not None}
+  if own or said or BATCH_SIZE.value or BATCHED.value is not None:
     found = ml_collections.ConfigDict(found.to_dict())  # another section may have other fields
   if MODEL.value:
     found.model = {"name": "keras_file", "path": MODEL.value}
@@ -56,6 +60,9 @@ def config() -> ml_collections.ConfigDict:
     found.loss = loss_section(LOSS.value or "compiled")
   if BATCH_SIZE.value:
     found.hessian.batch_size = BATCH_SIZE.value
+  if said:
+    section = found.get("lanczos", ml_collections.ConfigDict())
+    found.lanczos = section.to_dict() | said
   return found
 
 

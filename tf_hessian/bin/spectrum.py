@@ -24,6 +24,12 @@ PLAN = absl_flags.DEFINE_bool(
 PLAN_WORKERS = absl_flags.DEFINE_integer(
   "plan_workers", None, "The same for so many equal machines that share the batches.", 1, 10**6
 )
+NUM_DRAWS = absl_flags.DEFINE_integer(
+  "num_draws", None, "Number of start vectors; default: the config's, or 10.", 1, 10**6
+)
+LANCZOS_STEPS = absl_flags.DEFINE_integer(
+  "lanczos_steps", None, "Lanczos steps of each; default: the config's, or 90.", 1, 10**6
+)
 WEIGHTS = weights_flags.define()
 DATA, CLUSTER = run_flags.define_data(), run_flags.define_cluster()
 PASSES, STORAGE = run_flags.define_passes(), run_flags.define_storage()
@@ -31,7 +37,8 @@ PASSES, STORAGE = run_flags.define_passes(), run_flags.define_storage()
 
 def main() -> None:
   """Measures, or plans it, and prints the report."""
-  run = (own_flags.config(), flags.WORKDIR.value)
+  config = own_flags.config(draws=NUM_DRAWS.value, steps=LANCZOS_STEPS.value)
+  run = (config, flags.WORKDIR.value)
   weights = WEIGHTS()
   computation = Computation(**CLUSTER(), **PASSES())
   storage = STORAGE()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import os
-import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_hessian import notices, plotting
+from tf_hessian.folders import as_path
 from tf_hessian.slq import blocks, digests, run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.matrix import Matrix, as_matrix, check_is_of_model, known_vector
@@ -159,7 +159,7 @@ def _check_folder(workdir, names):
 
 
 def _folder(workdir, i, block):
-  return pathlib.Path(workdir) / f"{i:03d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', block.name)}"
+  return as_path(workdir) / f"{i:03d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', block.name)}"
 
 
 class _Block(Matrix):

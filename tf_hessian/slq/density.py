@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from tf_hessian import files
+from tf_hessian import files, folders
 from tf_hessian.distribute import machine
 from tf_hessian.numerics import checks
 from tf_hessian.slq import provenance, run_folder
@@ -96,8 +96,8 @@ def spectral_density(
   target = make_target(target_error, sigma_squared, relative)
   method = SLQ(num_draws, lanczos_steps, seed, start, target)
   storage = as_storage(storage)
-  if workdir is not None and not isinstance(workdir, (str, os.PathLike)):
-    raise TypeError(f"workdir: expected the path of a folder, or None, got {workdir!r}")
+  if workdir is not None:
+    folders.as_path(workdir)
   _check_config(config)
   matrix = as_matrix(operator)
   method = method.of_order(matrix.n)

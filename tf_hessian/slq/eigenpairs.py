@@ -8,12 +8,12 @@ from typing import Any
 from absl import logging
 import numpy as np
 
+from tf_hessian import folders
 from tf_hessian.numerics import checks, eigenpairs
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
-from tf_hessian.slq import digests, provenance
+from tf_hessian.slq import digests, provenance, search_folder
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.slq.progress import Progress
-from tf_hessian.slq.search_folder import SearchFolder
 
 
 def top_eigenpairs(
@@ -87,10 +87,11 @@ def top_eigenpairs(
   def search():
     identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
     if workdir is not None:
+      folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
       identity |= matrix.description() | {"n": matrix.n, "point": matrix.point()}
       identity["product"] = matrix.product_digest()
     about = {"description": matrix.description(), "config": config}
-    with SearchFolder(workdir, identity, about) as folder:
+    with search_folder.SearchFolder(workdir, identity, about) as folder:
       found = folder.result()
       if found is None:
         found = compute(folder)
