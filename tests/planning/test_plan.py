@@ -81,9 +81,17 @@ def test_passes_are_those_that_the_run_makes(
   new_operator, monkeypatch, tmp_path, operator_options, options
 ):
   monkeypatch.chdir(tmp_path)
+  built, made = set(), collections.Counter()
+  init, call = DataPass.__init__, DataPass.__call__
+
+  def noting(self, name, *arguments, **keywords):
+    built.add(name.split()[0])
+    init(self, name, *arguments, **keywords)
+
+  monkeypatch.setattr(DataPass, "__init__", noting)
   plan = make(new_operator(**operator_options), **options)
-  made = collections.Counter()
-  call = DataPass.__call__
+  built_for_plan = set(built)
+  built.clear()
 
   def counting(self, *arguments):
     made[self.name.split()[0]] += 1
@@ -103,6 +111,8 @@ def test_passes_are_those_that_the_run_makes(
     expected["columns" if by_shared else kinds.get(p.what, "columns")] += p.count
   assert expected == made
   assert plan.num_passes == made.total()
+  assert built <= built_for_plan
+  assert not shared or "product" not in built_for_plan
   before = sum(p.count * p.vectors for p in plan.passes if not p.for_draws)
   assert plan.num_products == result.num_draws * steps + before
 
