@@ -818,3 +818,19 @@ def test_run_leaves_the_operator_as_it_was():
   operator = make(False)
   run(operator, draws=2, vectors_per_pass=2)
   assert not operator.runner.shared
+
+
+@pytest.mark.parametrize(
+  "options, expected",
+  [
+    ({}, 10),
+    ({"mode": "backward_over_backward"}, 1),
+    ({"mode": "backward_over_backward", "cache_bytes": 0}, 10),  # read once for all
+  ],
+)
+def test_draws_share_a_pass_where_they_share_more_than_memory(options, expected):
+  w = tf.Variable(np.random.default_rng(0).standard_normal(N))
+  data = tf.data.Dataset.from_tensor_slices(np.ones((4, N))).batch(2)
+  operator = HessianOperator([w], function_loss, data, **options)
+  operator.vectorized = False
+  assert as_matrix(operator).most_vectors(10) == expected

@@ -173,6 +173,14 @@ class Program:
     return not (self.vectorized or self._options["jit_compile"] or self.engine.is_cluster)
 
   @property
+  def shares_work(self) -> bool:
+    """Whether vectors of a pass share more than the reading of data.
+
+    Recomputed blocks and backward over backward compute all anew for each.
+    """
+    return not self.blocks and self.mode == "forward_over_backward"
+
+  @property
   def vectorized(self) -> bool:
     """Whether several products are computed by the same, vectorized operations.
 

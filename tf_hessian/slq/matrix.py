@@ -125,6 +125,20 @@ class Matrix:
   def check_array(self) -> None:
     """Checks that an array is symmetric; does nothing where that costs more."""
 
+  def check_symmetric(self) -> None:
+    """Checks by two products whether it is symmetric, before many are made.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    u = probes.probe(0, probes.Stream.CHECK, self.n)
+    asymmetry = relative_asymmetry(self._operator, u, self.product(u))
+    if asymmetry > min(0.3, PRODUCT_ROUNDINGS * self.symmetry):
+      raise ValueError(
+        f"operator: expected a symmetric matrix, and |u'Hv - v'Hu| is {asymmetry:.2g} |Hu| for two "
+        "vectors of length 1"
+      )
+
   def description(self) -> dict[str, Any]:
     """Returns what defines it apart from its point: plain values."""
     return {"operator": type(self._operator).__name__}
@@ -209,6 +223,9 @@ class _Array(Matrix):
 
   check_array = check
 
+  def check_symmetric(self) -> None:
+    """Does nothing: its entries cost as little."""
+
 
 class _Shared(Matrix):
   """An operator with a method `products`, whose vectors share passes over data."""
@@ -253,6 +270,12 @@ class _Curvature(_Shared):
     return self._operator.distributed_products(
       rows, places=places, vectors_per_pass=vectors_per_pass
     )
+
+  def most_vectors(self, num_draws, /):
+    operator = self._operator
+    if operator.program.shares_work or operator.engine.is_cluster or not operator.batches.cached:
+      return super().most_vectors(num_draws)
+    return 1  # each vector would take memory, and none less time
 
   def share(self, count, /):
     self._operator.runner.shared = count > 1
