@@ -46,7 +46,7 @@ MAY_IMPORT = {
   },
   "landscape": {"curvature", "numerics", "plotting", "slq"},
   "callback": {"curvature", "folders", "numerics", "plotting", "slq", "spectrum"},
-  "evolution": {"curvature", "notices", "slq", "spectrum", "training"},
+  "evolution": {"curvature", "folders", "notices", "slq", "spectrum", "training"},
   "parts": {
     "",
     "curvature",

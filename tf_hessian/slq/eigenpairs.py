@@ -88,8 +88,7 @@ def top_eigenpairs(
     identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
     if workdir is not None:
       folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
-      identity |= matrix.description() | {"n": matrix.n, "point": matrix.point()}
-      identity["product"] = matrix.product_digest()
+      identity |= _matrix_identity(matrix)
     about = {"description": matrix.description(), "config": config}
     with search_folder.SearchFolder(workdir, identity, about) as folder:
       found = folder.result()
@@ -121,3 +120,9 @@ def top_eigenpairs(
   begun = None if start is None else digests.of_array(start)
   matrix.agree(**provenance.identity(), largest=largest, smallest=smallest, start=begun, **options)
   return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)
+
+
+def _matrix_identity(matrix):
+  """Returns plain values that tell a matrix from others."""
+  about = {"n": matrix.n, "point": matrix.point(), "product": matrix.product_digest()}
+  return matrix.description() | about
