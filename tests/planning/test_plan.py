@@ -133,7 +133,9 @@ def test_shared_passes_are_those_that_the_comparison_leaves(
   """A pass of three vectors takes 6 seconds; after three of them, one is made alone."""
   seconds = {"one": alone, "together": 6.0, "loss": 1.0}
   monkeypatch.setattr(Planner, "_seconds", lambda _, name, *__: seconds[name])
-  plan = make(new_operator(recompute_blocks=2), lanczos_steps=10)
+  operator = new_operator()
+  operator.vectorized = False
+  plan = make(operator, lanczos_steps=10)
   counts = {p.what: p.count for p in plan.passes if p.for_draws}
   assert counts == {"3 vectors together": shared, "one vector": 3 * (10 - shared)}
 
