@@ -99,28 +99,6 @@ def test_matrix_that_is_not_symmetric_is_refused(compute):
 
 
 @pytest.mark.parametrize("compute", [dense_hessian, exact_spectrum])
-def test_operator_that_is_not_symmetric_is_refused_by_two_products(compute):
-  a, made = np.diag(np.arange(1.0, 71.0)), []
-  a[3, 69] = 0.5
-
-  def product(x):
-    made.append(x)
-    return a @ x
-
-  operator = scipy.sparse.linalg.LinearOperator(a.shape, product, dtype=np.float64)
-  with pytest.raises(ValueError, match="expected a symmetric matrix, and .* for two vectors"):
-    compute(operator, progress=False)
-  assert len(made) == 2
-
-
-def test_block_of_an_operator_may_be_symmetric_by_itself():
-  a = np.eye(5)
-  a[0, 4] = 0.5
-  operator = scipy.sparse.linalg.aslinearoperator(a)
-  np.testing.assert_array_equal(dense_hessian(operator, rows=[0, 1, 2], progress=False), np.eye(3))
-
-
-@pytest.mark.parametrize("compute", [dense_hessian, exact_spectrum])
 def test_column_that_is_not_finite_is_named_before_the_rest_is_computed(compute):
   def product(x):
     y = x.copy()

@@ -84,8 +84,6 @@ def dense_hessian(
       return folder.matrix()
 
   def fill(folder, whole):
-    if rows is None:
-      matrix.check_symmetric()
     triangle = upper_triangle(matrix, chosen, progress=progress, folder=folder, into=whole)
     _check_symmetric(triangle, matrix)
     triangle.mirror()
@@ -150,7 +148,6 @@ def exact_spectrum(
     check_memory("exact_spectrum: the work on a matrix", matrix.n, needed)
     if workdir is not None:
       _check_folder("exact_spectrum: the triangle of a matrix", workdir, matrix.n, 4.0)
-    matrix.check_symmetric()
     rows = nonzero_rows(matrix)
     if workdir is None:
       return solve(rows, None)

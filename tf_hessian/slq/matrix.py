@@ -125,23 +125,6 @@ class Matrix:
   def check_array(self) -> None:
     """Checks that an array is symmetric; does nothing where that costs more."""
 
-  def check_symmetric(self) -> None:
-    """Checks by two products whether it is symmetric, before many are made.
-
-    Raises:
-      ValueError: if it is not.
-    """
-    u = probes.probe(0, probes.Stream.CHECK, self.n)
-    product = self.product(u)
-    if not np.isfinite(product).all():
-      return  # the column at fault is named when it is made
-    asymmetry = relative_asymmetry(self._operator, u, product)
-    if asymmetry > min(0.3, PRODUCT_ROUNDINGS * self.symmetry):
-      raise ValueError(
-        f"operator: expected a symmetric matrix, and |u'Hv - v'Hu| is {asymmetry:.2g} |Hu| for two "
-        "vectors of length 1"
-      )
-
   def description(self) -> dict[str, Any]:
     """Returns what defines it apart from its point: plain values."""
     return {"operator": type(self._operator).__name__}
@@ -225,9 +208,6 @@ class _Array(Matrix):
       )
 
   check_array = check
-
-  def check_symmetric(self) -> None:
-    """Does nothing: its entries cost as little."""
 
 
 class _Shared(Matrix):
