@@ -17,10 +17,10 @@ import time
 
 import numpy as np
 
+from benchmarks.memory import GIVE_BACK
+
 DRAWS = 10  # of the paper
 SECTION = "costs"
-# TensorFlow's allocator for oneDNN keeps what it once had, and so does malloc for small blocks.
-_GIVE_BACK = {"TF_ENABLE_ONEDNN_OPTS": "0", "MALLOC_MMAP_THRESHOLD_": "524288"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +213,7 @@ def measure(names):
   for name in names:
     found = _child("times", name)
     for what in ("gradient", "product", "shared"):
-      found[f"memory, {what}"] = _child("memory", name, what, **_GIVE_BACK)
+      found[f"memory, {what}"] = _child("memory", name, what, **GIVE_BACK)
     found["memory, product / gradient"] = found["memory, product"] / found["memory, gradient"]
     figures[name] = found
     print(name)

@@ -89,7 +89,7 @@ class Matrix:
     That is built anyway, so that no other one has to be.
 
     Args:
-      count: number of vectors; 1 for products by themselves, which take less time.
+      count: number of vectors; 1 for products by themselves, which copy less.
     """
 
   def passes(self) -> contextlib.AbstractContextManager:

@@ -76,6 +76,8 @@ class SharedProducts:
     each, alone = min(self._seconds), min(seconds)
     logging.info("products that share a pass take %.3g s each, alone %.3g", each, alone)
     self._choose, self._together = False, each <= alone
+    if not self._together:
+      self._scratch = None  # as large as all the vectors
     return result
 
   def _one_distributed(self, row):
