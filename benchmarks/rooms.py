@@ -21,7 +21,7 @@ MAY_IMPORT = {
   "numerics": {"portable"},
   "models": set(),
   "data": {"keras_inputs", "reading"},
-  "distribute": {"numerics", "portable", "records"},
+  "distribute": {"notices", "numerics", "portable", "records"},
   "files": {"portable"},
   "folders": {"files", "portable"},
   "reading": {"notices"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging as python_logging
 import sys
+from typing import TextIO
 
 from absl import logging
 
@@ -21,4 +22,18 @@ def show(text: str, /, *args: object) -> None:
   if logger.isEnabledFor(python_logging.INFO) and logger.hasHandlers():
     logging.info(text, *args)
   else:
-    print(text % args, file=sys.stderr, flush=True)
+    write_line(text % args, sys.stderr)
+
+
+def write_line(text: str, stream: TextIO | None, /) -> None:
+  """Writes a line in one piece, so that threads' lines stay whole.
+
+  `print` writes the line and its end apart.
+
+  Args:
+    text: the line, without its end.
+    stream: where to; None, as of programs without a console, for nowhere.
+  """
+  if stream is not None:
+    stream.write(f"{text}\n")
+    stream.flush()

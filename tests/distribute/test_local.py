@@ -1,6 +1,7 @@
 """Processes of a cluster on this machine."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -117,6 +118,23 @@ def test_differences_name_fields_at_any_depth():
   ]
 
 
+def test_each_line_is_written_in_one_piece(monkeypatch):
+  class Pieces(io.StringIO):
+    def write(self, text):
+      pieces.append(text)
+      return len(text)
+
+  pieces = []
+  monkeypatch.setattr(sys, "stdout", Pieces())
+  code = "for i in range(3): print('line', i)"
+  with local.LocalCluster([sys.executable, "-c", code], workers=2) as cluster:
+    for process in cluster.processes.values():
+      process.wait(30)
+    time.sleep(0.2)
+  # Other threads write between two calls.
+  assert sorted(pieces) == [f"[worker {t}] line {i}\n" for t in range(2) for i in range(3)]
+
+
 # A cluster whose first lines are its processes' numbers, in a thread that ends before they do.
 PARENT = """
 import sys, threading, time
@@ -148,9 +166,10 @@ def test_processes_end_with_the_one_that_started_them(end):
   parent = subprocess.Popen(
     [sys.executable, "-c", restore + PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
   )
+  pids = []
   with parent:
-    pids = [int(parent.stdout.readline().split()[-1]) for _ in range(2)]
     try:
+      pids += [int(parent.stdout.readline().split()[-1]) for _ in range(2)]
       assert all(runs(pid) for pid in pids)
       parent.send_signal(end)
       parent.wait(60)

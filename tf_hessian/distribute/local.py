@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 
+from tf_hessian import notices
+
 _GRACE_SECONDS = 10.0
 _TETHER = pathlib.Path(__file__).with_name("tether.py")
 
@@ -146,7 +148,7 @@ def run(arguments: Sequence[str], /, *, workers: int, ps: int, command: str = "s
 
 
 def _print(name, line):
-  print(f"[{name}] {line}", flush=True)
+  notices.write_line(f"[{name}] {line}", sys.stdout)
 
 
 def _free_ports(count):
