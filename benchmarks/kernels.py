@@ -20,13 +20,20 @@ ARITHMETIC = ("Conv", "MatMul", "Einsum")
 def resnet():
   from tf_hessian.models.cifar_resnet import cifar_resnet
 
-  return cifar_resnet(depth=32), (128, 32, 32, 3)
+  return cifar_resnet(depth=32), (128, 32, 32, 3), 10
 
 
 def mlp():
   from tf_hessian.models.mlp import mlp as build
 
-  return build(), (1000, 784)
+  return build(), (1000, 784), 10
+
+
+def language_model():
+  """That of `make bench-peers`: four blocks of width 128 on 64 tokens of 1,000."""
+  from benchmarks.peers.transformer import transformer as build
+
+  return build(), (16, 64), 1000
 
 
 def transformer():
@@ -41,10 +48,15 @@ def transformer():
     y = layers.Dense(64)(layers.Dense(256, activation="gelu")(layers.LayerNormalization()(x)))
     x = layers.Add()([x, y])
   logits = layers.Dense(10)(layers.GlobalAveragePooling1D()(x))
-  return keras.Model(inputs, logits), (128, 32, 64)
+  return keras.Model(inputs, logits), (128, 32, 64), 10
 
 
-MODELS = {"resnet32": resnet, "mlp": mlp, "transformer": transformer}
+MODELS = {
+  "resnet32": resnet,
+  "mlp": mlp,
+  "transformer": transformer,
+  "language_model": language_model,
+}
 BATCHES = 4
 
 
@@ -56,24 +68,32 @@ def operator(name, batches):
   import tf_hessian
 
   keras.utils.set_random_seed(0)
-  model, shape = MODELS[name]()
+  model, shape, classes = MODELS[name]()
+  tokens = model.input.dtype == "int32"
   rng = np.random.default_rng(0)
   data = [
-    (rng.standard_normal(shape, np.float32), rng.integers(0, 10, shape[0])) for _ in range(batches)
+    (
+      rng.integers(classes, size=shape) if tokens else rng.standard_normal(shape, np.float32),
+      rng.integers(classes, size=shape if tokens else shape[:1]),
+    )
+    for _ in range(batches)
   ]
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   return tf_hessian.HessianOperator(model, loss, data, training=True)
 
 
 def profile(function):
-  """Returns (seconds of a call, operation type -> seconds, -> runs) of a warmed-up function."""
+  """Returns (least seconds of a call, operation type -> seconds, operation type -> runs)."""
   import tensorflow as tf
   from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
   function()
-  begin = time.perf_counter()
-  function()
-  wall = time.perf_counter() - begin
+  walls = []
+  for _ in range(3):
+    begin = time.perf_counter()
+    function()
+    walls.append(time.perf_counter() - begin)
+  wall = min(walls)
   with tempfile.TemporaryDirectory() as folder:
     tf.profiler.experimental.start(folder)
     function()
@@ -107,14 +127,15 @@ def _kind(name):
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
-  parser.add_argument("--threads", type=int, default=1)
+  parser.add_argument("--threads", type=int, default=1, help="of an operation, and for several")
+  parser.add_argument("--inter_op_threads", type=int, help="for several, where not --threads")
   parser.add_argument("--batches", type=int, default=BATCHES)
   options = parser.parse_args()
   import numpy as np
   import tensorflow as tf
 
   tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-  tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+  tf.config.threading.set_inter_op_parallelism_threads(options.inter_op_threads or options.threads)
   for name in options.models:
     op = operator(name, options.batches)
     v = np.random.default_rng(1).standard_normal((10, op.shape[0]))
