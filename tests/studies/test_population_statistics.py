@@ -8,6 +8,7 @@ from tf_hessian.studies import population_statistics as figure_19
 from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.population_statistics import BATCH, DELAYED, DIRECT
+from tf_hessian.training.train import DivergedError
 
 RATES = figure_19.RATES
 
@@ -70,6 +71,19 @@ def test_end_is_the_mean_of_the_last_steps_of_each_seed():
   assert figure_19.ends(numbers, BATCH, 0.1) == [6.0, 14.0, 22.0]
 
 
+def test_training_that_diverges_is_at_chance_and_is_named():
+  numbers = numbers_of(**AS_CLAIMED)
+  numbers["curves"][DELAYED]["0.1"]["losses"][1][-2:] = [float("nan")] * 2
+  ends = figure_19.ends(numbers, DELAYED, 0.1)
+  assert ends == pytest.approx([2.31, figure_19.CHANCE, 2.318])
+  chapter = figure_19.describe(numbers)
+  assert f"at chance, 2.3: 1 of {DELAYED}, rate 0.1." in chapter.reason
+  assert "at chance, 2.3: none." in figure_19.describe(numbers_of(**AS_CLAIMED)).reason
+
+
+DIVERGED = "population_0.1_zero_0_seed_1"
+
+
 @pytest.fixture
 def trained(root, tmp_path, monkeypatch):
   """(what the study has measured, configs of the trainings by folder)."""
@@ -77,9 +91,13 @@ def trained(root, tmp_path, monkeypatch):
 
   def train(_, config, folder):
     configs[folder.name] = experiment.check(config)
+    if folder.name == DIVERGED:
+      raise DivergedError("training: the loss is nan")
     return folder
 
-  def read(folder):
+  def log(folder):
+    if folder.name == DIVERGED:
+      return [{"step": 20, "loss": 5.0}]
     values = configs[folder.name]["train"]
     return [
       {"step": s, "loss": 2.0 + 0.1 * values["learning_rate"] + 1 / s}
@@ -87,7 +105,7 @@ def trained(root, tmp_path, monkeypatch):
     ]
 
   monkeypatch.setattr(figure_19, "trained", train)
-  monkeypatch.setattr(figure_19.record, "read", read)
+  monkeypatch.setattr(figure_19, "log", log)
   return figure_19.measure(Context(tmp_path, root / "configs", progress=False)), configs
 
 
@@ -109,6 +127,13 @@ def test_curves_are_by_the_steps_that_learn(trained, tmp_path):
   assert curves[DIRECT]["0.1"]["steps"][0] == curves[BATCH]["0.1"]["steps"][0] == 20
   assert {c["steps"][-1] for rates in curves.values() for c in rates.values()} == {figure_19.STEPS}
   assert (tmp_path / "figure_19.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_losses_after_divergence_are_not_numbers(trained):
+  losses = np.array(trained[0]["curves"][DIRECT]["0.1"]["losses"])
+  assert losses[1, 0] == 5.0
+  assert np.isnan(losses[1, 1:]).all()
+  assert np.isfinite(losses[[0, 2]]).all()
 
 
 def test_earlier_file_of_one_seed_is_open():

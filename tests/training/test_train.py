@@ -13,7 +13,7 @@ import pytest
 
 from tf_hessian.data import source
 from tf_hessian.models.mlp import mlp
-from tf_hessian.training import checkpoints, task
+from tf_hessian.training import checkpoints, record, task
 from tf_hessian.training import train as training
 from tf_hessian.training.steps import saved_steps
 
@@ -411,6 +411,13 @@ def test_loss_that_is_not_finite_names_the_steps(tmp_path):
   with pytest.raises(ValueError, match="loss is nan in steps 0 to 3; lower the learning rate"):
     run(tmp_path, learning_rate=float("nan"))
   assert not (tmp_path / "model.keras").exists()
+
+
+def test_log_is_kept_up_to_the_loss_that_is_not_finite(tmp_path):
+  # Nothing is learned up to step 8; a state is not saved before the end.
+  with pytest.raises(training.DivergedError, match="steps 8 to 11"):
+    run(tmp_path, learning_rate=1e30, zero_steps=8, log_every=4)
+  assert [row["step"] for row in record.read(tmp_path)] == [4, 8]
 
 
 def test_last_good_checkpoint_outlives_a_loss_that_is_not_finite(tmp_path):

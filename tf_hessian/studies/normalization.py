@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from tf_hessian.experiments.train import train
 from tf_hessian.studies.context import Context
 from tf_hessian.training import record
+from tf_hessian.training.train import DivergedError
 
 CONFIG = "cifar10_small_resnet"
 
@@ -53,14 +54,30 @@ def trained(context: Context, config: ConfigDict, folder: pathlib.Path) -> pathl
   """Trains where that is left to do; returns the folder.
 
   Notes what it cost, whenever that was.
+
+  Raises:
+    DivergedError: if the loss is not finite; its log is in the folder up to there.
   """
 
   def make():
-    train(config, folder, data_dir=context.data_dir, download=context.download)
-    return record.read(folder)
+    try:
+      train(config, folder, data_dir=context.data_dir, download=context.download)
+    except DivergedError as e:
+      return log(folder), e
+    return log(folder), None
 
-  context.costs.take(str(folder), make, lambda rows: rows[-1].get("seconds", 0.0))
+  def seconds(made):
+    return made[0][-1].get("seconds", 0.0) if made[0] else 0.0
+
+  _, error = context.costs.take(str(folder), make, seconds)
+  if error is not None:
+    raise error
   return folder
+
+
+def log(folder: pathlib.Path) -> list[dict]:
+  """Returns the rows of a training's log, if it has one."""
+  return record.read(folder) if (folder / "train.csv").exists() else []
 
 
 WITHOUT = Variant("without", "none", 0.1)

@@ -15,13 +15,14 @@ from tf_hessian import plotting
 from tf_hessian.studies import drawing, intervals
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.normalization import CONFIG, trained
-from tf_hessian.training import record
+from tf_hessian.studies.normalization import CONFIG, log, trained
+from tf_hessian.training.train import DivergedError
 
 SEEDS = tuple(range(intervals.CURVE_SEEDS))
 RATES = (0.1, 0.03, 0.01, 0.001)
 ZERO_STEPS = 400
 STEPS = 160  # that learn
+EVERY = 20  # steps, a loss is recorded
 LAST = 60  # whose mean loss is judged
 CHANCE = math.log(10)
 SAME = 0.1  # losses nearer than this are the same
@@ -43,28 +44,49 @@ def measure(context: Context) -> dict:
 
 
 def _curve(context, kind, rate, seed):
-  """Trains one network; returns its losses by the steps that learn."""
+  """Trains one network; returns its losses by the steps that learn.
+
+  They are NaN after it has diverged.
+  """
   zero = ZERO_STEPS if kind == DELAYED else 0
   normalization = "batch" if kind == BATCH else "population"
   config = context.config(
     CONFIG,
     seed=seed,
     model={"normalization": normalization},
-    train={"learning_rate": rate, "zero_steps": zero, "steps": STEPS + zero, "test_examples": 500},
+    train={"learning_rate": rate, "zero_steps": zero, "steps": STEPS + zero, "log_every": EVERY},
   )
   with config.unlocked():
     config.train.update({"schedule": "constant", "decay_steps": (), "checkpoint_steps": ()})
+    config.train.test_examples = 500
   folder = context.work / "figure_19" / f"{normalization}_{rate:g}_zero_{zero}_seed_{seed}"
   logging.info("Figure 19: %s, rate %g, seed %d", kind, rate, seed)
-  rows = record.read(trained(context, config, folder))
-  return {"steps": [r["step"] - zero for r in rows], "loss": [r["loss"] for r in rows]}
+  try:
+    trained(context, config, folder)
+  except DivergedError as e:
+    logging.info("it has diverged: %s", e)
+  losses = {r["step"]: r["loss"] for r in log(folder)}
+  steps = range(EVERY, STEPS + zero + 1, EVERY)
+  return {"steps": [s - zero for s in steps], "loss": [losses.get(s, math.nan) for s in steps]}
 
 
 def ends(numbers: dict, kind: str, rate: float | str, /) -> list[float]:
-  """Returns each seed's mean loss over the last steps of a training."""
+  """Returns each seed's mean loss over the last steps of a training.
+
+  It is that of chance where the training has diverged.
+  """
   curve = numbers["curves"][kind][str(rate)]
   last = np.array(curve["steps"]) > max(curve["steps"]) - numbers["last"]
-  return np.array(curve["losses"])[:, last].mean(axis=1).tolist()
+  losses = np.array(curve["losses"])[:, last].mean(axis=1)
+  return np.where(np.isnan(losses), CHANCE, losses).tolist()
+
+
+def _diverged(numbers):
+  """Yields (kind, rate, how many trainings) of those that have diverged."""
+  for kind, rates in numbers["curves"].items():
+    for rate, curve in rates.items():
+      if count := int(np.isnan(np.array(curve["losses"], float)).any(axis=1).sum()):
+        yield kind, rate, count
 
 
 def judge(numbers: dict, /) -> list[tuple[str, str, Verdict]]:
@@ -131,6 +153,7 @@ def describe(numbers: dict) -> Chapter:
   verdicts = {v for *_, v in rows}
   mixed = Verdict.DIFFERS if Verdict.DIFFERS in verdicts else Verdict.OPEN
   names = [f"{v.value}: {claim}" for claim, _, v in rows]
+  diverged = [f"{n} of {kind}, rate {rate}" for kind, rate, n in _diverged(numbers)]
   return Chapter(
     title="Training with population statistics",
     section="G, Figure 19",
@@ -143,7 +166,8 @@ def describe(numbers: dict) -> Chapter:
       t-intervals and their p, {len(numbers["seeds"]) - 1} degrees of freedom. With and without the
       steps at rate 0 counts as the same if the whole interval is below {SAME}. With batch
       statistics such steps change nothing that training sees, and are left out. The paper's
-      networks are larger, and train longer."""),
+      networks are larger, and train longer. Trainings whose loss became infinite or NaN count as at
+      chance, {number(CHANCE)}: {", ".join(diverged) or "none"}."""),
     pictures={
       "figure_19.png": "Loss of training by the steps that learn; bands are all seeds, lines means"
     },
@@ -196,6 +220,7 @@ def _draw(numbers, path):
       steps, losses = np.array(curve["steps"]), np.array(curve["losses"])
       learning = steps > 0
       x, y = steps[learning], losses[:, learning]
+      # Up to where the first of its trainings has diverged.
       axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=f"C{i}", alpha=0.2, lw=0)
       axes.plot(x, y.mean(axis=0), color=f"C{i}", lw=1.4, label=f"rate {rate}")
     axes.axhline(CHANCE, color="0.5", lw=0.8, ls="--")

@@ -26,6 +26,10 @@ _SAVE_FACTOR = 20
 _BAR_SECONDS = 2.0
 
 
+class DivergedError(ValueError):
+  """A loss, or a weight, that is not finite any more."""
+
+
 def train(
   new_model: Callable[[], keras.Model],
   task: Task,
@@ -72,8 +76,9 @@ def train(
     the chief.
 
   Raises:
-    ValueError: if the folder is not one of this training, or in use, the loss is not finite, or the
-      accuracy is not reached in max_steps.
+    DivergedError: a ValueError, if the loss or a weight is not finite.
+    ValueError: if the folder is not one of this training, or in use, or the accuracy is not reached
+      in max_steps.
     OSError: if the folder can't be written, or (ClusterError) a parameter server is gone.
   """
   identity = {"seed": seed, "train": config} if identity is None else identity
@@ -177,10 +182,7 @@ class _Training:
     rate = float(self._stepper.optimizer.learning_rate)
     loss, right, examples = self._run_steps(stop - step)
     if not math.isfinite(loss):
-      raise ValueError(
-        f"training: the loss is {loss / examples} in steps {step} to {stop - 1}; lower the "
-        f"learning rate. {self._kept()}"
-      )
+      raise self._diverged(f"the loss is {loss / examples} in steps {step} to {stop - 1}")
     row = {
       "step": stop,
       "learning_rate": rate,
@@ -250,10 +252,13 @@ class _Training:
   def _check_finite(self, step):
     for variable in self._variables:
       if not np.isfinite(variable.numpy()).all():
-        raise ValueError(
-          f"training: {variable.path} is not finite after step {step}; lower the learning rate. "
-          f"{self._kept()}"
-        )
+        raise self._diverged(f"{variable.path} is not finite after step {step}")
+
+  def _diverged(self, what):
+    """Keeps the log up to here; returns the error."""
+    if self._leads and self._record.rows:
+      self._record.save()
+    return DivergedError(f"training: {what}; lower the learning rate. {self._kept()}")
 
   def _kept(self):
     """Says what is left after a failure."""
