@@ -78,14 +78,18 @@ def test_density_is_that_of_a_basis_though_eigenvalues_have_copies(eigenvalues):
   assert l1_distance(grid, full, none) < 1e-10
 
 
+@pytest.fixture(scope="module", params=[np.float64, np.float32])
+def decomposed(request, eigenvalues, symmetric):
+  """(matrix, its eigenvalues, its eigenvectors)."""
+  matrix = symmetric(eigenvalues).astype(request.param)
+  return matrix, *scipy.linalg.eigh(matrix.astype(np.float64))
+
+
 @pytest.mark.parametrize("draw", range(3))
 @pytest.mark.parametrize("steps", [60, 130, 300])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_eigenvalue_that_has_copies_is_counted_once_with_their_weight(
-  eigenvalues, symmetric, dtype, steps, draw
-):
-  matrix = symmetric(eigenvalues).astype(dtype)
-  exact, vectors = scipy.linalg.eigh(matrix.astype(np.float64))
+def test_eigenvalue_that_has_copies_is_counted_once_with_their_weight(decomposed, steps, draw):
+  matrix, exact, vectors = decomposed
+  dtype = matrix.dtype
   precision = np.finfo(dtype).eps / 2
   lanczos = recurrence(recent(steps), lambda v: matrix @ v.astype(dtype), draw)
   found = distinct(gauss_quadrature(*lanczos.tridiagonal()), precision)
