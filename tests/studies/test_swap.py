@@ -1,5 +1,7 @@
 """Batch and moving statistics at the same weights."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,21 @@ def test_differences_are_those_of_the_same_seeds():
   assert tests["ratio"].mean == pytest.approx(13 / 1.7)
   expected = intervals.paired(row(13.0, 0.9)["batch_share"], row(1.7, 0.3)["batch_share"])
   assert tests["batch_share"] == expected
+
+
+def test_factor_of_each_size_is_named():
+  numbers = numbers_of((13.0, 0.9), (1.7, 0.3))
+  numbers["steps"]["1200"]["32"]["ratio"] = [26.0 / r for r in (12.9, 13.0, 13.0, 13.0, 13.1)]
+  found = re.search(r"by the size of batches: (\S+) .* of 32, (\S+) .* of 128\.", describe(numbers))
+  assert [float(x) for x in found.groups()] == pytest.approx([6.5, 7.65], rel=0.01)
+  assert "all images at once" not in describe(numbers)
+  assert "batch of 128 is all images at once" in describe(numbers | {"images": 128})
+  del numbers["steps"]["1200"]["32"]
+  assert "by the size" not in describe(numbers)
+
+
+def describe(numbers):
+  return swap.describe(numbers).reason
 
 
 def test_table_has_a_row_of_each_step_and_kind():

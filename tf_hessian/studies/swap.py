@@ -27,7 +27,7 @@ IMAGES = 512
 TOP = 10
 TOLERANCE = 1e-3  # of the ten pairs, as in the study of batch normalization
 MOVING = "moving"
-SIZES = (128,)  # batches: the first at every step, others at the last
+SIZES = (128, 32, 512)  # batches: the first at every step, others at the last
 CLAIMS = {
   "ratio": "lambda_1 / lambda_10",
   "gradient_share": "energy of the full gradient in the top ten",
@@ -166,15 +166,29 @@ def describe(numbers: dict) -> Chapter:
       rates nor trainings explain the difference. Mean and 95 % t-interval over {seeds} seeds of a
       narrow ResNet-14 trained with batch normalization, {seeds - 1} degrees of freedom; differences
       are paired, the ratio's in its logarithm. All seeds are measured on the same first
-      {numbers["images"]} images, which the intervals do not hold. Other batch sizes, earlier
-      checkpoints and larger networks are open: their computing is not done yet (`swap.SIZES`,
-      `swap.STEPS`)."""),
+      {numbers["images"]} images, which the intervals do not hold.
+      {_of_sizes(last, numbers["images"])} Earlier checkpoints and larger networks are open: their computing is not done yet
+      (`swap.STEPS`)."""),
     pictures={
       "figure_swap.png": prose("""The same trained weights with statistics of mini-batches and with
         moving ones; a line for each seed""")
     },
     tables=(_table(numbers),),
   )
+
+
+def _of_sizes(last, images):
+  """Compares each size of batches with moving statistics, where there are several."""
+  sizes = sorted(_size(kind) for kind in last if kind != MOVING)
+  if len(sizes) == 1:
+    return ""
+  moving = last[MOVING]["ratio"]
+  factors = (f"{intervals.factor(moving, last[str(s)]['ratio']).text()} of {s}" for s in sizes)
+  text = f"The factor by the size of batches: {', '.join(factors)}."
+  if sizes[-1] < images:
+    return text
+  return prose(f"""{text} A batch of {sizes[-1]} is all images at once: so the derivative through
+    the statistics makes the difference, not that they vary between batches.""")
 
 
 def _table(numbers):
