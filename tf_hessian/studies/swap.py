@@ -167,8 +167,8 @@ def describe(numbers: dict) -> Chapter:
       narrow ResNet-14 trained with batch normalization, {seeds - 1} degrees of freedom; differences
       are paired, the ratio's in its logarithm. All seeds are measured on the same first
       {numbers["images"]} images, which the intervals do not hold.
-      {_of_sizes(last, numbers["images"])} Earlier checkpoints and larger networks are open: their computing is not done yet
-      (`swap.STEPS`)."""),
+      {_of_sizes(last, numbers["images"])} Earlier checkpoints and larger networks are open: their
+      computing is not done yet (`swap.STEPS`)."""),
     pictures={
       "figure_swap.png": prose("""The same trained weights with statistics of mini-batches and with
         moving ones; a line for each seed""")
