@@ -32,7 +32,11 @@ _ORDER = (
     "data",
   ),
 )
-_LEFT_OUT = {"", "__main__", "spectrum_file", "records", "reading"}  # small, and known to few
+# Small, and known to few or to nearly all.
+_LEFT_OUT = {
+  *("", "__main__", "spectrum_file", "records", "reading"),
+  *("installed", "keras_inputs", "machine_memory", "notices", "portable", "quiet"),
+}
 
 
 def below(room: str) -> set[str]:

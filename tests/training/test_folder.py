@@ -9,6 +9,7 @@ import zipfile
 import keras
 import pytest
 
+from tf_hessian.experiments import fields
 from tf_hessian.models.mlp import mlp
 from tf_hessian.training import checkpoints, folder
 
@@ -110,8 +111,17 @@ def test_record_whose_values_were_changed_is_damaged(finished):
     folder.TrainingFolder(finished, OTHER)
 
 
-@pytest.mark.parametrize("name", ["spectrum", "spectrum_initial", "spectra", "spectrum_gradient"])
-def test_model_may_be_trained_beside_spectra(tmp_path, name):
+@pytest.mark.parametrize(
+  "name",
+  [
+    f"{kind}{'' if matrix == 'hessian' else f'_{matrix}'}{start}"
+    for kind in ("spectrum", "spectrum_initial", "eigenpairs", "eigenpairs_initial")
+    for matrix in fields.MATRICES
+    for start in ("", "_gradient")
+  ]
+  + ["spectra", "eigenpairs_of_steps"],
+)
+def test_model_may_be_trained_beside_what_was_measured(tmp_path, name):
   (tmp_path / name).mkdir()
   folder.TrainingFolder(tmp_path, IDENTITY).close()
 

@@ -23,9 +23,13 @@ MEMORY_LIMIT = flags.DEFINE_integer(
 )
 TF32 = flags.DEFINE_bool("tf32", False, "Allow TF32 (10 bits of mantissa) on accelerators.")
 _GRAPPLER_MODULE = f"{__name__}.grappler"  # which --helpfull lists
+_DEFAULTS = dict.fromkeys(grappler.OF_NO_USE, "off in products without a GPU")
 GRAPPLER = {
   name: flags.DEFINE_bool(
-    name, None, f"Grappler: {what}; default: leave alone.", module_name=_GRAPPLER_MODULE
+    name,
+    None,
+    f"Grappler: {what}; default: {_DEFAULTS.get(name, 'leave alone')}.",
+    module_name=_GRAPPLER_MODULE,
   )
   for name, what in grappler.GRAPPLER.items()
 }

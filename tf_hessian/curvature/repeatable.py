@@ -16,6 +16,7 @@ import functools
 import tensorflow as tf
 
 from tf_hessian.curvature import keras_internals, second_order
+from tf_hessian.distribute.grappler import OF_NO_USE
 
 # Ops that draw from a generator of their own: another result each time, whatever the seeds.
 STATEFUL_RANDOM_OPS = frozenset(
@@ -40,20 +41,6 @@ STATEFUL_RANDOM_OPS = frozenset(
 )
 
 
-# Grappler's rewrites that change no bit of a product, and that made none faster on a CPU: what they
-# take of a first call is for nothing (docs/design/repeatable.md).
-_OF_NO_USE = (
-  "dependency_optimization",
-  "function_optimization",
-  "implementation_selector",
-  "layout_optimizer",
-  "loop_optimization",
-  "pin_to_host_optimization",
-  "scoped_allocator_optimization",
-  "shape_optimization",
-)
-
-
 @contextlib.contextmanager
 def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   """Makes TensorFlow functions inside give bitwise the same result each time.
@@ -74,7 +61,7 @@ def repeatable_execution(enabled: bool = True) -> Iterator[None]:
   deterministic = keras_internals.op_determinism()
   with contextlib.ExitStack() as stack:
     if not _has_gpu():
-      off.update(name for name in _OF_NO_USE if known.get(name) is None)
+      off.update(name for name in OF_NO_USE if known.get(name) is None)
       stack.enter_context(keras_internals.fewer_graph_optimizers())
     tf.config.optimizer.set_experimental_options(dict.fromkeys(off, False))
     tf.config.experimental.enable_op_determinism()

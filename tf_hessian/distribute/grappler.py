@@ -25,3 +25,16 @@ GRAPPLER = {
   "use_plugin_optimizers": "apply the rewrites of device plugins",
   "disable_meta_optimizer": "switch all of these off",
 }
+
+# Grappler's rewrites that change no bit of a product, and that made none faster on a CPU: what they
+# take of a first call is for nothing (docs/design/repeatable.md).
+OF_NO_USE = (
+  "dependency_optimization",
+  "function_optimization",
+  "implementation_selector",
+  "layout_optimizer",
+  "loop_optimization",
+  "pin_to_host_optimization",
+  "scoped_allocator_optimization",
+  "shape_optimization",
+)

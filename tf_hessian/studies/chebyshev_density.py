@@ -139,9 +139,9 @@ def describe(numbers: dict) -> Chapter:
       products."""),
     found=prose(f"""L1 = {number(numbers["l1_exact_moments"], 2)} with exact moments of degree
       {DEGREE}, {number(numbers["l1_lanczos"], 2)} by Lanczos with m = {DEGREE} and {draws}
-      draws. The error of Lanczos on a draw, {number(numbers["l1_of_a_draw_lanczos"], 2)}, needs
-      degree {needed:,}; as good as ten draws of Lanczos are to the exact density is degree {same:,}
-      with exact moments."""),
+      draws. The error of Lanczos on the first draw, {number(numbers["l1_of_a_draw_lanczos"], 2)},
+      needs degree {needed:,}; as good as ten draws of Lanczos are to the exact density is degree
+      {same:,} with exact moments."""),
     verdict=Verdict.AGREES if ratio > 10 and needed >= ORDERS * DEGREE else Verdict.DIFFERS,
     reason=prose(f"""The interval is the exact one and 1 % more; a user would have to estimate it
       first. Two moments can be had of each product (T_i T_j = (T_i+j + T_|i-j|) / 2), which the

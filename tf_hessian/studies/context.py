@@ -12,6 +12,8 @@ from tf_hessian.experiments.configs import load_config
 from tf_hessian.studies import small_model as small_model_lib
 from tf_hessian.studies.pieces import Costs
 
+# In words: `Context.trained_model`.
+TRAINED = "the network of configs/mnist_mlp.py, trained to its end"
 # Config of a small model -> its folder.
 FOLDERS = {"mnist_mlp_early": "small_model_early", "mnist_mlp": "small_model"}
 

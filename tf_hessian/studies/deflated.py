@@ -9,7 +9,7 @@ from tf_hessian.numerics import deflation, density, quadrature
 from tf_hessian.slq import eigenpairs
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
-from tf_hessian.studies.context import Context
+from tf_hessian.studies.context import TRAINED, Context
 
 SEEDS = 20
 DRAWS = 10
@@ -98,8 +98,9 @@ def describe(numbers: dict) -> Chapter:
     title="Deflated estimate",
     section="",
     claim="isolated eigenvalues with the weight 1/n make the estimate better at the same cost.",
-    found=prose(f"""over {len(known)} seeds, {DRAWS} draws x {STEPS} steps: root mean square error
-      of the mass of the {numbers["outliers"]} outliers {number(plain["mass_error"], 2)} plain
+    found=prose(f"""on {TRAINED}, over {len(known)} seeds, {DRAWS} draws x {STEPS} steps: root mean
+      square error of the mass of the {numbers["outliers"]} outliers
+      {number(plain["mass_error"], 2)} plain
       (theory {number(theory, 2)}), {number(new["mass_error"], 2)} deflated; L1 distance above
       {THRESHOLD} {with_error(*plain["l1_outliers"])} plain, {with_error(*new["l1_outliers"])}
       deflated; of the whole density {with_error(*plain["l1"])} and {with_error(*new["l1"])} (paired

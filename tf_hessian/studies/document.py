@@ -28,8 +28,9 @@ What was computed once is kept. "Differs" and "open" have their reasons below th
 The rules: a claim about training is judged from five seeds or more, a curve from three; fewer leave
 it open. Intervals over seeds are 95 % t-intervals; differences are paired where seeds are the same,
 else by Welch's test, with their p. "Orders of magnitude" are a factor of 100 at least. A cost is
-the time of the computation on the machine below, which had other work too, with what a study takes
-over from others (in earlier files without that); a look at finished work does not count.
+the time of the computation on the machine below, which had other work too. It holds the trainings
+that other studies have made and this one uses, which files of 0.1.0 leave out. Reading finished
+work costs nothing.
 
 Open for want of computing, and without a chapter: the networks of section F trained as the paper
 trained them, with accuracies (ResNet-32 92 %, VGG-11 81 %, ResNet-18 71.9 %) and spectra; that

@@ -13,7 +13,7 @@ from tf_hessian.slq import density, eigenpairs
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
-from tf_hessian.studies.context import Context
+from tf_hessian.studies.context import TRAINED, Context
 
 STEPS = 90
 COUNT = 10  # of top eigenvectors
@@ -68,8 +68,9 @@ def describe(numbers: dict) -> Chapter:
     title="Energy of the gradient in the top eigenspace",
     section="E and the main text",
     claim="gradients of trained networks without batch normalization lie in the top eigenspaces.",
-    found=prose(f"""the {COUNT} largest eigenvalues' vectors hold {number(100 * numbers["share"])} %
-      of the energy of the full gradient, and of single mini-batches' gradients {shares}; a random
+    found=prose(f"""on {TRAINED}, the {COUNT} largest eigenvalues' vectors hold
+      {number(100 * numbers["share"])} % of the energy of the full gradient, and of single
+      mini-batches' gradients {shares}; a random
       vector has {number(100 * numbers["share_of_a_random_vector"], 2)} % there. One Lanczos run of
       {STEPS} steps from the gradient gives each share to {number(numbers["lanczos_error"], 2)},
       projections on the eigenpairs of `top_eigenpairs` to {number(numbers["projection_error"], 2)}

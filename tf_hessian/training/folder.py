@@ -36,7 +36,7 @@ KIND = folders.Kind(
     r"train\.(csv|json)|(model|training|training_before)\.keras|checkpoints/step_\d{8,}\.keras"
   ),
   below=re.compile("checkpoints"),
-  beside=re.compile("(spectrum(_initial)?|spectra)(_gradient)?"),
+  beside=re.compile("(spectrum|spectra|eigenpairs)(_[a-z_]+)?"),  # of any weights, matrix and start
 )
 _SECTIONS = ("seed", "model", "data", "loss", "train")
 # Fields of config.train that the weights don't depend on, and those that say when training ends.
