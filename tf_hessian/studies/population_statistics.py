@@ -169,7 +169,8 @@ def describe(numbers: dict) -> Chapter:
       networks are larger, and train longer. Trainings whose loss became infinite or NaN count as at
       chance, {number(CHANCE)}: {", ".join(diverged) or "none"}."""),
     pictures={
-      "figure_19.png": "Loss of training by the steps that learn; bands are all seeds, lines means"
+      "figure_19.png": prose("""Loss of training by the steps that learn; bands are all seeds that
+        have not diverged, lines their means""")
     },
     tables=(
       Table(("the paper says", "here", ""), tuple((c, f, v.value) for c, f, v in rows)),
@@ -218,11 +219,10 @@ def _draw(numbers, path):
   for axes, (kind, rates) in zip(panels, numbers["curves"].items(), strict=True):
     for i, (rate, curve) in enumerate(rates.items()):
       steps, losses = np.array(curve["steps"]), np.array(curve["losses"])
-      learning = steps > 0
-      x, y = steps[learning], losses[:, learning]
-      # Up to where the first of its trainings has diverged.
-      axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=f"C{i}", alpha=0.2, lw=0)
-      axes.plot(x, y.mean(axis=0), color=f"C{i}", lw=1.4, label=f"rate {rate}")
+      shown = (steps > 0) & np.isfinite(losses).any(axis=0)
+      x, y = steps[shown], losses[:, shown]
+      axes.fill_between(x, np.nanmin(y, 0), np.nanmax(y, 0), color=f"C{i}", alpha=0.2, lw=0)
+      axes.plot(x, np.nanmean(y, 0), color=f"C{i}", lw=1.4, label=f"rate {rate}")
     axes.axhline(CHANCE, color="0.5", lw=0.8, ls="--")
     axes.set_title(kind, fontsize="medium")
     axes.set_xlabel("steps that learn")
