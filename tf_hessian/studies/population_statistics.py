@@ -12,7 +12,7 @@ from absl import logging
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies import drawing, intervals
+from tf_hessian.studies import intervals
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import CONFIG, log, trained
@@ -25,6 +25,7 @@ STEPS = 160  # that learn
 EVERY = 20  # steps, a loss is recorded
 LAST = 60  # whose mean loss is judged
 CHANCE = math.log(10)
+HIGHEST = 3.0  # loss in the picture
 SAME = 0.1  # losses nearer than this are the same
 CLAIM = prose("""population statistics are hard to train with, need a hundredth of the learning rate
   and 400 steps at learning rate 0 first, and make slower progress than mini-batch statistics.""")
@@ -227,6 +228,7 @@ def _draw(numbers, path):
     axes.set_title(kind, fontsize="medium")
     axes.set_xlabel("steps that learn")
   panels[0].set_ylabel("loss (dashed: chance)")
-  drawing.plain_log(panels[0], "y")
+  lows = [min(line.get_ydata()) for axes in panels for line in axes.lines if len(line.get_ydata())]
+  panels[0].set_ylim(min(lows) - 0.1, HIGHEST)  # trainings that diverge are far above
   figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
   plotting.save_figure(figure, path)
