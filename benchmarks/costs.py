@@ -37,11 +37,14 @@ class Case:
   rounds: int
 
 
+_SIDE = (224, 224, 3)  # of ImageNet
 CASES = {
   "MLP, MNIST": Case("mlp", {}, (784,), 10, 1000, 1, 90, 20),
   "ResNet-32, CIFAR-10": Case("cifar_resnet", {"depth": 32}, (32, 32, 3), 10, 128, 2, 3, 5),
   "VGG-11, CIFAR-10": Case("vgg11", {}, (32, 32, 3), 10, 128, 1, 2, 3),
-  "ResNet-18, ImageNet": Case("imagenet_resnet18", {}, (224, 224, 3), 1000, 16, 1, 2, 3),
+  "ResNet-18, ImageNet": Case(
+    "imagenet_resnet18", {"input_shape": _SIDE}, _SIDE, 1000, 16, 1, 2, 3
+  ),
 }
 # Of a convolution, forward, by input and by kernel: a gradient makes 3. A product makes 8, as its
 # gradient by the kernel is not needed, and products that share a pass make 2 and 6 each.
