@@ -32,11 +32,12 @@ STUDIES = {
   "swap": "swap",
   "batch_norm": "batch_norm",
   "19": "population_statistics",
+  "accuracy": "accuracy",
   "deflation": "deflated",
   "traces": "traces",
 }
 # Those that need CIFAR-10 and take hours are made after all others, in this order.
-NEED_CIFAR = ("19", "swap", "batch_norm")
+NEED_CIFAR = ("19", "swap", "batch_norm", "accuracy")
 ALL = "all"
 
 

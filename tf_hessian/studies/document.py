@@ -33,8 +33,7 @@ that other studies have made and this one uses, which files of 0.1.0 leave out. 
 work costs nothing.
 
 Open for want of computing, and without a chapter: the networks of section F trained as the paper
-trained them, with accuracies (ResNet-32 92 %, VGG-11 81 %, ResNet-18 71.9 %) and spectra; that
-label smoothing leaves the accuracy as it is, and that augmentation adds to it.
+trained them, with accuracies (ResNet-32 92 %, VGG-11 81 %, ResNet-18 71.9 %) and spectra.
 """
 
 
