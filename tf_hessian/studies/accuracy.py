@@ -119,7 +119,8 @@ def describe(numbers: dict) -> Chapter:
       of CIFAR-10, {len(numbers["seeds"])} seeds, tested on all 10,000 new ones, the last time
       at step {last:,}, which is the end here. It is then right about
       {number(100 * by_heart[UNCHANGED])} % of the images it has seen without augmentation, and
-      {number(100 * by_heart[BOTH])} % with it. Accuracies count as the same if the whole interval of their difference is within {number(100 * SAME)} point. The paper's
+      {number(100 * by_heart[BOTH])} % with it. Accuracies count as the same if the whole
+      interval of their difference is within {number(100 * SAME)} point. The paper's
       networks are larger, and train longer on ten times the images."""),
     pictures={
       "figure_accuracy.png": "Accuracy on new images; bands are all seeds, lines their means"
