@@ -4,6 +4,7 @@ import functools
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -801,23 +802,56 @@ def test_other_number_of_columns_of_a_matrix_is_refused(matrix, tmp_path, monkey
 # Single products by the pass that draws share.
 
 
-@pytest.mark.parametrize("count, batches", [(2, 1), (3, 1), (3, 2)])
-def test_single_product_of_the_shared_pass_is_bitwise_the_one_alone(count, batches):
-  operator, other = make(False, batches=batches), make(False, batches=batches)
-  vector = np.random.default_rng(5).standard_normal(N)
-  matrix = as_matrix(operator)
-  matrix.share(count)
-  found = matrix.product(vector)
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_run_builds_one_pass_for_all_products(draws, batches):
+  operator = make(False, batches=batches)
+  run(operator, draws=draws)
   assert "product" not in vars(operator.program)  # no pass of one vector was built
-  matrix.share(1)
-  np.testing.assert_array_equal(found, other @ vector)
-  np.testing.assert_array_equal(matrix.product(vector), found)
+  assert len(operator.program._columns) == 1
 
 
-def test_run_leaves_the_operator_as_it_was():
-  operator = make(False)
-  run(operator, draws=2, vectors_per_pass=2)
-  assert not operator.runner.shared
+def pooled():
+  """A small network with constants that Grappler moves, but not into a loop."""
+  layers = keras.layers
+  keras.utils.set_random_seed(0)
+  model = keras.Sequential(
+    [
+      *(keras.Input((6, 6, 4)), layers.DepthwiseConv2D(2), layers.BatchNormalization()),
+      *(layers.GlobalAveragePooling2D(), layers.Dense(3)),
+    ],
+    name="pooled",
+  )
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((20, 6, 6, 4), np.float32), np.arange(20) % 3)]
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  operator = HessianOperator(model, loss, data, training=True)
+  operator.vectorized = False
+  return operator
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_product_alone_is_bitwise_that_of_any_number_of_vectors(count):
+  operator = pooled()
+  vectors = np.random.default_rng(5).standard_normal((7, operator.shape[0]))
+  alone = np.stack([operator @ v for v in vectors])
+  np.testing.assert_array_equal(operator.products(vectors, vectors_per_pass=count), alone)
+
+
+@pytest.mark.parametrize(
+  "first, then",
+  [
+    ({"draws": 1}, {"draws": 3}),
+    ({"draws": 3}, {"draws": 1}),
+    ({"draws": 3, "vectors_per_pass": 1}, {"draws": 3, "vectors_per_pass": 3}),
+  ],
+)
+def test_finished_run_goes_on_with_other_draws_and_vectors_a_pass(first, then, tmp_path):
+  operator = pooled()
+  run(operator, workdir=tmp_path, **first)
+  found, whole = run(operator, workdir=tmp_path, **then), run(operator, draws=3)
+  for mine, other in zip(found.tridiagonals, whole.tridiagonals, strict=False):
+    np.testing.assert_array_equal(mine, other)
 
 
 @pytest.mark.parametrize(

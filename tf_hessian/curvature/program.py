@@ -173,6 +173,15 @@ class Program:
     return not (self.vectorized or self._options["jit_compile"] or self.engine.is_cluster)
 
   @property
+  def by_columns(self) -> bool:
+    """Whether single products are made by the pass of columns too.
+
+    Then no other pass has to be built, and bits are those of shared products: Grappler computes
+    constant parts of a pass without a loop in another order.
+    """
+    return self.takes_any_number and (self.shares_work or not self.batches.cached)
+
+  @property
   def shares_work(self) -> bool:
     """Whether vectors of a pass share more than the reading of data.
 

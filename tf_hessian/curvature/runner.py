@@ -35,8 +35,6 @@ class Runner:
     program: the `Program`.
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
-    shared: whether single products are made by the pass for several, so that no other one has to be
-      built. Their bits are the same.
 
   Raises:
     TypeError, ValueError: for data or a loss that can't be measured, by the checks of `choices`.
@@ -47,7 +45,6 @@ class Runner:
     choices.check_blocks(model, objective, program.blocks)
     self.program = program
     self._objective = objective
-    self.shared = False
     self._looked_at_point = False
     self._along: DataPass | None = None
     # The loss is traced here, so that what doesn't fit together is said now.
@@ -107,7 +104,7 @@ class Runner:
     Raises:
       TypeError, ValueError: for a vector, or a product, that is not of finite real numbers.
     """
-    if self.shared and self.program.takes_any_number:
+    if self.program.by_columns:
       return self.products(np.reshape(x, (1, -1)))[0]
     return self._alone(x)
 

@@ -256,12 +256,12 @@ class _Curvature(_Shared):
 
   def most_vectors(self, num_draws, /):
     operator = self._operator
-    if operator.program.shares_work or operator.engine.is_cluster or not operator.batches.cached:
+    program = operator.program
+    if program.shares_work or operator.engine.is_cluster or not operator.batches.cached:
       return super().most_vectors(num_draws)
     return 1  # each vector would take memory, and none less time
 
   def share(self, count, /):
-    self._operator.runner.shared = count > 1
     self._width = count
 
   def gradient(self):
