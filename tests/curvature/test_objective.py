@@ -565,6 +565,13 @@ def test_what_is_no_loss_is_refused(loss):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss", [keras.losses.MeanSquaredError, keras.losses.Huber])
+def test_class_of_a_loss_is_refused_with_the_remedy(loss):
+  with pytest.raises(TypeError, match=rf"^loss: .* the class {loss.__name__}; give .*\(\)$"):
+    HessianOperator(dense_model(), loss, batches(X, Y))
+
+
+@pytest.mark.usefixtures("float64")
 def test_no_loss_is_refused():
   with pytest.raises(ValueError, match="compiled with none and its layers add none"):
     HessianOperator(dense_model(), None, batches(X, Y))

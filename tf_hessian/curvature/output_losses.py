@@ -191,6 +191,9 @@ def _as_loss(loss):
         "'sum_over_batch_size' and multiply the result by the number of examples"
       )
     return loss
+  if isinstance(loss, type):
+    name = loss.__name__
+    raise TypeError(f"loss: expected an instance, got the class {name}; give {name}()")
   if callable(loss):
     return loss
   raise TypeError(f"loss: expected a Keras loss, its name or a function, got {loss!r}")
