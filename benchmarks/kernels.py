@@ -12,7 +12,7 @@ import collections
 import glob
 import os
 import tempfile
-import time
+import timeit
 
 ARITHMETIC = ("Conv", "MatMul", "Einsum")
 
@@ -88,12 +88,7 @@ def profile(function):
   from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
   function()
-  walls = []
-  for _ in range(3):
-    begin = time.perf_counter()
-    function()
-    walls.append(time.perf_counter() - begin)
-  wall = min(walls)
+  wall = min(timeit.repeat(function, repeat=3, number=1))
   with tempfile.TemporaryDirectory() as folder:
     tf.profiler.experimental.start(folder)
     function()

@@ -179,15 +179,17 @@ class Program:
     Then no other pass has to be built, and bits are those of shared products: Grappler computes
     constant parts of a pass without a loop in another order.
     """
-    return self.takes_any_number and (self.shares_work or not self.batches.cached)
+    return self.takes_any_number and self.sharing_gains
 
   @property
-  def shares_work(self) -> bool:
-    """Whether vectors of a pass share more than the reading of data.
+  def sharing_gains(self) -> bool:
+    """Whether vectors that share a pass take less time.
 
-    Recomputed blocks and backward over backward compute all anew for each.
+    Recomputed blocks and backward over backward compute all anew for each, and so only share the
+    reading of data and what moves between workers.
     """
-    return not self.blocks and self.mode == "forward_over_backward"
+    alone = self.blocks or self.mode != "forward_over_backward"
+    return not alone or self.engine.is_cluster or not self.batches.cached
 
   @property
   def vectorized(self) -> bool:

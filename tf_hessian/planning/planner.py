@@ -194,9 +194,7 @@ class Planner:
     replicas = operator.engine.description.get("replicas", 1)
     self._fewer: dict[int, TimedPass] = {}  # number of draws in lock step -> `TimedPass`
     self.sample = operator.sample(_BATCHES * replicas)
-    sample = matrix.as_matrix(self.sample)
-    sample.share(self._layout.vectors_per_pass)  # as in the run, which builds no more than that
-    self._products = SharedProducts(sample, self._layout)
+    self._products = SharedProducts(matrix.as_matrix(self.sample), self._layout)
     sizes, sampled = operator.batches.sizes, self.sample.batches.sizes
     self._scale = largest_part(sizes, self._workers * replicas) / largest_part(sampled, replicas)
     self._built = operator.startup_seconds + time.monotonic() - begun

@@ -255,9 +255,7 @@ class _Curvature(_Shared):
     )
 
   def most_vectors(self, num_draws, /):
-    operator = self._operator
-    program = operator.program
-    if program.shares_work or operator.engine.is_cluster or not operator.batches.cached:
+    if self._operator.program.sharing_gains:
       return super().most_vectors(num_draws)
     return 1  # each vector would take memory, and none less time
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies import intervals
-from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
+from tf_hessian.studies import drawing, intervals
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, judged, number, prose, together
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import CONFIG, trained
 from tf_hessian.training import record
@@ -69,16 +71,11 @@ def judge(numbers: dict, /) -> list[tuple[str, str, Verdict]]:
   Returns:
     List of (claim, finding, verdict).
   """
-  few = len(numbers["seeds"]) < intervals.CLAIM_SEEDS
+  verdict = functools.partial(judged, enough=len(numbers["seeds"]) >= intervals.CLAIM_SEEDS)
   smoothing, augmentation = (
     intervals.paired(ends(numbers, BOTH), ends(numbers, without))
     for without in (UNSMOOTHED, UNCHANGED)
   )
-
-  def verdict(agrees, differs):
-    if few:
-      return Verdict.OPEN
-    return Verdict.AGREES if agrees else Verdict.DIFFERS if differs else Verdict.OPEN
 
   return [
     (
@@ -105,8 +102,6 @@ def _points(difference):
 def describe(numbers: dict) -> Chapter:
   """Describes both claims, with a verdict for each."""
   rows = judge(numbers)
-  verdicts = {v for *_, v in rows}
-  mixed = Verdict.DIFFERS if Verdict.DIFFERS in verdicts else Verdict.OPEN
   last = numbers["curves"][BOTH]["steps"][-1]
   by_heart = {w: intervals.mean(ends(numbers, w, "training")).mean for w in WAYS}
   return Chapter(
@@ -114,7 +109,7 @@ def describe(numbers: dict) -> Chapter:
     section="F",
     claim=CLAIM,
     found=prose(f"""{"; ".join(f"{v.value}: {claim}: {found}" for claim, found, v in rows)}."""),
-    verdict=verdicts.pop() if len(verdicts) == 1 else mixed,
+    verdict=together(v for *_, v in rows),
     reason=prose(f"""A narrow ResNet-14, {numbers["steps"]:,} steps on {numbers["images"]:,} images
       of CIFAR-10, {len(numbers["seeds"])} seeds, tested on all 10,000 new ones, the last time
       at step {last:,}, which is the end here. It is then right about
@@ -149,8 +144,7 @@ def _draw(numbers, path):
   figure, axes = plotting.new_figure(6.0, 3.8)
   for i, (way, curve) in enumerate(numbers["curves"].items()):
     x, y = np.array(curve["steps"]), 100 * np.array(curve["test"])
-    axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=f"C{i}", alpha=0.2, lw=0)
-    axes.plot(x, y.mean(axis=0), color=f"C{i}", lw=1.4, label=way)
+    drawing.band(axes, x, y, f"C{i}", way)
   axes.set_xlabel("steps")
   axes.set_ylabel("accuracy on new images, %")
   axes.legend(frameon=False, loc="lower right")

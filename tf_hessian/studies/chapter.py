@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import dataclasses
 import enum
 import math
@@ -14,6 +15,24 @@ class Verdict(enum.Enum):
   DIFFERS = "differs"
   EXPLAINED = "differs, explained"
   OPEN = "open"
+
+
+def judged(agrees: bool, differs: bool, /, *, enough: bool = True) -> Verdict:
+  """Returns a verdict: open where neither holds, or seeds are too few."""
+  if not enough:
+    return Verdict.OPEN
+  return Verdict.AGREES if agrees else Verdict.DIFFERS if differs else Verdict.OPEN
+
+
+def together(verdicts: Iterable[Verdict], /) -> Verdict:
+  """Returns the verdict of a claim by those of its parts.
+
+  It is theirs where they are the same; else one that differs decides, and open is left.
+  """
+  found = set(verdicts)
+  if len(found) == 1:
+    return found.pop()
+  return Verdict.DIFFERS if Verdict.DIFFERS in found else Verdict.OPEN
 
 
 @dataclasses.dataclass(frozen=True)

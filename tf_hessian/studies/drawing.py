@@ -36,6 +36,20 @@ def plain_log(axes: Axes, which: str, /) -> None:
   axis.set_minor_formatter(NullFormatter())
 
 
+def band(axes: Axes, x: np.ndarray, curves: np.ndarray, color: str, label: str, /) -> None:
+  """Draws the mean of curves in the band that they fill.
+
+  Args:
+    axes: what is drawn into.
+    x: (points,).
+    curves: (curves, points); NaN is left out, and no point is NaN in all.
+    color: of both.
+    label: of the mean.
+  """
+  axes.fill_between(x, np.nanmin(curves, 0), np.nanmax(curves, 0), color=color, alpha=0.2, lw=0)
+  axes.plot(x, np.nanmean(curves, 0), color=color, lw=1.4, label=label)
+
+
 def save(figure: Figure, path: str | os.PathLike, /) -> list[dict[str, Any]]:
   """Writes a picture; returns its curves, for the numbers of the study.
 

@@ -6,14 +6,15 @@ learning rate 0 first. With batch statistics such steps change nothing that trai
 
 from __future__ import annotations
 
+import functools
 import math
 
 from absl import logging
 import numpy as np
 
 from tf_hessian import plotting
-from tf_hessian.studies import intervals
-from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
+from tf_hessian.studies import drawing, intervals
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, judged, number, prose, together
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import CONFIG, log, trained
 from tf_hessian.training.train import DivergedError
@@ -101,12 +102,7 @@ def judge(numbers: dict, /) -> list[tuple[str, str, Verdict]]:
   slowest = RATES[-1]
   delayed = {rate: ends(numbers, DELAYED, rate) for rate in RATES}
   at_once, batch = ({rate: ends(numbers, kind, rate) for rate in RATES} for kind in (DIRECT, BATCH))
-  few = len(numbers["seeds"]) < intervals.CURVE_SEEDS
-
-  def verdict(agrees, differs):
-    if few:
-      return Verdict.OPEN
-    return Verdict.AGREES if agrees else Verdict.DIFFERS if differs else Verdict.OPEN
+  verdict = functools.partial(judged, enough=len(numbers["seeds"]) >= intervals.CURVE_SEEDS)
 
   fast = intervals.mean(delayed[RATES[0]])
   gains = {r: intervals.paired(delayed[slowest], delayed[r]) for r in RATES[:-1]}
@@ -151,8 +147,6 @@ def describe(numbers: dict) -> Chapter:
   if "curves" not in numbers:
     return _describe_one_seed(numbers)
   rows = judge(numbers)
-  verdicts = {v for *_, v in rows}
-  mixed = Verdict.DIFFERS if Verdict.DIFFERS in verdicts else Verdict.OPEN
   names = [f"{v.value}: {claim}" for claim, _, v in rows]
   diverged = [f"{n} of {kind}, rate {rate}" for kind, rate, n in _diverged(numbers)]
   return Chapter(
@@ -160,7 +154,7 @@ def describe(numbers: dict) -> Chapter:
     section="G, Figure 19",
     claim=CLAIM,
     found=prose(f"""the four parts of the claim have verdicts of their own. {"; ".join(names)}."""),
-    verdict=verdicts.pop() if len(verdicts) == 1 else mixed,
+    verdict=together(v for *_, v in rows),
     reason=prose(f"""A narrow ResNet-14, {numbers["steps"]} steps that learn of each of
       {len(RATES)} rates, {len(numbers["seeds"])} seeds: the beginning of training only. Loss is the
       mean of the last {numbers["last"]} steps; differences are paired over the seeds, with 95 %
@@ -222,8 +216,7 @@ def _draw(numbers, path):
       steps, losses = np.array(curve["steps"]), np.array(curve["losses"])
       shown = (steps > 0) & np.isfinite(losses).any(axis=0)
       x, y = steps[shown], losses[:, shown]
-      axes.fill_between(x, np.nanmin(y, 0), np.nanmax(y, 0), color=f"C{i}", alpha=0.2, lw=0)
-      axes.plot(x, np.nanmean(y, 0), color=f"C{i}", lw=1.4, label=f"rate {rate}")
+      drawing.band(axes, x, y, f"C{i}", f"rate {rate}")
     axes.axhline(CHANCE, color="0.5", lw=0.8, ls="--")
     axes.set_title(kind, fontsize="medium")
     axes.set_xlabel("steps that learn")
