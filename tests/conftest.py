@@ -41,6 +41,10 @@ def pytest_collection_finish():
   gc.freeze()
 
 
+def pytest_sessionfinish():
+  gc.freeze()  # else pytest looks five times through all that the tests have left
+
+
 @pytest.fixture
 def closed():
   """Lets a file that a test has left open count against that test."""

@@ -59,12 +59,13 @@ print(json.dumps(spectrum))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "system, place",
   [
-    pytest.param(MACOS + NO_TABLES, "disk", marks=pytest.mark.slow),
+    (MACOS + NO_TABLES, "disk"),
     (MACOS + WINDOWS + NO_TABLES, "disk"),
-    pytest.param(MACOS + WINDOWS + NO_TABLES, "memory", marks=pytest.mark.slow),
+    (MACOS + WINDOWS + NO_TABLES, "memory"),
   ],
   ids=["macos", "windows", "windows in memory"],
 )

@@ -67,6 +67,7 @@ def transformer_loss(problem):
   return -((targets + LABEL_SMOOTHING / logs.shape[-1]) * logs).sum(-1).mean()
 
 
+@pytest.mark.slow
 def test_transformer_has_the_loss_of_its_formulas():
   # The first weights are small and the biases 0, with which wrong ones would hardly show.
   problem = making.make_transformer(2, 2)

@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own_model.md").read_text()
 CODE = dict(re.findall(r'```python\n"""(\w+\.py)"""\n(.*?)```', PAGE, re.DOTALL))
 COMMANDS = re.findall(r"```\npython -m (tf_hessian.bin\.\w+ .*?)```", PAGE, re.DOTALL)
+pytestmark = pytest.mark.slow  # four processes, each of which trains or measures
+
 BY_MODEL, PAIRS, BY_CONFIG = (c.replace("\\\n", " ").split() for c in COMMANDS)
 
 

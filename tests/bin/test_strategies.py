@@ -114,6 +114,7 @@ def test_cluster_of_too_many_processes_is_refused(run, flag, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_cluster_on_this_machine_measures(run, tmp_path):
   flags = [CONFIG, f"--workdir={tmp_path}", *SMALL, *CLUSTER]
   ended = run("local_cluster", "--workers=1", "--ps=1", "--", *flags, really=True)

@@ -106,14 +106,14 @@ def operators(name, count, **options):
   ]
 
 
-QUICK = ("residual", "shared_layers")
+QUICK = ("residual",)
 
 
 @pytest.mark.parametrize(
   "name, count",
   [
     *(pytest.param(*case, marks=pytest.mark.slow) for case in [("chain", 1), ("residual", 2)]),
-    # The others are cut by the same rules as these.
+    # The others are cut by the same rules.
     *((n, 3) if n in QUICK else pytest.param(n, 3, marks=pytest.mark.slow) for n in MODELS),
   ],
 )

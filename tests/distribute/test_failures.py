@@ -205,7 +205,8 @@ def test_server_ends_when_no_chief_comes(forked):
   assert "has not answered for 1 s" in command.said(("worker", 0))
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_death_of_a_worker_ends_all_workers_in_time_and_the_run_can_go_on(start, victim):
   cluster = start("multi_worker", 2)
   cluster.until_step(5)

@@ -104,13 +104,10 @@ TABLE = [
   for how in (absent, listening, serving)
   for command in ("spectrum", "train")
 ]
-QUICK = [("multi_worker", "train", "worker 1", listening)]
 
 
-@pytest.mark.parametrize(
-  "strategy, command, missing, how",
-  [pytest.param(*t, marks=[] if t in QUICK else pytest.mark.slow) for t in TABLE],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy, command, missing, how", TABLE)
 def test_task_that_does_not_come_is_named_by_all_others(
   forked, strategy, command, missing, how, tmp_path
 ):
