@@ -70,10 +70,10 @@ def quadratic():
     source=types.SimpleNamespace(examples=data, num_examples=200),
     operator=lambda model: HessianOperator(model, loss, data.batch(200)),
   )
+  lengths = {"settling": 400, "steps": 6000, "parts": 200}
   with pytest.MonkeyPatch.context() as patch:
-    for name, value in {"TOP": 3, "SETTLING": 400, "STEPS": 6000, "PARTS": 200}.items():
-      patch.setattr(stationary, name, value)
-    return stationary.stationary(setup, model, 20, RATE, 0), 2 * x.T @ x / 200
+    patch.setattr(stationary, "TOP", 3)
+    return stationary.stationary(setup, model, 20, RATE, 0, **lengths), 2 * x.T @ x / 200
 
 
 def test_steps_on_a_quadratic_are_those_of_the_theorem(quadratic):
@@ -121,8 +121,8 @@ def test_verdict_is_that_of_the_interval_within_the_margin(ratio, seeds, verdict
 def test_study_is_made_of_each_seed_and_size_and_measured_once(
   configs, tmp_path, make_study, monkeypatch
 ):
-  small = {"SEEDS": (0, 1), "SIZES": (8,), "TOP": 3, "SETTLING": 20, "STEPS": 20, "PARTS": 2}
-  for name, value in small.items():
+  short = dataclasses.replace(stationary.SMALL, sizes=(8,), settling=20, steps=20, parts=2)
+  for name, value in {"SEEDS": (0, 1), "TOP": 3, "SMALL": short}.items():
     monkeypatch.setattr(stationary, name, value)
   context = Context(tmp_path, configs, progress=False)
   made = make_study("stationary", context)

@@ -96,10 +96,11 @@ def fake(monkeypatch):
   calls = []
 
   class Fake:
-    def __init__(self, _, kind):
-      self._kind = kind
+    def __init__(self, _, kind, images):
+      self._kind, self._images = kind, images
 
     def __call__(self, path):
+      assert self._images == (512 if path.stem == "step_00001200" else 256)
       calls.append((self._kind, path.parts[-3][-1], path.stem))
       numbers = row(2.0 + len(calls) % 3, 0.5, 1)
       return {k: v[0] for k, v in numbers.items()} | {"kind": self._kind}
@@ -139,10 +140,10 @@ def test_loss_is_that_of_the_named_statistics(root, tmp_path, monkeypatch, kind,
   (tmp_path / "cifar10_small_resnet.py").write_text(SHORT.format(original=original))
   context = Context(tmp_path / "out", tmp_path, progress=False)
   monkeypatch.setattr(tfds, "arrays", images)
-  for name, value in {"SIZES": (8,), "TOP": 2, "IMAGES": 16}.items():
+  for name, value in {"SIZES": (8,), "TOP": 2}.items():
     monkeypatch.setattr(swap, name, value)
   path = checkpoints.step_path(BATCH.train(context, 1), 3)
-  found = swap._Operator(context, kind)(path)
+  found = swap._Operator(context, kind, 16)(path)
   setup = experiment.build(BATCH.config(context, 1))
   model = checkpoints.load_model(path)
   batches = list(setup.source.examples.take(16).batch(size))

@@ -135,6 +135,38 @@ def share_of_batches(operator: HessianOperator, vectors: np.ndarray, /) -> tuple
   return float(mean), float(stderr)
 
 
+def of_top_space(
+  operator: HessianOperator, count: int, tolerance: float, /, *, progress: bool = True
+) -> dict[str, float]:
+  """Measures the largest eigenvalues, and gradients in their space.
+
+  Args:
+    operator: a `HessianOperator`.
+    count: of eigenpairs.
+    tolerance: of `top_eigenpairs`.
+    progress: show progress.
+
+  Returns:
+    dict: the loss, the first and the last of the eigenvalues and their ratio, the shares of the
+    energy of the full gradient and of mini-batches' ones, the largest residual over the first
+    eigenvalue, and the number of products.
+  """
+  pairs = eigenpairs.top_eigenpairs(operator, count, tolerance=tolerance, progress=progress)
+  gradient = operator.gradient()
+  shares = (pairs.vectors @ (gradient / np.linalg.norm(gradient))) ** 2
+  first, last = float(pairs.values[0]), float(pairs.values[-1])
+  return {
+    "loss": operator.loss(),
+    "first": first,
+    "tenth": last,
+    "ratio": first / last,
+    "gradient_share": float(shares.sum()),
+    "batch_share": share_of_batches(operator, pairs.vectors)[0],
+    "largest_residual": float(pairs.residuals.max()) / first,
+    "products": pairs.num_products,
+  }
+
+
 def _draw(small, run, folder):
   figure, axes = plotting.new_figure()
   for (nodes, weights), style in (

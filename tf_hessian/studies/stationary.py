@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 
 import keras
+from ml_collections import ConfigDict
 import numpy as np
 import tensorflow as tf
 
@@ -17,47 +19,83 @@ from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import trained
 from tf_hessian.training import checkpoints
 
-CONFIG = "mnist_mlp"  # trained at a constant rate, with a finite minimum
 SEEDS = tuple(range(intervals.CLAIM_SEEDS))
-SIZES = (8, 128, 1024)
 TOP = 10
-SETTLING = 1000  # steps at a batch size before its point is taken, as the mean of the second half
-STEPS = 3000
-PARTS = 100  # of these, after each of which the noise is measured
 MARGIN = 1.1  # a mean ratio of measured to predicted between 1 / this and this agrees
+
+
+@dataclasses.dataclass(frozen=True)
+class Chains:
+  """A network, and the chains of SGD that are measured at its end.
+
+  Attributes:
+    name: of its folder.
+    config: function (context, seed) -> config of its training, at a constant rate.
+    sizes: of the batches.
+    settling: steps at a batch size before its point is taken, as the mean of the second half.
+    steps: that are measured.
+    parts: of these, after each of which the noise is measured.
+  """
+
+  name: str
+  config: Callable[[Context, int], ConfigDict]
+  sizes: tuple[int, ...]
+  settling: int = 1000
+  steps: int = 3000
+  parts: int = 100
+
+
+def _small_model(context, seed):
+  return context.config("mnist_mlp", seed=seed)  # which has a finite minimum
+
+
+SMALL = Chains("stationary", _small_model, (8, 128, 1024))
 
 
 def measure(context: Context) -> dict:
   """Measures steps of SGD along the top eigenvectors, for each seed."""
-  found = {str(size): [_piece(context, seed, size) for seed in SEEDS] for size in SIZES}
-  rate = context.config(CONFIG).train.learning_rate
+  return measure_chains(context, SMALL)
+
+
+def measure_chains(context: Context, chains: Chains, /) -> dict:
+  """Measures the steps of a network's chains, and draws them."""
+  found = {str(s): [_piece(context, chains, seed, s) for seed in SEEDS] for s in chains.sizes}
   names = next(iter(found.values()))[0]
   numbers = {
-    "rate": rate,
-    "steps": STEPS,
+    "rate": chains.config(context, SEEDS[0]).train.learning_rate,
+    "steps": chains.steps,
+    "parts": chains.parts,
     "sizes": {size: {k: [row[k] for row in rows] for k in names} for size, rows in found.items()},
   }
-  _draw(numbers, context.out / "figure_stationary.png")
+  _draw(numbers, context.out / f"figure_{chains.name}.png")
   return numbers
 
 
-def _piece(context, seed, size):
+def _piece(context, chains, seed, size):
   """Measures one network at one batch size, or reads that."""
-  config = context.config(CONFIG, seed=seed)
-  folder = trained(context, config, context.work / "stationary" / f"seed_{seed}")
-  setting = {"top": TOP, "settling": SETTLING, "steps": STEPS, "parts": PARTS, "size": size}
-  setting["config"] = experiment.check(config)
+  config = chains.config(context, seed)
+  folder = trained(context, config, context.work / chains.name / f"seed_{seed}")
+  lengths = {name: getattr(chains, name) for name in ("settling", "steps", "parts")}
+  setting = {"top": TOP, "size": size, "config": experiment.check(config)} | lengths
 
   def measured():
-    setup = experiment.build(config)
+    setup = experiment.build(config, data_dir=context.data_dir)
     model = checkpoints.load_model(folder / "model.keras")
-    return stationary(setup, model, size, config.train.learning_rate, seed)
+    return stationary(setup, model, size, config.train.learning_rate, seed, **lengths)
 
   return pieces.numbers_of(folder / f"steps_of_{size}.json", setting, measured, context.costs)
 
 
 def stationary(
-  setup: experiment.Experiment, model: keras.Model, size: int, rate: float, seed: int
+  setup: experiment.Experiment,
+  model: keras.Model,
+  size: int,
+  rate: float,
+  seed: int,
+  *,
+  settling: int,
+  steps: int,
+  parts: int,
 ) -> dict:
   """Runs SGD on, and measures its steps at its mean point.
 
@@ -67,6 +105,9 @@ def stationary(
     size: examples of a batch, drawn with replacement: the noise of each step is independent.
     rate: constant learning rate.
     seed: of the batches.
+    settling: steps before the mean point; see `Chains`.
+    steps: that are measured.
+    parts: of these.
 
   Returns:
     dict: eigenvalues; q'Cq of the noise C of a batch's gradient (of which the theorem has H S H);
@@ -77,8 +118,8 @@ def stationary(
   losses = _losses(setup, model, x, y)
   run, slopes = _chain(model, losses, len(x), size, rate), _slopes(model, losses, len(x))
   vectors = np.zeros((0, model.count_params()))
-  run(SETTLING // 2, (seed, 0), vectors)
-  point = run(SETTLING - SETTLING // 2, (seed, 1), vectors)[2]
+  run(settling // 2, (seed, 0), vectors)
+  point = run(settling - settling // 2, (seed, 1), vectors)[2]
   end = [w.numpy() for w in model.trainable_variables]
   _assign(model, point)
   operator = setup.operator(model)
@@ -92,9 +133,9 @@ def stationary(
   for variable, value in zip(model.trainable_variables, end, strict=True):
     variable.assign(value)
   squares, energies, noises = [], [], []
-  for part in range(PARTS):
-    steps, energy, _ = run(STEPS // PARTS, (seed, 2 + part), pairs.vectors)
-    squares.append(np.mean(steps**2, axis=0))
+  for part in range(parts):
+    along, energy, _ = run(steps // parts, (seed, 2 + part), pairs.vectors)
+    squares.append(np.mean(along**2, axis=0))
     energies.append(energy.mean())
     noises.append(noise())
   measured = np.mean(squares, axis=0)
@@ -215,17 +256,37 @@ def judge(numbers: dict, /) -> tuple[Verdict, dict[str, intervals.Interval]]:
 
 def describe(numbers: dict) -> Chapter:
   """Describes measured steps beside those of the theorem, at each batch size."""
+  return describe_chains(
+    numbers,
+    title="Theorem E.1 on a trained network",
+    network=f"the small model, trained at the rate {number(numbers['rate'])} to its end",
+    picture="figure_stationary.png",
+  )
+
+
+def describe_chains(
+  numbers: dict, /, *, title: str, network: str, picture: str, more: str = ""
+) -> Chapter:
+  """Describes the chains of one network.
+
+  Args:
+    numbers: of `measure_chains`.
+    title: of the chapter.
+    network: in words, after "on".
+    picture: its file.
+    more: sentences after the reason.
+  """
   verdict, found = judge(numbers)
   texts = [f"{f.text()} in batches of {int(size):,}" for size, f in found.items()]
   largest = numbers["rate"] * max(map(max, next(iter(numbers["sizes"].values()))["eigenvalues"]))
   seeds = len(next(iter(numbers["sizes"].values()))["share"])
   return Chapter(
-    title="Theorem E.1 on a trained network",
+    title=title,
     section="E",
     claim=prose("""at a constant learning rate the mean squared step along an eigenvector tends to
       2 eta² lambda² / (2 - eta lambda) q'Sq; who controls the noise controls the steps."""),
-    found=prose(f"""on the small model, trained at the rate {number(numbers["rate"])} to its end,
-      measured over predicted steps along the {TOP} top eigenvectors are {"; ".join(texts)}."""),
+    found=prose(f"""on {network}, measured over predicted steps along the {TOP} top eigenvectors
+      are {"; ".join(texts)}."""),
     verdict=verdict,
     reason=prose(f"""Geometric mean over the eigenvectors and 95 % t-interval over {seeds} seeds of
       network, {seeds - 1} degrees of freedom; it agrees if the interval is within {MARGIN:g} of 1.
@@ -233,14 +294,14 @@ def describe(numbers: dict) -> Chapter:
       here, the ratios would be those of the last column. The column before has what the gradient at
       the mean point may add to the squared step at most: it is the larger, the larger the batches,
       as the noise falls, and a stationary chain has none. The noise lambda² q'Sq is the variance of
-      single examples' slopes along q over the batch size, averaged over {PARTS} places of the
-      chain: at the mean point alone it is too small for batches of {SIZES[0]}, which wander.
+      single examples' slopes along q over the batch size, averaged over {numbers.get("parts", 100)}
+      places of the chain: at the mean point alone it is too small for batches of
+      {next(iter(numbers["sizes"]))}, which wander.
       Eigenpairs are those at the mean point. Batches are drawn with replacement, so that the noise
-      of the steps is independent, as in the theorem; {numbers["steps"]:,} steps of each chain. On a
-      network with convolutions this is open: none that was trained here has come to a stationary
-      end."""),
+      of the steps is independent, as in the theorem; {numbers["steps"]:,} steps of each chain.
+      {more}"""),
     pictures={
-      "figure_stationary.png": prose("""Measured mean squared step over eta² lambda² q'Sq along each
+      picture: prose("""Measured mean squared step over eta² lambda² q'Sq along each
         of the ten top eigenvectors of each seed, and the theorem's curve""")
     },
     tables=(_table(numbers, found),),

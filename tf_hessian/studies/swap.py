@@ -13,17 +13,16 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.experiments import experiment
-from tf_hessian.slq import eigenpairs
 from tf_hessian.studies import drawing, intervals, pieces
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.gradient_energy import share_of_batches
+from tf_hessian.studies.gradient_energy import of_top_space
 from tf_hessian.studies.normalization import BATCH
 from tf_hessian.training import checkpoints
 
 SEEDS = tuple(range(intervals.CLAIM_SEEDS))
-STEPS = (1200,)  # the first is judged; there are checkpoints of 0, 100 and 400 too
-IMAGES = 512
+STEPS = (1200, 400, 100, 0)  # the first is judged
+IMAGES, EARLIER_IMAGES = 512, 256  # of the step that is judged, and of others
 TOP = 10
 TOLERANCE = 1e-3  # of the ten pairs, as in the study of batch normalization
 MOVING = "moving"
@@ -37,12 +36,17 @@ CLAIMS = {
 
 def measure(context: Context) -> dict:
   """Measures the same weights with both statistics, for each seed and step."""
-  operators: dict[str, _Operator] = {}
+  operators: dict[tuple[str, int], _Operator] = {}
   steps: dict[str, dict] = {}
   for step, kind in _cells():
     rows = [_piece(context, operators, seed, step, kind) for seed in SEEDS]
     steps.setdefault(str(step), {})[kind] = _columns(rows)
-  numbers = {"images": IMAGES, "seeds": list(SEEDS), "steps": steps}
+  numbers = {
+    "images": IMAGES,
+    "earlier_images": EARLIER_IMAGES,
+    "seeds": list(SEEDS),
+    "steps": steps,
+  }
   _draw(numbers, context.out / "figure_swap.png")
   return numbers
 
@@ -64,14 +68,15 @@ def _piece(context, operators, seed, step, kind):
   """Measures one network with one kind of statistics, or reads that."""
   folder = BATCH.train(context, seed)
   path = context.work / "swap" / f"seed_{seed}_step_{step}_{kind}.json"
-  setting = {"top": TOP, "tolerance": TOLERANCE, "images": IMAGES, "kind": kind, "step": step}
+  images = IMAGES if step == STEPS[0] else EARLIER_IMAGES
+  setting = {"top": TOP, "tolerance": TOLERANCE, "images": images, "kind": kind, "step": step}
   setting["config"] = experiment.check(BATCH.config(context, seed))
 
   def measured():
     logging.info("swap: seed %d, step %d, %s", seed, step, kind)
-    if kind not in operators:
-      operators[kind] = _Operator(context, kind)
-    return operators[kind](checkpoints.step_path(folder, step))
+    if (kind, images) not in operators:
+      operators[kind, images] = _Operator(context, kind, images)
+    return operators[kind, images](checkpoints.step_path(folder, step))
 
   return pieces.numbers_of(path, setting, measured, context.costs)
 
@@ -79,10 +84,10 @@ def _piece(context, operators, seed, step, kind):
 class _Operator:
   """The Hessian of one kind of statistics, at any checkpoint."""
 
-  def __init__(self, context, kind):
+  def __init__(self, context, kind, images):
     moving = kind == MOVING
     config = BATCH.config(context, SEEDS[0])
-    section = {"training": not moving, "num_examples": IMAGES}
+    section = {"training": not moving, "num_examples": images}
     config.hessian.update(section | {"batch_size": SIZES[0] if moving else int(kind)})
     setup = experiment.build(config, data_dir=context.data_dir)
     self._progress = context.progress
@@ -92,21 +97,7 @@ class _Operator:
   def __call__(self, path):
     """Measures the ten largest eigenvalues, and gradients in their space."""
     self._model.set_weights(checkpoints.load_model(path).get_weights())
-    pairs = eigenpairs.top_eigenpairs(
-      self._operator, TOP, tolerance=TOLERANCE, progress=self._progress
-    )
-    gradient = self._operator.gradient()
-    shares = (pairs.vectors @ (gradient / np.linalg.norm(gradient))) ** 2
-    return {
-      "loss": self._operator.loss(),
-      "first": float(pairs.values[0]),
-      "tenth": float(pairs.values[-1]),
-      "ratio": float(pairs.values[0] / pairs.values[-1]),
-      "gradient_share": float(shares.sum()),
-      "batch_share": share_of_batches(self._operator, pairs.vectors)[0],
-      "largest_residual": float(pairs.residuals.max() / pairs.values[0]),
-      "products": pairs.num_products,
-    }
+    return of_top_space(self._operator, TOP, TOLERANCE, progress=self._progress)
 
 
 def judge(last: dict, /) -> tuple[Verdict, dict[str, intervals.Interval]]:
@@ -137,7 +128,10 @@ def judge(last: dict, /) -> tuple[Verdict, dict[str, intervals.Interval]]:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Describes what the statistics alone change."""
+  """Describes what the statistics alone change.
+
+  A "note" in the numbers, such as on where they were measured, is quoted.
+  """
   last = numbers["steps"][str(max(map(int, numbers["steps"])))]
   verdict, tests = judge(last)
   seeds = len(numbers["seeds"])
@@ -166,9 +160,9 @@ def describe(numbers: dict) -> Chapter:
       rates nor trainings explain the difference. Mean and 95 % t-interval over {seeds} seeds of a
       narrow ResNet-14 trained with batch normalization, {seeds - 1} degrees of freedom; differences
       are paired, the ratio's in its logarithm. All seeds are measured on the same first
-      {numbers["images"]} images, which the intervals do not hold.
-      {_of_sizes(last, numbers["images"])} Earlier checkpoints and larger networks are open: their
-      computing is not done yet (`swap.STEPS`)."""),
+      {numbers["images"]} images, which the intervals do not hold, earlier checkpoints on the first
+      {numbers.get("earlier_images", numbers["images"])}. {_of_sizes(last, numbers["images"])} A
+      larger network follows below (ResNet-32). {numbers.get("note", "")}"""),
     pictures={
       "figure_swap.png": prose("""The same trained weights with statistics of mini-batches and with
         moving ones; a line for each seed""")
