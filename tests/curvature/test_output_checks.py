@@ -164,3 +164,57 @@ def test_logits_are_not_warned_of(activation, loss, caplog):
   operator = GaussNewtonOperator(model(activation), loss, data(CLASSES))
   operator @ np.ones(operator.shape[0])
   assert CLIPPED not in caplog.text
+
+
+# Sample weights.
+
+SEMIDEFINITE = {
+  "Gauss-Newton": GaussNewtonOperator,
+  "exact Fisher": FisherOperator,
+  "empirical Fisher": OF_EXAMPLES["empirical Fisher"],
+  "covariance": GradientCovarianceOperator,
+}
+OF_WEIGHTS = "sample_weight: batch 1 has negative ones, so the "
+
+
+def weighted(second, dtype=np.float32):
+  """Returns two batches whose second has this weight of its last example."""
+  x, y = data()[0]
+  return [(x, y, np.array([1] * 5 + [last]).astype(dtype)) for last in (1, second)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", tf.bfloat16.as_numpy_dtype])
+@pytest.mark.parametrize("name", SEMIDEFINITE)
+def test_negative_weights_are_warned_of_once(name, dtype, caplog):
+  operator = SEMIDEFINITE[name](model(), "mean_squared_error", weighted(-2, dtype))
+  tf_hessian.check_operator(operator)
+  assert caplog.text.count(OF_WEIGHTS) == 1
+
+
+def test_negative_weights_make_a_matrix_indefinite():
+  operator = GaussNewtonOperator(model(), "mean_squared_error", weighted(-2))
+  assert tf_hessian.exact_spectrum(operator, progress=False).eigenvalues.min() < -1e-3
+
+
+def test_negative_weight_of_one_output_is_found_in_streamed_data(caplog):
+  inputs = keras.Input((4,))
+  both = keras.Model(inputs, [layers.Dense(3, name="a")(inputs), layers.Dense(3, name="b")(inputs)])
+  x, y = data()[0]
+  batches = [(x, (y, y), (np.ones(6, "f"), np.full(6, w, "f"))) for w in (0.0, -0.5)]
+  dataset = tf.data.Dataset.from_generator(
+    lambda: batches,
+    output_signature=tf.nest.map_structure(tf.type_spec_from_value, batches[0]),
+  )
+  GaussNewtonOperator(both, ["mean_squared_error"] * 2, dataset, cache_bytes=0, num_batches=2)
+  assert caplog.text.count(OF_WEIGHTS) == 1
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_other_weights_are_not_warned_of(last, caplog):
+  GaussNewtonOperator(model(), "mean_squared_error", weighted(last))
+  assert OF_WEIGHTS not in caplog.text
+
+
+def test_hessian_may_have_negative_weights(caplog):
+  tf_hessian.HessianOperator(model(), "mean_squared_error", weighted(-2))
+  assert OF_WEIGHTS not in caplog.text

@@ -48,6 +48,7 @@ class Batches:
     signatures: tuple of batch signatures (nested `tf.TensorSpec`), one for each different shape.
     fingerprint: hex digest of the contents of all batches in order.
     cached: whether the batches are kept in memory.
+    negative_weights: number of the first batch with a negative sample weight; None without one.
     stacks: if so, the stacked batches of each signature, else None.
     seconds: time that reading them for the first time took.
     idle: if set, passes read none of them, which shows what a pass costs beside its batches.
@@ -64,6 +65,7 @@ class Batches:
     seconds: float = 0.0,
     cut: bool = False,
     checksums: Sequence[int] = (),
+    negative_weights: int | None = None,
   ) -> None:
     self._dataset: Any = dataset
     self._checksums = np.array(checksums, np.int64)  # of the batches that passes stream
@@ -81,6 +83,7 @@ class Batches:
       tuple[int, int], list
     ] = {}  # by bounds: a pass of a cached data set makes no tensor
     self._none = _scalar(0)
+    self.negative_weights = negative_weights
     self.seconds = seconds
     self.idle = False
 

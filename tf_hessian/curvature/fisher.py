@@ -99,6 +99,7 @@ class FisherOperator(OutputsOperator):
         raise _unknown(name, loss)
 
   def _look_at_outputs(self):
+    output_checks.warn_of_negative_weights(self.program, self.what)
     if self.matrix_options["kind"] == "empirical":
       output_checks.refuse_coupled(self.program)
 

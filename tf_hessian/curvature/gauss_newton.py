@@ -54,6 +54,7 @@ class GaussNewtonOperator(OutputsOperator):
 
   def _look_at_outputs(self):
     output_checks.warn_of_negative(self.program)
+    output_checks.warn_of_negative_weights(self.program, self.what)
 
   @staticmethod
   def _field_values(base, now, moved):

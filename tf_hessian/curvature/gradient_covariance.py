@@ -39,6 +39,7 @@ class GradientCovarianceOperator(OutputsOperator):
   distributes_bases = False  # of the workers, only the chief knows whole vectors
 
   def _look_at_outputs(self):
+    output_checks.warn_of_negative_weights(self.program, self.what)
     output_checks.refuse_coupled(self.program)
 
   @property

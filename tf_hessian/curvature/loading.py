@@ -54,6 +54,7 @@ def load_batches(
   cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
   digests, shapes, sums = [], [], []
+  negative: list[int] = []
   signatures: dict[Any, tuple] = {}
   cache: list[Any] | None = []
   structure = None
@@ -71,6 +72,8 @@ def load_batches(
     arrays = [np.asarray(t.numpy()) for t in tensors]
     digests.append(batches.digest(tensors, arrays))
     _check_finite(b, batch, tensors, arrays)
+    if not negative and _has_negative_weights(batch, arrays):
+      negative.append(b)
     key = tuple(tuple(t.shape) for t in tensors)
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
@@ -88,7 +91,16 @@ def load_batches(
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
   return batches.Batches(
-    dataset, digests, shapes, specs, reading.examples, cache, reading.seconds, cut, sums
+    dataset,
+    digests,
+    shapes,
+    specs,
+    reading.examples,
+    cache,
+    reading.seconds,
+    cut,
+    sums,
+    next(iter(negative), None),
   )
 
 
@@ -180,6 +192,14 @@ def _check_finite(b, batch, tensors, arrays):
     )
 
 
+def _has_negative_weights(batch, arrays):
+  """Returns whether one of a batch's sample weights is negative, where it has any."""
+  if not _is_keras_like(batch) or len(batch) < 3:
+    return False
+  weights = arrays[len(arrays) - len(tf.nest.flatten(batch[2])) :]
+  return any(a.dtype.kind in "ifV" and (a < 0).any() for a in weights)  # "V": bfloat16
+
+
 # The bits that are all set in NaN and infinity. NumPy's functions of such types are slow.
 _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
 
@@ -202,12 +222,15 @@ def _tensor_names(batch):
 
   They come in the order of `tf.nest.flatten`.
   """
-  keras_like = isinstance(batch, tuple) and 2 <= len(batch) <= 3 and not hasattr(batch, "_fields")
-  if not keras_like:
+  if not _is_keras_like(batch):
     yield from _paths("batch", batch)
     return
   for name, part in zip(("inputs", "targets", "sample_weight"), batch, strict=False):
     yield from _paths(name, part)
+
+
+def _is_keras_like(batch):
+  return isinstance(batch, tuple) and 2 <= len(batch) <= 3 and not hasattr(batch, "_fields")
 
 
 def _paths(path, nest):

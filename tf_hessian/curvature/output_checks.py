@@ -80,6 +80,22 @@ def warn_of_negative(program: Program, /) -> None:
       )
 
 
+def warn_of_negative_weights(program: Program, what: str, /) -> None:
+  """Warns of negative sample weights, with which a matrix is not semidefinite.
+
+  Args:
+    program: of the operator.
+    what: the matrix, in words.
+  """
+  batch = program.batches.negative_weights
+  if batch is not None and not _looked_at.get():
+    logging.warning(
+      "sample_weight: batch %d has negative ones, so the %s may have negative eigenvalues",
+      batch,
+      what,
+    )
+
+
 def refuse_coupled(program: Program, /) -> None:
   """Refuses losses that are not of single examples, on one batch.
 
