@@ -81,6 +81,7 @@ MAY_IMPORT = {
     "experiments",
     "files",
     "numerics",
+    "planning",
     "plotting",
     "slq",
     "spectrum",

@@ -18,6 +18,7 @@ from tf_hessian.curvature.failures import NonFiniteError
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
+from tf_hessian.slq import run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.eigenpairs import top_eigenpairs
 from tf_hessian.slq.matrix import as_matrix
@@ -187,7 +188,9 @@ class SpectrumCallback(keras.callbacks.Callback):
   def _check_record(self, text):
     def check(found):
       if found != text:
-        raise ValueError(f"workdir: {self._workdir} holds spectra of another model")
+        raise ValueError(
+          f"workdir: {self._workdir} holds spectra of another model: {run_folder.OTHER_NAMES}"
+        )
 
     return check
 

@@ -543,6 +543,22 @@ def test_folder_of_another_function_with_the_same_variables_is_refused(tmp_path)
     run(HessianOperator(activation_model("tanh"), "mse", data), tmp_path)
 
 
+def test_model_that_is_built_again_goes_on_where_keras_numbers_its_layers_anew(tmp_path):
+  data = [(np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32))]
+
+  def again():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "tanh")])
+    return run(HessianOperator(model, "mse", data), tmp_path)
+
+  keras.utils.clear_session(free_memory=False)
+  first = again()
+  with pytest.raises(ValueError, match="variables: names .* others.*clear_session"):
+    again()
+  keras.utils.clear_session(free_memory=False)
+  np.testing.assert_array_equal(again().nodes, first.nodes)
+
+
 def test_run_of_other_kernels_is_refused_with_what_may_differ(matrix, half):
   """Which rounding tells, by the product of a fixed vector alone."""
   with pytest.raises(ValueError, match="product: .*kernels differ .*instruction set") as error:

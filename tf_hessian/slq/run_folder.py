@@ -256,11 +256,22 @@ def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
   return found | {"draws_per_pass": 1} if found.get("format_version") == 1 else found
 
 
+OTHER_NAMES = (
+  "names or shapes of the variables are others than there; Keras numbers models and layers without "
+  "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
+  "give names"
+)
+OTHER_NAMES = (
+  "names or shapes of the variables are others than there; Keras numbers models and layers without "
+  "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
+  "give names"
+)
 _DIGESTS = {
   "product": "that of a fixed vector is another one than there: the kernels differ (other machine, "
   "instruction set, TF_ENABLE_ONEDNN_OPTS or version of TensorFlow), or the matrix does",
   "point": "the weights are others than there",
   "data_fingerprint": "the data are others than there",
+  "variables": OTHER_NAMES,
 }
 
 
