@@ -44,3 +44,25 @@ def make_operator(seed=0, **options):
   data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
   loss = keras.losses.CategoricalCrossentropy(from_logits=True)
   return HessianOperator(model, loss, data, **options)
+
+
+def make_pooled():
+  """A small network with constants that Grappler moves, but not into a loop."""
+  layers = keras.layers
+  keras.utils.set_random_seed(0)
+  model = keras.Sequential(
+    [
+      keras.Input((6, 6, 4)),
+      layers.DepthwiseConv2D(2, name="conv"),
+      layers.BatchNormalization(name="norm"),
+      layers.GlobalAveragePooling2D(name="pool"),
+      layers.Dense(3, name="logits"),
+    ],
+    name="pooled",
+  )
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((20, 6, 6, 4), np.float32), np.arange(20) % 3)]
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  operator = HessianOperator(model, loss, data, training=True)
+  operator.vectorized = False
+  return operator

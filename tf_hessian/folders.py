@@ -103,6 +103,17 @@ def look(path: str | os.PathLike, kind: Kind, /) -> str | None:
 _Folder = TypeVar("_Folder", bound="OwnedFolder")
 
 
+def recorded(path: str | os.PathLike, kind: Kind, /) -> dict[str, Any]:
+  """Returns the record in a folder of a kind: a dict.
+
+  It is empty if there is no record that can be read.
+  """
+  try:
+    return dict(json.loads(files.read_own(pathlib.Path(path) / kind.record)))
+  except (OSError, ValueError, TypeError):
+    return {}
+
+
 class OwnedFolder:
   """A folder of one run; a context manager that holds its lock.
 

@@ -4,13 +4,13 @@ import functools
 import json
 import os
 
-import keras
 import numpy as np
 import pytest
 import scipy.sparse.linalg
 import tensorflow as tf
 import threadpoolctl
 
+from tests.operators import make_pooled
 from tf_hessian.curvature import widths
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics.lanczos import Lanczos
@@ -811,28 +811,9 @@ def test_run_builds_one_pass_for_all_products(draws, batches):
   assert len(operator.program._columns) == 1
 
 
-def pooled():
-  """A small network with constants that Grappler moves, but not into a loop."""
-  layers = keras.layers
-  keras.utils.set_random_seed(0)
-  model = keras.Sequential(
-    [
-      *(keras.Input((6, 6, 4)), layers.DepthwiseConv2D(2), layers.BatchNormalization()),
-      *(layers.GlobalAveragePooling2D(), layers.Dense(3)),
-    ],
-    name="pooled",
-  )
-  rng = np.random.default_rng(0)
-  data = [(rng.standard_normal((20, 6, 6, 4), np.float32), np.arange(20) % 3)]
-  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-  operator = HessianOperator(model, loss, data, training=True)
-  operator.vectorized = False
-  return operator
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_product_alone_is_bitwise_that_of_any_number_of_vectors(count):
-  operator = pooled()
+  operator = make_pooled()
   vectors = np.random.default_rng(5).standard_normal((7, operator.shape[0]))
   alone = np.stack([operator @ v for v in vectors])
   np.testing.assert_array_equal(operator.products(vectors, vectors_per_pass=count), alone)
@@ -847,7 +828,7 @@ def test_product_alone_is_bitwise_that_of_any_number_of_vectors(count):
   ],
 )
 def test_finished_run_goes_on_with_other_draws_and_vectors_a_pass(first, then, tmp_path):
-  operator = pooled()
+  operator = make_pooled()
   run(operator, workdir=tmp_path, **first)
   found, whole = run(operator, workdir=tmp_path, **then), run(operator, draws=3)
   for mine, other in zip(found.tridiagonals, whole.tridiagonals, strict=False):

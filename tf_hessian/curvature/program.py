@@ -74,6 +74,7 @@ class Program:
     self._columns: dict[int | None, DataPass] = {}
     self._connected = [False] * len(objective.names)
     self._looked_at_influence = False
+    self.straight = False  # single products by a pass of their own, as earlier versions made them
 
   def on_one_device(self) -> Program:
     """Returns a program whose passes this process makes alone."""
@@ -179,7 +180,7 @@ class Program:
     Then no other pass has to be built, and bits are those of shared products: Grappler computes
     constant parts of a pass without a loop in another order.
     """
-    return self.takes_any_number and self.sharing_gains
+    return self.takes_any_number and self.sharing_gains and not self.straight
 
   @property
   def sharing_gains(self) -> bool:

@@ -163,7 +163,8 @@ def _take(draws, layout, workdir, config):
   }
   if workdir is None:
     return draws.result(draws.take(layout, None), record)
-  with RunFolder(workdir, _identity(matrix, method) | about) as folder:
+  there = run_folder.recorded(workdir).get("product")
+  with RunFolder(workdir, _identity(matrix, method, there) | about) as folder:
     result = draws.result(draws.take(layout, folder), record)
     result.save(folder.path / "spectrum.npz")
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
@@ -171,14 +172,15 @@ def _take(draws, layout, workdir, config):
   return result
 
 
-def _identity(matrix: Matrix, method: SLQ) -> dict[str, Any]:
+def _identity(matrix: Matrix, method: SLQ, product: str | None) -> dict[str, Any]:
   """Returns fingerprints of a run's matrix and draws: plain values.
 
-  Together with their descriptions, they tell the run from others.
+  Together with their descriptions, they tell the run from others. The product is that of the run
+  that is to go on, if any.
   """
   return {
     "n": matrix.n,
     "seed": method.seed,
     "point": matrix.point(),
-    "product": matrix.product_digest(),
+    "product": matrix.product_digest(product),
   }

@@ -88,7 +88,8 @@ def top_eigenpairs(
     identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
     if workdir is not None:
       folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
-      identity |= _matrix_identity(matrix)
+      there = folders.recorded(workdir, search_folder.KIND).get("product")
+      identity |= _matrix_identity(matrix, there)
     about = {"description": matrix.description(), "config": config}
     with search_folder.SearchFolder(workdir, identity, about) as folder:
       found = folder.result()
@@ -122,7 +123,7 @@ def top_eigenpairs(
   return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)
 
 
-def _matrix_identity(matrix):
+def _matrix_identity(matrix, product):
   """Returns plain values that tell a matrix from others."""
-  about = {"n": matrix.n, "point": matrix.point(), "product": matrix.product_digest()}
+  about = {"n": matrix.n, "point": matrix.point(), "product": matrix.product_digest(product)}
   return matrix.description() | about

@@ -280,7 +280,8 @@ def _opened(path, matrix: Matrix, rows: np.ndarray) -> MatrixFolder:
   """Returns the folder of a matrix; another one's is refused."""
   identity = matrix.description() | {"n": matrix.n, "rows": digests.of_array(rows)}
   identity |= {"vectors_per_pass": matrix.columns_per_pass, "vectorized": matrix.vectorized}
-  identity |= {"point": matrix.point(), "product": matrix.product_digest()}
+  there = folders.recorded(path, matrix_folder.KIND).get("product")
+  identity |= {"point": matrix.point(), "product": matrix.product_digest(there)}
   return MatrixFolder(path, identity)
 
 

@@ -143,14 +143,23 @@ class Matrix:
     """
     return self.product_digest()
 
-  def product_digest(self) -> str | None:
+  def product_digest(self, wanted: str | None = None, /) -> str | None:
     """Returns a digest of a product, by which another matrix is noticed.
 
     None for products that don't repeat bitwise.
+
+    Args:
+      wanted: that of a run that is to go on. Where there are two ways to make products, that with
+        this digest is taken.
     """
     if not self.deterministic:
       return None
-    return digests.of_array(self._operator @ known_vector(self.n))
+    return self.digest_of(lambda: self._operator @ known_vector(self.n), wanted)
+
+  def digest_of(self, product: Callable[[], np.ndarray], wanted: str | None, /) -> str:
+    """Returns the digest of a product, made in the way that gives the wanted one."""
+    del wanted
+    return digests.of_array(product())
 
   def agree(self, **about: Any) -> None:
     """Makes sure that all workers have the same matrix and values.
@@ -264,6 +273,17 @@ class _Curvature(_Shared):
 
   def gradient(self):
     return self._operator.gradient()
+
+  def digest_of(self, product, wanted, /):
+    program = self._operator.program
+    program.straight = False
+    found = digests.of_array(product())
+    if wanted in (None, found) or not program.by_columns:
+      return found
+    program.straight = True  # as version 0.1.0 did
+    earlier = digests.of_array(product())
+    program.straight = earlier == wanted
+    return earlier if program.straight else found
 
   def check_start(self, start, /):
     """Accepts any: there is a gradient."""

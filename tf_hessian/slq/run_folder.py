@@ -246,10 +246,10 @@ def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
 
   It is empty if there is no record that can be read.
   """
+  found = folders.recorded(path, KIND)
   try:
-    found = dict(json.loads(files.read_own(pathlib.Path(path) / KIND.record)))
     newer = int(found["format_version"]) > FORMAT_VERSION
-  except (OSError, ValueError, TypeError, KeyError):
+  except (ValueError, TypeError, KeyError):
     return {}
   if newer:
     return {}  # it is refused when the folder is opened, with a remedy

@@ -1,0 +1,61 @@
+"""Folders of versions whose single products had other bits."""
+
+import numpy as np
+import pytest
+
+from tests.operators import make_pooled
+import tf_hessian
+from tf_hessian.curvature.program import Program
+from tf_hessian.parts.block_spectra import block_spectra
+
+
+def run(operator, *, draws, vectors_per_pass=None, **options):
+  return tf_hessian.spectral_density(
+    operator,
+    num_draws=draws,
+    lanczos_steps=5,
+    storage=tf_hessian.Storage(vectors_per_pass=vectors_per_pass),
+    check=False,
+    progress=False,
+    **options,
+  )
+
+
+@pytest.fixture
+def earlier(monkeypatch):
+  """Products of single vectors by a pass of their own, as in versions up to 0.2.0."""
+  with monkeypatch.context() as patch:
+    patch.setattr(Program, "by_columns", property(lambda _: False))
+    yield patch
+
+
+def _folders_of_each_kind(operator, folder):
+  run(operator, workdir=folder / "run", draws=2, vectors_per_pass=1)
+  tf_hessian.top_eigenpairs(operator, 2, tolerance=0.01, workdir=folder / "pairs", progress=False)
+  tf_hessian.dense_hessian(operator, rows=[1, 4], workdir=folder / "matrix", progress=False)
+  block_spectra(
+    operator, lanczos_steps=3, num_draws=1, check=False, progress=False, workdir=folder / "blocks"
+  )
+
+
+def test_folders_of_earlier_products_go_on_by_these(earlier, tmp_path):
+  _folders_of_each_kind(make_pooled(), tmp_path)
+  whole = run(make_pooled(), draws=3, vectors_per_pass=1)
+  earlier.undo()
+  operator = make_pooled()
+  _folders_of_each_kind(operator, tmp_path)
+  found = run(operator, workdir=tmp_path / "run", draws=3, vectors_per_pass=1)
+  for mine, other in zip(found.tridiagonals, whole.tridiagonals, strict=True):
+    np.testing.assert_array_equal(mine, other)
+  now = run(operator, workdir=tmp_path / "new", draws=3)
+  assert operator.program.by_columns
+  assert not np.array_equal(now.tridiagonals[0], whole.tridiagonals[0])  # or nothing was shown
+
+
+def test_folder_of_another_matrix_is_refused_and_products_stay_as_they_are(tmp_path):
+  run(make_pooled(), workdir=tmp_path, draws=1)
+  other = make_pooled()
+  other.model.layers[-1].kernel.assign(2 * other.model.layers[-1].kernel)
+  with pytest.raises(ValueError, match="point: "):
+    run(other, workdir=tmp_path, draws=1)
+  assert other.program.by_columns
