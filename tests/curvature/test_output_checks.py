@@ -209,6 +209,13 @@ def test_negative_weight_of_one_output_is_found_in_streamed_data(caplog):
   assert caplog.text.count(OF_WEIGHTS) == 1
 
 
+def test_other_data_of_an_operator_are_looked_at_too(caplog):
+  operator = GaussNewtonOperator(model(), "mean_squared_error", weighted(1))
+  assert OF_WEIGHTS not in caplog.text
+  operator.like(dataset=weighted(-1))
+  assert caplog.text.count(OF_WEIGHTS) == 1
+
+
 @pytest.mark.parametrize("last", [0, 2])
 def test_other_weights_are_not_warned_of(last, caplog):
   GaussNewtonOperator(model(), "mean_squared_error", weighted(last))

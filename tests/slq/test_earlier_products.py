@@ -7,23 +7,23 @@ from tests.operators import make_pooled
 import tf_hessian
 from tf_hessian.curvature.program import Program
 from tf_hessian.parts.block_spectra import block_spectra
+from tf_hessian.slq import search_folder
 
 
 def run(operator, *, draws, vectors_per_pass=None, **options):
   return tf_hessian.spectral_density(
     operator,
     num_draws=draws,
-    lanczos_steps=5,
     storage=tf_hessian.Storage(vectors_per_pass=vectors_per_pass),
     check=False,
     progress=False,
-    **options,
+    **{"lanczos_steps": 5} | options,
   )
 
 
 @pytest.fixture
 def earlier(monkeypatch):
-  """Products of single vectors by a pass of their own, as in versions up to 0.2.0."""
+  """Products of single vectors by a pass of their own, as in version 0.2.0 and before."""
   with monkeypatch.context() as patch:
     patch.setattr(Program, "by_columns", property(lambda _: False))
     yield patch
@@ -47,9 +47,36 @@ def test_folders_of_earlier_products_go_on_by_these(earlier, tmp_path):
   found = run(operator, workdir=tmp_path / "run", draws=3, vectors_per_pass=1)
   for mine, other in zip(found.tridiagonals, whole.tridiagonals, strict=True):
     np.testing.assert_array_equal(mine, other)
-  now = run(operator, workdir=tmp_path / "new", draws=3)
+  for options in ({}, {"workdir": tmp_path / "new"}):  # the operator's products are as before
+    now = run(operator, draws=3, **options)
+    assert not np.array_equal(now.tridiagonals[0], whole.tridiagonals[0])
+
+
+def test_search_that_was_interrupted_goes_on_by_earlier_products(earlier, tmp_path):
+  def search(operator, **options):
+    options |= {"tolerance": 0.01, "basis_size": 4, "progress": False}
+    return tf_hessian.top_eigenpairs(operator, 2, **options)
+
+  whole = search(make_pooled())
+  with earlier.context() as patch:
+    patch.setattr(search_folder.SearchFolder, "save_result", lambda *_: None)
+    search(make_pooled(), workdir=tmp_path)  # its states are there, and no result
+  earlier.undo()
+  operator = make_pooled()
+  found = search(operator, workdir=tmp_path)
+  np.testing.assert_array_equal(found.values, whole.values)
+  np.testing.assert_array_equal(found.vectors, whole.vectors)
   assert operator.program.by_columns
-  assert not np.array_equal(now.tridiagonals[0], whole.tridiagonals[0])  # or nothing was shown
+
+
+@pytest.mark.parametrize("options", [{"seed": 5}, {"lanczos_steps": 4}])
+def test_folder_that_is_refused_leaves_products_as_they_are(options, earlier, tmp_path):
+  run(make_pooled(), workdir=tmp_path, draws=1)
+  earlier.undo()
+  operator = make_pooled()
+  with pytest.raises(ValueError, match="something else"):
+    run(operator, workdir=tmp_path, draws=1, **options)
+  assert operator.program.by_columns
 
 
 def test_folder_of_another_matrix_is_refused_and_products_stay_as_they_are(tmp_path):

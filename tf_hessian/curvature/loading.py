@@ -193,7 +193,7 @@ def _check_finite(b, batch, tensors, arrays):
 
 
 def _has_negative_weights(batch, arrays):
-  """Returns whether one of a batch's sample weights is negative, where it has any."""
+  """Returns whether a batch has a negative sample weight."""
   if not _is_keras_like(batch) or len(batch) < 3:
     return False
   weights = arrays[len(arrays) - len(tf.nest.flatten(batch[2])) :]

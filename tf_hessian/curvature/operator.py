@@ -411,7 +411,8 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     It runs on the same devices. The batches are kept in memory: those in a row with the most data.
     Its `vectorized`, `mode` and `vectors_per_pass` are this one's.
     """
-    result = self.like(dataset=self.batches.largest(count), mode=self.mode)
+    with output_checks.looked_at_data():
+      result = self.like(dataset=self.batches.largest(count), mode=self.mode)
     result.vectors_per_pass = self.vectors_per_pass
     result.vectorized = self.vectorized
     return result

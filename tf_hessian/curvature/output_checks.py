@@ -34,6 +34,7 @@ _CONVEX = CROSS_ENTROPIES | {
   *("hinge", "squared_hinge", "categorical_hinge"),
 }
 _looked_at = contextvars.ContextVar("looked_at", default=False)
+_quiet = contextvars.ContextVar("quiet", default=False)
 _PRODUCTS = 60  # most products of a search for the least eigenvalue
 # Eigenvalues of sums of a few terms are right to this many rounding errors of the largest.
 _ROUNDINGS = 100
@@ -47,6 +48,16 @@ def looked_at() -> Iterator[None]:
     yield
   finally:
     _looked_at.reset(token)
+
+
+@contextlib.contextmanager
+def looked_at_data() -> Iterator[None]:
+  """Makes operators of data that have been looked at."""
+  token = _quiet.set(True)
+  try:
+    yield
+  finally:
+    _quiet.reset(token)
 
 
 def is_known(objective: Objective, /) -> bool:
@@ -88,7 +99,7 @@ def warn_of_negative_weights(program: Program, what: str, /) -> None:
     what: the matrix, in words.
   """
   batch = program.batches.negative_weights
-  if batch is not None and not _looked_at.get():
+  if batch is not None and not _quiet.get():
     logging.warning(
       "sample_weight: batch %d has negative ones, so the %s may have negative eigenvalues",
       batch,

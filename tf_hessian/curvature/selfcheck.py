@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from tf_hessian.curvature import failures, first_batch, repeatable
+from tf_hessian.curvature import failures, first_batch, output_checks, repeatable
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import markup, probes
 
@@ -435,5 +435,6 @@ def _rounding(operator, v, product):
   length = np.linalg.norm(product)
   if not length:
     return None
-  single = operator.like(dataset=[next(iter(operator.batches))], strategy=None)
+  with output_checks.looked_at_data():
+    single = operator.like(dataset=[next(iter(operator.batches))], strategy=None)
   return float(np.linalg.norm(single @ v - product) / length)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_hessian import notices, plotting
 from tf_hessian.folders import as_path
-from tf_hessian.slq import blocks, run_folder
+from tf_hessian.slq import blocks, digests, run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.matrix import Matrix, as_matrix, check_is_of_model, known_vector
 
@@ -219,10 +219,13 @@ class _Block(Matrix):
   def state(self):
     return self._whole.state()
 
-  def product_digest(self, wanted=None, /):
+  def product_digest(self):
     if not self.deterministic:
       return None
-    return self._whole.digest_of(lambda: self.product(known_vector(self.n)), wanted)
+    return digests.of_array(self.product(known_vector(self.n)))
+
+  def as_recorded(self, record, /, digest=None):
+    return self._whole.as_recorded(record, digest or self.product_digest)
 
   def agree(self, **about):
     self._whole.agree(block=self.name, **about)

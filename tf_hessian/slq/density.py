@@ -163,8 +163,10 @@ def _take(draws, layout, workdir, config):
   }
   if workdir is None:
     return draws.result(draws.take(layout, None), record)
-  there = run_folder.recorded(workdir).get("product")
-  with RunFolder(workdir, _identity(matrix, method, there) | about) as folder:
+  with (
+    matrix.as_recorded(run_folder.recorded(workdir)) as product,
+    RunFolder(workdir, _identity(matrix, method, product) | about) as folder,
+  ):
     result = draws.result(draws.take(layout, folder), record)
     result.save(folder.path / "spectrum.npz")
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
@@ -175,12 +177,16 @@ def _take(draws, layout, workdir, config):
 def _identity(matrix: Matrix, method: SLQ, product: str | None) -> dict[str, Any]:
   """Returns fingerprints of a run's matrix and draws: plain values.
 
-  Together with their descriptions, they tell the run from others. The product is that of the run
-  that is to go on, if any.
+  Together with their descriptions, they tell the run from others.
+
+  Args:
+    matrix: the matrix.
+    method: the draws.
+    product: digest of a product.
   """
   return {
     "n": matrix.n,
     "seed": method.seed,
     "point": matrix.point(),
-    "product": matrix.product_digest(product),
+    "product": product,
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -86,12 +87,13 @@ def top_eigenpairs(
 
   def search():
     identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
-    if workdir is not None:
-      folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
-      there = folders.recorded(workdir, search_folder.KIND).get("product")
-      identity |= _matrix_identity(matrix, there)
     about = {"description": matrix.description(), "config": config}
-    with search_folder.SearchFolder(workdir, identity, about) as folder:
+    with contextlib.ExitStack() as stack:
+      if workdir is not None:
+        folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
+        record = folders.recorded(workdir, search_folder.KIND)
+        identity |= _matrix_identity(matrix, stack.enter_context(matrix.as_recorded(record)))
+      folder = stack.enter_context(search_folder.SearchFolder(workdir, identity, about))
       found = folder.result()
       if found is None:
         found = compute(folder)
@@ -125,5 +127,5 @@ def top_eigenpairs(
 
 def _matrix_identity(matrix, product):
   """Returns plain values that tell a matrix from others."""
-  about = {"n": matrix.n, "point": matrix.point(), "product": matrix.product_digest(product)}
+  about = {"n": matrix.n, "point": matrix.point(), "product": product}
   return matrix.description() | about

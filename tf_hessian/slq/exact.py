@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import os
 from typing import Any
 
@@ -276,13 +277,17 @@ def _checked_rows(rows, n):
   return chosen.astype(np.int64) % n
 
 
-def _opened(path, matrix: Matrix, rows: np.ndarray) -> MatrixFolder:
-  """Returns the folder of a matrix; another one's is refused."""
+@contextlib.contextmanager
+def _opened(path, matrix: Matrix, rows: np.ndarray) -> Iterator[MatrixFolder]:
+  """Opens the folder of a matrix; another one's is refused."""
   identity = matrix.description() | {"n": matrix.n, "rows": digests.of_array(rows)}
   identity |= {"vectors_per_pass": matrix.columns_per_pass, "vectorized": matrix.vectorized}
-  there = folders.recorded(path, matrix_folder.KIND).get("product")
-  identity |= {"point": matrix.point(), "product": matrix.product_digest(there)}
-  return MatrixFolder(path, identity)
+  identity["point"] = matrix.point()
+  with (
+    matrix.as_recorded(folders.recorded(path, matrix_folder.KIND)) as product,
+    MatrixFolder(path, identity | {"product": product}) as folder,
+  ):
+    yield folder
 
 
 def _is_shown(progress):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,23 +143,32 @@ class Matrix:
     """
     return self.product_digest()
 
-  def product_digest(self, wanted: str | None = None, /) -> str | None:
+  def product_digest(self) -> str | None:
     """Returns a digest of a product, by which another matrix is noticed.
 
     None for products that don't repeat bitwise.
-
-    Args:
-      wanted: that of a run that is to go on. Where there are two ways to make products, that with
-        this digest is taken.
     """
     if not self.deterministic:
       return None
-    return self.digest_of(lambda: self._operator @ known_vector(self.n), wanted)
+    return digests.of_array(self._operator @ known_vector(self.n))
 
-  def digest_of(self, product: Callable[[], np.ndarray], wanted: str | None, /) -> str:
-    """Returns the digest of a product, made in the way that gives the wanted one."""
-    del wanted
-    return digests.of_array(product())
+  @contextlib.contextmanager
+  def as_recorded(
+    self, record: Mapping[str, Any], /, digest: Callable[[], str | None] | None = None
+  ) -> Iterator[str | None]:
+    """Makes products as a folder's run made them, if it can.
+
+    Earlier versions made single ones in another way. Afterwards products are as before.
+
+    Args:
+      record: plain values of the run; empty where there is none.
+      digest: function () -> digest of a product; by default `product_digest`.
+
+    Yields:
+      The digest.
+    """
+    del record
+    yield self.product_digest() if digest is None else digest()
 
   def agree(self, **about: Any) -> None:
     """Makes sure that all workers have the same matrix and values.
@@ -274,16 +283,21 @@ class _Curvature(_Shared):
   def gradient(self):
     return self._operator.gradient()
 
-  def digest_of(self, product, wanted, /):
-    program = self._operator.program
-    program.straight = False
-    found = digests.of_array(product())
-    if wanted in (None, found) or not program.by_columns:
-      return found
-    program.straight = True  # as version 0.1.0 did
-    earlier = digests.of_array(product())
-    program.straight = earlier == wanted
-    return earlier if program.straight else found
+  @contextlib.contextmanager
+  def as_recorded(self, record, /, digest=None):
+    program, digest = self._operator.program, digest or self.product_digest
+    found, there = digest(), record.get("product")
+    other = found is not None and there not in (None, found)
+    if not (other and program.by_columns and record.get("point") == self.point()):
+      yield found
+      return
+    try:
+      program.straight = True
+      earlier = digest()
+      program.straight = earlier == there
+      yield earlier if program.straight else found
+    finally:
+      program.straight = False
 
   def check_start(self, start, /):
     """Accepts any: there is a gradient."""

@@ -261,11 +261,6 @@ OTHER_NAMES = (
   "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
   "give names"
 )
-OTHER_NAMES = (
-  "names or shapes of the variables are others than there; Keras numbers models and layers without "
-  "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
-  "give names"
-)
 _DIGESTS = {
   "product": "that of a fixed vector is another one than there: the kernels differ (other machine, "
   "instruction set, TF_ENABLE_ONEDNN_OPTS or version of TensorFlow), or the matrix does",
