@@ -98,7 +98,7 @@ def numbers_of(ratio, seeds=5):
     "share": [0.5] * seeds,
     "gradient_norm": [0.1] * seeds,
   }
-  return {"rate": RATE, "steps": 100, "sizes": {"8": row, "128": row}}
+  return {"rate": RATE, "steps": 100, "parts": 10, "sizes": {"8": row, "128": row}}
 
 
 @pytest.mark.parametrize(

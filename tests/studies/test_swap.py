@@ -10,7 +10,7 @@ from tf_hessian.experiments import experiment
 from tf_hessian.studies import intervals, swap
 from tf_hessian.studies.chapter import Verdict
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.normalization import BATCH, Variant
+from tf_hessian.studies.normalization import BATCH, Variant, settle
 from tf_hessian.training import checkpoints
 
 SHORT = """
@@ -31,12 +31,15 @@ def row(ratio, share, seeds=5):
   """Returns made-up numbers of one kind of statistics, which differ a little between seeds."""
   spread = np.linspace(0.99, 1.01, seeds)
   keys = {"ratio": ratio, "gradient_share": share, "batch_share": share, "loss": 1.3, "first": 2.0}
-  return {key: (value * spread).tolist() for key, value in keys.items()}
+  made = {key: (value * spread).tolist() for key, value in keys.items()}
+  return made | {"training": [f"training of {seed}" for seed in range(seeds)]}
 
 
 def numbers_of(moving, batch, seeds=5):
   kinds = {swap.MOVING: row(*moving, seeds), "128": row(*batch, seeds), "32": row(*batch, seeds)}
-  return {"images": 512, "seeds": list(range(seeds)), "steps": {"1200": kinds, "0": kinds}}
+  earlier = {swap.POPULATION: row(*moving, seeds), "128": row(*batch, seeds)}
+  numbers = {"images": 512, "earlier_images": 256, "settling": 50, "seeds": list(range(seeds))}
+  return numbers | {"steps": {"1200": kinds, "0": earlier}}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,22 @@ def test_factor_of_each_size_is_named():
   assert "by the size" not in describe(numbers)
 
 
+def test_earlier_steps_have_a_factor_and_their_images():
+  numbers = numbers_of((13.0, 0.9), (1.7, 0.3))
+  numbers["steps"]["0"]["population"]["ratio"] = [2 * 1.7] * 5
+  assert "on the first 256 images" in describe(numbers)
+  assert re.search(r"So the factor is 2 \(.* at step 0, at losses", describe(numbers))
+  del numbers["steps"]["0"]
+  assert "Earlier" not in describe(numbers)
+
+
+def test_another_training_of_other_steps_is_said():
+  numbers = numbers_of((13.0, 0.9), (1.7, 0.3))
+  assert "another training" not in describe(numbers)
+  numbers["steps"]["0"]["128"]["training"][3] = "another one"
+  assert "of another training from the same seeds" in describe(numbers)
+
+
 def describe(numbers):
   return swap.describe(numbers).reason
 
@@ -79,7 +98,8 @@ def describe(numbers):
 def test_table_has_a_row_of_each_step_and_kind():
   (table,) = swap.describe(numbers_of((13.0, 0.9), (1.7, 0.3))).tables
   kinds = ["batches of 32", "batches of 128", "moving"]
-  assert [r[:2] for r in table.rows] == [(s, k) for s in ("0", "1,200") for k in kinds]
+  earlier = [("0", "batches of 128"), ("0", "population")]
+  assert [r[:2] for r in table.rows] == earlier + [("1,200", k) for k in kinds]
   assert table.rows[-1][3].startswith("13 (") and table.rows[-1][4].startswith("90 (")
 
 
@@ -122,7 +142,7 @@ def test_every_seed_step_and_kind_is_measured_once(fake, root, tmp_path):
   assert found == swap.measure(context)
   folder = tmp_path / "work" / "swap"
   assert len(list(folder.glob("*.json"))) == len(fake) == 20
-  steps = [(k, f"step_{s:08d}") for s in (100, 400, 0) for k in ("moving", "128")]
+  steps = [(k, f"step_{s:08d}") for s in (100, 400, 0) for k in ("population", "128")]
   steps += [(k, "step_00001200") for k in ("moving", "128", "32", "512")]
   assert sorted(fake) == sorted((k, seed, step) for k, step in steps for seed in "01")
   # The step that is judged comes first.
@@ -134,7 +154,9 @@ def test_every_seed_step_and_kind_is_measured_once(fake, root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, training, size", [("moving", False, 16), ("8", True, 8)])
+@pytest.mark.parametrize(
+  "kind, training, size", [("moving", False, 16), ("population", False, 16), ("8", True, 8)]
+)
 def test_loss_is_that_of_the_named_statistics(root, tmp_path, monkeypatch, kind, training, size):
   original = str(root / "configs" / "cifar10_small_resnet.py")
   (tmp_path / "cifar10_small_resnet.py").write_text(SHORT.format(original=original))
@@ -146,6 +168,8 @@ def test_loss_is_that_of_the_named_statistics(root, tmp_path, monkeypatch, kind,
   found = swap._Operator(context, kind, 16)(path)
   setup = experiment.build(BATCH.config(context, 1))
   model = checkpoints.load_model(path)
+  if kind == "population":
+    settle(model, setup)
   batches = list(setup.source.examples.take(16).batch(size))
   losses = [setup.task.loss(y, model(x, training=training)).numpy() for x, y in batches]
   assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)

@@ -27,17 +27,28 @@ STUDIES = {
   "18": "chebyshev_kernel",
   "theorem": "gradient_noise",
   "stationary": "stationary",
+  "stationary_resnet": "stationary_resnet",
   "gradient": "gradient_energy",
   "networks": "networks",
   "swap": "swap",
+  "resnet32": "resnet32",
   "batch_norm": "batch_norm",
   "19": "population_statistics",
   "accuracy": "accuracy",
+  "first_runs": "first_runs",
   "deflation": "deflated",
   "traces": "traces",
 }
-# Those that need CIFAR-10 and take hours are made after all others, in this order.
-NEED_CIFAR = ("19", "swap", "batch_norm", "accuracy")
+# Those that need CIFAR-10, the last ImageNet too, and take hours: made after all others.
+NEED_CIFAR = (
+  "stationary_resnet",
+  "19",
+  "swap",
+  "batch_norm",
+  "accuracy",
+  "resnet32",
+  "first_runs",
+)
 ALL = "all"
 
 

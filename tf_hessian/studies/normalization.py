@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+import keras
 from ml_collections import ConfigDict
 
+from tf_hessian.curvature import keras_internals
+from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.studies.context import Context
 from tf_hessian.training import record
 from tf_hessian.training.train import DivergedError
 
 CONFIG = "cifar10_small_resnet"
+SETTLING = 50  # batches whose statistics are averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +77,29 @@ def trained(context: Context, config: ConfigDict, folder: pathlib.Path) -> pathl
   if error is not None:
     raise error
   return folder
+
+
+def settle(model: keras.Model, setup: experiment.Experiment, /) -> None:
+  """Makes moving statistics those of the present weights.
+
+  They become means over `SETTLING` batches of the training, as after steps at rate 0. While weights
+  move, moving statistics lag behind them.
+  """
+  layers = [
+    layer
+    for layer in keras_internals.layers_of(model)
+    if isinstance(layer, keras.layers.BatchNormalization)
+  ]
+  momenta = [layer.momentum for layer in layers]
+  size = setup.config["train"]["batch_size"]
+  try:
+    for i, batch in enumerate(setup.source.batches(0, 0, size).take(SETTLING)):
+      for layer in layers:
+        layer.momentum = i / (i + 1)
+      model(batch[0], training=True)
+  finally:
+    for layer, momentum in zip(layers, momenta, strict=True):
+      layer.momentum = momentum
 
 
 def log(folder: pathlib.Path) -> list[dict]:

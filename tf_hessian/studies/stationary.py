@@ -26,7 +26,7 @@ MARGIN = 1.1  # a mean ratio of measured to predicted between 1 / this and this 
 
 @dataclasses.dataclass(frozen=True)
 class Chains:
-  """A network, and the chains of SGD that are measured at its end.
+  """A network, and chains of SGD at its end.
 
   Attributes:
     name: of its folder.
@@ -294,18 +294,25 @@ def describe_chains(
       here, the ratios would be those of the last column. The column before has what the gradient at
       the mean point may add to the squared step at most: it is the larger, the larger the batches,
       as the noise falls, and a stationary chain has none. The noise lambda² q'Sq is the variance of
-      single examples' slopes along q over the batch size, averaged over {numbers.get("parts", 100)}
-      places of the chain: at the mean point alone it is too small for batches of
-      {next(iter(numbers["sizes"]))}, which wander.
-      Eigenpairs are those at the mean point. Batches are drawn with replacement, so that the noise
-      of the steps is independent, as in the theorem; {numbers["steps"]:,} steps of each chain.
-      {more}"""),
+      single examples' slopes along q over the batch size, averaged over {numbers["parts"]} places
+      of the chain: at the mean point alone it is {_noise_there(numbers)} of that. Eigenpairs are
+      those at the mean point. Batches are drawn with replacement, so that the noise of the steps is
+      independent, as in the theorem; {numbers["steps"]:,} steps of each chain. {more}"""),
     pictures={
       picture: prose("""Measured mean squared step over eta² lambda² q'Sq along each
         of the ten top eigenvectors of each seed, and the theorem's curve""")
     },
     tables=(_table(numbers, found),),
   )
+
+
+def _noise_there(numbers):
+  """Returns in words the noise at the mean point over the chain's."""
+  parts = []
+  for size, row in numbers["sizes"].items():
+    ratio = np.mean(np.divide(row["noise_at_the_point"], row["noise"]))
+    parts.append(f"{number(float(ratio), 2)} (batches of {int(size):,})")
+  return ", ".join(parts)
 
 
 def _table(numbers, found):

@@ -13,11 +13,12 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.experiments import experiment
+from tf_hessian.slq import digests
 from tf_hessian.studies import drawing, intervals, pieces
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, prose
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_energy import of_top_space
-from tf_hessian.studies.normalization import BATCH
+from tf_hessian.studies.normalization import BATCH, SETTLING, settle
 from tf_hessian.training import checkpoints
 
 SEEDS = tuple(range(intervals.CLAIM_SEEDS))
@@ -25,7 +26,8 @@ STEPS = (1200, 400, 100, 0)  # the first is judged
 IMAGES, EARLIER_IMAGES = 512, 256  # of the step that is judged, and of others
 TOP = 10
 TOLERANCE = 1e-3  # of the ten pairs, as in the study of batch normalization
-MOVING = "moving"
+MOVING = "moving"  # statistics, as the training has left them; it ends with small steps
+POPULATION = "population"  # of the step's weights: before the end, moving ones lag behind
 SIZES = (128, 32, 512)  # batches: the first at every step, others at the last
 CLAIMS = {
   "ratio": "lambda_1 / lambda_10",
@@ -44,6 +46,7 @@ def measure(context: Context) -> dict:
   numbers = {
     "images": IMAGES,
     "earlier_images": EARLIER_IMAGES,
+    "settling": SETTLING,
     "seeds": list(SEEDS),
     "steps": steps,
   }
@@ -54,9 +57,14 @@ def measure(context: Context) -> dict:
 def _cells():
   """Yields (step, kind of statistics), what is judged first."""
   for step in STEPS:
-    yield from ((step, kind) for kind in (MOVING, str(SIZES[0])))
+    yield from ((step, kind) for kind in (_fixed(step), str(SIZES[0])))
     if step == STEPS[0]:
       yield from ((step, str(size)) for size in SIZES[1:])
+
+
+def _fixed(step):
+  """Returns the kind of statistics that don't depend on a batch."""
+  return MOVING if step == STEPS[0] else POPULATION
 
 
 def _columns(rows):
@@ -71,6 +79,7 @@ def _piece(context, operators, seed, step, kind):
   images = IMAGES if step == STEPS[0] else EARLIER_IMAGES
   setting = {"top": TOP, "tolerance": TOLERANCE, "images": images, "kind": kind, "step": step}
   setting["config"] = experiment.check(BATCH.config(context, seed))
+  setting |= {"settling": SETTLING} if kind == POPULATION else {}
 
   def measured():
     logging.info("swap: seed %d, step %d, %s", seed, step, kind)
@@ -85,19 +94,24 @@ class _Operator:
   """The Hessian of one kind of statistics, at any checkpoint."""
 
   def __init__(self, context, kind, images):
-    moving = kind == MOVING
     config = BATCH.config(context, SEEDS[0])
-    section = {"training": not moving, "num_examples": images}
-    config.hessian.update(section | {"batch_size": SIZES[0] if moving else int(kind)})
-    setup = experiment.build(config, data_dir=context.data_dir)
+    section = {"training": _size(kind) > 0, "num_examples": images}
+    config.hessian.update(section | {"batch_size": _size(kind) or SIZES[0]})
+    self._setup = experiment.build(config, data_dir=context.data_dir)
+    self._settles = kind == POPULATION
     self._progress = context.progress
-    self._model = setup.new_model()
-    self._operator = setup.operator(self._model)
+    self._model = self._setup.new_model()
+    self._operator = self._setup.operator(self._model)
 
   def __call__(self, path):
     """Measures the ten largest eigenvalues, and gradients in their space."""
     self._model.set_weights(checkpoints.load_model(path).get_weights())
-    return of_top_space(self._operator, TOP, TOLERANCE, progress=self._progress)
+    if self._settles:
+      settle(self._model, self._setup)
+    found = of_top_space(self._operator, TOP, TOLERANCE, progress=self._progress)
+    end = checkpoints.load_model(path.parent.parent / "model.keras")
+    # Which tells trainings of the same seed on machines that round otherwise.
+    return found | {"training": digests.of_arrays(end.get_weights())}
 
 
 def judge(last: dict, /) -> tuple[Verdict, dict[str, intervals.Interval]]:
@@ -128,10 +142,7 @@ def judge(last: dict, /) -> tuple[Verdict, dict[str, intervals.Interval]]:
 
 
 def describe(numbers: dict) -> Chapter:
-  """Describes what the statistics alone change.
-
-  A "note" in the numbers, such as on where they were measured, is quoted.
-  """
+  """Describes what the statistics alone change."""
   last = numbers["steps"][str(max(map(int, numbers["steps"])))]
   verdict, tests = judge(last)
   seeds = len(numbers["seeds"])
@@ -160,9 +171,9 @@ def describe(numbers: dict) -> Chapter:
       rates nor trainings explain the difference. Mean and 95 % t-interval over {seeds} seeds of a
       narrow ResNet-14 trained with batch normalization, {seeds - 1} degrees of freedom; differences
       are paired, the ratio's in its logarithm. All seeds are measured on the same first
-      {numbers["images"]} images, which the intervals do not hold, earlier checkpoints on the first
-      {numbers.get("earlier_images", numbers["images"])}. {_of_sizes(last, numbers["images"])} A
-      larger network follows below (ResNet-32). {numbers.get("note", "")}"""),
+      {numbers["images"]} images, which the intervals do not hold.
+      {_of_sizes(last, numbers["images"])} {_of_earlier(numbers)} A larger network follows below
+      (ResNet-32)."""),
     pictures={
       "figure_swap.png": prose("""The same trained weights with statistics of mini-batches and with
         moving ones; a line for each seed""")
@@ -185,13 +196,38 @@ def _of_sizes(last, images):
     the statistics makes the difference, not that they vary between batches.""")
 
 
+def _of_earlier(numbers):
+  """Compares earlier steps, where there are any."""
+  steps = sorted(map(int, numbers["steps"]))[:-1]
+  if not steps:
+    return ""
+  factors = []
+  for step in steps:
+    kinds = numbers["steps"][str(step)]
+    factor = intervals.factor(kinds[POPULATION]["ratio"], kinds[str(SIZES[0])]["ratio"])
+    factors.append(f"{factor.text()} at step {step:,}")
+  return prose(f"""Earlier steps are measured on the first {numbers["earlier_images"]} images, and
+    with population statistics instead, means over {numbers["settling"]} batches at the weights of
+    the step: there moving ones lag behind. So the factor is {", ".join(factors)}, at losses that
+    the table has. {_of_trainings(numbers)}""")
+
+
+def _of_trainings(numbers):
+  """Says where steps are of other trainings than the last one."""
+  rows = [row["training"] for kinds in numbers["steps"].values() for row in kinds.values()]
+  if all(row == rows[0] for row in rows):
+    return ""
+  return prose("""Their networks are of another training from the same seeds than those of the last
+    step, with other rounding.""")
+
+
 def _table(numbers):
   rows = []
   for step, kinds in sorted(numbers["steps"].items(), key=lambda item: int(item[0])):
     for kind, row in sorted(kinds.items(), key=lambda item: _size(item[0]) or math.inf):
       shares = (intervals.mean(row[k]).text(scale=100) for k in ("gradient_share", "batch_share"))
       rest = (intervals.mean(row[k]).text() for k in ("first", "ratio"))
-      name = kind if kind == MOVING else f"batches of {kind}"
+      name = f"batches of {kind}" if _size(kind) else kind
       rows.append((f"{int(step):,}", name, *rest, *shares, intervals.mean(row["loss"]).text()))
   columns = ("step", "statistics", "lambda_1", "lambda_1 / lambda_10")
   shares = ("full gradient in top 10, %", "mini-batch gradients, %", "loss")
@@ -199,13 +235,13 @@ def _table(numbers):
     (*columns, *shares),
     tuple(rows),
     prose(f"""Mean (95 % t-interval) over {len(numbers["seeds"])} seeds. Mini-batch gradients are of
-      batches of the size that is named, with moving statistics of {SIZES[0]}."""),
+      batches of the size that is named, with other statistics of {SIZES[0]}."""),
   )
 
 
 def _size(kind):
   """Returns the batch size of a kind of statistics, or 0."""
-  return 0 if kind == MOVING else int(kind)
+  return 0 if kind in (MOVING, POPULATION) else int(kind)
 
 
 def _draw(numbers, path):
