@@ -176,7 +176,8 @@ def describe(numbers: dict) -> Chapter:
       (ResNet-32)."""),
     pictures={
       "figure_swap.png": prose("""The same trained weights with statistics of mini-batches and with
-        moving ones; a line for each seed""")
+        moving ones; a line for each seed. Right: over training, with population statistics before
+        the last step (fixed: not of the batch); lines are geometric means""")
     },
     tables=(_table(numbers),),
   )
@@ -247,7 +248,7 @@ def _size(kind):
 def _draw(numbers, path):
   last = numbers["steps"][str(STEPS[0])]
   kinds = [*map(str, sorted(SIZES)), MOVING]
-  figure, panels = plotting.new_figure(10.0, 3.6, ncols=3)
+  figure, (*panels, over_training) = plotting.new_figure(13.0, 3.6, ncols=4)
   labels = (
     "$\\lambda_1 / \\lambda_{10}$",
     "full gradient in top ten, %",
@@ -266,4 +267,23 @@ def _draw(numbers, path):
       drawing.plain_log(axes, "y")
     else:
       axes.set_ylim(0, 100)
+  _draw_steps(numbers, over_training)
   plotting.save_figure(figure, path)
+
+
+def _draw_steps(numbers, axes):
+  """Draws the ratio at each step, with both kinds of statistics."""
+  steps = sorted(map(int, numbers["steps"]))
+  for which, color, label in (
+    (str(SIZES[0]), "C0", f"batches of {SIZES[0]}"),
+    (None, "C3", "fixed"),
+  ):
+    rows = [numbers["steps"][str(s)][which or _fixed(s)]["ratio"] for s in steps]
+    places = np.arange(len(steps))
+    axes.plot(places, np.exp(np.log(rows).mean(axis=1)), "-", color=color, lw=1.2, label=label)
+    axes.plot(places, rows, "o", ms=3, color=color)
+  axes.set_xticks(places, [f"{s:,}" for s in steps])
+  axes.set_xlabel("step")
+  axes.set_title("$\\lambda_1 / \\lambda_{10}$ over training", fontsize="medium")
+  drawing.plain_log(axes, "y")
+  axes.legend(frameon=False, fontsize="small", loc="center right")
