@@ -31,11 +31,9 @@ STUDIES = {
   "gradient": "gradient_energy",
   "networks": "networks",
   "swap": "swap",
-  "resnet32": "resnet32",
   "batch_norm": "batch_norm",
   "19": "population_statistics",
   "accuracy": "accuracy",
-  "first_runs": "first_runs",
   "deflation": "deflated",
   "traces": "traces",
 }
@@ -46,8 +44,6 @@ NEED_CIFAR = (
   "swap",
   "batch_norm",
   "accuracy",
-  "resnet32",
-  "first_runs",
 )
 ALL = "all"
 
