@@ -31,6 +31,7 @@ STUDIES = {
   "gradient": "gradient_energy",
   "networks": "networks",
   "swap": "swap",
+  "resnet32": "resnet32",
   "batch_norm": "batch_norm",
   "19": "population_statistics",
   "accuracy": "accuracy",
@@ -44,6 +45,7 @@ NEED_CIFAR = (
   "swap",
   "batch_norm",
   "accuracy",
+  "resnet32",
 )
 ALL = "all"
 
