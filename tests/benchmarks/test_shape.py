@@ -244,7 +244,11 @@ def test_adaptor_of_another_room_may_not_ask(package):
     ("planning__a", "import tf_hessian.studies.b", ["planning imports tf_hessian.studies.b"]),
     ("experiments__a", "import tf_hessian.slq.b, tf_hessian.planning.b", []),
     ("studies__a", "import tf_hessian.slq.b, tf_hessian.experiments.b", []),
-    ("studies__a", "import tf_hessian.planning.b", ["studies imports tf_hessian.planning.b"]),
+    (
+      "studies__a",
+      "import tf_hessian.planning.b, tf_hessian.callback",
+      ["studies imports tf_hessian.callback"],
+    ),
     ("bin__a", "import tf_hessian.studies.b, tf_hessian.experiments.b", []),
     ("bin__a", "import tf_hessian.numerics.b", ["bin imports tf_hessian.numerics.b"]),
     ("files", "import tf_hessian.folders", ["files imports tf_hessian.folders"]),

@@ -53,8 +53,7 @@ def load_batches(
     cache_bytes = float("inf")  # it is in memory already
   cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
-  digests, shapes, sums = [], [], []
-  negative: list[int] = []
+  digests, shapes, sums, negative = [], [], [], []
   signatures: dict[Any, tuple] = {}
   cache: list[Any] | None = []
   structure = None
@@ -72,8 +71,7 @@ def load_batches(
     arrays = [np.asarray(t.numpy()) for t in tensors]
     digests.append(batches.digest(tensors, arrays))
     _check_finite(b, batch, tensors, arrays)
-    if not negative and _has_negative_weights(batch, arrays):
-      negative.append(b)
+    negative.extend([b] * _has_negative_weights(batch, arrays))
     key = tuple(tuple(t.shape) for t in tensors)
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
@@ -90,18 +88,8 @@ def load_batches(
   if num_batches is not None and len(digests) < num_batches:
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
-  return batches.Batches(
-    dataset,
-    digests,
-    shapes,
-    specs,
-    reading.examples,
-    cache,
-    reading.seconds,
-    cut,
-    sums,
-    next(iter(negative), None),
-  )
+  about = reading.examples, cache, reading.seconds, cut, sums, next(iter(negative), None)
+  return batches.Batches(dataset, digests, shapes, specs, *about)
 
 
 def _num_batches(dataset):

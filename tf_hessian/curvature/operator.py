@@ -401,9 +401,8 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     changes |= {} if variables is None else {"variables": variables}
     options = self._options | self.matrix_options | changes
     with output_checks.looked_at() if same else contextlib.nullcontext():
-      return type(self)(
-        self.model if model is None else model, options.pop("loss"), dataset, **options
-      )
+      model = self.model if model is None else model
+      return type(self)(model, options.pop("loss"), dataset, **options)
 
   def sample(self, count: int) -> CurvatureOperator:
     """Returns an operator like this one on `count` of its batches.

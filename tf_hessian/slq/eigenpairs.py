@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import os
 from typing import Any
@@ -87,13 +88,7 @@ def top_eigenpairs(
 
   def search():
     identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
-    about = {"description": matrix.description(), "config": config}
-    with contextlib.ExitStack() as stack:
-      if workdir is not None:
-        folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
-        record = folders.recorded(workdir, search_folder.KIND)
-        identity |= _matrix_identity(matrix, stack.enter_context(matrix.as_recorded(record)))
-      folder = stack.enter_context(search_folder.SearchFolder(workdir, identity, about))
+    with _opened(workdir, matrix, identity, config) as folder:
       found = folder.result()
       if found is None:
         found = compute(folder)
@@ -125,7 +120,16 @@ def top_eigenpairs(
   return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)
 
 
-def _matrix_identity(matrix, product):
-  """Returns plain values that tell a matrix from others."""
-  about = {"n": matrix.n, "point": matrix.point(), "product": product}
-  return matrix.description() | about
+@contextlib.contextmanager
+def _opened(workdir, matrix, identity, config) -> Iterator[search_folder.SearchFolder]:
+  """Opens the folder of a search, if any; another one's is refused."""
+  about = {"description": matrix.description(), "config": config}
+  if workdir is None:
+    with search_folder.SearchFolder(None, identity, about) as folder:
+      yield folder
+    return
+  folders.look(workdir, search_folder.KIND)  # before the product that tells the matrix
+  with matrix.as_recorded(folders.recorded(workdir, search_folder.KIND)) as product:
+    identity |= matrix.description() | {"n": matrix.n, "point": matrix.point()}
+    with search_folder.SearchFolder(workdir, identity | {"product": product}, about) as folder:
+      yield folder

@@ -35,6 +35,7 @@ STUDIES = {
   "batch_norm": "batch_norm",
   "19": "population_statistics",
   "accuracy": "accuracy",
+  "first_runs": "first_runs",
   "deflation": "deflated",
   "traces": "traces",
 }
@@ -46,6 +47,7 @@ NEED_CIFAR = (
   "batch_norm",
   "accuracy",
   "resnet32",
+  "first_runs",
 )
 ALL = "all"
 
