@@ -400,7 +400,7 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     same = model is None and "loss" not in changes
     changes |= {} if variables is None else {"variables": variables}
     options = self._options | self.matrix_options | changes
-    with output_checks.looked_at() if same else contextlib.nullcontext():
+    with output_checks.looked_at("loss") if same else contextlib.nullcontext():
       model = self.model if model is None else model
       return type(self)(model, options.pop("loss"), dataset, **options)
 
@@ -410,7 +410,7 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
     It runs on the same devices. The batches are kept in memory: those in a row with the most data.
     Its `vectorized`, `mode` and `vectors_per_pass` are this one's.
     """
-    with output_checks.looked_at_data():
+    with output_checks.looked_at("data"):
       result = self.like(dataset=self.batches.largest(count), mode=self.mode)
     result.vectors_per_pass = self.vectors_per_pass
     result.vectorized = self.vectorized

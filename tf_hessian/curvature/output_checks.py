@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 import contextlib
 import contextvars
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from absl import logging
 import numpy as np
@@ -33,31 +33,20 @@ _CONVEX = CROSS_ENTROPIES | {
   *("mean_squared_error", "mean_absolute_error", "huber", "log_cosh", "kl_divergence", "poisson"),
   *("hinge", "squared_hinge", "categorical_hinge"),
 }
-_looked_at = contextvars.ContextVar("looked_at", default=False)
-_quiet = contextvars.ContextVar("quiet", default=False)
+_looked_at = contextvars.ContextVar("looked_at", default=frozenset[str]())
 _PRODUCTS = 60  # most products of a search for the least eigenvalue
 # Eigenvalues of sums of a few terms are right to this many rounding errors of the largest.
 _ROUNDINGS = 100
 
 
 @contextlib.contextmanager
-def looked_at() -> Iterator[None]:
-  """Makes operators of a loss that has been looked at."""
-  token = _looked_at.set(True)
+def looked_at(what: Literal["loss", "data"], /) -> Iterator[None]:
+  """Makes operators whose loss, or data, have been looked at."""
+  token = _looked_at.set(_looked_at.get() | {what})
   try:
     yield
   finally:
     _looked_at.reset(token)
-
-
-@contextlib.contextmanager
-def looked_at_data() -> Iterator[None]:
-  """Makes operators of data that have been looked at."""
-  token = _quiet.set(True)
-  try:
-    yield
-  finally:
-    _quiet.reset(token)
 
 
 def is_known(objective: Objective, /) -> bool:
@@ -65,7 +54,7 @@ def is_known(objective: Objective, /) -> bool:
 
   Or they have been looked at.
   """
-  if _looked_at.get():
+  if "loss" in _looked_at.get():
     return True
   names = {output_losses.loss_function_name(loss) for loss in objective.losses}
   return names <= _CONVEX
@@ -99,7 +88,7 @@ def warn_of_negative_weights(program: Program, what: str, /) -> None:
     what: the matrix, in words.
   """
   batch = program.batches.negative_weights
-  if batch is not None and not _quiet.get():
+  if batch is not None and "data" not in _looked_at.get():
     logging.warning(
       "sample_weight: batch %d has negative ones, so the %s may have negative eigenvalues",
       batch,

@@ -435,6 +435,6 @@ def _rounding(operator, v, product):
   length = np.linalg.norm(product)
   if not length:
     return None
-  with output_checks.looked_at_data():
+  with output_checks.looked_at("data"):
     single = operator.like(dataset=[next(iter(operator.batches))], strategy=None)
   return float(np.linalg.norm(single @ v - product) / length)

@@ -18,9 +18,8 @@ from tf_hessian.slq.storage import Storage
 from tf_hessian.studies import pieces
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
-from tf_hessian.studies.normalization import trained
+from tf_hessian.studies.normalization import end, trained
 from tf_hessian.training import checkpoints
-from tf_hessian.training import folder as training_folder
 
 LANCZOS_STEPS = 20
 HOURS_OF_THE_PAPER = 20 / 90  # a Lanczos step of ResNet-18
@@ -70,8 +69,7 @@ def _piece(context, name, network):
       config.train.update({"steps": network.training_steps, "checkpoint_steps": ()})
       config.train.update({"test_every": 0, "test_examples": 2000, "log_every": 50})
     trained(context, config, folder)
-    identity = training_folder.identity_of(experiment.check(config))
-    accuracy = (training_folder.finished(folder, identity) or {}).get("test_accuracy")
+    accuracy = end(config, folder).get("test_accuracy")
     checkpoint = folder / "model.keras"
   threads = tf.config.threading
   machine = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()

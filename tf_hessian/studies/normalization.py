@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import keras
 from ml_collections import ConfigDict
@@ -12,6 +13,7 @@ from tf_hessian.curvature import keras_internals
 from tf_hessian.experiments import experiment
 from tf_hessian.experiments.train import train
 from tf_hessian.studies.context import Context
+from tf_hessian.training import folder as training_folder
 from tf_hessian.training import record
 from tf_hessian.training.train import DivergedError
 
@@ -77,6 +79,12 @@ def trained(context: Context, config: ConfigDict, folder: pathlib.Path) -> pathl
   if error is not None:
     raise error
   return folder
+
+
+def end(config: ConfigDict, folder: pathlib.Path, /) -> dict[str, Any]:
+  """Returns the result of a finished training, as `train` did."""
+  identity = training_folder.identity_of(experiment.check(config))
+  return training_folder.finished(folder, identity) or {}
 
 
 def settle(model: keras.Model, setup: experiment.Experiment, /) -> None:

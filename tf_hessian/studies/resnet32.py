@@ -19,9 +19,8 @@ from tf_hessian.studies import drawing, pieces
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_energy import of_top_space
-from tf_hessian.studies.normalization import SETTLING, settle, trained
+from tf_hessian.studies.normalization import SETTLING, end, settle, trained
 from tf_hessian.training import checkpoints, record
-from tf_hessian.training import folder as training_folder
 
 CONFIG = "cifar10_resnet32"
 STEPS = 2000  # of the paper's 100,000: decays and checkpoints are scaled with them
@@ -72,13 +71,10 @@ class _Way:
   def train(self) -> dict:
     """Trains where that is left to do; returns curve and accuracy."""
     rows = record.read(trained(self.context, self.config(), self.folder))
-    identity = training_folder.identity_of(experiment.check(self.config()))
-    end = training_folder.finished(self.folder, identity)
-    assert end is not None  # just trained
     return {
       "steps": [r["step"] for r in rows],
       "loss": [r["loss"] for r in rows],
-      "test_accuracy": end["test_accuracy"],
+      "test_accuracy": end(self.config(), self.folder)["test_accuracy"],
     }
 
   def piece(self, name: str, step: int, config: ConfigDict, measure, **setting) -> dict:
@@ -165,7 +161,6 @@ def measure(context: Context) -> dict:
   ways = {name: _Way(context, name) for name in RATES}
   trainings = {name: way.train() for name, way in ways.items()}
   steps = {name: [round(STEPS * part) for part in MEASURED[name]] for name in RATES}
-  last = STEPS
   batch = ways[BATCH]
   numbers = {
     "steps": STEPS,
@@ -173,8 +168,8 @@ def measure(context: Context) -> dict:
     "trainings": trainings,
     "top": {name: {str(s): way.top(s) for s in steps[name]} for name, way in ways.items()},
     "population": {str(s): batch.top(s, population=True) for s in steps[BATCH]},
-    "subsets": {str(images): batch.top(last, images) for images in OTHER_IMAGES},
-    "densities": {name: ways[name].density(last) for name in (WITHOUT, BATCH)},
+    "subsets": {str(images): batch.top(STEPS, images) for images in OTHER_IMAGES},
+    "densities": {name: ways[name].density(STEPS) for name in (WITHOUT, BATCH)},
     "density_images": DENSITY_IMAGES,
     "lanczos_steps": LANCZOS_STEPS,
     "kernel": KERNEL,
