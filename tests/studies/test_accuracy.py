@@ -53,8 +53,8 @@ def test_verdict_is_by_the_interval_of_the_paired_differences(changes, expected)
 
 def test_findings_are_in_points_with_their_p():
   (_, smoothing, _), (_, augmentation, _) = accuracy.judge(numbers_of())
-  assert smoothing.startswith("with it, it is higher by ") and "points, p = " in smoothing
-  assert augmentation.startswith("with it, it is higher by 5 (") and "p < 0.001" in augmentation
+  assert smoothing.startswith("with it, it is ") and "points, p = " in smoothing
+  assert augmentation.startswith("with it, it is higher by 5.00 (") and "p < 0.001" in augmentation
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """In which eigenvectors gradients lie."""
 
-import dataclasses
 import types
 
 import numpy as np
@@ -180,13 +179,9 @@ def test_study_has_picture_and_table(made, context, small):
   np.testing.assert_allclose(found[:, 3], made.numbers["projections"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("share, verdict", [(0.51, Verdict.AGREES), (0.49, Verdict.DIFFERS)])
-def test_study_agrees_where_the_full_gradient_has_more_than_half_there(
-  with_model, small, direction, make_study, monkeypatch, share, verdict
+def test_one_network_leaves_the_claim_about_trainings_open(
+  with_model, small, make_study, monkeypatch
 ):
-  q = np.zeros_like(small.top_vectors)
-  q[0] = np.sqrt(share) * direction
-  other = with_model(dataclasses.replace(small, top_vectors=q))
   monkeypatch.setattr(gradient_energy, "energies_by_size", lambda *_: {8: (0.5, 0.1)})
   monkeypatch.setattr(gradient_energy, "_draw", lambda *_: None)
-  assert make_study("gradient", other).verdict is verdict
+  assert make_study("gradient", with_model(small)).verdict is Verdict.OPEN

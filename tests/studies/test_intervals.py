@@ -80,13 +80,29 @@ def test_single_value_has_no_interval():
   found = intervals.mean([3.0])
   assert math.isnan(found.low) and math.isnan(found.high) and math.isnan(found.p)
   assert not found.above and not found.below
-  assert found.text() == "3"
+  assert found.text() == "3.00"
 
 
 def test_text_has_both_ends_in_the_unit_that_is_asked_for():
   found = intervals.Interval(0.5, 0.25, 0.75, 4, 0.01)
-  assert found.text() == "0.5 (0.25 to 0.75)"
-  assert found.text(scale=100) == "50 (25 to 75)"
+  assert found.text() == "0.500 (0.250 to 0.750)"
+  assert found.text(2, scale=100) == "50 (25 to 75)"
+
+
+def test_change_is_said_with_its_direction():
+  found = intervals.Interval(0.5, -0.25, 1.25, 4, 0.2)
+  assert found.change(2) == "higher by 0.50 (-0.25 to 1.2)"
+  found = intervals.Interval(-0.5, -1.25, 0.25, 4, 0.2)
+  assert found.change(2) == "lower by 0.50 (-0.25 to 1.2)"
+
+
+def test_interval_of_a_standard_error_is_that_of_the_values():
+  values = np.array([1.0, 2.0, 4.0])
+  stderr = values.std(ddof=1) / 3**0.5
+  expected, found = intervals.mean(values), intervals.of_error(values.mean(), stderr, 3)
+  assert (found.low, found.high, found.p) == pytest.approx(
+    (expected.low, expected.high, expected.p)
+  )
 
 
 def test_paired_values_of_other_seeds_are_refused():

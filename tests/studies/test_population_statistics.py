@@ -31,7 +31,7 @@ def numbers_of(batch, delayed, at_once, seeds=3):
 AS_CLAIMED = {
   "batch": (1.5, 1.6, 1.7, 1.9),
   "delayed": (2.31, 2.3, 2.28, 2.1),
-  "at_once": (2.4, 2.4, 2.4, 2.4),
+  "at_once": (2.45, 2.45, 2.45, 2.45),
 }
 
 
@@ -51,7 +51,7 @@ def test_all_parts_agree_where_they_are_so():
     (0, {"delayed": (1.9, 2.3, 2.28, 1.85), "batch": (1.5, 1.6, 1.7, 1.8)}),
     (1, {"delayed": (2.31, 2.3, 1.76, 2.1)}),
     (2, {"at_once": (2.31, 2.3, 2.28, 2.1)}),
-    (3, {"batch": (1.5, 1.6, 2.5, 2.5)}),
+    (3, {"batch": (2.5, 2.5, 2.5, 2.5)}),
   ],
 )
 def test_part_that_is_not_so_differs_and_leaves_the_others(part, changes):
@@ -71,14 +71,34 @@ def test_end_is_the_mean_of_the_last_steps_of_each_seed():
   assert figure_19.ends(numbers, BATCH, 0.1) == [6.0, 14.0, 22.0]
 
 
-def test_training_that_diverges_is_at_chance_and_is_named():
+def diverging(kind, rate, seeds):
+  """Returns numbers in which these seeds have diverged."""
   numbers = numbers_of(**AS_CLAIMED)
-  numbers["curves"][DELAYED]["0.1"]["losses"][1][-2:] = [float("nan")] * 2
-  ends = figure_19.ends(numbers, DELAYED, 0.1)
-  assert ends == pytest.approx([2.31, figure_19.CHANCE, 2.318])
+  for seed in seeds:
+    numbers["curves"][kind][str(rate)]["losses"][seed][-2:] = [None] * 2  # NaN, in JSON
+  return numbers
+
+
+def test_training_that_diverges_is_counted_and_enters_no_interval():
+  numbers = diverging(DELAYED, 0.1, [1])
+  assert np.isnan(figure_19.ends(numbers, DELAYED, 0.1)).tolist() == [False, True, False]
   chapter = figure_19.describe(numbers)
-  assert f"at chance, 2.3: 1 of {DELAYED}, rate 0.1." in chapter.reason
-  assert "at chance, 2.3: none." in figure_19.describe(numbers_of(**AS_CLAIMED)).reason
+  assert chapter.tables[1].rows[1][1] == "1 of 3 diverged, 2.31, 2.32"
+  assert figure_19.judge(numbers)[0][2] is Verdict.AGREES  # the others are at chance
+
+
+def test_rate_that_diverges_for_a_seed_does_not_train():
+  changes = {"delayed": (2.31, 1.9, 2.28, 2.1)}
+  assert verdicts(**changes)[1] is Verdict.DIFFERS
+  numbers = numbers_of(**AS_CLAIMED | changes)
+  numbers["curves"][DELAYED]["0.03"]["losses"][0][-1] = float("nan")
+  assert figure_19.judge(numbers)[1][2] is Verdict.AGREES
+
+
+def test_steps_at_rate_0_are_needed_where_a_seed_diverges_without_them():
+  found = figure_19.judge(diverging(DIRECT, 0.01, [2]))[2]
+  assert "at 0.01 1 of 3 diverged" in found[1]
+  assert found[2] is Verdict.AGREES
 
 
 DIVERGED = "population_0.1_zero_0_seed_1"
@@ -134,10 +154,3 @@ def test_losses_after_divergence_are_not_numbers(trained):
   assert losses[1, 0] == 5.0
   assert np.isnan(losses[1, 1:]).all()
   assert np.isfinite(losses[[0, 2]]).all()
-
-
-def test_earlier_file_of_one_seed_is_open():
-  ends = {"batch statistics": 1.3, "batch statistics, same rate": 1.9, "population statistics": 2.1}
-  chapter = figure_19.describe({"last_100_steps": ends, "first": {}})
-  assert chapter.verdict is Verdict.OPEN
-  assert "1.3 with" in chapter.found

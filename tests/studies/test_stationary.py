@@ -98,7 +98,17 @@ def numbers_of(ratio, seeds=5):
     "share": [0.5] * seeds,
     "gradient_norm": [0.1] * seeds,
   }
-  return {"rate": RATE, "steps": 100, "parts": 10, "sizes": {"8": row, "128": row}}
+  lengths = {"settling": 50, "steps": 100, "parts": 10}
+  return {"rate": RATE, "sizes": {"8": row, "128": row}} | lengths
+
+
+def test_rates_named_are_those_of_all_sizes():
+  numbers = numbers_of(1.0)
+  row = numbers["sizes"]["8"]
+  numbers["sizes"]["128"] = row | {"eigenvalues": np.multiply(row["eigenvalues"], 2).tolist()}
+  reason = stationary.describe(numbers).reason
+  assert "eta lambda_1 is 0.4 to 0.8" in reason
+  assert f"up to {2 / (2 - 0.8):.3g} here" in reason
 
 
 @pytest.mark.parametrize(

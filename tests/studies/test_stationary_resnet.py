@@ -34,8 +34,9 @@ def numbers_of(ratio):
     "share": [0.5] * 5,
     "gradient_norm": [0.1] * 5,
   }
-  more = {"images": 1024, "training_steps": 20_000}
-  return {"rate": rate, "steps": 2000, "parts": 10, "sizes": {"8": row}} | more
+  more = {"images": 1024, "training_steps": 20_000, "batch_size": 16}
+  lengths = {"settling": 1000, "steps": 2000, "parts": 10}
+  return {"rate": rate, "sizes": {"8": row}} | lengths | more
 
 
 def test_verdict_is_that_of_the_theorem_on_this_network():

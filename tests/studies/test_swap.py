@@ -32,6 +32,7 @@ def row(ratio, share, seeds=5):
   spread = np.linspace(0.99, 1.01, seeds)
   keys = {"ratio": ratio, "gradient_share": share, "batch_share": share, "loss": 1.3, "first": 2.0}
   made = {key: (value * spread).tolist() for key, value in keys.items()}
+  made["largest_residual"] = [1e-3] * seeds
   return made | {"training": [f"training of {seed}" for seed in range(seeds)]}
 
 
@@ -64,6 +65,14 @@ def test_differences_are_those_of_the_same_seeds():
   assert tests["batch_share"] == expected
 
 
+def test_residuals_of_the_last_step_and_of_earlier_ones_are_named():
+  numbers = numbers_of((13.0, 0.9), (1.7, 0.3))
+  numbers["steps"]["0"]["128"]["largest_residual"][2] = 0.0104
+  assert "is 0.001 at the last step, and 0.01 before" in describe(numbers)
+  del numbers["steps"]["0"]
+  assert "and none before" in describe(numbers)
+
+
 def test_factor_of_each_size_is_named():
   numbers = numbers_of((13.0, 0.9), (1.7, 0.3))
   numbers["steps"]["1200"]["32"]["ratio"] = [26.0 / r for r in (12.9, 13.0, 13.0, 13.0, 13.1)]
@@ -79,7 +88,7 @@ def test_earlier_steps_have_a_factor_and_their_images():
   numbers = numbers_of((13.0, 0.9), (1.7, 0.3))
   numbers["steps"]["0"]["population"]["ratio"] = [2 * 1.7] * 5
   assert "on the first 256 images" in describe(numbers)
-  assert re.search(r"So the factor is 2 \(.* at step 0, at losses", describe(numbers))
+  assert re.search(r"So the factor is 2.00 \(.* at step 0, at losses", describe(numbers))
   del numbers["steps"]["0"]
   assert "Earlier" not in describe(numbers)
 
@@ -100,7 +109,7 @@ def test_table_has_a_row_of_each_step_and_kind():
   kinds = ["batches of 32", "batches of 128", "moving"]
   earlier = [("0", "batches of 128"), ("0", "population")]
   assert [r[:2] for r in table.rows] == earlier + [("1,200", k) for k in kinds]
-  assert table.rows[-1][3].startswith("13 (") and table.rows[-1][4].startswith("90 (")
+  assert table.rows[-1][3].startswith("13.0 (") and table.rows[-1][4].startswith("90.0 (")
 
 
 def images(_, split, *, num_examples=0, **__):

@@ -30,6 +30,14 @@ def test_number_is_written_briefly(x, digits, text):
   assert number(x, digits) == text
 
 
+@pytest.mark.parametrize(
+  "x, text",
+  [(2.3, "2.30"), (0.5, "0.500"), (-0.05, "-0.0500"), (99.96, "100"), (1e-4, "1.00e-4"), (0, "0")],
+)
+def test_zeros_at_the_end_can_be_kept(x, text):
+  assert number(x, zeros=True) == text
+
+
 @pytest.mark.parametrize("digits", [1, 2, 3, 5])
 def test_number_is_right_to_its_digits(digits):
   rng = np.random.default_rng(0)

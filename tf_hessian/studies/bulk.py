@@ -93,10 +93,11 @@ def describe(numbers: dict) -> Chapter:
     verdict=verdict,
     reason=prose(f"""The distance is a random variable, and its expectation follows from the exact
       variance of v'f(H)v: it depends on the network and falls as the kernel widens. What the
-      quadrature adds to it is in Figure 15. The text does not say how its network was trained; ours
-      is stopped after 100 steps of plain SGD (configs/mnist_mlp_early.py), and its bulk and
-      outliers have about the range that the text gives. A kernel accounts for {PAPER_L1} if that is
-      within a factor of {SPREAD:g} of what theory expects of ten draws. {outcome}"""),
+      quadrature adds to it, which is not in that expectation, is in Figure 15. The text does not
+      say how its network was trained; ours is stopped after 100 steps of plain SGD
+      (configs/mnist_mlp_early.py), and its bulk and outliers have about the range that the text
+      gives. A kernel accounts for {PAPER_L1} if that is within a factor of {SPREAD:g} of what
+      theory expects of ten draws. {outcome}"""),
     pictures={"figure_1.png": "Estimated and exact density of the bulk, sigma² = 1e-5"},
     tables=(
       Table(("sigma²", "L1 here", "expected of ten draws", "L1 in the paper"), tuple(rows)),

@@ -76,15 +76,23 @@ class Chapter:
     return f"{self.title}: {source}: {self.claim} Here: {self.found} -> {self.verdict.value}{why}"
 
 
-def number(x: float, digits: int = 3) -> str:
-  """Returns a number as text of so many digits, such as 1,234."""
+def number(x: float, digits: int = 3, *, zeros: bool = False) -> str:
+  """Returns a number as text of so many digits, such as 1,234.
+
+  Args:
+    x: the number.
+    digits: that count.
+    zeros: write these digits also where the last are zeros, as of what was measured.
+  """
   if not math.isfinite(x):
     return str(x)
   if x != 0 and not 1e-3 <= abs(x) < 1e6:
     mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa and not zeros else mantissa
     return f"{mantissa}e{int(exponent)}"
-  return f"{x:,.0f}" if abs(x) >= 10 ** (digits - 1) else f"{x:.{digits}g}"
+  if abs(x) >= 10 ** (digits - 1):
+    return f"{x:,.0f}"
+  return f"{x:#.{digits}g}".rstrip(".") if zeros and x else f"{x:.{digits}g}"
 
 
 def with_error(x: float, error: float, digits: int = 3) -> str:

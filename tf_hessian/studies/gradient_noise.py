@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tf_hessian import plotting
+from tf_hessian.studies import drawing
 from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
 from tf_hessian.studies.context import Context
 
@@ -125,9 +126,9 @@ def describe(numbers: dict) -> Chapter:
   return Chapter(
     title="Theorem E.1, by simulation",
     section="E",
-    claim=prose("""the mean squared update along an eigenvector tends to 2 eta² lambda² / (2 - eta
-      lambda) q'Sq, so that noise similar to H enhances, and noise similar to its inverse
-      diminishes, the alignment with the top eigenvectors."""),
+    claim=prose("""on a quadratic loss the mean squared update along an eigenvector tends to 2 eta²
+      lambda² / (2 - eta lambda) q'Sq, so that noise similar to H enhances, and noise similar to its
+      inverse diminishes, the alignment with the top eigenvectors."""),
     found=prose(f"""of {len(NOISES)} x {len(numbers["eigenvalues"])} eigenvectors the one farthest
       off is {number(worst, 2)} standard errors from the formula ({numbers["chains"]:,} chains); the
       first eigenvector has {shares["identity"]} of the update's energy with S = I,
@@ -135,8 +136,8 @@ def describe(numbers: dict) -> Chapter:
       inverse."""),
     # The largest of n cases is above 4 standard errors once in 300 times.
     verdict=Verdict.AGREES if worst <= 4 else Verdict.DIFFERS,
-    reason=prose(f"""The formula at the end of the proof holds. Eq. 15, with one constant alpha for
-      all eigenvectors, is its order of magnitude: by the formula alpha = 2 c² / (2 - c lambda /
+    reason=prose(f"""The formula is the one at the end of the proof. Eq. 15, with one constant alpha
+      for all eigenvectors, is its order of magnitude: by the formula alpha = 2 c² / (2 - c lambda /
       lambda_1), which grows from c² = {number(RATE**2)} for small eigenvalues to 2 c² / (2 - c) =
       {number(2 * RATE**2 / (2 - RATE))} for the first (c = {RATE}); the last column has what was
       measured. The proof writes the recurrence for theta* = 0. "As t grows" means t much larger
@@ -190,9 +191,9 @@ def _draw(numbers, folder):
     )
     axes.errorbar(values, mean, 4 * stderr, fmt="o", ms=4, color=f"C{i}", label=f"S {name}")
     axes.plot(values, limit, "-", lw=0.9, color=f"C{i}")
+  drawing.plain_log(axes, "x")
+  drawing.plain_log(axes, "y")
   axes.set(
-    xscale="log",
-    yscale="log",
     xlabel="eigenvalue",
     ylabel="mean squared update",
     title="points: simulated, ± 4 standard errors; lines: Theorem E.1",

@@ -46,10 +46,17 @@ class Interval:
 
   def text(self, digits: int = 3, scale: float = 1.0) -> str:
     """Returns "mean (low to high)", all times a scale."""
-    if math.isnan(self.low):
-      return number(scale * self.mean, digits)
-    low, high = (number(scale * x, digits) for x in (self.low, self.high))
-    return f"{number(scale * self.mean, digits)} ({low} to {high})"
+    mean, low, high = (
+      number(scale * x, digits, zeros=True) for x in (self.mean, self.low, self.high)
+    )
+    return mean if math.isnan(self.low) else f"{mean} ({low} to {high})"
+
+  def change(self, digits: int = 3, scale: float = 1.0) -> str:
+    """Returns "higher by mean (low to high)", or "lower by"."""
+    if self.mean >= 0:
+      return f"higher by {self.text(digits, scale)}"
+    turned = dataclasses.replace(self, mean=-self.mean, low=-self.high, high=-self.low)
+    return f"lower by {turned.text(digits, scale)}"
 
 
 def mean(values: Sequence[float] | np.ndarray, /) -> Interval:
@@ -58,6 +65,11 @@ def mean(values: Sequence[float] | np.ndarray, /) -> Interval:
   if values.size < 2:
     return Interval(float(values.mean()), math.nan, math.nan, 0, math.nan)
   return _interval(values.mean(), _variance(values), values.size - 1)
+
+
+def of_error(mean: float, stderr: float, count: int, /) -> Interval:
+  """Returns the mean of so many values with this standard error."""
+  return _interval(mean, stderr**2, count - 1)
 
 
 def paired(first: Sequence[float], second: Sequence[float], /) -> Interval:

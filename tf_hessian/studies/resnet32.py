@@ -233,18 +233,18 @@ def describe(numbers: dict) -> Chapter:
   above, error = draws["above_a_tenth"]
   return Chapter(
     title="ResNet-32 of the paper's width",
-    section="F, G and the main text",
+    section="F and the main text",
     claim=prose("""a ResNet-32 attains 92 % on CIFAR-10; without batch normalization, and with its
       population statistics, large eigenvalues stand apart and the gradient lies in their space;
       with mini-batch statistics neither is so."""),
     found=prose(f"""{"; ".join(f"{claim}: {found}" for claim, found, _ in rows)}. With batch
       statistics the trained network has {with_error(above, error)} eigenvalues above a tenth of the
-      largest, and the trace {with_error(*draws["trace"])} (ten draws,
+      largest, and the trace {with_error(*draws["trace"])} (± a standard error of the draws,
       {numbers["density_images"]} images)."""),
     verdict=Verdict.OPEN,
-    reason=prose(f"""One network of each kind, trained for {numbers["steps"]:,} steps where the
-      paper takes 100,000, with its augmentation; with batch normalization at the rate
-      {rates[BATCH]}, which decays at the same parts of the training, without at
+    reason=prose(f"""One network of each kind, trained for {numbers["steps"]:,} steps, where the
+      paper's last decay is at 80,000, on augmented images; with batch normalization at the rate
+      {rates[BATCH]}, which decays at about the same parts of the training, without at
       {rates[WITHOUT]}, which does not. So
       accuracies are no test of the paper's, and differences are those of one pair of networks,
       without intervals over seeds: the narrow networks above have those. Population statistics are
@@ -253,20 +253,20 @@ def describe(numbers: dict) -> Chapter:
       matter is in the third table. Densities are of {numbers["density_images"]} images, by draws of
       {numbers["lanczos_steps"]} steps, with a sigma of {numbers["kernel"]:g} of the largest
       eigenvalue, so that the picture's points show every peak. {len(draws["known"])} eigenvalues
-      are known in all ten draws, and weigh 1 / n in the deflated density."""),
+      are known in all draws, and weigh 1 / n in the deflated density."""),
     pictures={
       "figure_resnet32.png": prose("""Loss of training, and the largest eigenvalue over the tenth at
         the checkpoints"""),
       "figure_resnet32_density.png": prose("""Left: density at the end with batch
-        normalization, ten draws, and without, one draw. Right: the former with its standard error,
-        and deflated"""),
+        normalization, and without, where the loss is higher. Right: the former with its standard
+        error, and deflated"""),
     },
     tables=(_claims(rows), _table(numbers), _subsets(numbers)),
   )
 
 
 def _claims(rows):
-  return Table(("the paper says", "here", ""), tuple((c, f, v.value) for c, f, v in rows))
+  return Table(("the claim", "here", ""), tuple((c, f, v.value) for c, f, v in rows))
 
 
 def _cells(row):
@@ -347,10 +347,11 @@ def _draw_densities(numbers, path):
   right.set(xlabel="eigenvalue", ylabel="density")
   for axes in (left, right):
     top = max(line.get_ydata().max() for line in axes.get_lines())
-    axes.set(yscale="log", ylim=(_FLOOR, 5 * top))
+    axes.set_ylim(_FLOOR, 5 * top)
+    drawing.plain_log(axes, "y")
     axes.legend(frameon=False, fontsize="small")
   plotting.save_figure(figure, path)
 
 
 _FLOOR = 1e-7  # below a single eigenvalue's peak
-_LABELS = {BATCH: "batch normalization", WITHOUT: "without"}
+_LABELS = {BATCH: "batch statistics", WITHOUT: "without normalization"}

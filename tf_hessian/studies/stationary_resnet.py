@@ -11,6 +11,7 @@ from tf_hessian.studies.normalization import CONFIG
 
 IMAGES = 1024  # more outputs than parameters: noise is left where the loss is lowest
 STEPS = 20_000
+BATCH_SIZE = 16
 
 
 def _config(context: Context, seed: int) -> ConfigDict:
@@ -19,7 +20,7 @@ def _config(context: Context, seed: int) -> ConfigDict:
     seed=seed,
     model={"normalization": "none", "depth": 8, "width": 4},
     data={"num_examples": IMAGES, "augment": False},
-    train={"learning_rate": 0.05, "momentum": 0.0, "batch_size": 16, "steps": STEPS},
+    train={"learning_rate": 0.05, "momentum": 0.0, "batch_size": BATCH_SIZE, "steps": STEPS},
     hessian={"training": False, "num_examples": IMAGES, "num_shards": 1},
   )
   with config.unlocked():
@@ -33,20 +34,21 @@ CHAINS = stationary.Chains("stationary_resnet", _config, (8, 32), steps=2000, pa
 
 def measure(context: Context) -> dict:
   """Measures steps of SGD along the top eigenvectors, for each seed."""
-  return stationary.measure_chains(context, CHAINS) | {"images": IMAGES, "training_steps": STEPS}
+  about = {"images": IMAGES, "training_steps": STEPS, "batch_size": BATCH_SIZE}
+  return stationary.measure_chains(context, CHAINS) | about
 
 
 def describe(numbers: dict) -> Chapter:
   """Describes measured steps beside those of the theorem, at each batch size."""
   verdict, _ = stationary.judge(numbers)
-  why = prose("""In small batches a chain wanders, and the loss there may not be quadratic any more:
-    the theorem takes one Hessian and one noise.""")
+  why = prose("""In small batches a chain wanders far, where Hessian and noise are others: the
+    theorem takes one of each. So its numbers do not carry over to this network.""")
   return stationary.describe_chains(
     numbers,
     title="Theorem E.1 on a small ResNet",
     network=prose(f"""a ResNet-8 of width 4 without normalization (n = 4,946), trained for
-      {numbers["training_steps"]:,} steps at the rate {number(numbers["rate"])} on
-      {numbers["images"]:,} images of CIFAR-10"""),
+      {numbers["training_steps"]:,} steps at the rate {number(numbers["rate"])} in batches of
+      {numbers["batch_size"]} on {numbers["images"]:,} images of CIFAR-10"""),
     picture="figure_stationary_resnet.png",
     more="" if verdict is Verdict.AGREES else why,
   )
