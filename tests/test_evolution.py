@@ -64,6 +64,22 @@ def test_model_has_its_own_weights_again_however_it_ends(operator, saved, tmp_pa
   np.testing.assert_array_equal(operator.parameters(), before)
 
 
+def test_states_of_optimizer_and_seeds_stay_whatever_the_file_has(tmp_path):
+  inputs = keras.Input((3,))
+  hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(4, "tanh")(inputs))
+  model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+  model.compile(keras.optimizers.Adam(0.01), LOSS, metrics=["accuracy"])
+  model.fit(*DATA[0], verbose=0)
+  model.save_weights(tmp_path / "early.weights.h5")
+  model.fit(*DATA[0], epochs=3, verbose=0)
+  model.optimizer.learning_rate = 1e-4
+  variables = [*model.variables, *model.optimizer.variables]
+  before = [v.numpy() for v in variables]
+  spectra(tf_hessian.HessianOperator(model, LOSS, DATA), [tmp_path / "early.weights.h5"], **OPTIONS)
+  for variable, value in zip(variables, before, strict=True):
+    np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+
+
 def test_run_goes_on_in_its_folders(operator, saved, tmp_path, monkeypatch):
   whole = spectra(operator, saved, workdir=tmp_path, **OPTIONS)
   assert sorted(p.name for p in tmp_path.iterdir()) == list(saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -100,12 +101,28 @@ def load_into(model: keras.Model, path: str | os.PathLike, /) -> None:
     ValueError: for a damaged file, or one of another model.
   """
   if str(path).endswith(_WEIGHTS):
-    try:
-      model.load_weights(path)
-    except Exception as e:  # in many ways inside h5py and Keras
-      raise ValueError(f"{path}: not weights of model {model.name!r}, or damaged ({e})") from e
+    with _only_weights(model):
+      try:
+        model.load_weights(path)
+      except Exception as e:  # in many ways inside h5py and Keras
+        raise ValueError(f"{path}: not weights of model {model.name!r}, or damaged ({e})") from e
     return
   take_weights(model, checkpoints_lib.load_model(path), str(path))
+
+
+@contextlib.contextmanager
+def _only_weights(model):
+  """Keeps what a file has besides weights: states of optimizer, seeds and metrics."""
+  optimizer = getattr(model, "optimizer", None)
+  weights = {id(v) for v in model.weights}
+  others = [v for v in model.variables if id(v) not in weights]
+  others += optimizer.variables if optimizer is not None else []
+  before = [(v, v.numpy()) for v in others]
+  try:
+    yield
+  finally:
+    for variable, value in before:
+      variable.assign(value)
 
 
 def take_weights(model: keras.Model, other: keras.Model, source: str, /) -> None:

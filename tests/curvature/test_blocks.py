@@ -130,6 +130,50 @@ def residual_operators():
   return operators("residual", 3)
 
 
+class Adding(L.Dense):
+  """A layer that adds a loss whenever it is called."""
+
+  def call(self, inputs):
+    self.add_loss(0.5 * keras.ops.sum(inputs**2))
+    return super().call(inputs)
+
+
+class Twice(L.Layer):
+  """A layer around one that it calls twice."""
+
+  def __init__(self, inner):
+    super().__init__()
+    self.inner = inner
+
+  def call(self, inputs):
+    return self.inner(self.inner(inputs))
+
+
+PENALIZED = {
+  "activity": lambda: L.Dense(3, "tanh", activity_regularizer=keras.regularizers.L2(0.5)),
+  "added": lambda: Adding(3, "tanh"),
+  "nested": lambda: Twice(Adding(3, "tanh")),
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("name", PENALIZED)
+def test_penalties_of_a_layer_count_as_often_as_it_is_called(name, count):
+  shared, inputs = PENALIZED[name](), keras.Input((3,))
+  x = L.Dense(3, "tanh")(shared(shared(inputs)))
+  model = keras.Model(inputs, L.Dense(2)(shared(L.Dense(3, "tanh")(x))))
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))]
+  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, count))
+  v = rng.standard_normal(whole.shape[0])
+  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
+    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+  assert cut.loss() == pytest.approx(whole.loss(), rel=1e-14)
+  expected = model(data[0][0])  # the penalties by Keras itself
+  mse = float(np.mean((expected - data[0][1]) ** 2))
+  assert whole.loss() == pytest.approx(mse + float(sum(model.losses)), rel=1e-13)
+
+
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_block_of_the_hessian_is_cut_too(training):
   whole, cut = operators("chain", 3, variables="*dense*/*", training=training)

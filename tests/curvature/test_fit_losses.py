@@ -305,6 +305,20 @@ def test_weights_masks_and_penalties_are_those_of_fit_when_the_loss_is_left_out(
   assert agree_with_differences(operator, difference_error)
 
 
+@pytest.mark.parametrize("reduction", [None, "none"])
+def test_a_loss_of_which_fit_takes_the_sum_is_refused_or_given_as_a_mean(reduction):
+  model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+  loss = keras.losses.MeanSquaredError(reduction)
+  model.compile("sgd", loss)
+  x, y = RNG.standard_normal((N, 3)), RNG.standard_normal((N, 2))
+  with pytest.raises(
+    ValueError, match="reduction .*[Nn]one.* fit.. takes the sum, but .* mean loss"
+  ):
+    HessianOperator(model, None, [(x, y)])
+  value = HessianOperator(model, loss, [(x, y)]).loss()
+  assert value == pytest.approx(float(np.mean((model(x) - y) ** 2)), rel=1e-6)
+
+
 def test_loss_weights_given_go_before_compiled_ones():
   model = two_outputs()
   model.compile("sgd", "mse", loss_weights=[2.0, 0.25])
@@ -420,6 +434,35 @@ def test_a_step_without_noise_has_the_value_that_fit_reports():
   value = HessianOperator(model, None, [(X, Y)], training=True).loss()
   (reported,) = model.fit(X, Y, verbose=0).history["loss"]
   assert value == pytest.approx(reported, rel=1e-6)  # Keras reports float32
+
+
+class Scaled(OwnStep):
+  """A model whose step scales its loss by `output_gradients`."""
+
+  factors = 3.0
+
+  def train_step(self, data):
+    x, y = data
+    with tf.GradientTape() as tape:
+      losses = ops.mean(ops.square(self(x, training=True) - y), -1)
+      target = losses if np.ndim(self.factors) else ops.mean(losses)
+    factors = tf.constant(self.factors, target.dtype)
+    gradients = tape.gradient(target, self.trainable_weights, factors)
+    self.optimizer.apply(gradients, self.trainable_weights)
+    return {"loss": ops.mean(losses)}
+
+
+@pytest.mark.parametrize("factors", [3.0, np.linspace(0, 1, N).tolist()])
+def test_a_step_that_scales_gradients_is_that_of_the_scaled_loss(factors):
+  model = Scaled()
+  model.factors = factors
+  model.compile(keras.optimizers.SGD(1.0))
+  model(X)
+  operator = HessianOperator(model, None, [(X, Y)], training=True)
+  before = operator.parameters()
+  gradient = operator.gradient()
+  model.fit(X, Y, batch_size=N, shuffle=False, verbose=0)
+  np.testing.assert_allclose(before - operator.parameters(), gradient, rtol=1e-6, atol=1e-7)
 
 
 def test_a_step_of_several_losses_is_refused_with_what_to_write():

@@ -589,6 +589,41 @@ def test_reduction_sum_is_refused():
     HessianOperator(dense_model(), keras.losses.MeanSquaredError("sum"), batches(X, Y))
 
 
+class Tenfold(keras.losses.MeanSquaredError):
+  def __call__(self, y_true, y_pred, sample_weight=None):
+    return 10 * super().__call__(y_true, y_pred, sample_weight)
+
+
+class OnlyCalled(keras.losses.Loss):
+  def __call__(self, y_true, y_pred, sample_weight=None):  # noqa: ARG002
+    return keras.ops.mean((y_true - y_pred) ** 2)
+
+
+@pytest.mark.parametrize("loss", [Tenfold, OnlyCalled])
+def test_a_loss_that_overrides_its_call_is_refused(loss):
+  with pytest.raises(ValueError, match=f"{loss.__name__} has a __call__ of its own.*into call"):
+    HessianOperator(dense_model(), loss(), batches(X, Y))
+
+
+def test_the_target_of_a_single_output_may_be_in_a_list():
+  model = dense_model()
+  values = [HessianOperator(model, "mse", [(X, y)]).loss() for y in ([Y], Y)]
+  assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_stateful_layer_is_refused_by_name(inside):
+  layer = keras.layers.SimpleRNN(2, stateful=True, name="memory")
+  inputs = keras.Input(batch_shape=(2, 4, 3))
+  part = keras.Sequential([layer]) if inside else layer
+  model = keras.Model(inputs, keras.layers.Dense(1)(part(inputs)))
+  data = [(np.ones((2, 4, 3), np.float32), np.ones((2, 1), np.float32))]
+  with pytest.raises(ValueError, match="'memory' are stateful: .*`stateful` to False"):
+    HessianOperator(model, "mse", data)
+  layer.stateful = False
+  HessianOperator(model, "mse", data)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("argument", ["loss", "loss_weights"])
 def test_an_unknown_output_is_refused_and_the_known_ones_listed(argument):

@@ -572,6 +572,35 @@ def test_a_vector_that_is_not_finite_is_refused():
     operator @ v
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-42, 1e-30, 1e39, 1e300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_vectors_of_extreme_size_are_scaled(size, dtype):
+  x = tf.Variable(np.linspace(1, 2, 6), dtype=dtype)
+  data = [np.ones(1, dtype)]
+  operator = HessianOperator([x], lambda p, b: b * tf.reduce_sum(p[0] ** 4), data)
+  v = np.linspace(-1, 1, 6)
+  for vectorized in (True, False):
+    operator.vectorized = vectorized
+    expected, found = operator @ v, operator @ (size * v)
+    # The factor is no power of two: entries are rounded anew.
+    np.testing.assert_allclose(found / size, expected, rtol=4 * np.finfo(dtype).eps)
+    both = operator.products(np.stack([v, size * v]))
+    np.testing.assert_allclose(both[1] / size, expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(operator @ (2.0**-100 * v), 2.0**-100 * expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 16, 17])
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_a_variable_without_entries_adds_none(count, vectorized):
+  point = [tf.Variable(np.zeros((0, 3))), tf.Variable(np.linspace(1, 2, 20))]
+  data = [np.ones(1)]
+  operator = HessianOperator(point, lambda p, b: b * tf.reduce_sum(p[1] ** 4), data)
+  operator.vectorized = vectorized
+  vectors = np.random.default_rng(0).standard_normal((20, count))
+  expected = 12 * np.linspace(1, 2, 20)[:, None] ** 2 * vectors
+  np.testing.assert_allclose(operator @ vectors, expected, rtol=1e-13)
+
+
 def test_a_complex_vector_is_refused():
   operator = softmax_operator()
   with pytest.raises(TypeError, match="vector: expected real numbers"):
@@ -679,6 +708,19 @@ def conv_net_operator(rate, **options):
   data = batches(RNG.standard_normal((N, 6, 6, 2)), CLASS, sizes=(4, 4))
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   return HessianOperator(random_conv_net(rate), loss, data, training=True, **options)
+
+
+@pytest.mark.usefixtures("float64")
+def test_compiled_random_layer_is_no_obstacle_where_it_draws_nothing():
+  data = batches(RNG.standard_normal((N, 3)), CLASS, sizes=(4, 4))
+  model = keras.Sequential(
+    [keras.Input((3,)), layers.GaussianNoise(0.1), layers.Dropout(0.5), layers.Dense(CLASSES)]
+  )
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  plain, compiled = (HessianOperator(model, loss, data, jit_compile=j) for j in (False, True))
+  v = RNG.standard_normal(plain.shape[0])
+  product = plain @ v
+  assert np.linalg.norm(product - compiled @ v) <= FLOAT64 * np.linalg.norm(product)
 
 
 @pytest.mark.usefixtures("float64")

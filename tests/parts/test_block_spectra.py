@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_hessian
 from tf_hessian.parts.block_spectra import block_spectra
@@ -102,6 +103,24 @@ def test_it_is_shown_and_drawn(operator, tmp_path):
   found.plot(tmp_path / "layers.png", sigma_squared=1e-3)
   assert (tmp_path / "layers.png").stat().st_size > 5000
   assert len(found) == 2
+
+
+def below_zero(text):
+  """Returns dict: block -> what its row has below zero."""
+  rows = [line.split() for line in text.splitlines()[1:]]
+  return {row[0]: float(row[4]) for row in rows}
+
+
+def test_zeros_are_not_counted_below_zero():
+  def loss(p, batch):  # 30 of 40 eigenvalues of the first block are zero, but for rounding
+    y = tf.linalg.matvec(batch, p[0])
+    return tf.reduce_mean(y**2) + 0.0 * tf.reduce_sum(p[1]) - tf.reduce_sum(p[2] ** 2) / 40
+
+  point = [tf.Variable(np.ones(40, "float32"), name=name) for name in ("low", "unused", "down")]
+  data = [np.random.default_rng(0).standard_normal((10, 40)).astype("float32")]
+  operator = tf_hessian.HessianOperator(point, loss, data)
+  found = block_spectra(operator, num_draws=3, lanczos_steps=15, progress=False, check=False)
+  assert below_zero(str(found)) == {"low": 0.0, "unused": 0.0, "down": 1.0}
 
 
 def test_unknown_blocks_are_named(operator):

@@ -101,7 +101,13 @@ def test_checkpoint_with_a_flipped_byte_is_refused_or_does_no_harm(tmp_path, par
       np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model"])
+def test_model_in_hdf5_is_refused_with_the_format_that_is_read(tmp_path):
+  new_model().save(tmp_path / "model.h5")
+  with pytest.raises(ValueError, match="model.h5: expected a .keras file, got HDF5"):
+    checkpoints.load_model(tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model"])
 def test_file_that_is_no_model_is_refused(tmp_path, name):
   (tmp_path / name).write_text("text")
   with pytest.raises(ValueError, match=f"{tmp_path}/{name}: not a Keras model"):

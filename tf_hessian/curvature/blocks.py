@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -204,12 +205,21 @@ def _block(model, inputs, outputs, nodes):
   used = frozenset(id(v) for layer in layers for v in layer.variables)
 
   def run(mapping, states, tensors, training):
-    with keras.StatelessScope([*mapping, *states], collect_losses=True) as scope:
+    losses = []
+    with keras_internals.stateless(model, [*mapping, *states]) as scope:
       values = {id(x): value for x, value in zip(inputs, tensors, strict=True)}
-      keras_internals.run_calls(nodes, values, lambda op: _in_mode(op, training))
+
+      def call(operation, *args, **kwargs):
+        result = _in_mode(operation, training)(*args, **kwargs)
+        # A layer that is called by itself, and again, forgets what it has added before.
+        losses.extend(scope.losses)
+        scope.losses.clear()
+        return result
+
+      keras_internals.run_calls(nodes, values, lambda op: functools.partial(call, op))
     return (
       [values[id(x)] for x in outputs],
-      list(scope.losses),
+      losses,
       [scope.get_current_value(v) for v, _ in states],
     )
 

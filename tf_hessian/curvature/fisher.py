@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tf_hessian.curvature import output_checks, output_losses, pullback
+from tf_hessian.curvature import given_losses, output_checks, pullback
 from tf_hessian.curvature.outputs_operator import OutputsOperator
 from tf_hessian.numerics import checks
 
@@ -95,7 +95,7 @@ class FisherOperator(OutputsOperator):
     for name, loss in zip(self.objective.term_names, self.objective.losses, strict=False):
       if loss is None:
         output_checks.check_losses([])
-      if output_losses.loss_function_name(loss) not in _SOFTMAX | _SIGMOID | _SQUARES:
+      if given_losses.loss_function_name(loss) not in _SOFTMAX | _SIGMOID | _SQUARES:
         raise _unknown(name, loss)
 
   def _look_at_outputs(self):
@@ -207,7 +207,7 @@ def _family(losses):
 
   The function makes t -> w E[s s'] t.
   """
-  name = output_losses.loss_function_name(losses.loss)
+  name = given_losses.loss_function_name(losses.loss)
   if losses.values is not None and name in _SQUARES:
     return _squares, losses.outputs
   if losses.values is None or name not in _SOFTMAX | _SIGMOID:
@@ -217,7 +217,7 @@ def _family(losses):
     logits = losses.outputs
   if logits is None:
     raise ValueError(
-      f"{losses.name}: {output_losses.loss_name(losses.loss)} is of probabilities, which Keras "
+      f"{losses.name}: {given_losses.loss_name(losses.loss)} is of probabilities, which Keras "
       "clips; let a softmax or sigmoid activation come last in the model, or give logits and "
       "from_logits=True"
     )
@@ -226,7 +226,7 @@ def _family(losses):
 
 def _unknown(name, loss):
   return ValueError(
-    f"{name}: of {output_losses.loss_name(loss)} it isn't known how it distributes targets; exact "
+    f"{name}: of {given_losses.loss_name(loss)} it isn't known how it distributes targets; exact "
     "and sampled Fisher matrices are of Keras's categorical and binary cross entropies and its "
     "mean squared error; kind='empirical' is of any loss"
   )

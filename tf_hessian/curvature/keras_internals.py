@@ -93,6 +93,17 @@ def graphs_not_run_eagerly() -> Iterator[None]:
     tf.config.run_functions_eagerly(before)
 
 
+class _Scope(keras.StatelessScope):
+  """A scope whose changes of variables can't be differentiated through.
+
+  A variable that is assigned and then read has no gradient either.
+  """
+
+  def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+    variable, value = update
+    super().add_update((variable, tf.stop_gradient(value)))
+
+
 def with_values(mapping: Iterable[tuple[keras.Variable, Any]], /) -> keras.StatelessScope:
   """Returns a scope in which Keras variables have other values.
 
@@ -101,7 +112,7 @@ def with_values(mapping: Iterable[tuple[keras.Variable, Any]], /) -> keras.State
   Args:
     mapping: iterable of (Keras variable, value).
   """
-  scope = keras.StatelessScope(collect_losses=True)  # whose own argument would cast to the dtype
+  scope = _Scope(collect_losses=True)  # whose own argument would cast to the dtype
   scope.state_mapping.update((id(v), value) for v, value in mapping)
   return scope
 
@@ -159,11 +170,11 @@ def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
   own = {id(v) for v in model.trainable_variables}
   losses = []
 
-  def gradient(tape, target, sources, *args, **kwargs):
+  def gradient(tape, target, sources, output_gradients=None, *args, **kwargs):
     flat = tf.nest.flatten(sources)
     if threading.get_ident() != thread or not own.intersection(map(id, flat)):
-      return taken(tape, target, sources, *args, **kwargs)
-    losses.append(target)
+      return taken(tape, target, sources, output_gradients, *args, **kwargs)
+    losses.append(_weighted(target, output_gradients))
     return tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), sources)
 
   def unchanged(_, value, *unused, **unused_too):  # noqa: ARG001
@@ -179,6 +190,15 @@ def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
     (keras.Model, "compute_metrics", nothing),
   ):
     yield losses
+
+
+def _weighted(target, factors):
+  """Returns what has the gradient of a target with `output_gradients`."""
+  if factors is None:
+    return target
+  return tf.nest.map_structure(
+    lambda t, f: t if f is None else t * tf.cast(tf.stop_gradient(f), t.dtype), target, factors
+  )
 
 
 @contextlib.contextmanager

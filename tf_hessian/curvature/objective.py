@@ -297,6 +297,7 @@ def _check_model(model, training):
       "or model.build(input_shape)"
     )
   _check_policies(model)
+  _refuse_carried_states(model)
   trainable = model.trainable_variables
   if not trainable:
     raise ValueError(f"model {model.name!r} has no trainable variables: all layers are frozen")
@@ -326,6 +327,22 @@ def _refuse_power_iterations(model):
         "fixed in training mode (tf.stop_gradient), which gives the right gradient but no second "
         "derivative of the norm: use training=False, or a layer that differentiates them"
       )
+
+
+def _refuse_carried_states(model):
+  """Refuses layers whose batches go on from the state that another has left."""
+  kinds = keras.layers.RNN, keras.layers.Bidirectional
+  names = [
+    repr(layer.name)
+    for layer in keras_internals.layers_of(model)
+    if isinstance(layer, kinds) and layer.stateful
+  ]
+  if names:
+    raise ValueError(
+      f"layers {', '.join(names)} are stateful: a batch goes on from the state that the one before "
+      "has left, so the loss of a data set depends on what ran before; set their attribute "
+      "`stateful` to False, so that each batch begins at zero"
+    )
 
 
 def _is_seed(variable):

@@ -275,7 +275,7 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
   def _matmat(self, x):
     # A few columns cost less one by one than filled up.
     if self.vectorized and 2 * x.shape[1] <= self.vectors_per_pass or self.vectors_per_pass == 1:
-      return np.stack([self._matvec(column) for column in x.T], axis=1)
+      return np.reshape([self._matvec(column) for column in x.T], x.T.shape).T
     return self.products(x.T).T
 
   def _adjoint(self):

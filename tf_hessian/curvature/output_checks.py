@@ -16,7 +16,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from tf_hessian.curvature import output_losses, second_order
+from tf_hessian.curvature import given_losses, second_order
 from tf_hessian.curvature.outputs import Cut
 from tf_hessian.numerics import eigenpairs
 
@@ -56,7 +56,7 @@ def is_known(objective: Objective, /) -> bool:
   """
   if "loss" in _looked_at.get():
     return True
-  names = {output_losses.loss_function_name(loss) for loss in objective.losses}
+  names = {given_losses.loss_function_name(loss) for loss in objective.losses}
   return names <= _CONVEX
 
 
@@ -110,7 +110,7 @@ def refuse_coupled(program: Program, /) -> None:
     check_single(losses)
     if batch.couples(losses.values):
       raise ValueError(
-        f"{losses.name}: {output_losses.loss_name(losses.loss)} of an example depends on the "
+        f"{losses.name}: {given_losses.loss_name(losses.loss)} of an example depends on the "
         "outputs of others in its batch, so there are no gradients of single examples; the "
         "Gauss-Newton matrix has no need of them"
       )
@@ -142,7 +142,7 @@ def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[st
     layers: names of the model's layers.
     said: names of the outputs that were warned of; one is added.
   """
-  name = output_losses.loss_function_name(losses.loss)
+  name = given_losses.loss_function_name(losses.loss)
   logits = getattr(losses.loss, "from_logits", False) or hasattr(losses.outputs, "_keras_logits")
   if name not in CROSS_ENTROPIES or logits or losses.name in said:
     return
@@ -154,7 +154,7 @@ def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[st
     "Gauss-Newton matrix; for that of logits, let a softmax or sigmoid activation of Keras come "
     "last, or give logits and from_logits=True",
     losses.name,
-    output_losses.loss_name(losses.loss),
+    given_losses.loss_name(losses.loss),
     f" of layer {layer!r}" if layer else "",
   )
 

@@ -15,6 +15,8 @@ from absl import logging
 import keras
 import tensorflow as tf
 
+from tf_hessian.curvature.given_losses import as_loss, loss_function_name, loss_name
+
 
 class OutputLosses:
   """One loss for each of a model's outputs.
@@ -43,7 +45,9 @@ class OutputLosses:
     weights = _by_key("loss_weights", loss_weights, self._outputs)
     if not any(fn is not None for fn in self._losses.values()):
       raise ValueError("loss: expected a loss for at least one output, got none")
-    self._losses = {k: _as_loss(fn) for k, fn in self._losses.items() if fn is not None}
+    self._losses = {
+      k: as_loss(fn, as_fit=as_fit) for k, fn in self._losses.items() if fn is not None
+    }
     self.given = tuple(self._losses.values())
     self.names = ["loss" if k is None else _name(k, self._outputs) for k in self._losses]
     self.coefficients = [1.0 if weights.get(k) is None else float(weights[k]) for k in self._losses]
@@ -168,43 +172,14 @@ def _pick(what, nest, key, outputs):
       names = [n for n, _ in outputs]
       raise ValueError(f"{what}: expected one for each of {names}, got a single tensor")
     return nest
-  names = [k for k in [key, *(n for n, k in outputs if k == key)] if k is not None]
-  for k in names or [0]:
+  names = [n for n, k in outputs if k == key] + [0 if key is None else key]
+  for k in names:
     if k in nest if isinstance(nest, dict) else isinstance(k, int) and k < len(nest):
       return nest[k]
-  have = list(nest) if isinstance(nest, dict) else f"{len(nest)} entries"
+  have = list(nest) if isinstance(nest, dict) else _entries(len(nest))
   raise ValueError(
-    f"{what}: nothing for output {key!r}; there are {have}; give a dict, by the outputs' names"
+    f"{what}: nothing for output {names[0]!r}; there are {have}; give a dict, by the outputs' names"
   )
-
-
-def _as_loss(loss):
-  if isinstance(loss, str):
-    try:
-      return keras.losses.get(loss)
-    except ValueError as e:
-      raise ValueError(f"loss: Keras knows no loss {loss!r}") from e
-  if isinstance(loss, keras.losses.Loss):
-    if loss.reduction == "sum":
-      raise ValueError(
-        f"loss {loss.name!r} has reduction 'sum', but the Hessian is that of the mean loss: use "
-        "'sum_over_batch_size' and multiply the result by the number of examples"
-      )
-    return loss
-  if isinstance(loss, type):
-    name = loss.__name__
-    raise TypeError(f"loss: expected an instance, got the class {name}; give {name}()")
-  if callable(loss):
-    return loss
-  raise TypeError(f"loss: expected a Keras loss, its name or a function, got {loss!r}")
-
-
-def loss_name(loss: Any, /) -> str:
-  """Returns a loss's name, with its options."""
-  if isinstance(loss, keras.losses.Loss):
-    config = {k: v for k, v in loss.get_config().items() if isinstance(v, (str, int, float, bool))}
-    return f"{type(loss).__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(config.items()))})"
-  return getattr(loss, "__name__", type(loss).__name__)
 
 
 def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
@@ -414,12 +389,8 @@ _OF_CLASS_NUMBERS = _OF_ONE_NUMBER | {"sparse_categorical_crossentropy"}
 _OF_ANY_TARGETS = frozenset({"ctc"})
 
 
-def loss_function_name(loss: Any, /) -> str | None:
-  """Returns the name of one of Keras's own losses, else None."""
-  fn = loss if not isinstance(loss, keras.losses.Loss) else getattr(loss, "fn", None)
-  if fn is None or not (getattr(fn, "__module__", None) or "").startswith("keras."):
-    return None
-  return fn.__name__
+def _entries(count):
+  return "one entry" if count == 1 else f"{count} entries"
 
 
 def _show(tensors):

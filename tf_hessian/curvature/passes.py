@@ -265,7 +265,7 @@ class DataPass:
     side_effects.refuse_changes(concrete, graph_def, objective.layers)
     _drop_control_on_placeholders(graph_def)
     if self._jit_compile:
-      _refuse_random_numbers(graph_def, objective.layers)
+      _refuse_random_numbers(graph_def, concrete.outputs, objective.layers)
     if self._deterministic:
       for problem in repeatable.stateful_random_ops(graph_def, objective.layers):
         raise ValueError(problem)
@@ -343,8 +343,9 @@ def _call(concrete, graph_def, values, jit_compile):
   return tf.function(imported, jit_compile=True, autograph=False)(*inputs)
 
 
-def _refuse_random_numbers(graph_def, layers):
-  random = (n for n in second_order.graph_nodes(graph_def) if n.op.startswith("StatelessRandom"))
+def _refuse_random_numbers(graph_def, outputs, layers):
+  needed = second_order.needed_nodes(graph_def, [y.op.name for y in outputs])
+  random = (n for n in needed if n.op.startswith("StatelessRandom"))
   places = [second_order.layer_in(node.name, layers) for node in random]
   if places:
     # Those outside of layers make the layers' seeds.

@@ -247,8 +247,10 @@ class Program:
   def _split(self, v):
     """Splits vectors (..., n) into tensors like the parameters, in their dtypes."""
     parts = tf.split(v, self.sizes, axis=-1)
+    # Not -1, which says nothing of a variable without entries.
+    count = [tf.shape(v)[0] if v.shape[0] is None else v.shape[0]] if v.shape.rank > 1 else []
     return [
-      tf.reshape(tf.cast(part, p.dtype), [*(-1 for _ in v.shape[:-1]), *p.shape])
+      tf.reshape(tf.cast(part, p.dtype), [*count, *p.shape])
       for part, p in zip(parts, self.objective.parameters, strict=True)
     ]
 

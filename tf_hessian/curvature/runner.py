@@ -20,6 +20,9 @@ if TYPE_CHECKING:
   from tf_hessian.curvature.program import Program
 
 
+_USUAL = 40  # the exponent of 2 up to which a vector's entries are taken as they are
+
+
 class Runner:
   """The loss, gradient and products that a program's passes give.
 
@@ -104,12 +107,14 @@ class Runner:
     Raises:
       TypeError, ValueError: for a vector, or a product, that is not of finite real numbers.
     """
+    x = np.asarray(x)
     if self.program.by_columns:
       return self.products(np.reshape(x, (1, -1)))[0]
-    return self._alone(x)
+    check_operand(x)
+    (scale,) = scales_of(np.reshape(x, (1, -1)))
+    return self._alone(x) if scale == 1 else self._alone(x / scale) * scale
 
   def _alone(self, x):
-    check_operand(x)
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
     return self._mean("product", self.program.product, self.ratios, v)
 
@@ -140,6 +145,9 @@ class Runner:
     check_operand(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != self.program.n:
       raise ValueError(f"vectors: expected shape (k, {self.program.n}), got {vectors.shape}")
+    scales = scales_of(vectors)[:, None]
+    if (scales != 1).any():
+      return self.products(vectors / scales, count) * scales
     result = np.empty(vectors.shape)
     for start in range(0, len(vectors), count):
       part = slice(start, start + count)
@@ -351,3 +359,19 @@ def check_operand(x: np.ndarray, /) -> None:
     raise TypeError("vector: expected real numbers, got complex ones")
   if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
     raise ValueError("vector: expected finite numbers, got NaN or infinity")
+
+
+def scales_of(vectors: np.ndarray, /) -> np.ndarray:
+  """Returns powers of two by which vectors of extreme size are divided.
+
+  A model's dtype would lose them. They are 1 for others, so that these are not copied.
+
+  Args:
+    vectors: (k, n).
+
+  Returns:
+    (k,) float64.
+  """
+  sizes = [max(float(v.max(initial=0)), -float(v.min(initial=0))) for v in vectors]
+  exponents = np.frexp(sizes)[1]
+  return np.ldexp(1.0, np.where(np.abs(exponents) > _USUAL, exponents, 0))

@@ -10,7 +10,7 @@ two registered gradients that divide by what comes in, or take its logarithm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import re
 
@@ -339,6 +339,31 @@ def graph_nodes(graph_def: tf.compat.v1.GraphDef, /) -> Iterator:
   yield from graph_def.node
   for function in graph_def.library.function:
     yield from function.node_def
+
+
+def needed_nodes(graph_def: tf.compat.v1.GraphDef, names: Iterable[str], /) -> Iterator:
+  """Yields the nodes of a `GraphDef` that some of its nodes need.
+
+  Of functions that are called it yields all nodes.
+
+  Args:
+    graph_def: the graph.
+    names: of the nodes.
+  """
+  nodes = {n.name: n for n in graph_def.node}
+  functions = {f.signature.name: f.node_def for f in graph_def.library.function}
+  left, seen = list(names), set()
+  while left:
+    name = left.pop()
+    if name in seen:
+      continue
+    seen.add(name)
+    for node in [nodes[name]] if name in nodes else functions.get(name, ()):
+      yield node
+      if name in nodes:
+        left += [i.lstrip("^").split(":")[0] for i in node.input]
+      left += [a.func.name for a in node.attr.values() if a.HasField("func")]
+      left += [f.name for a in node.attr.values() for f in a.list.func]
 
 
 def place_of(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
   from tf_hessian.spectrum import Spectrum
 
 
+_ROUNDING = 1e-6  # of the largest eigenvalue, which products of float32 models are right to
+
+
 class BlockSpectra(Mapping):
   """The spectra of diagonal blocks, by name.
 
@@ -64,7 +67,7 @@ class BlockSpectra(Mapping):
       trace, error = spectrum.trace()
       lines.append(
         f"{name:{width}s}  {spectrum.num_parameters:12,d}  {nodes.min():12.5g}  {nodes.max():12.5g}"
-        f"  {spectrum.mass(high=0.0)[0]:12.3g}  {trace:12.5g} +- {error:<6.2g}"
+        f"  {_below_zero(spectrum, nodes):12.3g}  {trace:12.5g} +- {error:<6.2g}"
       )
     return "\n".join(lines)
 
@@ -87,6 +90,11 @@ class BlockSpectra(Mapping):
       OSError: if the picture can't be written.
     """
     plotting.plot_by_depth(self, path, sigma_squared=sigma_squared, limits=limits)
+
+
+def _below_zero(spectrum, nodes):
+  """Returns the share of eigenvalues that are negative beyond rounding."""
+  return spectrum.mass(high=np.nextafter(-_ROUNDING * np.abs(nodes).max(), -np.inf))[0]
 
 
 def block_spectra(

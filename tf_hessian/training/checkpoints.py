@@ -79,6 +79,11 @@ def load_model(path: str | os.PathLike, /, *, compiled: bool = False) -> keras.M
   """
   if not pathlib.Path(path).exists():
     raise FileNotFoundError(f"{path}: there is no such checkpoint; train the model first")
+  if str(path).endswith((".h5", ".hdf5")):
+    raise ValueError(
+      f"{path}: expected a .keras file, got HDF5; save the whole model anew, by "
+      'model.save("model.keras")'
+    )
   check_archive(path)
   try:
     return keras.models.load_model(path, compile=compiled)
