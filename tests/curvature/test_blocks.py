@@ -174,6 +174,31 @@ def test_penalties_of_a_layer_count_as_often_as_it_is_called(name, count):
   assert whole.loss() == pytest.approx(mse + float(sum(model.losses)), rel=1e-13)
 
 
+class Centering(L.Layer):
+  """Takes a moving mean away, which it has just moved."""
+
+  def build(self, shape):
+    self.mean = self.add_weight(name="mean", shape=shape[1:], trainable=False, initializer="ones")
+
+  def call(self, inputs):
+    self.mean.assign(0.5 * self.mean + 0.5 * keras.ops.mean(inputs, 0))
+    return inputs - self.mean
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_state_goes_on_from_one_block_to_the_next(count):
+  center, inputs = Centering(), keras.Input((3,))
+  x = center(L.Dense(3, "tanh")(center(L.Dense(3, "tanh")(inputs))))
+  model = keras.Model(inputs, L.Dense(2)(center(L.Dense(3, "tanh")(x))))
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))]
+  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, count))
+  v = rng.standard_normal(whole.shape[0])
+  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
+    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+  np.testing.assert_array_equal(center.mean, np.ones(3))
+
+
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_block_of_the_hessian_is_cut_too(training):
   whole, cut = operators("chain", 3, variables="*dense*/*", training=training)

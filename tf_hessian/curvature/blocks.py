@@ -24,7 +24,7 @@ class Block:
 
   Attributes:
     run: (mapping, states, inputs, training) -> (outputs, penalties, states): mapping and states are
-      lists of (Keras variable, value), states of random generators, whose values afterwards are
+      lists of (Keras variable, value), states of what may change, whose values afterwards are
       returned; inputs and outputs are lists of tensors.
     variables: ids of the Keras variables that it uses.
   """
@@ -85,14 +85,16 @@ def build_pieces(
   """
   parts = split(model, count)
   graph = keras_internals.graph_of(model)
-  random = {id(v) for v in drawn}
+  carried = [*drawn, *_of_several(parts, model, drawn)]
+  ids = {id(v) for v in carried}
 
   def run(k, params, context, seed, states, tensors):
     mapping = values(params, context, seed)
     if states is None:
-      states = [value for v, value in mapping if id(v) in random]
-    fixed = [(v, value) for v, value in mapping if id(v) not in random]
-    return parts[k].run(fixed, list(zip(drawn, states, strict=True)), tensors, training)
+      found = {id(v): value for v, value in mapping}
+      states = [found[id(v)] for v in carried]
+    fixed = [(v, value) for v, value in mapping if id(v) not in ids]
+    return parts[k].run(fixed, list(zip(carried, states, strict=True)), tensors, training)
 
   def start(batch):
     inputs, _, _ = fit_losses.unpack(batch)
@@ -119,6 +121,16 @@ def build_pieces(
     run=run,
     finish=finish,
   )
+
+
+def _of_several(parts, model, drawn):
+  """Returns what one block may change and another one reads, besides the states drawn."""
+  known = {id(v) for v in drawn}
+  return [
+    v
+    for v in model.non_trainable_variables
+    if id(v) not in known and sum(id(v) in part.variables for part in parts) > 1
+  ]
 
 
 def _penalized(variable):
