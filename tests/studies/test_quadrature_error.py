@@ -101,7 +101,7 @@ def test_study_has_its_picture(made, context):
 
 
 def test_tables_have_a_row_for_each_number_of_steps(made):
-  steps, variances = made.tables
+  _, steps, variances = made.tables
   assert [int(row[0]) for row in steps.rows] == list(range(10, 121, 10))
   median = np.median(made.numbers["l1_draws_by_steps"][20])
   assert float(steps.rows[1][1]) == pytest.approx(median, rel=0.05)
@@ -109,15 +109,16 @@ def test_tables_have_a_row_for_each_number_of_steps(made):
 
 
 @pytest.mark.parametrize(
-  "plain, relative, verdict",
+  "plain, relative, wide, verdict",
   [
-    (1e-8, 1e-12, Verdict.DIFFERS),
-    (1e-8, 5e-14, Verdict.EXPLAINED),
-    (5e-14, 1e-12, Verdict.AGREES),
+    (1e-8, 1e-12, 1e-15, Verdict.DIFFERS),
+    (1e-8, 5e-14, 1e-15, Verdict.EXPLAINED),
+    (5e-14, 1e-12, 1e-15, Verdict.AGREES),
+    (5e-14, 1e-12, 2.0, Verdict.DIFFERS),
   ],
 )
-def test_figure_15_agrees_where_80_steps_reach_rounding(
-  context, make_study, monkeypatch, plain, relative, verdict
+def test_figure_15_agrees_where_80_steps_reach_rounding_and_errors_fall(
+  context, make_study, monkeypatch, plain, relative, wide, verdict
 ):
   def errors(_):
     steps = range(10, 121, 10)
@@ -125,7 +126,7 @@ def test_figure_15_agrees_where_80_steps_reach_rounding(
     return {
       "l1_draws_by_steps": {m: [plain, plain, 1.0] for m in steps},
       "l1_draws_by_steps_relative": {m: [relative, relative, 1.0] for m in steps},
-      "l1_draws_by_sigma_squared": {1e-7: [1.0], 1e-2: [1e-15]},
+      "l1_draws_by_sigma_squared": {1e-7: [1.0], 1e-2: [wide]},
       "relative_sigma_squared": 2e-5,
     }
 
@@ -133,5 +134,6 @@ def test_figure_15_agrees_where_80_steps_reach_rounding(
   monkeypatch.setattr(quadrature_error, "draw_errors", lambda *_: None)
   study = make_study("15", context)
   assert study.verdict is verdict
+  assert [row[2] for row in study.tables[0].rows][1] == ("agrees" if wide < 1 else "differs")
   assert study.numbers["degree_of_1e-13"] == (10 if plain < 1e-13 else None)
   assert ("is reached at m = 10 with the printed kernel" in study.reason) == (plain < 1e-13)

@@ -8,7 +8,16 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.studies import drawing, intervals
-from tf_hessian.studies.chapter import Chapter, Table, Verdict, judged, number, prose, together
+from tf_hessian.studies.chapter import (
+  Chapter,
+  Table,
+  Verdict,
+  claims,
+  judged,
+  number,
+  prose,
+  together,
+)
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import CONFIG, trained
 from tf_hessian.training import record
@@ -122,7 +131,7 @@ def describe(numbers: dict) -> Chapter:
       "figure_accuracy.png": "Accuracy on new images; bands are all seeds, lines their means"
     },
     tables=(
-      Table(("the claim", "here", ""), tuple((c, f, v.value) for c, f, v in rows)),
+      claims(rows),
       _table(numbers),
     ),
   )

@@ -44,6 +44,11 @@ class Table:
   caption: str = ""
 
 
+def claims(rows: Iterable[tuple[str, str, Verdict]], /) -> Table:
+  """Returns the table of a claim's parts: (claim, finding, verdict) each."""
+  return Table(("the claim", "here", ""), tuple((c, f, v.value) for c, f, v in rows))
+
+
 @dataclasses.dataclass(frozen=True)
 class Chapter:
   """One study on the page.

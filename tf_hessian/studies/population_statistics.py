@@ -14,7 +14,16 @@ import numpy as np
 
 from tf_hessian import plotting
 from tf_hessian.studies import drawing, intervals
-from tf_hessian.studies.chapter import Chapter, Table, Verdict, judged, number, prose, together
+from tf_hessian.studies.chapter import (
+  Chapter,
+  Table,
+  Verdict,
+  claims,
+  judged,
+  number,
+  prose,
+  together,
+)
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.normalization import CONFIG, log, trained
 from tf_hessian.training.train import DivergedError
@@ -197,7 +206,7 @@ def describe(numbers: dict) -> Chapter:
         have not diverged, lines their means; crosses: a seed diverges""")
     },
     tables=(
-      Table(("the claim", "here", ""), tuple((c, f, v.value) for c, f, v in rows)),
+      claims(rows),
       _table(numbers),
     ),
   )

@@ -16,7 +16,7 @@ from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.experiments import experiment
 from tf_hessian.slq import density
 from tf_hessian.studies import drawing, pieces
-from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose, with_error
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, claims, number, prose, with_error
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_energy import of_top_space
 from tf_hessian.studies.normalization import SETTLING, end, settle, trained
@@ -261,12 +261,8 @@ def describe(numbers: dict) -> Chapter:
         normalization, and without, where the loss is higher. Right: the former with its standard
         error, and deflated"""),
     },
-    tables=(_claims(rows), _table(numbers), _subsets(numbers)),
+    tables=(claims(rows), _table(numbers), _subsets(numbers)),
   )
-
-
-def _claims(rows):
-  return Table(("the claim", "here", ""), tuple((c, f, v.value) for c, f, v in rows))
 
 
 def _cells(row):
