@@ -241,6 +241,40 @@ def test_what_can_not_be_measured_is_refused_before_training(data, options, mess
   assert int(model.optimizer.iterations.numpy()) == 0
 
 
+class Penalty(keras.layers.Layer):
+  beta = 0.0
+
+  def call(self, inputs):
+    self.add_loss(self.beta * keras.ops.mean(inputs**4))
+    return inputs
+
+
+class Anneal(keras.callbacks.Callback):
+  """Raises a factor that Python reads."""
+
+  def on_epoch_begin(self, epoch, logs=None):
+    del logs
+    self.model.layers[1].beta = 2.0 * epoch
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_model_that_python_changes_is_measured_as_fit_trains_it(eagerly):
+  keras.utils.set_random_seed(0)
+  parts = [keras.layers.Dense(4, "tanh"), Penalty(), keras.layers.Dense(3)]
+  model = keras.Sequential([keras.Input((4,)), *parts])
+  model.compile(keras.optimizers.SGD(0.0), LOSS, run_eagerly=eagerly)
+  callback = SpectrumCallback([(X, Y)], freq="epoch", top=1, tolerance=1e-6)
+  _, history = fit([Anneal(), callback], epochs=2, model=model)
+  expected = []
+  for beta in (0.0, 2.0 if eagerly else 0.0):
+    model.layers[1].beta = beta
+    operator = tf_hessian.HessianOperator(model, LOSS, [(X, Y)])
+    expected.append(
+      tf_hessian.top_eigenpairs(operator, 1, tolerance=1e-6, progress=False).values[0]
+    )
+  np.testing.assert_allclose(history["hessian_top_1"], expected, rtol=1e-5)
+
+
 def test_without_tensorboard_the_remedy_is_said(monkeypatch, tmp_path):
   from tf_hessian import callback
 

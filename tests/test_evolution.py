@@ -64,6 +64,49 @@ def test_model_has_its_own_weights_again_however_it_ends(operator, saved, tmp_pa
   np.testing.assert_array_equal(operator.parameters(), before)
 
 
+def adapted(data):
+  keras.utils.set_random_seed(0)
+  inputs = keras.Input((3,))
+  normal = keras.layers.Normalization()
+  hidden = keras.layers.Dense(4, "tanh")(normal(inputs))
+  model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+  if data is not None:
+    normal.adapt(data)
+  return model
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_statistics_of_adapted_layers_are_those_of_each_file(tmp_path, suffix):
+  x = DATA[0][0]
+  for name, data in (("near", x), ("far", 10 * x + 3)):
+    save = adapted(data).save if suffix == ".keras" else adapted(data).save_weights
+    save(tmp_path / f"{name}{suffix}")
+  model = adapted(2 * x)
+  before = model(x).numpy()
+  found = spectra(
+    tf_hessian.HessianOperator(model, LOSS, DATA),
+    [tmp_path / f"{name}{suffix}" for name in ("near", "far")],
+    **OPTIONS,
+  )
+  np.testing.assert_array_equal(model(x), before)
+  for spectrum, data in zip(found.values(), (x, 10 * x + 3), strict=True):
+    alone = tf_hessian.HessianOperator(adapted(data), LOSS, DATA)
+    expected = tf_hessian.spectral_density(alone, **OPTIONS)
+    np.testing.assert_array_equal(spectrum.diagonals[0], expected.diagonals[0])
+    # The files' own weights by Keras.
+    value = float(LOSS(DATA[0][1], adapted(data)(x)))
+    assert spectrum.loss == expected.loss == pytest.approx(value, rel=1e-6)
+
+
+def test_operator_follows_layers_that_are_adapted_anew():
+  x = DATA[0][0]
+  model = adapted(x)
+  operator = tf_hessian.HessianOperator(model, LOSS, DATA)
+  operator.loss()
+  model.layers[1].adapt(10 * x + 3)
+  assert operator.loss() == pytest.approx(float(LOSS(DATA[0][1], model(x))), rel=1e-6)
+
+
 def test_states_of_optimizer_and_seeds_stay_whatever_the_file_has(tmp_path):
   inputs = keras.Input((3,))
   hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(4, "tanh")(inputs))

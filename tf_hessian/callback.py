@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from tf_hessian import folders, plotting
-from tf_hessian.curvature.failures import NonFiniteError
+from tf_hessian.curvature.failures import ModelChangedError, NonFiniteError
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
@@ -137,9 +137,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     """Builds the operator, and checks it."""
     del logs
     self.measurements, self._said = [], False
-    self.operator = HessianOperator(
-      self.model, self._loss, self._data, seed=self._seed, **self._options
-    )
+    self.operator = self._new_operator()
     n = self.operator.shape[0]
     if self._top + self._smallest > n:
       raise ValueError(f"top, smallest: expected at most n = {n} eigenvalues together")
@@ -148,6 +146,23 @@ class SpectrumCallback(keras.callbacks.Callback):
     self._last = self._step()
     if self._workdir is not None:
       self._open_folder()
+
+  def _new_operator(self):
+    result = HessianOperator(self.model, self._loss, self._data, seed=self._seed, **self._options)
+    # A `fit` that is traced keeps what Python was when it began, too.
+    result.runner.follows_python = False
+    return result
+
+  def _follow(self):
+    """Makes the operator anew if the model that `fit` runs eagerly has changed."""
+    runner = self.operator.runner
+    try:
+      runner.follows_python = bool(self.model.run_eagerly)
+      runner.check_trace()
+      runner.follows_python = False
+    except ModelChangedError as e:
+      logging.info("SpectrumCallback: a new operator is made: %s", e)
+      self.operator = self._new_operator()
 
   def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
     """Measures if it is time to."""
@@ -198,6 +213,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
   def _measure(self, step):
+    self._follow()
     try:
       self.operator.check_point()
     except NonFiniteError as e:

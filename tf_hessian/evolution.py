@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from tf_hessian import notices
+from tf_hessian.curvature import keras_internals
 from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.folders import as_path
 from tf_hessian.slq import run_folder
@@ -86,7 +87,7 @@ def spectra(
         operator, workdir=folders[name], check=check and not i, **options
       )
   finally:
-    model.set_weights(before)
+    _set_weights(model, before)
   return found
 
 
@@ -108,6 +109,13 @@ def load_into(model: keras.Model, path: str | os.PathLike, /) -> None:
         raise ValueError(f"{path}: not weights of model {model.name!r}, or damaged ({e})") from e
     return
   take_weights(model, checkpoints_lib.load_model(path), str(path))
+
+
+def _set_weights(model, values):
+  """Sets a model's weights, and the constants that layers make of them."""
+  model.set_weights(values)
+  for layer in keras_internals.normalizations(keras_internals.layers_of(model)):
+    layer.finalize_state()
 
 
 @contextlib.contextmanager
@@ -146,7 +154,7 @@ def take_weights(model: keras.Model, other: keras.Model, source: str, /) -> None
       f"{source}: it is of another model: of {len(shapes[1])} variables instead of "
       f"{len(shapes[0])}, number {i} has shape {pair[1]} instead of {pair[0]}"
     )
-  model.set_weights(other.get_weights())
+  _set_weights(model, other.get_weights())
 
 
 def _named(checkpoints):

@@ -146,7 +146,8 @@ class Spectrum(_Shown):
     """Returns the quadratures in which known eigenvalues weigh 1 / n.
 
     Known are those whose Ritz pair has converged in all draws, far from their neighbours, with
-    weights that single eigenvalues can have. Their heights have no standard error then.
+    weights that single eigenvalues can have. Their heights have no standard error then. Ten draws
+    can't tell an exactly double eigenvalue from a single one: it gets half its height.
 
     Raises:
       ValueError: if n or the residuals are not known, or the run began at a vector of its own, or

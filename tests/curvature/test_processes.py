@@ -134,3 +134,18 @@ def test_a_forked_process_is_told_that_nothing_can_be_computed_there(made):
   finally:
     child.kill()
     child.join()
+
+
+def test_products_are_refused_while_a_function_is_traced():
+  operator = operator_of()
+  v = np.ones(operator.shape[0])
+
+  @tf.function
+  def step():
+    return operator @ v
+
+  with pytest.raises(RuntimeError, match="call it outside"):
+    step()
+  with tf.Graph().as_default(), pytest.raises(RuntimeError, match="call it outside"):
+    operator.loss()
+  assert np.isfinite(operator @ v).all()

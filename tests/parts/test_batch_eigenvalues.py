@@ -51,6 +51,17 @@ def expected(model, data):
   return np.array([np.linalg.eigvalsh(tf_hessian.dense_hessian(o)) for o in operators])
 
 
+def test_batch_that_weighs_nothing_is_left_out_with_a_word(model, data, caplog):
+  without = [(x, y, w if b != 1 else 0 * w) for b, (x, y, w) in enumerate(data)]
+  found = batch_eigenvalues(tf_hessian.HessianOperator(model, LOSS, without), progress=False)
+  whole = batch_eigenvalues(tf_hessian.HessianOperator(model, LOSS, data), progress=False)
+  assert np.isnan(found.values[:, 0]).tolist() == [False, True, False, False]
+  np.testing.assert_array_equal(found.values[[0, 2, 3]], whole.values[[0, 2, 3]])
+  assert "batch 1: its examples weigh nothing" in caplog.text
+  assert "not within the tolerance" not in caplog.text
+  assert "nan" not in str(found)
+
+
 def test_they_are_the_eigenvalues_of_each_batchs_matrix(operator, expected):
   found = batch_eigenvalues(operator, 2, 1, progress=False)
   assert found.values.shape == (len(SIZES), 3) and found.converged.all()

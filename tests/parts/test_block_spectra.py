@@ -105,6 +105,35 @@ def test_it_is_shown_and_drawn(operator, tmp_path):
   assert len(found) == 2
 
 
+class Repeating(keras.Model):
+  """A model whose hidden layers have the same path."""
+
+  def __init__(self):
+    super().__init__()
+    self.hidden = [keras.layers.Dense(3, "tanh", name="x") for _ in range(2)]
+    self.last = keras.layers.Dense(2)
+
+  def call(self, inputs):
+    for layer in self.hidden:
+      inputs = layer(inputs)
+    return self.last(inputs)
+
+
+def test_layers_of_one_path_are_blocks_of_their_own():
+  model = Repeating()
+  x = np.random.default_rng(0).standard_normal((6, 3)).astype("float32")
+  y = model(x) + 1
+  operator = tf_hessian.HessianOperator(model, "mse", [(x, y)])
+  found = block_spectra(operator, num_draws=1, lanczos_steps=12, check=False, progress=False)
+  assert [s.num_parameters for s in found.values()] == [12, 12, 8]
+  first, second, _ = found
+  assert second == f"{first}_1"
+  dense = tf_hessian.dense_hessian(operator, progress=False)
+  for spectrum, part in zip(found.values(), (slice(12), slice(12, 24)), strict=False):
+    largest = np.linalg.eigvalsh(dense[part, part])[-1]
+    assert spectrum.largest(1)[0] == pytest.approx(largest, rel=1e-4)
+
+
 def below_zero(text):
   """Returns dict: block -> what its row has below zero."""
   rows = [line.split() for line in text.splitlines()[1:]]

@@ -33,6 +33,15 @@ def test_solution_is_that_of_the_dense_matrix(positive, b, method, damping):
   assert error <= 10 * found.residual * np.linalg.cond(a) + 1e-9
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, 100, 600, 1000])
+@pytest.mark.parametrize("method", ["minres", "cg"])
+def test_solution_is_in_proportion_to_b(positive, b, method, exponent):
+  options = {"damping": 0.1, "method": method, "progress": False}
+  one, other = (solve(positive, v, **options) for v in (b, np.ldexp(b, exponent)))
+  np.testing.assert_array_equal(other.x, np.ldexp(one.x, exponent))
+  assert other[1:] == one[1:] and one.converged
+
+
 def test_indefinite_ones_are_solved_by_minres(matrix):
   b = np.ones(len(matrix))
   found = solve(matrix, b, damping=0.1, tolerance=1e-10, progress=False)

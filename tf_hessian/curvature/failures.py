@@ -39,6 +39,10 @@ class DataChangedError(ValueError):
   """A batch with other values than when it was first read."""
 
 
+class ModelChangedError(ValueError):
+  """A loss that Python computes in another way than when it was traced."""
+
+
 def no_operator(value: object, expected: str = "a HessianOperator", /) -> TypeError:
   """Returns the error for an argument that is no operator."""
   return TypeError(

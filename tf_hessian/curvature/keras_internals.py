@@ -135,15 +135,20 @@ def stateless(
   layers = layers_of(model)
   # A layer knows its losses by the ids of tensors, which may be those of tensors that are gone.
   ids = [set(layer._loss_ids) for layer in layers]
+  constants = [(x, x.mean, x.variance) for x in normalizations(layers)]
   for layer in layers:
     layer._loss_ids.clear()
   try:
     with with_values(mapping) as scope:
+      for layer, *_ in constants:
+        layer.finalize_state()
       yield scope
   finally:
     for layer, before in zip(layers, ids, strict=True):
       layer._loss_ids.clear()
       layer._loss_ids.update(before)
+    for layer, mean, variance in constants:
+      layer.mean, layer.variance = mean, variance
 
 
 def compiled_loss(model: keras.Model, /) -> tuple[Any, Any]:
@@ -272,6 +277,14 @@ def _is_float(dtype):
 def layers_of(model: keras.Model, /, *, include_self: bool = True) -> list[keras.layers.Layer]:
   """Returns a model's layers, and those inside of them, however deep."""
   return list(model._flatten_layers(include_self=include_self))
+
+
+def normalizations(layers: Iterable[keras.layers.Layer], /) -> list[keras.layers.Normalization]:
+  """Returns the layers that were adapted to the statistics of data.
+
+  They read constants, which `finalize_state` makes of their variables.
+  """
+  return [x for x in layers if isinstance(x, keras.layers.Normalization) and x.input_mean is None]
 
 
 def graph_of(model: keras.Model, /) -> keras.Model:

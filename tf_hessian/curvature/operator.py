@@ -43,8 +43,8 @@ class CurvatureOperator(Point, scipy.sparse.linalg.LinearOperator, abc.ABC):
   Threads may share an operator; they take turns.
 
   Batch b has fixed examples and, where the model draws random numbers, a seed made from (seed, b).
-  The model is never changed: moving statistics and seed generators stay as they are. Its variables
-  are read anew in every pass, so the operator follows a model that is trained on.
+  The model is never changed: moving statistics and seed generators stay. Its variables are read in
+  every pass; what Python reads, such as a dropout rate, once, and runs refuse another.
 
   A matrix is a class of its own with one method, `batch_product`.
 

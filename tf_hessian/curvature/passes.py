@@ -197,6 +197,14 @@ class DataPass:
     """
     return self.eagerly(self._function, b, batch, *self.prepare(*arguments))
 
+  def as_traced(self, b: int, batch: Any, *arguments: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the values of the traced function for one batch."""
+    specs = tf.nest.map_structure(lambda t: t.shape, batch)
+    shapes = [tf.nest.map_structure(lambda s: s.shape, s) for s in self._batches.signatures]
+    concrete, _ = self._traced[shapes.index(specs)]
+    with processes.LOCK, self._execution():
+      return concrete(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
+
   def eagerly(self, function: Callable, b: int, batch: Any, *arguments: Any, **options: Any) -> Any:
     """Returns the values of another function of a batch, eagerly."""
     with processes.LOCK, self._execution(), _as_traced():

@@ -16,6 +16,8 @@ import os
 import threading
 from typing import ParamSpec, TypeVar
 
+import tensorflow as tf
+
 from tf_hessian.curvature import keras_internals
 
 _P = ParamSpec("_P")
@@ -27,7 +29,7 @@ _started_before_fork = False
 def one_at_a_time(method: Callable[_P, _R], /) -> Callable[_P, _R]:
   """Decorates a method that one thread at a time may run.
 
-  All decorated methods share one lock. It raises RuntimeError where `check_process` does.
+  All decorated methods share one lock. They raise RuntimeError where `check_process` does.
   """
 
   @functools.wraps(method)
@@ -56,10 +58,16 @@ def without_collection() -> Iterator[None]:
 
 
 def check_process() -> None:
-  """Raises RuntimeError in a process forked after TensorFlow began to work.
+  """Raises RuntimeError where TensorFlow can't compute.
 
-  The threads that TensorFlow waits for there don't exist: without this, it waits for ever.
+  In a process that was forked after TensorFlow had begun to work, the threads that it waits for
+  don't exist: without this, it waits for ever. In a function that is traced nothing has a value.
   """
+  if not tf.executing_eagerly():
+    raise RuntimeError(
+      "an operator computes at once, which can't be done while a tf.function or a graph is built: "
+      "call it outside, or by tf.numpy_function"
+    )
   if _started_before_fork:
     raise RuntimeError(
       "this process was forked from one in which TensorFlow was already at work, whose threads it "

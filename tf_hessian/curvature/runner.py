@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import choices, failures
-from tf_hessian.distribute import copies
+from tf_hessian.distribute import copies, engines
 from tf_hessian.numerics import checks
+from tf_hessian.numerics.scaling import scales_of
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.objective import Objective
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
   from tf_hessian.curvature.program import Program
 
 
-_USUAL = 40  # the exponent of 2 up to which a vector's entries are taken as they are
+_SAME_LOSS = 1e-4  # relative, of one batch's loss that is computed in two ways
+_SMALL_LOSS = 1e-3  # of an example, below which a loss may be rounding
 
 
 class Runner:
@@ -36,6 +38,8 @@ class Runner:
 
   Attributes:
     program: the `Program`.
+    follows_python: whether `check_trace` looks; to be set to False where training does not follow
+      Python either.
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
 
@@ -49,6 +53,7 @@ class Runner:
     self.program = program
     self._objective = objective
     self._looked_at_point = False
+    self.follows_python = True
     self._along: DataPass | None = None
     # The loss is traced here, so that what doesn't fit together is said now.
     choices.check_rows(model, program)
@@ -267,6 +272,31 @@ class Runner:
     result /= self.weight
     return result
 
+  def check_trace(self) -> None:
+    """Checks that Python still computes the loss that was traced.
+
+    Attributes of layers, and which of them are trained, are read when a function is traced. The
+    loss of the first batch tells most changes. It is not looked at in a cluster.
+
+    Raises:
+      ModelChangedError: if it is another one.
+    """
+    data_pass, batches = self.program.loss, self.program.batches
+    if not self.follows_python or not isinstance(self.program.engine, engines.OneDevice):
+      return
+    b, batch = next(iter(batches.since()))
+    traced = np.stack([t.numpy() for t in data_pass.as_traced(b, batch)])
+    now, again = (np.stack([t.numpy() for t in data_pass.single(b, batch)]) for _ in range(2))
+    tolerance = max(_SAME_LOSS, 100 * self.precision.eps)
+    sizes = np.maximum(np.abs(traced), _SMALL_LOSS * np.abs(traced[len(traced) // 2 :]).max())
+    if (np.abs(now - traced) > tolerance * sizes).any() and np.array_equal(now, again):
+      raise failures.ModelChangedError(
+        f"sums of the first batch's loss and weights are {now} now, and were {traced} for the same "
+        "variables when the operator was made. What Python reads in a model, such as a factor of "
+        "regularization or which layers are trained, is read once: make a new operator, or keep "
+        "what changes in a tf.Variable"
+      )
+
   def look_at_point(self) -> None:
     """Checks the variables before the first pass.
 
@@ -295,9 +325,7 @@ class SingleBatch:
 
   Attributes:
     number: the number.
-
-  Raises:
-    ValueError: if the sum of its weights is not positive.
+    empty: whether its weights have no positive sum, so that it has no mean loss.
   """
 
   def __init__(self, program: Program, b: int, batch: Any, /) -> None:
@@ -305,11 +333,11 @@ class SingleBatch:
     self._program, self._batch = program, batch
     sums = program.loss.of_batch(b, batch).numpy()
     weights = sums[sums.size // 2 :]
-    if not np.all(weights > 0):
-      raise ValueError(f"batch {b}: expected a positive sum of the examples' weights")
+    self.empty = not np.all(weights > 0)
     self._weight = weights[0]
     coefficients = np.array(program.objective.coefficients)
-    self._ratios = tf.constant(coefficients * self._weight / weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+      self._ratios = tf.constant(coefficients * self._weight / weights)
 
   def gradient(self) -> np.ndarray:
     """Returns the gradient of the batch's mean loss, (n,) float64."""
@@ -320,6 +348,8 @@ class SingleBatch:
     return self._mean("product", self._program.product, tf.convert_to_tensor(x, tf.float64))
 
   def _mean(self, what, data_pass, *arguments):
+    if self.empty:
+      raise ValueError(f"batch {self.number}: expected a positive sum of the examples' weights")
     found = data_pass.of_batch(self.number, self._batch, self._ratios, *arguments).numpy()
     if not np.isfinite(found).all():
       raise failures.NonFiniteError(
@@ -359,19 +389,3 @@ def check_operand(x: np.ndarray, /) -> None:
     raise TypeError("vector: expected real numbers, got complex ones")
   if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
     raise ValueError("vector: expected finite numbers, got NaN or infinity")
-
-
-def scales_of(vectors: np.ndarray, /) -> np.ndarray:
-  """Returns powers of two by which vectors of extreme size are divided.
-
-  A model's dtype would lose them. They are 1 for others, so that these are not copied.
-
-  Args:
-    vectors: (k, n).
-
-  Returns:
-    (k,) float64.
-  """
-  sizes = [max(float(v.max(initial=0)), -float(v.min(initial=0))) for v in vectors]
-  exponents = np.frexp(sizes)[1]
-  return np.ldexp(1.0, np.where(np.abs(exponents) > _USUAL, exponents, 0))

@@ -65,7 +65,7 @@ class BatchEigenvalues:
     names = [f"largest {i + 1}" for i in range(self.largest)]
     names += [f"smallest {i + 1}" for i in range(k - self.largest)]
     lines = [f"{'':12s}  {'least':>12s}  {'median':>12s}  {'mean':>12s}  {'greatest':>12s}"]
-    for name, v in zip(names, self.values.T, strict=True):
+    for name, v in zip(names, self.values[np.isfinite(self.values).all(axis=1)].T, strict=True):
       numbers = (v.min(), np.median(v), v.mean(), v.max())
       lines.append(f"{name:12s}" + "".join(f"  {x:12.5g}" for x in numbers))
     lines.append(
@@ -85,7 +85,7 @@ class BatchEigenvalues:
       ValueError: for another format.
       OSError: if the picture can't be written.
     """
-    values, largest = self.values, self.largest
+    values, largest = self.values[np.isfinite(self.values).all(axis=1)], self.largest
     parts = {"largest eigenvalue": values[:, 0]} if largest else {}
     if largest < values.shape[1]:
       parts["smallest eigenvalue"] = values[:, largest]
@@ -159,7 +159,8 @@ def batch_eigenvalues(
     progress: whether to show a bar, or log lines where there is no terminal.
 
   Returns:
-    `BatchEigenvalues`. Where some have not converged, a warning says so.
+    `BatchEigenvalues`, NaN for batches whose examples weigh nothing. Where some have not converged,
+    a warning says so.
 
   Raises:
     TypeError, ValueError: for bad arguments, or products that are not finite.
@@ -193,16 +194,18 @@ def batch_eigenvalues(
         for batch in operator.runner.single_batches(found.count):
           if batch.number >= count:
             break
-          pairs = eigenpairs.top_eigenpairs(
-            batch.product, matrix.n, largest, smallest, precision=precision, **options
+          search = batch.product, matrix.n, largest, smallest
+          found.add(
+            None
+            if batch.empty
+            else eigenpairs.top_eigenpairs(*search, precision=precision, **options)
           )
-          found.add(pairs)
           bar.advance(f"batch {batch.number}")
       return found.result()
 
   matrix.agree(**provenance.identity(), **about, num_batches=count)
   result = matrix.lead(compute, BatchEigenvalues.to_bytes, BatchEigenvalues.from_bytes)
-  missed = int(np.sum(~result.converged))
+  missed = int(np.sum(~result.converged & np.isfinite(result.values).all(axis=1)))
   if missed:
     logging.warning(
       "eigenvalues of %d of %d batches are not within the tolerance: allow more products, a larger "
@@ -259,11 +262,14 @@ class _Found:
     self._all, self.count = found, count
 
   def add(self, pairs):
-    """Adds those of the next batch."""
+    """Adds those of the next batch; None leaves NaN."""
     found, b = self._all, self.count
-    found.values[b], found.residuals[b] = pairs.values, pairs.residuals
-    found.converged[b] = pairs.status is EigenpairStatus.CONVERGED
-    found.products[b] = pairs.num_products
+    if pairs is None:
+      logging.warning("batch %d: its examples weigh nothing, so it has no eigenvalues", b)
+    else:
+      found.values[b], found.residuals[b] = pairs.values, pairs.residuals
+      found.converged[b] = pairs.status is EigenpairStatus.CONVERGED
+      found.products[b] = pairs.num_products
     self.count = b + 1
     if time.monotonic() - self._saved > _SAVE_SECONDS:
       self._save()

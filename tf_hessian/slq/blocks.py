@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import keras
 import numpy as np
 
+from tf_hessian.curvature import keras_internals
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
@@ -48,12 +50,33 @@ def of_operator(operator: CurvatureOperator, by: str, /) -> list[Block]:
   """
   shapes = operator.parameter_shapes
   stops = np.cumsum([int(np.prod(s)) for s in shapes]).tolist()
+  owners = _owners(operator)
+  found: dict[str, list] = {}  # path -> the layers that have it
   groups: dict[str, list] = {}
   for i, (name, shape) in enumerate(zip(operator.parameter_names, shapes, strict=True)):
     start = stops[i - 1] if i else 0
     if by == "layer":
-      key = name.rpartition("/")[0] or name
+      path = name.rpartition("/")[0] or name
+      # Layers may have the same path.
+      same = found.setdefault(path, [])
+      if owners[i] not in same:
+        same.append(owners[i])
+      number = same.index(owners[i])
+      key = f"{path}_{number}" if number else path
     else:
       key = name if name not in groups else f"{name}_{i}"  # names of variables may repeat
     groups.setdefault(key, []).append((name, shape, slice(start, stops[i])))
   return [Block(key, *map(tuple, zip(*group, strict=True))) for key, group in groups.items()]
+
+
+def _owners(operator):
+  """Returns the innermost layer of each variable, as far as that is known."""
+  model = operator.model
+  if not isinstance(model, keras.Model):
+    return [None] * len(operator.parameter_names)
+  owners = {
+    id(v.value): layer
+    for layer in keras_internals.layers_of(model)  # those inside come later
+    for v in layer.variables
+  }
+  return [owners.get(id(p)) for p in operator.objective.parameters]

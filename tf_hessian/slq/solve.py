@@ -12,6 +12,7 @@ import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks
 from tf_hessian.numerics.results import Eigenpairs
+from tf_hessian.numerics.scaling import scales_of
 from tf_hessian.slq import digests, provenance
 from tf_hessian.slq.matrix import as_matrix
 from tf_hessian.slq.progress import Progress
@@ -99,8 +100,10 @@ def solve(
 
   def compute():
     with Progress(max_iterations, enabled=progress) as bar, matrix.passes():
-      search = _Search(matrix, b, damping, tolerance, lambda: bar.advance("solve"))
-      return search.run(method, max_iterations, preconditioner)
+      (scale,) = scales_of(b[None])  # the iterations and norms would over- or underflow
+      search = _Search(matrix, b / scale, damping, tolerance, lambda: bar.advance("solve"))
+      found = search.run(method, max_iterations, preconditioner)
+      return found._replace(x=found.x * scale)
 
   matrix.agree(
     **provenance.identity(),
