@@ -154,7 +154,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     return result
 
   def _follow(self):
-    """Makes the operator anew if the model that `fit` runs eagerly has changed."""
+    """Makes the operator anew if a model that runs eagerly has changed."""
     runner = self.operator.runner
     try:
       runner.follows_python = bool(self.model.run_eagerly)

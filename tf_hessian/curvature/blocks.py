@@ -124,7 +124,7 @@ def build_pieces(
 
 
 def _of_several(parts, model, drawn):
-  """Returns what one block may change and another one reads, besides the states drawn."""
+  """Returns other states that one block may change and another reads."""
   known = {id(v) for v in drawn}
   return [
     v

@@ -40,7 +40,7 @@ class DataChangedError(ValueError):
 
 
 class ModelChangedError(ValueError):
-  """A loss that Python computes in another way than when it was traced."""
+  """A loss that Python computes otherwise than when it was traced."""
 
 
 def no_operator(value: object, expected: str = "a HessianOperator", /) -> TypeError:

@@ -46,7 +46,7 @@ def _check_reduction(loss, as_fit):
 
 
 def _check_call(loss):
-  """Refuses a loss that does more when it is called than its method `call`."""
+  """Refuses a loss that is more than its method `call`."""
   owner = next(c for c in type(loss).__mro__ if "__call__" in vars(c))
   if not owner.__module__.startswith("keras."):
     raise ValueError(

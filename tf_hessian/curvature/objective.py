@@ -330,7 +330,7 @@ def _refuse_power_iterations(model):
 
 
 def _refuse_carried_states(model):
-  """Refuses layers whose batches go on from the state that another has left."""
+  """Refuses layers that carry a state from batch to batch."""
   kinds = keras.layers.RNN, keras.layers.Bidirectional
   names = [
     repr(layer.name)

@@ -1,4 +1,4 @@
-"""Powers of two that bring vectors to a usual size, which rounds nothing."""
+"""Powers of two that bring vectors to a usual size."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def of_operator(operator: CurvatureOperator, by: str, /) -> list[Block]:
 
 
 def _owners(operator):
-  """Returns the innermost layer of each variable, as far as that is known."""
+  """Returns the innermost layer of each variable, where it is known."""
   model = operator.model
   if not isinstance(model, keras.Model):
     return [None] * len(operator.parameter_names)
