@@ -35,7 +35,6 @@ def test_tests_are_those_of_scipy():
   for found, expected in (
     (intervals.paired(FIRST, SECOND), scipy.stats.ttest_rel(FIRST, SECOND)),
     (intervals.mean(FIRST), scipy.stats.ttest_1samp(FIRST, 0)),
-    (intervals.welch(FIRST[:4], SECOND), scipy.stats.ttest_ind(FIRST[:4], SECOND, equal_var=False)),
   ):
     assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
     assert found.dof == pytest.approx(expected.df, rel=1e-9)
@@ -45,19 +44,7 @@ def test_tests_are_those_of_scipy():
 def test_values_that_do_not_vary_have_an_interval_of_one_point():
   found = intervals.paired([2.0, 3.0], [1.0, 2.0])
   assert (found.low, found.mean, found.high, found.p) == (1, 1, 1, 0)
-  assert intervals.welch([2.0, 2.0], [2.0, 2.0]).p == 1
-
-
-def test_welchs_test_has_the_degrees_of_freedom_of_satterthwaite():
-  first, second = FIRST[:6], SECOND
-  a, b = (np.var(x, ddof=1) / len(x) for x in (first, second))
-  dof = (a + b) ** 2 / (a**2 / 5 + b**2 / 9)
-  found = intervals.welch(first, second)
-  half = scipy.stats.t.ppf(0.975, dof) * (a + b) ** 0.5
-  assert found.dof == pytest.approx(dof, rel=1e-9)
-  difference = np.mean(first) - np.mean(second)
-  assert (found.low, found.high) == pytest.approx((difference - half, difference + half), rel=1e-9)
-  assert found.p == pytest.approx(2 * scipy.stats.t.sf(abs(difference) / (a + b) ** 0.5, dof))
+  assert intervals.paired([2.0, 2.0], [2.0, 2.0]).p == 1
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -108,11 +95,6 @@ def test_interval_of_a_standard_error_is_that_of_the_values():
 def test_paired_values_of_other_seeds_are_refused():
   with pytest.raises(ValueError, match="expected as many values, got 2 and 3"):
     intervals.paired([1.0, 2.0], [1.0, 2.0, 3.0])
-
-
-def test_welchs_test_of_a_single_value_is_refused():
-  with pytest.raises(ValueError, match="two values or more"):
-    intervals.welch([1.0], [1.0, 2.0])
 
 
 @pytest.mark.parametrize("p, text", [(0.0123, "p = 0.012"), (2e-4, "p < 0.001")])

@@ -1,7 +1,7 @@
 """Batch normalization and outliers, on real CIFAR-10 (section G of the paper).
 
-A narrow ResNet-14 is trained without batch normalization, with it, and with population statistics,
-from several seeds; checkpoints are measured over training.
+A narrow ResNet-14 is trained without batch normalization, with it at two rates, and with population
+statistics, from several seeds; checkpoints are measured over training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tf_hessian import plotting, spectrum
 from tf_hessian.experiments import experiment
 from tf_hessian.slq import density, eigenpairs
 from tf_hessian.studies import drawing, intervals, pieces
-from tf_hessian.studies.chapter import Chapter, Table, Verdict, number, prose
+from tf_hessian.studies.chapter import Chapter, Table, Verdict, judged, number, prose
 from tf_hessian.studies.context import Context
 from tf_hessian.studies.gradient_energy import energies_near, radius, share_of_batches
 from tf_hessian.studies.normalization import BATCH, POPULATION, SLOW_BATCH, WITHOUT
@@ -24,6 +24,9 @@ from tf_hessian.training import checkpoints, record
 
 VARIANTS = (WITHOUT, BATCH, POPULATION, SLOW_BATCH)
 SEEDS = tuple(range(intervals.CLAIM_SEEDS))
+IMAGES = 256
+KERNEL = 0.01  # its sigma in the picture, in the largest eigenvalue
+_FLOOR = 1e-7  # of the picture, below a single eigenvalue's peak
 TOP = 10
 # The top of the spectrum, to an angle of at most about this over the relative gap.
 TOLERANCE = 1e-3
@@ -47,13 +50,20 @@ KEYS = (
 
 
 def measure(context: Context) -> dict:
-  """Measures spectra and gradients over training, for three ways of normalising."""
+  """Measures spectra and gradients over training, for each way of normalising."""
   rows: dict[str, list] = {v.name: [] for v in VARIANTS}
   for seed in SEEDS:
     for variant in VARIANTS:
       rows[variant.name].append(_measure_run(context, variant, seed))
-  numbers = {name: _over_seeds(runs) for name, runs in rows.items()}
-  _draw(context, numbers)
+  variants = {name: _over_seeds(runs) for name, runs in rows.items()}
+  numbers = {
+    "images": IMAGES,
+    "seeds": list(SEEDS),
+    "variants": variants,
+    "kernel": KERNEL,
+    "densities": {v.name: _density(context, v) for v in VARIANTS},
+  }
+  _draw(numbers, context.out)
   return numbers
 
 
@@ -79,6 +89,7 @@ class _Measurement:
 
   def __init__(self, context, config, folder, seed):
     self._context = context
+    config.hessian.num_examples = IMAGES
     self._config = config
     self._folder = folder
     self._seed = seed
@@ -175,7 +186,7 @@ def stand_apart(values: Sequence[float] | np.ndarray, /) -> int:
 
 
 def _over_seeds(runs):
-  """Returns dict: step -> name -> values of the seeds, {"values": list}."""
+  """Returns dict: step -> name -> values of the seeds, and what is of the first or of all."""
   result = {}
   for step in runs[0]:
     found = [run[step] for run in runs]
@@ -189,7 +200,7 @@ def _over_seeds(runs):
       "smallest": [f["smallest"] for f in found],
     }
     result[step] = {
-      **{k: {"values": [float(x) for x in values]} for k, values in columns.items()},
+      **{k: [float(x) for x in values] for k, values in columns.items()},
       "largest_residual": max(max(f["residuals"]) / f["largest"][0] for f in found),
       "above_a_tenth_draws": [first["above_a_tenth"], first["above_a_tenth_stderr"]],
       **{k: first[k] for k in of_gradient if k in first},
@@ -197,27 +208,19 @@ def _over_seeds(runs):
   return result
 
 
-def seeds_of(entry: dict | list, /) -> list[float]:
-  """Returns the values of the seeds.
-
-  Earlier files have the mean of two seeds, and its standard error.
-  """
-  if isinstance(entry, dict):
-    return entry["values"]
-  mean, error = entry
-  return [mean - error, mean + error]
-
-
-def _draw(context, numbers):
-  _draw_over_training(numbers, context.out / "figure_batch_norm.png")
-  spectra = {v.name: _last_spectrum(context, v) for v in VARIANTS}
-  widest = max(s.largest(1)[0] for s in spectra.values())
-  plotting.plot_spectra(
-    spectra, context.out / "figure_batch_norm_spectra.png", sigma_squared=(widest / 500) ** 2
-  )
+def _draw(numbers, folder):
+  _draw_over_training(numbers["variants"], folder / "figure_batch_norm.png")
+  figure, axes = plotting.new_figure(7.0, 4.2)
+  for i, (name, curve) in enumerate(numbers["densities"].items()):
+    axes.plot(curve["x"], curve["y"], color=f"C{i}", lw=1.2, label=name)
+  axes.set(xlabel="eigenvalue / largest eigenvalue", ylabel="density")
+  axes.set_ylim(_FLOOR, 5 * max(max(curve["y"]) for curve in numbers["densities"].values()))
+  drawing.plain_log(axes, "y")
+  axes.legend(frameon=False, fontsize="small")
+  plotting.save_figure(figure, folder / "figure_batch_norm_spectra.png")
 
 
-def _draw_over_training(numbers, path):
+def _draw_over_training(variants, path):
   panels = {
     "ratio": "$\\lambda_1 / \\lambda_{10}$",
     "above_a_tenth": "eigenvalues above $\\lambda_1 / 10$",
@@ -227,9 +230,9 @@ def _draw_over_training(numbers, path):
   figure, axes = plotting.new_figure(10.0, 6.8, nrows=2, ncols=2)
   for ax, (key, label) in zip(axes.flat, panels.items(), strict=True):
     share = "share" in key
-    for i, (name, table) in enumerate(numbers.items()):
-      values = np.array([seeds_of(row[key]) for row in table.values()]) * (100 if share else 1)
-      places = np.arange(len(table)) + 0.08 * (i - 1)
+    for i, (name, table) in enumerate(variants.items()):
+      values = np.array([row[key] for row in table.values()]) * (100 if share else 1)
+      places = np.arange(len(table)) + 0.08 * (i - 1.5)
       ax.plot(places, values.mean(axis=1), "-", lw=1.4, color=f"C{i}", label=name)
       ax.plot(places, values, "o", ms=3.5, color=f"C{i}")
     ax.set_xticks(range(len(table)), [f"{int(step):,}" for step in table])
@@ -243,99 +246,123 @@ def _draw_over_training(numbers, path):
   plotting.save_figure(figure, path)
 
 
-def _last_spectrum(context, variant):
+def _density(context, variant):
+  """Returns the last density of the first seed, in the largest eigenvalue."""
   folder = variant.folder(context, SEEDS[0])
   last = max(variant.config(context, SEEDS[0]).train.checkpoint_steps)
   path = folder / "spectra" / checkpoints.step_path(folder, last).stem / "spectrum.npz"
-  return spectrum.load(path)
+  run = spectrum.load(path)
+  largest, nodes = float(run.largest(1)[0]), np.concatenate(run.nodes)
+  sigma = KERNEL * largest
+  grid = np.linspace(max(nodes.min(), -largest) - 4 * sigma, largest + 4 * sigma, drawing.POINTS)
+  values = run.density(sigma**2, grid=grid).values
+  return {"x": (grid / largest).tolist(), "y": (values * largest).tolist()}
 
 
 def describe(numbers: dict) -> Chapter:
   """Describes which claims hold at the last checkpoints, with all numbers."""
-  final = {name: table[max(table, key=int)] for name, table in numbers.items()}
-  verdict, found, reason = judge(final)
+  variants = numbers["variants"]
+  final = {name: table[max(table, key=int)] for name, table in variants.items()}
+  verdict = judge(final)
   return Chapter(
     title="Batch normalization and outliers",
-    section="the main text and G",
+    section="the main text",
     claim=prose("""without batch normalization, and with its population statistics, large
       eigenvalues stand apart and the gradient lies in their space; with mini-batch statistics
       neither is so."""),
-    found=found,
+    found=prose(f"at the end of training {_means(final)}."),
     verdict=verdict,
-    reason=reason,
+    reason=_reason(numbers, final),
     pictures={
       "figure_batch_norm.png": "Over training: the largest eigenvalue over the tenth, eigenvalues "
       "above a tenth of the largest, energy of gradients in the ten largest eigenvectors. Points "
       "are seeds, lines their means",
-      "figure_batch_norm_spectra.png": "Density at the last step, seed 0",
+      "figure_batch_norm_spectra.png": prose("""Density at the last step, seed 0, each in its
+        largest eigenvalue; what is below minus that is left out"""),
     },
-    tables=(_table_of_differences(final), _table(numbers), _gradient_table(final)),
+    tables=(_table_of_differences(final), _table(variants), _gradient_table(final)),
   )
 
 
 def differences(final: dict, /) -> dict[tuple[str, str, str], intervals.Interval]:
-  """Compares the variants at their last checkpoints, by Welch's test.
+  """Compares the variants at their last checkpoints, paired over the seeds.
 
-  Without batch normalization less with it, and population less batch statistics, at the same rate
-  where that was measured.
+  Without batch normalization less with it, and population less batch statistics at the same rate.
 
   Returns:
-    dict: (name of the number, variant, the other) -> `Interval` of the difference.
+    dict: (name of the number, variant, the other) -> `Interval` of the difference, or of the factor
+    of ratios.
   """
-  slow = SLOW_BATCH.name if SLOW_BATCH.name in final else BATCH.name
+  pairs = ((WITHOUT.name, BATCH.name), (POPULATION.name, SLOW_BATCH.name))
   return {
-    (key, variant, other): intervals.welch(
-      seeds_of(final[variant][key]), seeds_of(final[other][key])
+    (key, variant, other): (intervals.factor if key == "ratio" else intervals.paired)(
+      final[variant][key], final[other][key]
     )
     for key in CLAIMS
-    for variant, other in ((WITHOUT.name, BATCH.name), (POPULATION.name, slow))
+    for variant, other in pairs
   }
 
 
-def judge(final: dict, /) -> tuple[Verdict, str, str]:
+def judge(final: dict, /) -> Verdict:
   """Judges the claims by the numbers of each variant's last checkpoint.
 
-  Each says that a difference of `differences` is above 0, and holds where its whole 95 % interval
-  is.
-
-  Returns:
-    The verdict, what came out, and why it may differ.
+  Each says that a difference of `differences` is above 0, a factor above 1, and holds where its
+  whole 95 % interval is. They agree where all hold, differ where one interval is below, and are
+  open else, as with too few seeds.
   """
+  found = differences(final)
+  nothing = {key: int(key[0] == "ratio") for key in found}
+  return judged(
+    all(test.low > nothing[key] for key, test in found.items()),
+    any(test.high < nothing[key] for key, test in found.items()),
+    enough=len(final[BATCH.name]["ratio"]) >= intervals.CLAIM_SEEDS,
+  )
+
+
+def _means(final):
+  """Returns the claims' means over seeds, of each variant."""
   parts = []
   for key, text in CLAIMS.items():
-    means = (f"{number(_mean(row[key]))} {name}" for name, row in final.items())
-    parts.append(f"{text}: " + ", ".join(means))
-  tests = differences(final).values()
-  seeds = len(seeds_of(final[BATCH.name]["ratio"]))
-  found = f"at the end of training {'; '.join(parts)}."
-  reason = prose(f"""A narrow network and {seeds} short trainings of each kind, at the learning rate
-    0.1, and a hundredth of it with population statistics, as section G asks; so the variants are at
-    different losses (last column), and the swap of statistics at the same weights, above, is the
-    better test. The Hessian with batch normalization is that of the mini-batch loss, batches of
-    128. All seeds are measured on the first images of the training set
-    (config.hessian.num_examples).""")
-  if seeds < intervals.CLAIM_SEEDS:
-    few = f"A claim about training needs {intervals.CLAIM_SEEDS} seeds; {seeds} were measured."
-    return Verdict.OPEN, found, f"{reason} {few}"
-  if all(t.above for t in tests):
-    return Verdict.AGREES, found, reason
-  return Verdict.DIFFERS if any(t.below for t in tests) else Verdict.OPEN, found, reason
+    means = (f"{number(float(np.mean(row[key])))} {name}" for name, row in final.items())
+    parts.append(f"{text}: {', '.join(means)}")
+  return "; ".join(parts)
 
 
-def _mean(entry):
-  return float(np.mean(seeds_of(entry)))
+def _reason(numbers, final):
+  """Says how the trainings differ, and what they are measured on."""
+  losses = ", ".join(
+    f"{number(float(np.mean(row['training_loss'])))} {name}" for name, row in final.items()
+  )
+  return prose(f"""A narrow network and {len(numbers["seeds"])} short trainings of each kind: at the
+    learning rate {BATCH.learning_rate}, and with population statistics at
+    {POPULATION.learning_rate}, after {POPULATION.zero_steps} steps at rate 0, as section G asks;
+    these are compared with batch statistics that are trained so too. The verdict is on differences:
+    less of it is left with batch statistics, not nothing. Still the losses differ ({losses}), and
+    the swap of statistics at the same weights, above, is the better test. The Hessian with batch
+    statistics is that of the mini-batch loss, batches of 128. All seeds are measured on the same
+    first {numbers["images"]} images.""")
 
 
 def _table_of_differences(final):
   rows = [
-    (CLAIMS[key], f"{variant} - {other}", test.text(), number(test.dof, 2), number(test.p, 2))
+    (
+      CLAIMS[key],
+      f"{variant} {'over' if key == 'ratio' else 'less'} {other}",
+      test.text(),
+      intervals.p_text(test.p),
+    )
     for (key, variant, other), test in differences(final).items()
   ]
-  columns = ("", "difference of", "95 % interval", "degrees of freedom", "p")
-  return Table(columns, tuple(rows), "Differences of means over seeds, by Welch's test")
+  seeds = len(final[BATCH.name]["ratio"])
+  return Table(
+    ("", "", "mean (95 % interval)", ""),
+    tuple(rows),
+    prose(f"""Differences, of lambda_1 / lambda_10 factors, paired over {seeds} seeds: {seeds - 1}
+      degrees of freedom"""),
+  )
 
 
-def _table(numbers):
+def _table(variants):
   columns = (
     "normalization",
     "step",
@@ -350,20 +377,17 @@ def _table(numbers):
     "training loss",
   )
   rows = []
-  for name, table in numbers.items():
+  for name, table in variants.items():
     for step, row in table.items():
-      means = {k: _mean(row[k]) for k in KEYS}
+      means = {k: float(np.mean(row[k])) for k in KEYS}
       cells = (number(x * (100 if "share" in k else 1)) for k, x in means.items())
       rows.append((name, f"{int(step):,}", *cells))
-      seeds = len(seeds_of(row["ratio"]))
-      earlier = isinstance(row["ratio"], list)
-  note = f" Step 0 of {POPULATION.name} is before the 400 steps at rate 0." if earlier else ""
   return Table(
     columns,
     tuple(rows),
-    prose(f"""Means of {seeds} seeds, which are in the JSON file; the step counts those that learn.
-      Stand apart: see `batch_norm.stand_apart`, of the ten largest. Above lambda_1 / 10: number of
-      eigenvalues, by the density.{note}"""),
+    prose("""Means over seeds, whose values are in the JSON file; the step counts those that learn.
+      Stand apart: how many of the ten largest are above the largest gap, a ratio of 1.5 or more; 0
+      without such a gap. Above lambda_1 / 10: number of eigenvalues, by the density."""),
   )
 
 

@@ -27,13 +27,13 @@ REPRODUCE_FLAGS=--data_dir=...`, or `--download`) and take hours, the others sec
 What was computed once is kept. "Differs" and "open" have their reasons below the result.
 
 The rules: a claim about training is judged from five seeds or more, a curve from three; fewer leave
-it open. Intervals over seeds are 95 % t-intervals; differences are paired where seeds are the same,
-else by Welch's test, with their p. What several claims need is asked of each of them, without a
-correction. "Orders of magnitude" are a factor of 100 at least. The narrow ResNet-14 of several
-chapters has 8 channels at first (`configs/cifar10_small_resnet.py`, n = 43,634); the small model is
-the MLP of section B. A cost is the time of the computation on the machine below, which had other
-work too. It holds the trainings that other studies have made and this one uses, which files of
-0.1.0 leave out. Reading finished work costs nothing.
+it open. Intervals over seeds are 95 % t-intervals; differences are paired, since seeds are the
+same, with their p. What several claims need is asked of each of them, without a correction. "Orders
+of magnitude" are a factor of 100 at least. The narrow ResNet-14 of several chapters has 8 channels
+at first (`configs/cifar10_small_resnet.py`, n = 43,634); the small model is the MLP of section B. A
+cost is the time of the computation on the machine below, which had other work too. It holds the
+trainings that other studies have made and this one uses, which files of 0.1.0 leave out. Reading
+finished work costs nothing.
 
 Open for want of computing: the networks of section F trained as long as the paper trained them,
 with accuracies (ResNet-32 92 %, about 85 % without augmentation, VGG-11 81 %, 83 % with 2,048

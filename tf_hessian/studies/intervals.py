@@ -85,21 +85,6 @@ def paired(first: Sequence[float], second: Sequence[float], /) -> Interval:
   return mean(np.asarray(first) - np.asarray(second))
 
 
-def welch(first: Sequence[float], second: Sequence[float], /) -> Interval:
-  """Returns the difference of means, first - second, by Welch's test.
-
-  Raises:
-    ValueError: if one has fewer than two values.
-  """
-  if min(len(first), len(second)) < 2:
-    raise ValueError("welch: expected two values or more of each")
-  parts = [_variance(x) for x in (first, second)]
-  each = sum(v**2 / (len(x) - 1) for v, x in zip(parts, (first, second), strict=True))
-  # Welch and Satterthwaite's; of values that do not vary there is no such number.
-  dof = sum(parts) ** 2 / each if each else min(len(first), len(second)) - 1
-  return _interval(np.mean(first) - np.mean(second), sum(parts), dof)
-
-
 def factor(first: Sequence[float], second: Sequence[float], /) -> Interval:
   """Returns the geometric mean of first / second, of the same seeds.
 
