@@ -285,11 +285,16 @@ class Runner:
     if not self.follows_python or not isinstance(self.program.engine, engines.OneDevice):
       return
     b, batch = next(iter(batches.since()))
-    traced = np.stack([t.numpy() for t in data_pass.as_traced(b, batch)])
-    now, again = (np.stack([t.numpy() for t in data_pass.single(b, batch)]) for _ in range(2))
+
+    def values(compute):
+      return np.stack([t.numpy() for t in compute(b, batch)])
+
+    traced, now = values(data_pass.as_traced), values(data_pass.single)
     tolerance = max(_SAME_LOSS, 100 * self.precision.eps)
     sizes = np.maximum(np.abs(traced), _SMALL_LOSS * np.abs(traced[len(traced) // 2 :]).max())
-    if (np.abs(now - traced) > tolerance * sizes).any() and np.array_equal(now, again):
+    differs = (np.abs(now - traced) > tolerance * sizes).any()
+    # What Python draws anew each time stays as it was traced.
+    if differs and np.array_equal(now, values(data_pass.single)):
       raise failures.ModelChangedError(
         f"sums of the first batch's loss and weights are {now} now, and were {traced} for the same "
         "variables when the operator was made. What Python reads in a model, such as a factor of "
