@@ -155,11 +155,10 @@ class SpectrumCallback(keras.callbacks.Callback):
 
   def _follow(self):
     """Makes the operator anew if a model that runs eagerly has changed."""
-    runner = self.operator.runner
+    if not self.model.run_eagerly:
+      return
     try:
-      runner.follows_python = bool(self.model.run_eagerly)
-      runner.check_trace()
-      runner.follows_python = False
+      self.operator.runner.check_trace()
     except ModelChangedError as e:
       logging.info("SpectrumCallback: a new operator is made: %s", e)
       self.operator = self._new_operator()

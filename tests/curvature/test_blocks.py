@@ -130,6 +130,17 @@ def residual_operators():
   return operators("residual", 3)
 
 
+def compared(model, count):
+  """Compares products and gradients; returns the operators, without and with blocks, and data."""
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))]
+  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, count))
+  v = rng.standard_normal(whole.shape[0])
+  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
+    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+  return whole, cut, data
+
+
 class Adding(L.Dense):
   """A layer that adds a loss whenever it is called."""
 
@@ -162,12 +173,7 @@ def test_penalties_of_a_layer_count_as_often_as_it_is_called(name, count):
   shared, inputs = PENALIZED[name](), keras.Input((3,))
   x = L.Dense(3, "tanh")(shared(shared(inputs)))
   model = keras.Model(inputs, L.Dense(2)(shared(L.Dense(3, "tanh")(x))))
-  rng = np.random.default_rng(0)
-  data = [(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))]
-  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, count))
-  v = rng.standard_normal(whole.shape[0])
-  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
-    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+  whole, cut, data = compared(model, count)
   assert cut.loss() == pytest.approx(whole.loss(), rel=1e-14)
   expected = model(data[0][0])  # the penalties by Keras itself
   mse = float(np.mean((expected - data[0][1]) ** 2))
@@ -190,12 +196,7 @@ def test_a_state_goes_on_from_one_block_to_the_next(count):
   center, inputs = Centering(), keras.Input((3,))
   x = center(L.Dense(3, "tanh")(center(L.Dense(3, "tanh")(inputs))))
   model = keras.Model(inputs, L.Dense(2)(center(L.Dense(3, "tanh")(x))))
-  rng = np.random.default_rng(0)
-  data = [(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))]
-  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, count))
-  v = rng.standard_normal(whole.shape[0])
-  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
-    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+  compared(model, count)
   np.testing.assert_array_equal(center.mean, np.ones(3))
 
 

@@ -50,7 +50,7 @@ class ProcessGroup:
       DisagreementError: if a worker measures another; says the difference.
       ModelChangedError: if the model's loss is another one than when it was traced.
     """
-    if about:
+    if about and self._runner.follows_python:
       self._runner.check_trace()
     if about or not self._agreed:
       self._engine.agree(self._describe() | {"names": list(self._program.objective.names)} | about)

@@ -199,9 +199,8 @@ class DataPass:
 
   def as_traced(self, b: int, batch: Any, *arguments: tf.Tensor) -> list[tf.Tensor]:
     """Returns the values of the traced function for one batch."""
-    specs = tf.nest.map_structure(lambda t: t.shape, batch)
-    shapes = [tf.nest.map_structure(lambda s: s.shape, s) for s in self._batches.signatures]
-    concrete, _ = self._traced[shapes.index(specs)]
+    _, signature, _ = self._batches.table(b, b + 1)[0]
+    concrete, _ = self._traced[signature]
     with processes.LOCK, self._execution():
       return concrete(*self.state(), batch, self._batch_seed(b), *self.prepare(*arguments))
 

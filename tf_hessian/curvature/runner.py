@@ -38,8 +38,8 @@ class Runner:
 
   Attributes:
     program: the `Program`.
-    follows_python: whether `check_trace` looks; to be set to False where training does not follow
-      Python either.
+    follows_python: whether runs begin with `check_trace`; to be set to False where training does
+      not follow Python either.
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
 
@@ -282,7 +282,7 @@ class Runner:
       ModelChangedError: if it is another one.
     """
     data_pass, batches = self.program.loss, self.program.batches
-    if not self.follows_python or not isinstance(self.program.engine, engines.OneDevice):
+    if not isinstance(self.program.engine, engines.OneDevice):
       return
     b, batch = next(iter(batches.since()))
 

@@ -65,7 +65,7 @@ class BatchEigenvalues:
     names = [f"largest {i + 1}" for i in range(self.largest)]
     names += [f"smallest {i + 1}" for i in range(k - self.largest)]
     lines = [f"{'':12s}  {'least':>12s}  {'median':>12s}  {'mean':>12s}  {'greatest':>12s}"]
-    for name, v in zip(names, self.values[np.isfinite(self.values).all(axis=1)].T, strict=True):
+    for name, v in zip(names, self.values[self._weigh()].T, strict=True):
       numbers = (v.min(), np.median(v), v.mean(), v.max())
       lines.append(f"{name:12s}" + "".join(f"  {x:12.5g}" for x in numbers))
     lines.append(
@@ -85,11 +85,15 @@ class BatchEigenvalues:
       ValueError: for another format.
       OSError: if the picture can't be written.
     """
-    values, largest = self.values[np.isfinite(self.values).all(axis=1)], self.largest
+    values, largest = self.values[self._weigh()], self.largest
     parts = {"largest eigenvalue": values[:, 0]} if largest else {}
     if largest < values.shape[1]:
       parts["smallest eigenvalue"] = values[:, largest]
     plotting.plot_histograms(parts, path, label="eigenvalue of a batch", title=title)
+
+  def _weigh(self):
+    """Returns which batches have eigenvalues, since their examples weigh something."""
+    return np.isfinite(self.values).all(axis=1)
 
   def to_bytes(self) -> bytes:
     """Returns the result as bytes that `from_bytes` reads."""
@@ -205,7 +209,7 @@ def batch_eigenvalues(
 
   matrix.agree(**provenance.identity(), **about, num_batches=count)
   result = matrix.lead(compute, BatchEigenvalues.to_bytes, BatchEigenvalues.from_bytes)
-  missed = int(np.sum(~result.converged & np.isfinite(result.values).all(axis=1)))
+  missed = int(np.sum(~result.converged & result._weigh()))
   if missed:
     logging.warning(
       "eigenvalues of %d of %d batches are not within the tolerance: allow more products, a larger "
