@@ -116,6 +116,7 @@ def test_folder_of_another_training_is_refused_before_it_begins(measured):
   assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_folder_of_another_model_is_refused(tmp_path):
   options = {"top": 0, "draws": 1, "lanczos_steps": 2, "workdir": tmp_path}
   inputs = keras.Input((4,))
@@ -128,6 +129,7 @@ def test_folder_of_another_model_is_refused(tmp_path):
     fit([SpectrumCallback(dataset(), **options)], epochs=1, model=model)
 
 
+@pytest.mark.slow
 def test_next_fit_goes_on_in_the_folder(tmp_path):
   callback = SpectrumCallback(dataset(), top=0, draws=1, lanczos_steps=2, workdir=tmp_path)
   model, _ = fit([callback], epochs=1)
@@ -157,6 +159,7 @@ def test_tensorboard_has_numbers_and_pictures(measured):
   assert step == 9 and picture.startswith(b"\x89PNG") and int(width) > 500 < int(height)
 
 
+@pytest.mark.slow
 def test_it_measures_every_so_many_steps():
   callback = SpectrumCallback(dataset(), freq=4)
   _, history = fit([callback])
@@ -165,6 +168,7 @@ def test_it_measures_every_so_many_steps():
   assert [len(history[k]) for k in ("loss", "hessian_top_1")] == [3, 2]
 
 
+@pytest.mark.slow
 def test_searches_begin_at_the_last_eigenvectors(monkeypatch):
   from tf_hessian import callback as lib
 
@@ -182,12 +186,14 @@ def test_searches_begin_at_the_last_eigenvectors(monkeypatch):
   assert 0.2 < share < 0.9  # as much is random, so that others are found too
 
 
+@pytest.mark.slow
 def test_compiled_loss_or_another_one(measured):
   other = SpectrumCallback(dataset(), loss=keras.losses.SparseCategoricalCrossentropy(True))
   _, history = fit([other], epochs=1)
   assert history["hessian_top_1"][0] == pytest.approx(measured[2]["hessian_top_1"][0], rel=2e-3)
 
 
+@pytest.mark.slow
 def test_nan_weights_are_said_once_and_training_goes_on(caplog):
   model = build()
   model.optimizer.learning_rate = np.inf
@@ -197,6 +203,7 @@ def test_nan_weights_are_said_once_and_training_goes_on(caplog):
   assert caplog.text.count("SpectrumCallback: not measured from step 3 on") == 1
 
 
+@pytest.mark.slow
 def test_it_measures_a_model_on_replicas():
   devices = [d.name for d in tf.config.list_logical_devices("CPU")[:2]]
   with tf.distribute.MirroredStrategy(devices).scope():
@@ -257,7 +264,7 @@ class Anneal(keras.callbacks.Callback):
     self.model.layers[1].beta = 2.0 * epoch
 
 
-@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize("eagerly", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_model_that_python_changes_is_measured_as_fit_trains_it(eagerly):
   keras.utils.set_random_seed(0)
   parts = [keras.layers.Dense(4, "tanh"), Penalty(), keras.layers.Dense(3)]

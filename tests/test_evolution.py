@@ -75,7 +75,7 @@ def adapted(data):
   return model
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".weights.h5", marks=pytest.mark.slow)])
 def test_statistics_of_adapted_layers_are_those_of_each_file(tmp_path, suffix):
   x = DATA[0][0]
   for name, data in (("near", x), ("far", 10 * x + 3)):
@@ -107,6 +107,7 @@ def test_operator_follows_layers_that_are_adapted_anew():
   assert operator.loss() == pytest.approx(float(LOSS(DATA[0][1], model(x))), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_states_of_optimizer_and_seeds_stay_whatever_the_file_has(tmp_path):
   inputs = keras.Input((3,))
   hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(4, "tanh")(inputs))

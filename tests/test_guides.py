@@ -12,6 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GUIDES = sorted((DOCS / "guides").glob("*.md"))
+QUICK = ("docs/index.md", "docs/guides/run.md")  # whose examples `make test` runs
 PAGES = sorted(p for p in DOCS.rglob("*.md"))
 REFERENCE = "".join(p.read_text() for p in sorted((DOCS / "reference").glob("*.md")))
 SETTINGS = (ROOT / "mkdocs.yml").read_text()
@@ -58,7 +59,7 @@ def places(text):
 @pytest.mark.parametrize(
   "page",
   [
-    pytest.param(p, id=name(p), marks=[pytest.mark.slow] if "keras_hub" in p.read_text() else [])
+    pytest.param(p, id=name(p), marks=[] if name(p) in QUICK else pytest.mark.slow)
     for p in [DOCS / "index.md", *GUIDES]
     if code(p)
   ],

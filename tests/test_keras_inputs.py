@@ -52,15 +52,15 @@ def model():
 @pytest.mark.parametrize(
   "data, batches",
   [
-    ((X, Y), cut(X, Y)),
+    pytest.param((X, Y), cut(X, Y), marks=pytest.mark.slow),
     ((X, Y, W), cut(X, Y, W)),
-    ((X, Y, None), cut(X, Y)),
+    pytest.param((X, Y, None), cut(X, Y), marks=pytest.mark.slow),
     pytest.param((X.tolist(), Y.tolist()), cut(X, Y), marks=pytest.mark.slow),
     pytest.param((tf.constant(X), tf.constant(Y)), cut(X, Y), marks=pytest.mark.slow),
     pytest.param((X[:7], Y[:7]), [(X[:7], Y[:7])], marks=pytest.mark.slow),
     pytest.param(Pages(cut(X, Y, size=70)), cut(X, Y, size=70), marks=pytest.mark.slow),
     (Pages(cut(X, Y, W, size=70)), cut(X, Y, W, size=70)),
-    (Pages([(x, y, None) for x, y in cut(X, Y)]), cut(X, Y)),
+    pytest.param(Pages([(x, y, None) for x, y in cut(X, Y)]), cut(X, Y), marks=pytest.mark.slow),
   ],
 )
 def test_products_are_bitwise_those_of_the_batches(model, data, batches):
@@ -95,6 +95,7 @@ def test_batches_of_a_py_dataset_may_have_sequences_of_different_lengths():
   assert pages.batches.fingerprint == batches.batches.fingerprint
 
 
+@pytest.mark.slow
 def test_py_dataset_that_does_not_fit_into_the_cache_is_streamed(model):
   streamed = HessianOperator(model, "mse", Pages(cut(X, Y)), cache_bytes=0)
   v = np.ones(streamed.shape[0])

@@ -83,6 +83,7 @@ def test_filters_have_the_lengths_of_the_models():
   assert not bias.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("directions", [np.ones(3), np.eye(3)[:2]])
 def test_picture_is_drawn(quadratic, tmp_path, directions):
   found = loss_along(quadratic, directions, progress=False)

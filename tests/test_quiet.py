@@ -60,6 +60,7 @@ def test_process_without_a_standard_error_goes_on():
   said("import os; os.close(2); from tf_hessian import quiet\nwith quiet.turned_away(): pass")
 
 
+@pytest.mark.slow
 def test_loops_that_tensorflow_vectorizes_by_are_not_remarked(caplog):
   convolutions = [keras.layers.Conv2D(2, 2), keras.layers.Conv2D(2, 2)]
   layers = [*convolutions, keras.layers.Flatten(), keras.layers.Dense(1)]

@@ -65,7 +65,7 @@ def test_what_has_several_names_is_there_once():
   [
     pytest.param("layers.Dense", RIGHT, marks=pytest.mark.slow),
     pytest.param("layers.Dropout (training)", RIGHT, marks=pytest.mark.slow),
-    ("layers.BatchNormalization (vectors, training)", RIGHT),
+    pytest.param("layers.BatchNormalization (vectors, training)", RIGHT, marks=pytest.mark.slow),
     pytest.param("layers.MaxPooling1D", RIGHT, marks=pytest.mark.slow),
     ("layers.Embedding", RIGHT),
     ("layers.Hashing", NO_WAY),
@@ -76,7 +76,7 @@ def test_what_has_several_names_is_there_once():
     ("activations.threshold", RIGHT),
     ("ops.log", RIGHT),
     pytest.param("ops.matmul", RIGHT, marks=pytest.mark.slow),
-    ("ops.cond", OTHER_MODE),
+    pytest.param("ops.cond", OTHER_MODE, marks=pytest.mark.slow),
     ("ops.image.affine_transform (bilinear)", REFUSED),
     ("ops.floor", NO_WAY),
     ("ops.argmax", NO_WAY),
@@ -90,6 +90,7 @@ def test_members_of_each_sort_are_what_they_should_be(name, outcome):
 # What must not be is found.
 
 
+@pytest.mark.slow
 def test_another_derivative_than_that_of_the_values_is_wrong():
   @tf.custom_gradient
   def square(x):
@@ -99,6 +100,7 @@ def test_another_derivative_than_that_of_the_values_is_wrong():
   assert outcome.outcome == WRONG and "differences of losses" in outcome.reason
 
 
+@pytest.mark.slow
 def test_a_second_derivative_that_is_lost_is_wrong():
   @tf.custom_gradient
   def square(x):
@@ -108,6 +110,7 @@ def test_a_second_derivative_that_is_lost_is_wrong():
   assert outcome.outcome == WRONG and "differences of gradients" in outcome.reason
 
 
+@pytest.mark.slow
 def test_a_product_with_nan_is_wrong():
   # At 0 the first derivative of |y|^1.5 is 0, the second infinite.
   assert of_function(lambda x: x + (x - x) ** 1.5).outcome == WRONG

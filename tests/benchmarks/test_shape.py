@@ -347,6 +347,7 @@ def test_rooms_of_another_folder_are_not_looked_at(package, tmp_path):
   assert names - others == {"questions for the kind of an operator", "imports against the arrows"}
 
 
+@pytest.mark.slow
 def test_command_measures_the_package_and_imports_nothing_of_it():
   code = (
     "import sys\nfrom benchmarks import shape\nshape.main([])\n"

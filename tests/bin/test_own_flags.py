@@ -113,6 +113,7 @@ def test_spectrum_is_that_of_the_model_and_its_loss_on_the_data(run, own, folder
   assert config["lanczos"]["steps"] == int(said.get("lanczos_steps", 90))
 
 
+@pytest.mark.slow
 def test_eigenpairs_are_those_of_the_model(run, own, folder):
   flags = ["--model=m.keras", "--data=mypackage.data:arrays", "--workdir=pairs"]
   code, out, err = run("eigenpairs", *flags, "--largest=2", "--smallest=1")

@@ -71,6 +71,7 @@ def test_numbers_are_on_record_with_what_made_them(made, folder):
   assert all(r["frequency"] <= r["probability"] for r in found["numbers"]["monte_carlo"])
 
 
+@pytest.mark.slow
 def test_page_links_to_the_results(page, folder):
   assert page.returncode == 0, page.stderr
   assert str(folder / "docs" / "page.md") in page.stdout

@@ -100,10 +100,12 @@ def test_missing_checkpoint_is_named(afterwards):
 # Interrupted and killed.
 
 
+@pytest.mark.slow
 def test_kills_hit_a_run_in_progress(killed):
   assert len(killed[2]) == 3
 
 
+@pytest.mark.slow
 def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):
   whole, disturbed = (Spectrum.load(folder / "spectrum.npz") for folder in killed[:2])
   assert whole.num_draws == disturbed.num_draws == 18
@@ -113,6 +115,7 @@ def test_killed_run_ends_with_bitwise_the_same_tridiagonal_matrices(killed):
   assert whole.statuses == disturbed.statuses
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_after_its_last_step(killed):
   assert killed[2] == sorted(set(killed[2]))
 
@@ -139,6 +142,7 @@ def test_run_that_memory_has_ended_goes_on_to_bitwise_the_same_result(
     assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.slow
 def test_interrupted_run_says_how_to_go_on(killed):
   done = killed[3]
   assert done.returncode == 1

@@ -23,24 +23,30 @@ CLUSTERS = {
   # With one thread, a server's request and its operations must not wait for each other.
   "free workers": ("parameter_server", {"workers": 2, "ps": 1}, ("--inter_op_threads=1",)),
 }
-NAMES = (*COMMANDS, *CLUSTERS)
+NAMES = (*COMMANDS, *(pytest.param(n, marks=pytest.mark.slow) for n in CLUSTERS))
+IN_STEP = ("mirrored", pytest.param("equal workers", marks=pytest.mark.slow))
+STEPS = "--config.train.steps=80"
 SECONDS = 900  # of what hangs
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  return {name: tmp_path_factory.mktemp("run") for name in NAMES}
+  return {name: tmp_path_factory.mktemp("run") for name in (*COMMANDS, *CLUSTERS)}
 
 
 @pytest.fixture(scope="module")
 def done(run_all, run_cluster, folders):
-  flags = {n: (CONFIG, f"--workdir={folders[n]}", "--config.train.steps=80") for n in NAMES}
+  """Returns a function: name -> how its training ended, each once, clusters when asked for."""
+  flags = {n: (CONFIG, f"--workdir={folder}", STEPS) for n, folder in folders.items()}
   ended = run_all({name: (*command, *flags[name]) for name, command in COMMANDS.items()})
-  clusters = {
-    name: run_cluster(*flags[name], f"--strategy={strategy}", *more, **size)
-    for name, (strategy, size, more) in CLUSTERS.items()
-  }
-  return ended | clusters
+
+  def of(name):
+    if name not in ended:
+      strategy, size, more = CLUSTERS[name]
+      ended[name] = run_cluster(*flags[name], f"--strategy={strategy}", *more, **size)
+    return ended[name]
+
+  return of
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +72,26 @@ def weights(folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_ends_well_and_once(done, name):
-  assert done[name].returncode == 0, done[name].stdout + done[name].stderr
-  assert done[name].stdout.count("trained: steps 80") == 1
+  assert done(name).returncode == 0, done(name).stdout + done(name).stderr
+  assert done(name).stdout.count("trained: steps 80") == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_checkpoints_of_the_named_steps_are_kept(done, folders, name):
-  assert done[name].returncode == 0
+  assert done(name).returncode == 0
   assert list(saved_steps(folders[name])) == [0, 8, 80]
 
 
-@pytest.mark.parametrize("name", ["mirrored", "equal workers"])
+@pytest.mark.parametrize("name", IN_STEP)
 def test_replicas_in_step_train_the_same_network(done, folders, name):
-  assert done[name].returncode == 0
+  assert done(name).returncode == 0
   for a, b in zip(weights(folders[name]), weights(folders["one device"]), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mirrored", "equal workers"])
+@pytest.mark.parametrize("name", IN_STEP)
 def test_losses_of_replicas_are_those_of_the_whole_batch(done, folders, name):
-  assert done[name].returncode == 0
+  assert done(name).returncode == 0
   tables = []
   for folder in (folders[name], folders["one device"]):
     with open(folder / "train.csv") as file:
@@ -93,8 +99,9 @@ def test_losses_of_replicas_are_those_of_the_whole_batch(done, folders, name):
   np.testing.assert_allclose(*tables, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_free_workers_lower_the_loss(done, folders):
-  assert done["free workers"].returncode == 0
+  assert done("free workers").returncode == 0
   # Gradient descent from the same weights for as many steps; each worker has batches of its own.
   found, alone = (
     json.loads((folders[name] / "train.json").read_text())["loss"]
@@ -106,10 +113,11 @@ def test_free_workers_lower_the_loss(done, folders):
   assert found - alone < 0.5 * (first - alone)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_free_workers_is_measured(done, folders, run):
-  assert done["free workers"].returncode == 0
+  assert done("free workers").returncode == 0
   folder = folders["free workers"]
-  measured = run("spectrum", CONFIG, f"--workdir={folder}", "--config.train.steps=80")
+  measured = run("spectrum", CONFIG, f"--workdir={folder}", STEPS)
   assert measured.returncode == 0, measured.stderr
   found = Spectrum.load(folder / "spectrum" / "spectrum.npz")
   np.testing.assert_allclose(found.largest(3), [5, 2, 1], rtol=1e-5)

@@ -70,6 +70,7 @@ def test_regularization_counts_once_in_each():
     np.testing.assert_allclose(g, w, rtol=4 * EPS32)  # 2 * 0.5 * w; the data give nothing
 
 
+@pytest.mark.slow
 def test_dropout_draws_what_the_pass_draws(data):
   random.seed(0)
   inputs = keras.Input((3,))

@@ -167,8 +167,14 @@ PENALIZED = {
 }
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("name", PENALIZED)
+@pytest.mark.parametrize(
+  "name, count",
+  [
+    pytest.param(n, c, marks=[] if (n, c) == ("nested", 2) else pytest.mark.slow)
+    for n in PENALIZED
+    for c in (1, 2, 4)
+  ],
+)
 def test_penalties_of_a_layer_count_as_often_as_it_is_called(name, count):
   shared, inputs = PENALIZED[name](), keras.Input((3,))
   x = L.Dense(3, "tanh")(shared(shared(inputs)))
@@ -191,7 +197,7 @@ class Centering(L.Layer):
     return inputs - self.mean
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_state_goes_on_from_one_block_to_the_next(count):
   center, inputs = Centering(), keras.Input((3,))
   x = center(L.Dense(3, "tanh")(center(L.Dense(3, "tanh")(inputs))))
@@ -200,6 +206,7 @@ def test_a_state_goes_on_from_one_block_to_the_next(count):
   np.testing.assert_array_equal(center.mean, np.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_block_of_the_hessian_is_cut_too(training):
   whole, cut = operators("chain", 3, variables="*dense*/*", training=training)

@@ -106,6 +106,7 @@ def test_loss_and_gradient_are_those_of_tensorflow(blank, time_major):
   np.testing.assert_allclose(ours[1], theirs[1], rtol=0, atol=16 * EPS32)
 
 
+@pytest.mark.slow
 def test_long_sequences_keep_their_digits():
   # The loss is some 500: without scaling, gradients would have its absolute rounding error.
   rng = np.random.default_rng(0)
@@ -119,6 +120,7 @@ def test_long_sequences_keep_their_digits():
 NO_PATH = [((0, 1, 2), 2), ((1, 1), 2), ((0, 1, 1), 3), ((0,), 0)]
 
 
+@pytest.mark.slow
 def test_labels_without_room_have_the_loss_of_tensorflow_and_finite_derivatives():
   labels, lengths, frames = encode(NO_PATH, 0)
   logits = logits_of(len(NO_PATH))
@@ -182,6 +184,7 @@ def differences_of(labels, logits, lengths, frames, **how):
   return stacked(rows) / STEP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blank", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_second_derivative_is_the_difference_of_gradients(blank):
   sequences = [((0, 1), 4), ((2, 2), 3), ((1, 1, 0), 4), ((), 2), ((1,), 4), ((2, 2), 4)]

@@ -98,7 +98,7 @@ def jacobians(model, data):
   "mode",
   ["forward_over_backward", pytest.param("backward_over_backward", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("name", slowly(LOSSES, "softmax"))
+@pytest.mark.parametrize("name", slowly(LOSSES, "softmax", "sigmoid", "squares"))
 def test_exact_is_the_gauss_newton_matrix(columns, relative_error, name, mode):
   found = columns(make(name, mode=mode))
   assert relative_error(found, columns(make(name, GaussNewtonOperator))) <= FLOAT64
@@ -201,6 +201,7 @@ def sequences():
   return model, [(x[:3], numbers(3, 3, 3)), (x[3:], numbers(2, 3, 3, seed=1))]
 
 
+@pytest.mark.slow
 def test_an_example_of_the_empirical_one_is_a_row_with_its_positions(columns, relative_error):
   model, data = sequences()
   expected, total = 0.0, 0.0
@@ -217,6 +218,7 @@ def test_an_example_of_the_empirical_one_is_a_row_with_its_positions(columns, re
   assert relative_error(found, expected / total) <= FLOAT64
 
 
+@pytest.mark.slow
 def test_exact_of_positions_is_the_gauss_newton_matrix(columns, relative_error):
   model, data = sequences()
   found, expected = (
@@ -277,12 +279,13 @@ def test_empirical_of_a_split_loss_is_the_mean_of_outer_products(columns, relati
 # As any other matrix.
 
 
-@pytest.mark.parametrize("kind", slowly(KINDS, "sampled"))
+@pytest.mark.parametrize("kind", slowly(KINDS, "sampled", "empirical"))
 def test_check_compares_it_with_differences(of_softmax, kind):
   report = tf_hessian.check_operator(of_softmax(kind))
   assert report.passed and report.difference_error <= 1e-8
 
 
+@pytest.mark.slow
 def test_sampled_targets_are_those_of_the_float64_model():
   keras.config.set_dtype_policy("float32")
   keras.config.set_floatx("float32")

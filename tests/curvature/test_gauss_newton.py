@@ -272,12 +272,11 @@ def weighted(made, problem):
 @pytest.mark.parametrize(
   "name, mode",
   [
-    *((n, MODES[0]) for n in PROBLEMS if n != "recurrent"),
-    ("recurrent", None),
+    *((n, MODES[0]) for n in PROBLEMS if n not in ("recurrent", "compute_loss")),
+    pytest.param("compute_loss", MODES[0], marks=pytest.mark.slow),
+    pytest.param("recurrent", None, marks=pytest.mark.slow),
     *(
-      pytest.param(
-        n, MODES[1], marks=() if n in ("softmax", "batch statistics") else pytest.mark.slow
-      )
+      pytest.param(n, MODES[1], marks=() if n == "batch statistics" else pytest.mark.slow)
       for n in PROBLEMS
     ),
   ],
@@ -346,6 +345,7 @@ def test_without_residuals_it_is_the_hessian(columns, relative_error):
   assert relative_error(found, expected) <= FLOAT64
 
 
+@pytest.mark.slow
 def test_what_it_lacks_of_the_hessian_is_residuals_times_second_derivatives(columns):
   # z = (sum_j w_j x_j)^2, so that z'' = 2 x x'.
   weights = tf.Variable(numbers(3), dtype=tf.float64)
@@ -362,6 +362,7 @@ def test_what_it_lacks_of_the_hessian_is_residuals_times_second_derivatives(colu
   assert np.trace(h - g) == pytest.approx(np.trace(expected), abs=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
   [pytest.param(n, marks=slowly(n, "sigmoid", "batch statistics")) for n in PROBLEMS],

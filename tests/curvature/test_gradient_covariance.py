@@ -55,6 +55,7 @@ def test_it_is_the_covariance_of_gradients_of_examples(operator, columns, relati
   assert relative_error(columns(operator), covariance(operator)) <= FLOAT64
 
 
+@pytest.mark.slow
 def test_products_that_share_a_pass_are_the_same(operator, relative_error):
   v = np.random.default_rng(1).standard_normal((3, operator.shape[0]))
   alone = np.stack([operator @ x for x in v])
@@ -82,11 +83,13 @@ def test_its_mean_is_taken_once_a_point(operator, monkeypatch):
   assert len(taken) == 1
 
 
+@pytest.mark.slow
 def test_penalties_do_not_count(operator, columns, relative_error):
   found = columns(make(keras.regularizers.L2(1.0)))
   assert relative_error(found, columns(operator)) <= FLOAT64
 
 
+@pytest.mark.slow
 def test_check_operator_compares_it_with_differences(operator):
   report = tf_hessian.check_operator(operator)
   assert report.passed and report.difference_error <= 1e-6

@@ -74,6 +74,7 @@ def test_product_is_that_of_forward_accumulation(monkeypatch, name, least):
   assert bool(in_place) == (least == 1 and name != "squared")
 
 
+@pytest.mark.slow
 def test_compiled_products_are_those_of_the_same_matrix(monkeypatch):
   monkeypatch.setattr(large_logits, "_LARGE", 1)
   data = [(X.astype(np.float32), LABELS)]

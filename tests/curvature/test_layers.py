@@ -108,7 +108,6 @@ QUICK = (
   "LayerNormalization",
   "MaxPooling2D overlapping",
   "Embedding",
-  "GRU",
   "MultiHeadAttention",
   "Dropout",
 )
@@ -312,6 +311,7 @@ def test_image_transforms_behind_variables_are_refused(make):
     operator @ np.ones(operator.shape[0])
 
 
+@pytest.mark.slow
 def test_image_transforms_of_the_inputs_pass():
   parts = [layers.RandomRotation(0.3), layers.Conv2D(2, 3, activation="tanh")]
   operator = operator_of(parts, IMAGE, training=True)
@@ -330,6 +330,7 @@ def test_grouped_convolutions_pass_every_time(difference_error):
   assert difference_error(operator, directions, products) <= 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
   "make",

@@ -166,7 +166,6 @@ QUICK = (
   "softmax",
   "cross-entropy",
   "mean, variance",
-  "fused batch norm",
   "reduce max",
   "select",
   "gather",

@@ -237,6 +237,7 @@ def test_conv_net_equals_central_differences(
   assert difference_error(operator, np.eye(len(matrix)), matrix, steps=steps) <= 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_conv_net_in_float32_agrees_with_float64(conv_matrix, relative_error, training):
   # Without dropout: Keras draws other random numbers in another type, so other units are dropped.
@@ -572,7 +573,9 @@ def test_a_vector_that_is_not_finite_is_refused():
     operator @ v
 
 
-@pytest.mark.parametrize("size", [1e-300, 1e-42, 1e-30, 1e39, 1e300])
+@pytest.mark.parametrize(
+  "size", [*(pytest.param(s, marks=pytest.mark.slow) for s in (1e-300, 1e-30, 1e300)), 1e-42, 1e39]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_of_vectors_of_extreme_size_are_scaled(size, dtype):
   x = tf.Variable(np.linspace(1, 2, 6), dtype=dtype)
@@ -723,6 +726,7 @@ def test_compiled_random_layer_is_no_obstacle_where_it_draws_nothing():
   assert np.linalg.norm(product - compiled @ v) <= FLOAT64 * np.linalg.norm(product)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_compiled_products_are_those_of_the_same_matrix():
   compiled = conv_net_operator(0.0, jit_compile=True)

@@ -70,6 +70,7 @@ def test_loss_that_is_not_convex_is_warned_of(loss, caplog):
   assert "loss: it is" in caplog.text
 
 
+@pytest.mark.slow
 def test_it_is_warned_of_once_however_often_it_is_used(caplog):
   operator = GaussNewtonOperator(model(), sines, data())
   operator @ np.ones(operator.shape[0])
@@ -195,6 +196,7 @@ def test_negative_weights_are_warned_of(name, dtype, caplog):
   assert caplog.text.count(OF_WEIGHTS) == 1
 
 
+@pytest.mark.slow
 def test_negative_weights_make_a_matrix_indefinite_and_are_warned_of_once(caplog):
   operator = GaussNewtonOperator(model(), "mean_squared_error", weighted(-2))
   tf_hessian.check_operator(operator)

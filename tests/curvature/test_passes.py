@@ -137,7 +137,9 @@ def test_a_product_is_traced_once_for_each_shape(num_examples, count, cache_byte
   assert operator.program.product.tracing_count == count
 
 
-@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+@pytest.mark.parametrize(
+  "cache_bytes", [pytest.param(2**30, marks=pytest.mark.slow), 0], ids=["cached", "streamed"]
+)
 def test_shapes_in_varying_order_are_traced_once_each(cache_bytes):
   sizes = [2, 2, 1, 3, 3, 3, 1, 2, 1, 1, 3, 2]
   x = np.ones((sum(sizes), 4), np.float32)
@@ -215,7 +217,9 @@ def resident_bytes():
   return int(line.split()[1]) * 1024
 
 
-@pytest.mark.parametrize("cache_bytes", [2**30, 0], ids=["cached", "streamed"])
+@pytest.mark.parametrize(
+  "cache_bytes", [2**30, pytest.param(0, marks=pytest.mark.slow)], ids=["cached", "streamed"]
+)
 def test_memory_does_not_grow_product_after_product(cache_bytes):
   gc.freeze()  # so that only what is new is looked through
   operator = HessianOperator(small_model(), LOSS, dataset(), cache_bytes=cache_bytes)
@@ -237,10 +241,17 @@ PARTS = {  # last, since a batch of another shape is another function of a batch
   "two batches": {},
   "two shapes": {"batch_size": 7},
 }
+QUICK = [("one batch", False), ("two batches", True), ("two shapes", False)]
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
-@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize(
+  "parts, streamed",
+  [
+    pytest.param(p, s, marks=[] if (p, s) in QUICK else pytest.mark.slow)
+    for p in PARTS
+    for s in (False, True)
+  ],
+)
 def test_one_pass_is_traced_for_any_number_of_vectors(parts, streamed):
   options = {"cache_bytes": 0} if streamed else {}
   operator = HessianOperator(small_model(), LOSS, dataset(**PARTS[parts]), **options)
@@ -254,6 +265,7 @@ def test_one_pass_is_traced_for_any_number_of_vectors(parts, streamed):
   assert operator.program.columns(3).tracing_count == shapes
 
 
+@pytest.mark.slow
 def test_vectors_are_of_a_pass_of_their_number_where_it_is_part_of_the_compiled_code():
   for options in ({"jit_compile": True}, {}):
     operator = HessianOperator(small_model(), LOSS, dataset(), **options)

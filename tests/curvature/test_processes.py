@@ -94,6 +94,7 @@ def two_blas_threads():
     yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_blas_threads")
 def test_densities_in_threads_are_those_of_one_after_the_other():
   before = blas_threads()

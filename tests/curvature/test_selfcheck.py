@@ -52,7 +52,9 @@ def healthy():
   return check
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize(
+  "name", ["dense", *(pytest.param(n, marks=pytest.mark.slow) for n in [*HEALTHY][1:])]
+)
 def test_healthy_models_pass(healthy, name):
   report, _ = healthy(name)
   report.raise_for_problems()
@@ -60,6 +62,7 @@ def test_healthy_models_pass(healthy, name):
   assert report.difference_error is not None and report.difference_error < 1e-6
 
 
+@pytest.mark.slow
 def test_a_healthy_plain_function_passes():
   def loss(parameters, batch):
     x, y = batch
@@ -274,7 +277,7 @@ COPIED_AS_THEY_ARE = {
 
 
 # Another test has a Lambda layer: that of the gradient of no loss.
-SLOWLY_COPIED = "a lambda", "a Lambda layer", "nested models"
+SLOWLY_COPIED = "a lambda", "a Lambda layer", "nested models", "LoRA"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +307,7 @@ def test_any_model_is_compared_in_float64_and_left_as_it_is(name):
 WORDS = np.array([["a"], ["b"], ["a"], ["c"]], object)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_tables_of_preprocessing_layers_are_those_of_the_model(adapted):
   lookup = layers.StringLookup(vocabulary=None if adapted else ["a", "b"])
@@ -332,10 +336,9 @@ def test_a_straight_through_layer_is_found(low):
   "factor, wrong",
   [
     (0.05, True),
-    (3.0, False),
     *(
       pytest.param(*case, marks=pytest.mark.slow)
-      for case in [(0.05, False), (0.5, False), (0.5, True), (3.0, True)]
+      for case in [(0.05, False), (0.5, False), (0.5, True), (3.0, True), (3.0, False)]
     ),
   ],
 )
@@ -361,6 +364,7 @@ def test_a_low_precision_cast_is_named_as_such():
   assert report.precision in report.summary()
 
 
+@pytest.mark.slow
 def test_a_low_precision_cast_in_a_loss_is_named_as_such(caplog):
   def loss(targets, outputs):
     return tf.cast(tf.cast(targets - outputs, tf.bfloat16) ** 2, tf.float32)[:, 0]
@@ -371,6 +375,7 @@ def test_a_low_precision_cast_in_a_loss_is_named_as_such(caplog):
   assert check_operator(operator).passed is not False
 
 
+@pytest.mark.slow
 def test_rounding_that_spoils_products_is_a_problem_of_its_own():
   # Two examples are normalised to 1 and -1, whatever they were: derivatives are those of epsilon,
   # and differences of much larger numbers.
@@ -389,6 +394,7 @@ def reversed_gradient(x):
   return tf.identity(x), lambda g: -g
 
 
+@pytest.mark.slow
 def test_the_gradient_of_no_loss_is_not_symmetric_though_products_are_its_derivative():
   parts = layers.Dense(5, "tanh"), layers.Lambda(reversed_gradient)
   report = check_operator(HessianOperator(model_of(*parts), "mse", DATA))
@@ -421,6 +427,7 @@ def test_raise_for_problems_raises_all_of_them():
     report.raise_for_problems()
 
 
+@pytest.mark.slow
 def test_a_model_without_float64_kernels_is_compared_in_float32():
   parts = layers.Conv3D(2, 2, activation="tanh"), layers.AveragePooling3D(2), layers.Flatten()
   x = RNG.standard_normal((4, 5, 5, 5, 1)).astype(np.float32)

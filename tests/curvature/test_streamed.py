@@ -61,7 +61,6 @@ TWO_SHAPES = (4, 4, 3)
 QUICK = [
   ("loss", INPUT, SIZES),
   ("gradient", TARGET, TWO_SHAPES),
-  ("product", TARGET, SIZES),
   ("product", INPUT, TWO_SHAPES),
   ("products", TARGET, SIZES),
 ]

@@ -41,6 +41,7 @@ def blocks(operator, product):
   return dict(zip(operator.parameter_names, np.split(product, ends), strict=True))
 
 
+@pytest.mark.slow
 def test_convolutions_of_all_kinds_are_those_of_each_vector():
   operator = operator_of(CONVOLUTIONS.values())
   assert operator.vectorized
@@ -68,6 +69,7 @@ def test_grouped_convolutions_are_not_vectorized(grouped):
     grouped.vectorized = True
 
 
+@pytest.mark.slow
 def test_check_finds_what_is_vectorized_wrongly(monkeypatch):
   monkeypatch.setattr(choices, "_is_grouped", lambda _: False)
   operator = operator_of([layers.Conv2D(6, 3, groups=2, activation="tanh")])

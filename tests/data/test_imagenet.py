@@ -196,7 +196,7 @@ def test_missing_set_is_said_to_be_missing(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["examples", "augmented"])
-@pytest.mark.parametrize("num_examples", [0, 8])
+@pytest.mark.parametrize("num_examples", [0, pytest.param(8, marks=pytest.mark.slow)])
 def test_examples_can_be_sent_to_other_processes(load, sent, part, num_examples):
   source = load(num_examples=num_examples)
   dataset = source.examples if part == "examples" else source.augmented(0)
@@ -261,7 +261,7 @@ def test_files_come_in_another_order_each_epoch(load):
 
 
 @pytest.mark.parametrize("options", [{}, {"num_examples": 8}], ids=str)
-@pytest.mark.parametrize("first", [1, 5])
+@pytest.mark.parametrize("first", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_batch_does_not_depend_on_the_step_that_training_began_with(load, options, first):
   source = load(**options)
   expected = read(source.batches(3, 0, 7).skip(first), 3)

@@ -18,9 +18,9 @@ REPEATED = [("one_device", 1)]
 # Two batches, and four replicas or sixteen shards of two workers.
 FEW = {"num_batches": 2, "columns": "true", "vectors_per_pass": 2}
 FEW_RUN = [("parameter_server", 2)]
-# Other matrices than the Hessian, which strategies know nothing of: the one whose batches draw.
-OF_MATRICES = [("parameter_server", 2, "sampled_fisher")]
-SLOW_OF_MATRICES = [
+# Other matrices than the Hessian, which strategies know nothing of.
+OF_MATRICES = [
+  ("parameter_server", 2, "sampled_fisher"),
   ("mirrored", 2, "empirical_fisher"),
   ("multi_worker", 2, "gauss_newton"),
   ("mirrored", 2, "sampled_fisher"),
@@ -89,7 +89,7 @@ def test_agrees_with_one_device(runs, configuration, quantity):
 
 @pytest.mark.parametrize(
   "strategy, devices, matrix",
-  [*OF_MATRICES, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW_OF_MATRICES)],
+  [pytest.param(*c, marks=pytest.mark.slow) for c in OF_MATRICES],
 )
 def test_other_matrices_agree_with_one_device(runs, strategy, devices, matrix):
   expected = chief(runs("one_device", **of_matrix(matrix)))["products"]

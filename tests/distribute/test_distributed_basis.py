@@ -28,6 +28,7 @@ def all_runs(runs):
 QUANTITIES = ("1 in a pass", "2 in a pass")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_spectrum_is_that_of_one_process_and_nobody_holds_all_vectors(runs, workers):
   (expected,) = runs("one_device", **ALONE).values()

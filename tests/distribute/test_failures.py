@@ -131,6 +131,7 @@ def test_shard_of_a_worker_that_hangs_is_handed_out_once_more(start):
   assert cluster.code(("worker", 0)) == cluster.code(("ps", 0)) == 0
 
 
+@pytest.mark.slow
 def test_worker_of_another_config_is_refused_with_the_difference(start):
   cluster = start("parameter_server", 2, size=SHORT)
   cluster.kill("worker", 1)

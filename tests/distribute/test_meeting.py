@@ -46,6 +46,7 @@ def held(task, *, speaks):
       yield
 
 
+@pytest.mark.slow
 def test_task_that_is_missing_is_named_and_no_other(tasks):
   with meeting.point(tasks[0]), meeting.point(tasks[1]), pytest.raises(errors.ClusterError) as e:
     meeting.wait_for(tasks[0], PATIENCE)

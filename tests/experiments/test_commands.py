@@ -76,6 +76,7 @@ def test_initial_weights_are_measured_without_a_checkpoint(config, tmp_path):
   assert (tmp_path / "spectrum_initial" / "spectrum.png").exists()
 
 
+@pytest.mark.slow
 def test_energy_of_the_gradient_is_measured_beside_the_spectrum(config, tmp_path, train_once):
   train_once(config, tmp_path)
   for gradient in (False, True):
@@ -87,6 +88,7 @@ def test_energy_of_the_gradient_is_measured_beside_the_spectrum(config, tmp_path
   assert (tmp_path / "spectrum" / "spectrum.npz").exists()
 
 
+@pytest.mark.slow
 def test_energies_of_the_gradients_of_all_steps_are_measured(config, tmp_path):
   config.train.checkpoint_steps = (1,)
   train(config, tmp_path)
@@ -186,6 +188,7 @@ def stepwise(config, tmp_path, train_once):
   return config
 
 
+@pytest.mark.slow
 def test_all_steps_are_measured_and_drawn(stepwise, tmp_path):
   text = measure(stepwise, tmp_path, Weights(all_steps=True), progress=False)
   folders = sorted(p.name for p in (tmp_path / "spectra").iterdir() if p.is_dir())
@@ -208,6 +211,7 @@ def test_one_step_is_measured(stepwise, tmp_path):
   assert not (tmp_path / "spectra" / "step_00000000").exists()
 
 
+@pytest.mark.slow
 def test_steps_that_were_measured_before_are_not_measured_again(stepwise, tmp_path, monkeypatch):
   measure(stepwise, tmp_path, Weights(step=0), progress=False)
   measure(stepwise, tmp_path, Weights(step=2), progress=False)

@@ -120,7 +120,10 @@ def test_all_filters_have_unit_norm_afterwards(trained, normalization):
   [
     lambda: cifar_resnet(depth=8),
     lambda: vgg11(width=1, dense_units=2, normalization="batch"),
-    lambda: inception_v3(auxiliary=False, input_shape=(75, 75, 3), width=0.01, num_classes=2),
+    pytest.param(
+      lambda: inception_v3(auxiliary=False, input_shape=(75, 75, 3), width=0.01, num_classes=2),
+      marks=pytest.mark.slow,
+    ),
   ],
   ids=["cifar_resnet", "vgg11", "inception_v3"],
 )
@@ -208,6 +211,7 @@ def test_filters_of_unit_norm_stay(trained):
     np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_frozen_convolutions_stay():
   model = cifar_resnet(depth=8)
   frozen, following, *_ = convolutions(model)

@@ -77,6 +77,7 @@ def weight_layers(model):
   return found
 
 
+@pytest.mark.slow
 def test_full_model_has_the_size_of_the_documentation(full):
   assert trainable(full) == 27_145_970
 
@@ -85,11 +86,13 @@ def test_model_without_head_has_the_size_of_the_documentation(headless):
   assert trainable(headless) == 23_817_352
 
 
+@pytest.mark.slow
 def test_model_without_head_has_the_weights_of_keras_own(headless, original):
   shapes = [sorted(tuple(v.shape) for v in m.trainable_variables) for m in (headless, original)]
   assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_model_without_head_is_the_function_of_keras_own(headless, original):
   rng = np.random.default_rng(0)
   for ours, theirs in zip(weight_layers(headless), weight_layers(original), strict=True):

@@ -168,6 +168,7 @@ def test_products_equal_those_of_nested_tapes(name, training, mode, problem, pro
 
 
 # TensorFlow's own second derivative through batch statistics is wrong: docs/design/moments.md.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
   [

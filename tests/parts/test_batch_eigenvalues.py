@@ -51,6 +51,7 @@ def expected(model, data):
   return np.array([np.linalg.eigvalsh(tf_hessian.dense_hessian(o)) for o in operators])
 
 
+@pytest.mark.slow
 def test_batch_that_weighs_nothing_is_left_out_with_a_word(model, data, caplog):
   without = [(x, y, w if b != 1 else 0 * w) for b, (x, y, w) in enumerate(data)]
   found = batch_eigenvalues(tf_hessian.HessianOperator(model, LOSS, without), progress=False)
@@ -80,6 +81,7 @@ def test_all_batches_share_the_functions(operator):
   assert before <= len(operator.batches.signatures) * 2  # a segment of its own, or the whole pass
 
 
+@pytest.mark.slow
 def test_streamed_batches_give_the_same(model, data, operator):
   def generate():
     yield from data
@@ -91,6 +93,7 @@ def test_streamed_batches_give_the_same(model, data, operator):
   np.testing.assert_array_equal(found.values, batch_eigenvalues(operator, progress=False).values)
 
 
+@pytest.mark.slow
 def test_replicas_leave_it_to_one_device(model, data, operator):
   devices = tf.config.list_logical_devices("CPU")
   strategy = tf.distribute.MirroredStrategy([d.name for d in devices[:2]])
@@ -100,6 +103,7 @@ def test_replicas_leave_it_to_one_device(model, data, operator):
   assert isinstance(mirrored.program.on_one_device().engine, engines.OneDevice)
 
 
+@pytest.mark.slow
 def test_gauss_newton_matrices_have_them_too(model, data):
   gauss_newton = tf_hessian.GaussNewtonOperator(model, LOSS, data)
   found = batch_eigenvalues(gauss_newton, num_batches=1, progress=False)

@@ -32,7 +32,11 @@ def alone(operator, block):
   ("by", "blocks"),
   [
     ("layer", {"first": "first", "second": "second"}),
-    ("variable", {"first/kernel": "first/kernel", "second/bias": "second/bias"}),
+    pytest.param(
+      "variable",
+      {"first/kernel": "first/kernel", "second/bias": "second/bias"},
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_each_is_the_spectrum_of_an_operator_of_the_block(operator, by, blocks):
@@ -119,6 +123,7 @@ class Repeating(keras.Model):
     return self.last(inputs)
 
 
+@pytest.mark.slow
 def test_layers_of_one_path_are_blocks_of_their_own():
   model = Repeating()
   x = np.random.default_rng(0).standard_normal((6, 3)).astype("float32")

@@ -65,11 +65,13 @@ def plain(new_operator):
       {}, {"storage": Storage(vectors_per_pass=2), "check": False}, marks=pytest.mark.slow
     ),
     ({}, {"num_draws": 1, "start": "gradient"}),
-    ({"deterministic": False}, {"storage": Storage(vectors_per_pass=1)}),
+    pytest.param(
+      {"deterministic": False}, {"storage": Storage(vectors_per_pass=1)}, marks=pytest.mark.slow
+    ),
     pytest.param(
       {"recompute_blocks": 2}, {"storage": Storage(vectors_per_pass=2)}, marks=pytest.mark.slow
     ),
-    ({"recompute_blocks": 2}, {}),
+    pytest.param({"recompute_blocks": 2}, {}, marks=pytest.mark.slow),
     pytest.param(
       {"recompute_blocks": 2}, {"check": False, "workdir": "run"}, marks=pytest.mark.slow
     ),
@@ -117,7 +119,7 @@ def test_passes_are_those_that_the_run_makes(
   assert plan.num_products == result.num_draws * steps + before
 
 
-@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize("in_folder", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_products_are_those_of_the_draws_the_check_and_the_identity_of_a_folder(
   plain, new_operator, tmp_path, in_folder
 ):
@@ -203,6 +205,7 @@ def test_error_of_few_steps_is_not_told(planned):
   assert planned.error.draws > 0
 
 
+@pytest.mark.slow
 def test_draws_are_those_that_the_target_suggests(new_operator):
   plans = {
     most: make(
@@ -221,6 +224,7 @@ def test_draws_are_those_that_the_target_suggests(new_operator):
   assert f"suggests {wanted} draws" in str(plans[5])
 
 
+@pytest.mark.slow
 def test_target_that_the_steps_are_too_few_for_is_planned_with_all_draws(new_operator):
   options = {"sigma_squared": 1e-3, "pilot_seconds": 30.0, "lanczos_steps": 12}
   plan = make(new_operator(), num_draws=7, target_error=1e-6, **options)
@@ -228,6 +232,7 @@ def test_target_that_the_steps_are_too_few_for_is_planned_with_all_draws(new_ope
   assert "needs more than 12 steps; planned are all 7 draws" in str(plan)
 
 
+@pytest.mark.slow
 def test_run_without_a_basis_is_planned_with_its_last_vectors(new_operator):
   plan = make(new_operator(), storage=Storage("none"))
   assert (plan.basis, plan.basis_bytes) == ("none", 3 * 3 * 26 * 8)
@@ -313,6 +318,7 @@ def test_command_prints_the_table_and_writes_nothing(config, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_command_plans_a_step_of_training(config, tmp_path):
   config.train.checkpoint_steps = (1, 2)
   train(config, tmp_path)
@@ -346,12 +352,13 @@ def test_draws_whose_results_have_no_room_are_refused(new_operator, num_draws):
     make(new_operator(), num_draws=num_draws)
 
 
+@pytest.mark.slow
 def test_machines_beyond_the_number_of_batches_have_nothing_to_do(planned, new_operator):
   assert planned.workers == 3  # of 3 batches
   assert make(new_operator(), workers=10**12).workers == 10**12
 
 
-@pytest.mark.parametrize("place", ["memory", "none"])
+@pytest.mark.parametrize("place", [pytest.param("memory", marks=pytest.mark.slow), "none"])
 def test_pilot_keeps_a_basis_if_the_run_does(new_operator, monkeypatch, place):
   kept, start = [], pilot._start
   monkeypatch.setattr(pilot, "_start", lambda v, m, keep: kept.append(keep) or start(v, m, keep))

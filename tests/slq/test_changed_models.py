@@ -62,7 +62,7 @@ def adapt_low_rank(model):
   layer.lora_kernel_b.assign(np.arange(6.0).reshape(2, 3))
 
 
-CHANGES = [regularize, penalize, freeze, drop, adapt_low_rank]
+SLOW_CHANGES = [regularize, freeze, adapt_low_rank]
 RUNS = {
   "spectrum": lambda o: tf_hessian.spectral_density(
     o, num_draws=1, lanczos_steps=3, check=False, progress=False
@@ -74,7 +74,9 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+  "change", [penalize, drop, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CHANGES)]
+)
 def test_change_that_python_reads_is_refused_before_a_run(change):
   model = build()
   operator = tf_hessian.HessianOperator(model, LOSS, [(X, Y)], training=True)

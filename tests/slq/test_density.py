@@ -238,6 +238,7 @@ def test_finished_run_started_again_computes_nothing(counting, tmp_path):
   np.testing.assert_array_equal(first.wall_times, second.wall_times)
 
 
+@pytest.mark.slow
 def test_finished_run_of_a_model_started_again_computes_only_what_tells_the_matrix(
   new_operator, tmp_path, monkeypatch
 ):
@@ -581,7 +582,9 @@ def test_target_of_a_model_shares_passes_of_the_first_draws(hessian):
 
 
 @pytest.mark.parametrize("vectors_per_pass", [1, 3])
-@pytest.mark.parametrize("fail_at", [1, 20, 61, 81, 262])
+@pytest.mark.parametrize(
+  "fail_at", [1, 81, *(pytest.param(n, marks=pytest.mark.slow) for n in (20, 61, 262))]
+)
 def test_interrupted_run_with_a_target_goes_on_bitwise(
   uniform, enough, counting_of, tmp_path, fail_at, vectors_per_pass
 ):
@@ -598,7 +601,9 @@ def test_interrupted_run_with_a_target_goes_on_bitwise(
   assert result.config["target"] == enough.config["target"]
 
 
-@pytest.mark.parametrize("draws", [2, 4, 6, 13])
+@pytest.mark.parametrize(
+  "draws", [2, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 13))]
+)
 def test_target_goes_on_with_more_draws_allowed_as_if_never_stopped(
   uniform, enough, tmp_path, draws
 ):

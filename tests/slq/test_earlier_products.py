@@ -38,6 +38,7 @@ def _folders_of_each_kind(operator, folder):
   )
 
 
+@pytest.mark.slow
 def test_folders_of_earlier_products_go_on_by_these(earlier, tmp_path):
   _folders_of_each_kind(make_pooled(), tmp_path)
   whole = run(make_pooled(), draws=3, vectors_per_pass=1)
@@ -70,6 +71,7 @@ def test_search_that_was_interrupted_goes_on_by_earlier_products(earlier, tmp_pa
   assert operator.program.by_columns
 
 
+@pytest.mark.slow
 def test_folder_that_is_refused_leaves_products_as_they_are(earlier, tmp_path):
   run(make_pooled(), workdir=tmp_path, draws=1)
   earlier.undo()
@@ -79,6 +81,7 @@ def test_folder_that_is_refused_leaves_products_as_they_are(earlier, tmp_path):
   assert operator.program.by_columns
 
 
+@pytest.mark.slow
 def test_folder_of_another_matrix_is_refused_and_products_stay_as_they_are(tmp_path):
   run(make_pooled(), workdir=tmp_path, draws=1)
   other = make_pooled()

@@ -50,6 +50,7 @@ def test_model_in_the_place_of_an_operator_is_refused_with_the_remedy(ask):
     ask([])
 
 
+@pytest.mark.slow
 def test_dense_hessian_equals_the_column_products(net, matrix):
   products = np.stack([net.matvec(e) for e in np.eye(net.shape[0])], axis=1)
   # The same sums, vectorized over columns: some roundings of the largest entry.

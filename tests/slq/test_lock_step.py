@@ -811,7 +811,9 @@ def test_run_builds_one_pass_for_all_products(draws, batches):
   assert len(operator.program._columns) == 1
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+  "count", [2, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
+)
 def test_product_alone_is_bitwise_that_of_any_number_of_vectors(count):
   operator = make_pooled()
   vectors = np.random.default_rng(5).standard_normal((7, operator.shape[0]))
@@ -823,8 +825,12 @@ def test_product_alone_is_bitwise_that_of_any_number_of_vectors(count):
   "first, then",
   [
     ({"draws": 1}, {"draws": 3}),
-    ({"draws": 3}, {"draws": 1}),
-    ({"draws": 3, "vectors_per_pass": 1}, {"draws": 3, "vectors_per_pass": 3}),
+    pytest.param({"draws": 3}, {"draws": 1}, marks=pytest.mark.slow),
+    pytest.param(
+      {"draws": 3, "vectors_per_pass": 1},
+      {"draws": 3, "vectors_per_pass": 3},
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_finished_run_goes_on_with_other_draws_and_vectors_a_pass(first, then, tmp_path):

@@ -141,6 +141,7 @@ def test_result_is_loaded_from_its_folder_and_nothing_else(tmp_path, expected):
     tf_hessian.Eigenpairs.load(tmp_path / "other.npz")
 
 
+@pytest.mark.slow
 def test_folder_is_of_the_models_weights(tmp_path):
   import tensorflow as tf
 

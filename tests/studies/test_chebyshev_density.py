@@ -163,6 +163,7 @@ def test_distance_of_a_draw_is_that_to_its_own_density(
   assert made.numbers["l1_of_a_draw_lanczos"] == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 def test_distance_is_right_in_an_interval_of_200_sigma(
   context, eigen, interval, gaussians, l1, monkeypatch
 ):

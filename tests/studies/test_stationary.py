@@ -128,6 +128,7 @@ def test_verdict_is_that_of_the_interval_within_the_margin(ratio, seeds, verdict
   assert float(row[1].split(" ")[0]) == pytest.approx(ratio, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_study_is_made_of_each_seed_and_size_and_measured_once(
   configs, tmp_path, make_study, monkeypatch
 ):

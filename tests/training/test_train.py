@@ -247,12 +247,11 @@ def test_checkpoint_is_what_a_shorter_training_ends_with(tmp_path):
   "step, error",
   [
     (4, KeyboardInterrupt),
-    (20, RuntimeError),
     *(
       pytest.param(*p, marks=pytest.mark.slow)
       for p in [(12, KeyboardInterrupt), (20, KeyboardInterrupt), (4, RuntimeError)]
     ),
-    pytest.param(12, RuntimeError, marks=pytest.mark.slow),
+    *(pytest.param(step, RuntimeError, marks=pytest.mark.slow) for step in (12, 20)),
   ],
 )
 def test_interrupted_training_runs_only_the_steps_that_are_left(tmp_path, interrupt, step, error):
@@ -265,6 +264,7 @@ def test_interrupted_training_runs_only_the_steps_that_are_left(tmp_path, interr
   assert steps_logged(tmp_path) == [4, 8, 12, 16, 20]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 12])
 def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
   tmp_path, interrupt, step
@@ -394,6 +394,7 @@ def test_training_goes_on_until_the_accuracy_is_reached(tmp_path):
   assert list(saved_steps(tmp_path))[-1] == result["steps"]
 
 
+@pytest.mark.slow
 def test_accuracy_that_is_not_reached_is_an_error_and_keeps_the_model(tmp_path):
   options = {"learning_rate": 1e-6, "steps": 1, "until_accuracy": 1.0}
   with pytest.raises(ValueError, match="max_steps = 8, expected 1.0; the model is saved"):
