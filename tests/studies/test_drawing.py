@@ -36,3 +36,27 @@ def test_curves_are_what_the_axes_show(tmp_path):
   assert square["x"][0] == 0.5 and square["x"][-1] <= 0.75
   np.testing.assert_allclose(square["y"], np.square(square["x"]), rtol=1e-4)
   assert few["x"] == [1, 2] and few["y"] == [3, 0.33333]
+
+
+def test_peaks_between_the_points_that_are_kept_are_kept(tmp_path):
+  figure, axes = plotting.new_figure()
+  x = np.linspace(0, 1, 100_001)
+  y = np.zeros_like(x)
+  y[[0, 4_321, 77_777]] = 1.0, 2.0, -3.0
+  axes.plot(x, y, label="peaks")
+  (peaks,) = drawing.save(figure, tmp_path / "figure.png")
+  assert len(peaks["x"]) <= drawing.POINTS
+  found = {a: b for a, b in zip(peaks["x"], peaks["y"], strict=True) if b}
+  assert found == {0.0: 1.0, 0.04321: 2.0, 0.77777: -3.0}
+  assert peaks["x"] == sorted(peaks["x"])
+
+
+def test_error_of_each_point_of_a_line_is_kept(tmp_path):
+  figure, axes = plotting.new_figure()
+  x = np.linspace(0, 1, 5_001)
+  axes.plot(x, x**2, label="estimate")
+  axes.plot(x, x, label="exact")
+  axes.set_xlim(0.2, 0.6)
+  estimate, exact = drawing.save(figure, tmp_path / "figure.png", errors={"estimate": 3 * x})
+  np.testing.assert_allclose(estimate["error"], 3 * np.array(estimate["x"]), rtol=1e-4)
+  assert "error" not in exact

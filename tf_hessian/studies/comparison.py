@@ -44,7 +44,7 @@ def draw_densities(
     [q.nodes for q in rules], [q.weights for q in rules], SIGMA_SQUARED, grid=grid
   )
   curves = []
-  limits = {"1": BULK, "16": (BULK[1], grid[-1])}
+  limits = {"1": BULK, "16": (BULK[1], BULK[1] + 1.02 * (grid[-1] - BULK[1]))}
   for name in figures:
     figure, axes = plotting.new_figure()
     plotting.draw_density(axes, mean, exact=small.eigenvalues, limits=limits[name])
@@ -53,5 +53,6 @@ def draw_densities(
     drawing.plain_log(axes, "y")
     axes.legend(frameon=False, fontsize="small", loc="upper right", ncols=3)
     axes.set_title(f"{len(rules)} draws of {STEPS} steps, $\\sigma^2$ = 1e-5", fontsize="medium")
-    curves += drawing.save(figure, folder / f"figure_{name}.png")
+    errors = {"estimate": mean.stderr}
+    curves += drawing.save(figure, folder / f"figure_{name}.png", errors=errors)
   return curves

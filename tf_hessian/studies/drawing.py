@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import os
 from typing import Any
 
@@ -15,6 +16,7 @@ from tf_hessian import plotting
 from tf_hessian.studies.chapter import number
 
 POINTS = 300  # of a curve that is kept, at most
+_NONE: Mapping[str, np.ndarray] = {}
 _FEW_DECADES = 2.5  # 1, 2 and 5 have ticks on so many
 
 
@@ -50,12 +52,20 @@ def band(axes: Axes, x: np.ndarray, curves: np.ndarray, color: str, label: str, 
   axes.plot(x, np.nanmean(curves, 0), color=color, lw=1.4, label=label)
 
 
-def save(figure: Figure, path: str | os.PathLike, /) -> list[dict[str, Any]]:
+def save(
+  figure: Figure, path: str | os.PathLike, /, *, errors: Mapping[str, np.ndarray] = _NONE
+) -> list[dict[str, Any]]:
   """Writes a picture; returns its curves, for the numbers of the study.
 
+  Args:
+    figure: the picture.
+    path: of its file.
+    errors: label of a line -> error of each of its points, whose band is drawn.
+
   Returns:
-    Of each line with a label a dict: panel, label, x and y, as far as the axes show it, at most
-    `POINTS` points of five digits.
+    Of each line with a label a dict: panel, label, x, y and, if it has one, error, as far as the
+    axes show it, at most `POINTS` points of five digits: of more, the lowest and the highest of
+    those between, so that no peak is lost.
   """
   plotting.save_figure(figure, path)
   curves = []
@@ -66,10 +76,21 @@ def save(figure: Figure, path: str | os.PathLike, /) -> list[dict[str, Any]]:
       if not label.startswith("_"):  # by which Matplotlib says that there is none
         x, y = (np.asarray(values, np.float64) for values in line.get_data())
         shown = np.flatnonzero((x >= low) & (x <= high))
-        chosen = shown[:: max(1, -(-len(shown) // POINTS))]
-        points = {"x": _rounded(x[chosen]), "y": _rounded(y[chosen])}
+        chosen = shown[_kept(y[shown])]
+        values = {"x": x, "y": y}
+        if label in errors:
+          values["error"] = errors[label]
+        points = {name: _rounded(of[chosen]) for name, of in values.items()}
         curves.append({"panel": panel, "label": label, **points})
   return curves
+
+
+def _kept(y):
+  """Returns the positions of the points that are kept, ascending."""
+  if len(y) <= POINTS:
+    return np.arange(len(y))
+  parts = np.array_split(np.arange(len(y)), POINTS // 2)
+  return np.unique([part[at(y[part])] for part in parts for at in (np.argmin, np.argmax)])
 
 
 def _rounded(values):
