@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tf_hessian
 from tf_hessian import plotting
-from tf_hessian.evolution import spectra
+from tf_hessian.evolution import load_into, spectra, take_weights
 
 RNG = np.random.default_rng(0)
 DATA = [(RNG.standard_normal((6, 3)).astype(np.float32), RNG.integers(0, 2, 6))]
@@ -184,3 +184,71 @@ def test_steps_that_do_not_fit_are_refused(operator, saved, tmp_path):
   found = spectra(operator, saved, **OPTIONS)
   with pytest.raises(ValueError, match="steps: expected 3"):
     plotting.plot_evolution(found, tmp_path / "evolution.png", steps=[1])
+
+
+# Models of equal shapes that compute differently.
+
+
+def varied(activation="tanh", rate=0.1, factor=0.0, slope=0.3):
+  inputs = keras.Input((3,))
+  inner = keras.Sequential(
+    [keras.Input((3,)), keras.layers.Dense(4, activation), keras.layers.LeakyReLU(slope)]
+  )
+  x = keras.layers.Dropout(rate)(inner(inputs))
+  regularizer = keras.regularizers.L2(factor)
+  return keras.Model(inputs, keras.layers.Dense(2, kernel_regularizer=regularizer)(x))
+
+
+@pytest.mark.parametrize(
+  "change, word",
+  [
+    ({}, None),
+    ({"activation": "relu"}, 'activation="relu" there, "tanh" here'),
+    ({"rate": 0.2}, "rate=0.2 there, 0.1 here"),
+    ({"factor": 0.5}, "kernel_regularizer="),
+    ({"slope": 0.2}, "negative_slope=0.2 there"),
+  ],
+  ids=str,
+)
+def test_layer_that_computes_otherwise_in_the_file_is_warned_of(change, word, tmp_path, caplog):
+  model, path = varied(), tmp_path / "other.keras"
+  varied(**change).save(path)
+  with caplog.at_level("WARNING", logger="absl"):
+    load_into(model, path)
+  found = [r.getMessage() for r in caplog.records]
+  assert len(found) == (word is not None)
+  if word:
+    assert word in found[0] and str(path) in found[0]
+
+
+def test_other_sort_of_layer_of_the_same_shapes_is_warned_of(tmp_path, caplog):
+  first, second = (
+    keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)])
+    for layer in (keras.layers.ReLU(), keras.layers.Softmax())
+  )
+  second.save(tmp_path / "other.keras")
+  with caplog.at_level("WARNING", logger="absl"):
+    load_into(first, tmp_path / "other.keras")
+  assert "is Softmax there, ReLU here" in caplog.text
+
+
+class Unsaved(keras.layers.Layer):
+  """A layer whose settings can't be told."""
+
+  def __init__(self, function):
+    super().__init__()
+    self.function = function
+
+  def call(self, x):
+    return self.function(x)
+
+
+def test_layer_that_cannot_be_saved_is_no_obstacle(caplog):
+  first, second = (
+    keras.Sequential([keras.Input((4,)), Unsaved(keras.ops.tanh), keras.layers.Dense(1)])
+    for _ in range(2)
+  )
+  with caplog.at_level("WARNING", logger="absl"):
+    take_weights(first, second, "another")
+  assert not caplog.records
+  np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])

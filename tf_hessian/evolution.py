@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 import contextlib
+import json
 import os
 import pathlib
 from typing import Any
 
+from absl import logging
 import keras
 
 from tf_hessian import notices
@@ -136,6 +138,8 @@ def _only_weights(model):
 def take_weights(model: keras.Model, other: keras.Model, source: str, /) -> None:
   """Gives a model the weights of another one.
 
+  A layer that computes differently in the other one is warned of: its settings are the model's own.
+
   Args:
     model: the model.
     other: the other one, which may be of other names.
@@ -154,7 +158,42 @@ def take_weights(model: keras.Model, other: keras.Model, source: str, /) -> None
       f"{source}: it is of another model: of {len(shapes[1])} variables instead of "
       f"{len(shapes[0])}, number {i} has shape {pair[1]} instead of {pair[0]}"
     )
+  difference = _difference(model, other)
+  if difference:
+    logging.warning("%s: %s; its weights are measured in the operator's model", source, difference)
   _set_weights(model, other.get_weights())
+
+
+# Settings of layers that say nothing of what they compute.
+_NO_MATTER = ("name", "trainable", "dtype", "seed", "initializer", "constraint")
+
+
+def _difference(model, other):
+  """Returns in words how a layer of another model computes differently, or None."""
+  pairs = zip(*map(keras_internals.layers_of, (model, other)), strict=False)
+  for mine, its in pairs:
+    if type(mine).__name__ != type(its).__name__:
+      return f"layer {mine.name!r} is {type(its).__name__} there, {type(mine).__name__} here"
+    first, second = _settings(mine), _settings(its)
+    for key in sorted(first.keys() & second.keys()):
+      if first[key] != second[key]:
+        return f"layer {mine.name!r} has {key}={second[key]} there, {first[key]} here"
+  return None
+
+
+def _settings(layer):
+  """Returns the settings of a layer that its values depend on, as JSON texts; its own alone."""
+  if isinstance(layer, keras.Model):
+    return {}  # its layers come by themselves
+  try:
+    config = keras.saving.serialize_keras_object(layer)["config"]
+  except (NotImplementedError, TypeError, ValueError, AttributeError):
+    return {}  # a layer of a user's that can't be saved
+  return {
+    key: json.dumps(value, sort_keys=True, default=repr)
+    for key, value in config.items()
+    if not key.endswith(_NO_MATTER)
+  }
 
 
 def _named(checkpoints):
