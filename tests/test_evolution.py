@@ -252,3 +252,15 @@ def test_layer_that_cannot_be_saved_is_no_obstacle(caplog):
     take_weights(first, second, "another")
   assert not caplog.records
   np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "/tmp/x"])
+def test_names_that_lead_out_of_the_folder_are_refused(operator, saved, name, tmp_path):
+  with pytest.raises(ValueError, match="expected names of folders inside of workdir"):
+    spectra(operator, {name: saved["step_1"]}, workdir=tmp_path, **OPTIONS)
+  assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_one_as_text_are_refused(operator, saved):
+  with pytest.raises(ValueError, match="two names are the same as text"):
+    spectra(operator, {1: saved["step_1"], "1": saved["step_2"]}, **OPTIONS)

@@ -3,9 +3,10 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 
-from tf_hessian.records import Difference, differences
+from tf_hessian.records import Difference, as_plain, differences
 
 
 def named(first, second, **options):
@@ -65,3 +66,16 @@ def test_records_are_left_as_they_are():
   first, second = {"a": {"b": 1}}, {"a": {"c": 2}}
   list(differences(first, second))
   assert (first, second) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+
+
+def test_numbers_of_numpy_are_plain_numbers():
+  record = {"a": np.int64(3), "b": [np.float32(0.5)], "c": np.bool_(True), "d": np.array(2)}
+  found = as_plain(record)
+  assert found == {"a": 3, "b": [0.5], "c": True, "d": 2}
+  assert json.dumps(found) == '{"a": 3, "b": [0.5], "c": true, "d": 2}'
+
+
+@pytest.mark.parametrize("value", [np.ones(2), {1, 2}, object()])
+def test_other_values_are_refused(value):
+  with pytest.raises(TypeError, match="expected plain values"):
+    as_plain({"a": value})

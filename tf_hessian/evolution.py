@@ -76,6 +76,12 @@ def spectra(
   if not isinstance(model, keras.Model):
     raise TypeError(f"operator: expected one of a keras.Model, got one of {type(model).__name__}")
   paths = _named(checkpoints)
+  for name in paths:
+    if workdir is not None and (name in ("", ".", "..") or pathlib.Path(name).name != name):
+      raise ValueError(
+        f"checkpoints: expected names of folders inside of workdir, got {name!r}; give a dict: "
+        "name -> path"
+      )
   folders = {n: None if workdir is None else as_path(workdir) / n for n in paths}
   for folder in filter(None, folders.values()):
     run_folder.check(folder)
@@ -202,6 +208,8 @@ def _named(checkpoints):
     raise TypeError(f"checkpoints: expected a list of paths, got a single one, {checkpoints!r}")
   if isinstance(checkpoints, Mapping):
     result = {str(name): path for name, path in checkpoints.items()}
+    if len(result) < len(checkpoints):
+      raise ValueError("checkpoints: two names are the same as text; give each its own")
   else:
     paths = list(checkpoints)
     names = [pathlib.Path(p).name.removesuffix(".keras").removesuffix(_WEIGHTS) for p in paths]

@@ -32,6 +32,25 @@ def check_same(
     raise ValueError(f"{folder}: it holds another run ({', '.join(names)} differ); {remedy}")
 
 
+def as_plain(values: Mapping[str, Any], /) -> dict[str, Any]:
+  """Returns a dict as JSON gives it back, with NumPy's numbers as Python's.
+
+  >>> import numpy as np
+  >>> as_plain({"steps": np.int64(3), "shape": (1, 2)})
+  {'steps': 3, 'shape': [1, 2]}
+
+  Raises:
+    TypeError: for values that JSON does not have.
+  """
+  return json.loads(json.dumps(values, default=_number))
+
+
+def _number(value):
+  if hasattr(value, "item") and getattr(value, "shape", None) == ():
+    return value.item()
+  raise TypeError(f"expected plain values, got {value!r}")
+
+
 class Difference(NamedTuple):
   """A field in which two records differ."""
 

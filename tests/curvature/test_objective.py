@@ -762,3 +762,71 @@ def test_classes_to_ignore_do_not_count(columns, relative_error, softmax_hessian
   logits = operator.model(X).numpy()
   expected = softmax_hessian(X, logits, CLASS != 2)
   assert relative_error(columns(operator), expected) <= FLOAT64
+
+
+# Lists of losses on dicts of outputs are in the order in which Keras flattens these.
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("names", [("y", "x"), ("x", "y")])
+@pytest.mark.parametrize("loss_is_list", [True, False])
+def test_lists_of_losses_and_weights_are_those_of_fit_for_dicts_of_outputs(names, loss_is_list):
+  inputs = keras.Input((1,))
+  heads = {n: layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs) for n in names}
+  model = keras.Model(inputs, heads)
+  x = np.ones((2, 1))
+  targets = {"y": x, "x": 3 * x}
+  loss = ["mse", "mae"] if loss_is_list else {"x": "mse", "y": "mae"}
+  model.compile("sgd", loss, loss_weights=[1.0, 5.0])
+  operator = HessianOperator(model, None, [(x, targets)])
+  expected = float(model.compute_loss(x=x, y=targets, y_pred=model(x)))
+  assert operator.loss() == pytest.approx(expected, rel=1e-6)
+  of_x = [i for i, n in enumerate(names) if n == "x"]
+  assert np.flatnonzero(operator @ np.ones(2)).tolist() == of_x  # mae has no second derivative
+
+
+@pytest.mark.usefixtures("float64")
+def test_list_of_targets_of_fewer_losses_is_that_of_fit():
+  inputs = keras.Input((1,))
+  heads = {n: layers.Dense(1, kernel_initializer="zeros", name=n)(inputs) for n in "cab"}
+  model = keras.Model(inputs, heads)
+  x = np.ones((2, 1))
+  operator = HessianOperator(model, {"c": "mse", "a": "mse"}, [(x, (x, 2 * x))])
+  assert operator.loss() == pytest.approx(1 + 4)
+  g = operator.unflatten(operator.gradient())
+  assert (g["a/bias"], g["c/bias"]) == (pytest.approx(-2), pytest.approx(-4))
+
+
+# Scalars of plain functions are means over a batch's rows.
+
+
+def scaled_squares(p, batch):
+  return tf.reduce_mean(batch["scale"] * (batch["x"] * p[0][0]) ** 2)
+
+
+def dicts(*counts):
+  return [{"scale": np.ones(1), "x": np.full(k, float(k))} for k in counts]
+
+
+def test_mean_over_rows_that_are_not_known_is_refused():
+  point = [tf.Variable([1.0], dtype="float64")]
+  with pytest.raises(ValueError, match=r"one row an example, got shapes \(1,\), .* pair \(sum, w"):
+    HessianOperator(point, scaled_squares, dicts(4, 2))
+
+
+@pytest.mark.parametrize("counts", [(4,), (4, 4)])
+def test_batches_of_the_same_shapes_weigh_the_same_whatever_their_rows_are(counts):
+  point = [tf.Variable([1.0], dtype="float64")]
+  operator = HessianOperator(point, scaled_squares, dicts(*counts))
+  assert (operator @ np.ones(1))[0] == pytest.approx(2 * 16)
+
+
+def test_pair_says_what_rows_weigh_that_are_not_examples():
+  point = [tf.Variable([1.0], dtype="float64")]
+
+  def loss(p, batch):
+    count = tf.size(batch["x"])
+    return tf.cast(count, tf.float64) * scaled_squares(p, batch), count
+
+  operator = HessianOperator(point, loss, dicts(4, 2))
+  assert (operator @ np.ones(1))[0] == pytest.approx(2 * (4 * 16 + 2 * 4) / 6)

@@ -172,6 +172,20 @@ def test_logits_are_not_warned_of(activation, loss, caplog):
   assert CLIPPED not in caplog.text
 
 
+def test_logits_that_mixed_precision_hides_are_warned_of(caplog):
+  # Keras casts such outputs to float32, and takes their loss as that of probabilities.
+  policy = keras.config.dtype_policy()
+  keras.config.set_dtype_policy("mixed_bfloat16")
+  try:
+    operator = GaussNewtonOperator(
+      model("softmax"), "sparse_categorical_crossentropy", data(CLASSES)
+    )
+    operator @ np.ones(operator.shape[0])
+  finally:
+    keras.config.set_dtype_policy(policy)
+  assert CLIPPED in caplog.text
+
+
 # Sample weights.
 
 SEMIDEFINITE = {

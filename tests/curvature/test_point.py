@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import tf_hessian
 from tf_hessian.curvature.operator import HessianOperator
+from tf_hessian.curvature.point import unique_names
 
 
 def square(parameters, batch):
@@ -115,3 +116,42 @@ def test_points_that_are_none_are_refused(new_operator):
 def test_what_is_no_vector_is_a_type_error_that_names_it(hessian, use):
   with pytest.raises(TypeError, match="expected a (vector|dict)|eigenpairs: expected the result"):
     use(hessian)
+
+
+@pytest.mark.parametrize(
+  "names, expected",
+  [
+    (["w", "w"], ["w", "w_1"]),
+    (["w_1", "w", "w"], ["w_1", "w", "w_2"]),
+    (["w", "w", "w_1", "w"], ["w", "w_2", "w_1", "w_3"]),
+    (["a", "a_1", "a_1", "a"], ["a", "a_1", "a_1_1", "a_2"]),
+  ],
+)
+def test_made_up_names_are_of_no_other_variable(names, expected):
+  assert unique_names(names) == expected
+  point = [tf.Variable([float(i)], name=n, dtype=tf.float64) for i, n in enumerate(names)]
+  operator = tf_hessian.HessianOperator(
+    point, lambda p, batch: batch * sum(x[0] ** 2 for x in p), [np.ones(1)]
+  )
+  v = np.arange(10.0, 10.0 + len(names))
+  assert list(operator.unflatten(v)) == expected
+  np.testing.assert_array_equal(operator.flatten(operator.unflatten(v)), v)
+  operator.assign(v)
+  np.testing.assert_array_equal(operator.parameters(), v)
+
+
+def test_point_that_is_not_finite_is_not_assigned(new_operator):
+  operator = new_operator()
+  before = operator.parameters()
+  bad = before.copy()
+  bad[1] = np.nan
+  with pytest.raises(ValueError, match="point"):
+    operator.assign(bad)
+  np.testing.assert_array_equal(operator.parameters(), before)
+
+
+def test_complex_parts_are_refused(new_operator):
+  operator = new_operator()
+  name, part = next(iter(operator.unflatten(operator.parameters()).items()))
+  with pytest.raises(TypeError, match="expected real numbers"):
+    operator.flatten({name: 1j * part})

@@ -285,3 +285,25 @@ def test_reading_that_takes_long_is_logged_with_the_remedy(write, form, caplog, 
   function(function=name)
   line = caplog.records[0].getMessage()
   assert "examples" in line and f"give config.data.num_examples ({name})" in line
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (5, 5, 2), (12,)])
+def test_batches_that_are_yielded_are_cut_into_examples(write, sizes):
+  starts = np.cumsum((0, *sizes[:-1])).tolist()
+  name = write(f"""
+    for start, size in zip({starts}, {sizes}):
+      yield X[start : start + size], Y[start : start + size]
+  """)
+  found = function(function=name, batched=True)
+  assert found.num_examples == 12
+  for a, b in zip(read(found.examples), (X, Y), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("batched, word", [(None, "say config.data.batched"), (True, "pad them")])
+def test_parts_of_different_shapes_are_refused_with_both(write, batched, word):
+  last = "X[8:]" if batched is None else "X[8:, :1]"
+  name = write(f"yield X[:8], Y[:8]\nyield {last}, Y[8:]")
+  with pytest.raises(ValueError, match="of different shapes, .*and ") as caught:
+    function(function=name, batched=batched)
+  assert word in str(caught.value)

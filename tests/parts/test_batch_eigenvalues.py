@@ -240,3 +240,26 @@ def test_broken_weights_are_named(operator, model):
       batch_eigenvalues(operator, progress=False)
   finally:
     kernel.assign(before)
+
+
+def test_covariances_of_batches_are_about_their_own_mean_gradients(model, data):
+  operator = tf_hessian.GradientCovarianceOperator(model, LOSS, data[:2])
+  found = batch_eigenvalues(operator, 2, progress=False).values
+  for values, batch in zip(found, data[:2], strict=True):
+    alone = operator.like(dataset=[batch])
+    dense = np.stack([alone @ e for e in np.eye(alone.shape[0])])
+    expected = np.linalg.eigvalsh((dense + dense.T) / 2)[::-1][:2]
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+
+def test_batch_may_weigh_nothing_in_a_later_output():
+  keras.utils.set_random_seed(0)
+  inputs = keras.Input((2,))
+  heads = [keras.layers.Dense(1, use_bias=False)(inputs) for _ in "ab"]
+  x, y, one = np.eye(2, dtype="float32"), np.ones((2, 1), "float32"), np.ones(2, "float32")
+  data = [(x, (y, y), (one, one)), (x, (y, y), (one, 0 * one)), (x, (y, y), (0 * one, one))]
+  operator = tf_hessian.HessianOperator(keras.Model(inputs, heads), ["mse", "mse"], data)
+  values = batch_eigenvalues(operator, progress=False).values[:, 0]
+  # The first output weighs penalties, and so the batch.
+  np.testing.assert_allclose(values[:2], [1, 1], rtol=1e-5)
+  assert np.isnan(values[2])

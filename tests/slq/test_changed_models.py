@@ -122,3 +122,57 @@ def test_model_that_python_computes_in_another_way_each_time_stays_as_it_was_tra
   operator = tf_hessian.HessianOperator(model, LOSS, [(X, Y)])
   first, second = (RUNS["pairs"](operator).values for _ in range(2))
   np.testing.assert_array_equal(first, second)
+
+
+# What `fit` would train otherwise, though the first batch's loss is the same.
+
+
+def compiled(loss="mean_squared_error", **options):
+  keras.utils.set_random_seed(0)
+  model = keras.Sequential(
+    [keras.Input((4,)), layers.Dense(3, "tanh", name="first"), layers.Dense(1, name="last")]
+  )
+  model.compile("sgd", loss, **options)
+  return model
+
+
+@pytest.mark.parametrize(
+  "change, word",
+  [
+    (lambda m: m.compile("sgd", "mean_squared_error", loss_weights=7.0), "compiled with"),
+    (lambda m: m.compile("sgd", "log_cosh"), "compiled with the loss {'loss': 'log_cosh'}"),
+    (lambda m: m.compile("sgd", "huber"), "compiled with"),
+    (lambda m: setattr(m.layers[0], "trainable", False), "other variables are trained"),
+    (lambda m: m.layers[0].enable_lora(1), "other variables are trained"),
+  ],
+)
+def test_change_of_what_is_trained_is_refused(change, word):
+  model = compiled()
+  operator = tf_hessian.HessianOperator(model, None, [(X, Y[:, None].astype(np.float32))])
+  change(model)
+  with pytest.raises(ModelChangedError) as caught:
+    RUNS["trace"](operator)
+  assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda m: m.compile("adam", "mean_squared_error"),
+    lambda m: setattr(m.layers[0], "trainable", True),
+  ],
+)
+def test_change_of_what_does_not_matter_is_none(change):
+  model = compiled()
+  operator = tf_hessian.HessianOperator(model, None, [(X, Y[:, None].astype(np.float32))])
+  change(model)
+  RUNS["trace"](operator)
+
+
+def test_loss_that_was_given_is_kept_whatever_the_model_is_compiled_with():
+  model = compiled()
+  data = [(X, Y[:, None].astype(np.float32))]
+  operator = tf_hessian.HessianOperator(model, "mean_squared_error", data, variables="last*")
+  model.compile("sgd", "log_cosh")
+  model.layers[0].trainable = False  # not of the block
+  RUNS["trace"](operator)

@@ -137,3 +137,11 @@ def test_products_that_are_not_finite_are_refused():
   )
   with pytest.raises(ValueError, match="variable 'Variable' has NaN or infinity in 4 of 4"):
     tf_hessian.top_eigenpairs(operator, 1, progress=False)
+
+
+def test_numbers_of_numpy_are_numbers_in_a_folder_too(tmp_path):
+  options = {"workdir": tmp_path / "run", "progress": False, "tolerance": np.float32(1e-6)}
+  found = tf_hessian.top_eigenpairs(np.diag(np.arange(9.0)), np.int64(2), np.int32(0), **options)
+  np.testing.assert_allclose(found.values, [8, 7])
+  again = tf_hessian.top_eigenpairs(np.diag(np.arange(9.0)), 2, 0, **options)
+  np.testing.assert_array_equal(again.values, found.values)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+import tf_hessian
 from tf_hessian.numerics import stopping
 from tf_hessian.slq.method import SLQ, make_target
 
@@ -73,3 +74,17 @@ def test_descriptions_of_start_vectors_differ_by_a_bit():
 def test_choices_are_frozen():
   with pytest.raises(dataclasses.FrozenInstanceError):
     SLQ().seed = 3
+
+
+def test_complex_start_is_refused():
+  with pytest.raises(TypeError, match="start: expected real numbers"):
+    SLQ(num_draws=1, start=1j * np.ones(4))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_start_of_any_size_is_a_direction(scale):
+  matrix, v = np.diag([1.0, 2.0, 3.0]), np.array([3.0, -4.0, 0.0])
+  options = {"num_draws": 1, "lanczos_steps": 2, "progress": False, "check": False}
+  usual, found = (tf_hessian.spectral_density(matrix, start=x, **options) for x in (v, scale * v))
+  np.testing.assert_allclose(found.diagonals[0], usual.diagonals[0], rtol=1e-14)
+  np.testing.assert_allclose(found.off_diagonals[0], usual.off_diagonals[0], rtol=1e-14)

@@ -37,16 +37,17 @@ def check_rows(model: object, program: Program, /) -> None:
     TypeError, ValueError: for data that don't fit the model or the loss.
   """
   uneven = None
-  if isinstance(model, keras.Model):
-    try:
-      batches.check_examples(program.batches)
-    except ValueError as e:
-      uneven = e
+  try:
+    batches.check_examples(program.batches)
+  except ValueError as e:
+    uneven = e
   try:
     program.loss  # noqa: B018
   except (TypeError, ValueError) as e:
-    raise uneven or e from e
-  if uneven is not None and not program.objective.weighs_batches():
+    raise (uneven if isinstance(model, keras.Model) and uneven else e) from e
+  # A function's batches of the same shapes weigh the same, whatever their rows are.
+  matters = isinstance(model, keras.Model) or len(program.batches.signatures) > 1
+  if matters and uneven is not None and not program.objective.weighs_batches():
     raise ValueError(
       f"{uneven}; where rows are not examples, a loss that returns a pair (sum, weight) says "
       "what a batch weighs"

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tf_hessian.curvature import given_losses, output_checks, pullback
+from tf_hessian.curvature.outputs import OutputsError
 from tf_hessian.curvature.outputs_operator import OutputsOperator
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
-  pass
+  from tf_hessian.curvature.objective import Objective
 
 KINDS = ("exact", "sampled", "empirical")
 _SOFTMAX = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
@@ -105,7 +106,11 @@ class FisherOperator(OutputsOperator):
 
   @property
   def _output_matrix(self):
-    return functools.partial(_MATRICES[self.matrix_options["kind"]], self.matrix_options)
+    description = self.objective.description
+    # Seeds of random layers are folded from the batch's by smaller numbers.
+    drawn = description.get("random_layers", 0) if description["training"] else 0
+    about = _of_terms(self.objective) | {"drawn": drawn}
+    return functools.partial(_MATRICES[self.matrix_options["kind"]], self.matrix_options | about)
 
 
 class _OutputMatrix:
@@ -132,7 +137,7 @@ class _Likelihood(_OutputMatrix):
   Each output has a function t -> w E[s s'] t.
 
   Args:
-    options: the operator's.
+    options: the operator's, and "drawn": how many numbers were folded into the seed already.
     cut, tape, loss, params, seed, ratios: as in `pullback.product`.
 
   Raises:
@@ -146,38 +151,48 @@ class _Likelihood(_OutputMatrix):
     for k, losses in enumerate(cut.losses):
       family, z = _family(losses)
       weights = tf.cast(ratios[k], z.dtype) * tf.cast(losses.weights, z.dtype)[..., tf.newaxis]
-      folded = tf.random.experimental.stateless_fold_in(seed, k)
+      folded = tf.random.experimental.stateless_fold_in(seed, options["drawn"] + k)
       chosen.append(next(i for i, place in enumerate(cut.places) if place is z))
-      self._functions.append(family(z, weights, samples, folded))
+      there, back = _units_last(losses, z)
+      self._functions.append((there, family(there(z), weights, samples, folded), back))
     super().__init__(chosen)
 
   def times(self, tangents):
-    return [f(t) for f, t in zip(self._functions, tangents, strict=False)]
+    return [
+      back(f(there(t))) for (there, f, back), t in zip(self._functions, tangents, strict=False)
+    ]
 
 
 class _Empirical(_OutputMatrix):
   """g g' / w of each example.
 
-  g is the gradient of its loss in all outputs, and w its weight.
+  g is the gradient of its loss in all outputs, and w its weight: of several outputs, its shares in
+  their weights, averaged by the outputs' coefficients.
 
   Args:
-    options: the operator's.
-    cut, tape, loss: as in `pullback.product`.
+    options: "coefficients" of the loss's terms, and "names" of the parameters.
+    cut, tape, loss, params, seed, ratios: as in `pullback.product`.
 
   Raises:
-    ValueError: if the losses are not of single examples.
+    ValueError: if the losses are not of single examples, or of more than the outputs.
   """
 
-  def __init__(self, options, cut, tape, loss, *_):
-    del options
+  def __init__(self, options, cut, tape, loss, params, seed, ratios):
+    del seed
     for losses in cut.losses:
       output_checks.check_single(losses)
     output_checks.check_losses(cut.losses)
+    output_checks.check_of_outputs(cut.losses, tape, params, options["names"])
     found = tape.gradient(loss, cut.places)
     super().__init__([i for i, g in enumerate(found) if g is not None])
     self._gradients = [tf.convert_to_tensor(found[i]) for i in self.chosen]
-    weights = cut.losses[0].weights
-    self._weights = tf.reduce_sum(weights, axis=list(range(1, weights.shape.rank)))
+    output_checks.check_rows(cut.losses[0], self._gradients)
+    weights = [_rows_summed(losses.weights) for losses in cut.losses]
+    self._weights = weights[0]
+    if len(weights) > 1:
+      sizes = [abs(c) for c in options["coefficients"][: len(weights)]]
+      parts = [tf.cast(tf.abs(ratios[k]), w.dtype) * w for k, w in enumerate(weights)]
+      self._weights = tf.add_n(parts) / tf.cast(sum(sizes), weights[0].dtype)
 
   def times(self, tangents):
     pairs = list(zip(self._gradients, tangents, strict=False))
@@ -186,13 +201,18 @@ class _Empirical(_OutputMatrix):
     return [g * tf.reshape(factors, [-1] + [1] * (g.shape.rank - 1)) for g, _ in pairs]
 
 
-def empirical(*arguments: Any) -> pullback.OutputMatrix:
+def empirical(objective: Objective, *arguments: Any) -> pullback.OutputMatrix:
   """Returns the matrix of outputs of the empirical Fisher matrix.
 
   Args:
+    objective: the `Objective`.
     *arguments: (cut, tape, loss, ...) as in `pullback.product`.
   """
-  return _Empirical({}, *arguments)
+  return _Empirical(_of_terms(objective), *arguments)
+
+
+def _of_terms(objective):
+  return {"coefficients": objective.coefficients, "names": objective.names}
 
 
 _MATRICES = {"exact": _Likelihood, "sampled": _Likelihood, "empirical": _Empirical}
@@ -202,21 +222,54 @@ def _rows(x):
   return tf.reshape(x, [tf.shape(x)[0], -1])
 
 
+def _rows_summed(weights):
+  return tf.reduce_sum(weights, axis=list(range(1, weights.shape.rank)))
+
+
+def _units_last(losses, z):
+  """Returns how outputs are brought to shape (*losses, units), and back.
+
+  A loss may be along another axis than the last. Outputs (..., units, 1) with targets (..., units)
+  are taken by Keras without the last axis.
+  """
+  rank = losses.values.shape.rank
+  axis = given_losses.loss_axis(losses.loss) % z.shape.rank
+  if z.shape.rank == rank + 2 and z.shape[-1] == 1 and axis == z.shape.rank - 1:
+    return (lambda t: tf.squeeze(t, -1)), (lambda t: tf.expand_dims(t, -1))
+  if z.shape.rank != rank + 1:
+    raise OutputsError(
+      f"{losses.name}: {given_losses.loss_name(losses.loss)} of outputs of shape {z.shape} has "
+      f"losses of shape {losses.values.shape}, so it isn't known which outputs are of one target; "
+      "give targets of the outputs' shape"
+    )
+  if axis == rank:
+    return tf.identity, tf.identity
+  there = [i for i in range(rank + 1) if i != axis] + [axis]
+  back = [there.index(i) for i in range(rank + 1)]
+  return (lambda t: tf.transpose(t, there)), (lambda t: tf.transpose(t, back))
+
+
 def _family(losses):
   """Returns a loss's function, and the outputs that it is in.
 
   The function makes t -> w E[s s'] t.
   """
   name = given_losses.loss_function_name(losses.loss)
-  if losses.values is not None and name in _SQUARES:
-    return _squares, losses.outputs
-  if losses.values is None or name not in _SOFTMAX | _SIGMOID:
+  if name not in _SQUARES | _SOFTMAX | _SIGMOID:
     raise _unknown(losses.name, losses.loss)
+  if losses.values is None:
+    raise OutputsError(
+      f"{losses.name}: {given_losses.loss_name(losses.loss)} gives one number for the whole batch, "
+      "so it isn't known which outputs are of one example; give outputs and targets a last axis, "
+      "of one unit"
+    )
+  if name in _SQUARES:
+    return _squares, losses.outputs
   logits = getattr(losses.outputs, "_keras_logits", None)
   if logits is None and getattr(losses.loss, "from_logits", False):
     logits = losses.outputs
   if logits is None:
-    raise ValueError(
+    raise OutputsError(
       f"{losses.name}: {given_losses.loss_name(losses.loss)} is of probabilities, which Keras "
       "clips; let a softmax or sigmoid activation come last in the model, or give logits and "
       "from_logits=True"
@@ -225,7 +278,7 @@ def _family(losses):
 
 
 def _unknown(name, loss):
-  return ValueError(
+  return OutputsError(
     f"{name}: of {given_losses.loss_name(loss)} it isn't known how it distributes targets; exact "
     "and sampled Fisher matrices are of Keras's categorical and binary cross entropies and its "
     "mean squared error; kind='empirical' is of any loss"

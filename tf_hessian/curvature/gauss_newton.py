@@ -12,15 +12,12 @@ own Hessian in f_pp. See Schraudolph (2002) and Martens (2020).
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tf_hessian.curvature import output_checks, products
+from tf_hessian.curvature.outputs import OutputsError
 from tf_hessian.curvature.outputs_operator import OutputsOperator
-
-if TYPE_CHECKING:
-  pass
 
 
 class GaussNewtonOperator(OutputsOperator):
@@ -87,7 +84,7 @@ class _LossHessian:
     count = len(cut.places)
     self.chosen = [i for i in range(count) if found[i] is not None]
     if not self.chosen:
-      raise ValueError(
+      raise OutputsError(
         "loss: it does not depend on the model's outputs, so it has no Gauss-Newton matrix; a "
         "compute_loss() must be of its argument y_pred"
       )

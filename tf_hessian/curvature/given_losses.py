@@ -47,12 +47,22 @@ def _check_reduction(loss, as_fit):
 
 def _check_call(loss):
   """Refuses a loss that is more than its method `call`."""
-  owner = next(c for c in type(loss).__mro__ if "__call__" in vars(c))
+  owner = _owner(loss, "__call__")
   if not owner.__module__.startswith("keras."):
     raise ValueError(
       f"loss {loss.name!r}: class {owner.__name__} has a __call__ of its own, which would be left "
       "out. Put what it computes into call(y_true, y_pred), which gives the examples' losses"
     )
+
+
+def _owner(loss, method):
+  """Returns the class that a method of a loss is of."""
+  return next(c for c in type(loss).__mro__ if method in vars(c))
+
+
+def loss_axis(loss: Any, /) -> int:
+  """Returns the axis that a loss of Keras's is along, the last by default."""
+  return int(loss.get_config().get("axis", -1)) if isinstance(loss, keras.losses.Loss) else -1
 
 
 def loss_name(loss: Any, /) -> str:
@@ -65,7 +75,11 @@ def loss_name(loss: Any, /) -> str:
 
 def loss_function_name(loss: Any, /) -> str | None:
   """Returns the name of one of Keras's own losses, else None."""
-  fn = loss if not isinstance(loss, keras.losses.Loss) else getattr(loss, "fn", None)
+  fn = loss
+  if isinstance(loss, keras.losses.Loss):
+    if "call" in vars(loss) or not _owner(loss, "call").__module__.startswith("keras."):
+      return None  # it may call Keras's and go on
+    fn = getattr(loss, "fn", None)
   if fn is None or not (getattr(fn, "__module__", None) or "").startswith("keras."):
     return None
   return fn.__name__

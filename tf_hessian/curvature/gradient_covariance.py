@@ -7,12 +7,33 @@ with batches of one example.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import batches, fit_losses, output_checks, processes
 from tf_hessian.curvature.fisher import empirical
 from tf_hessian.curvature.outputs_operator import OutputsOperator
+from tf_hessian.curvature.runner import SingleBatch
+
+
+def _of_examples(objective):
+  """Returns 1 for each term that is of examples, and 0 for penalties: (terms,)."""
+  return np.array([name != fit_losses.PENALTIES for name in objective.term_names], np.float64)
+
+
+class _CentredBatch(SingleBatch):
+  """One batch, with the covariance of its own examples' gradients."""
+
+  @functools.cached_property
+  def _mean_gradient(self):
+    return self.gradient(_of_examples(self._program.objective))
+
+  def product(self, x: np.ndarray, /) -> np.ndarray:
+    """Returns the product of the batch's covariance with a vector (n,): (n,) float64."""
+    g = self._mean_gradient
+    return super().product(x) - g * (g @ np.ravel(x))
 
 
 class GradientCovarianceOperator(OutputsOperator):
@@ -39,12 +60,13 @@ class GradientCovarianceOperator(OutputsOperator):
   distributes_bases = False  # of the workers, only the chief knows whole vectors
 
   def _look_at_outputs(self):
+    self.runner.batch_type = _CentredBatch
     output_checks.warn_of_negative_weights(self.program, self.what)
     output_checks.refuse_coupled(self.program)
 
   @property
   def _output_matrix(self):
-    return empirical
+    return functools.partial(empirical, self.objective)
 
   def mean_gradient(self) -> np.ndarray:
     """Returns the mean of the examples' gradients, without penalties: (n,) float64."""
@@ -52,8 +74,7 @@ class GradientCovarianceOperator(OutputsOperator):
     tensors += [tf.convert_to_tensor(c) for c in self.objective.context]
     point = batches.digest(tensors)
     if self._mean_gradient[0] != point:
-      kept = [name != fit_losses.PENALTIES for name in self.objective.term_names]
-      self._mean_gradient = point, self.runner.gradient(np.array(kept, np.float64))
+      self._mean_gradient = point, self.runner.gradient(_of_examples(self.objective))
     return self._mean_gradient[1]
 
   _mean_gradient: tuple[bytes, np.ndarray] = (b"", np.zeros(0))

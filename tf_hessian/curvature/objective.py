@@ -52,6 +52,7 @@ class Objective:
     weighs_batches: () -> whether all losses, once traced, say themselves what a batch weighs, so
       that the rows of its tensors need not be examples.
     compute_dtypes: names of the types that the layers say they compute in.
+    changes: () -> how what Python knows of the model has changed since, in words; or "".
     whole: why the loss can't be told apart from the outputs that it is of; empty if it can.
     losses: the losses of the outputs as they were given; None for one that the model computes.
   """
@@ -69,6 +70,7 @@ class Objective:
   pieces: Callable | None = None
   weighs_batches: Callable = lambda: True
   compute_dtypes: frozenset = frozenset()
+  changes: Callable[[], str] = lambda: ""
   whole: str = ""
   losses: tuple = ()
 
@@ -145,6 +147,7 @@ def _function_objective(parameters, loss, variables):
   chosen = _select(variables, names, tensors)
   rest = [i for i in range(len(tensors)) if i not in chosen]
   takes_seed = "seed" in inspect.signature(loss).parameters
+  by_rows = set()  # whether losses, once traced, were the mean over a batch's rows
 
   def terms(params, context, batch, seed, cut=_UNCUT):
     values = dict(zip(chosen + rest, [*params, *context], strict=True))
@@ -155,7 +158,9 @@ def _function_objective(parameters, loss, variables):
     pairs = [(p, x) for p, x in pairs if isinstance(p, keras.Variable)]
     with keras_internals.with_values(pairs):
       value = loss.of_cut(cut, *args) if isinstance(loss, SplitLoss) else loss(*args)
+      value = value if isinstance(value, (tuple, list)) else tf.convert_to_tensor(value)
       term, losses = _function_term(value, batch)
+      by_rows.add(not isinstance(value, (tuple, list)) and value.shape.rank == 0)
       cut.observe("loss", loss, None, *losses)
       return [term]
 
@@ -176,6 +181,7 @@ def _function_objective(parameters, loss, variables):
     },
     whole="" if isinstance(loss, SplitLoss) else "it is one function",
     losses=(loss,),
+    weighs_batches=lambda: not any(by_rows),
   )
 
 
@@ -192,7 +198,6 @@ def _function_term(value, batch):
     total, weight = value
     total = tf.convert_to_tensor(total)
     return (total, tf.cast(weight, total.dtype)), (None, None)
-  value = tf.convert_to_tensor(value)
   output_losses.check_loss_dtype("loss", value)
   if value.shape.rank == 0:
     weight = tf.cast(output_losses.batch_size(batch), value.dtype)
@@ -261,9 +266,24 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     pieces=pieces,
     weighs_batches=losses.weighs_batches,
     compute_dtypes=_compute_dtypes(model),
+    changes=functools.partial(
+      _changes, model, loss, loss_weights, variables, losses, [trainable[i] for i in chosen]
+    ),
     whole=losses.whole,
     losses=losses.given,
   )
+
+
+def _changes(model, loss, loss_weights, variables, losses, chosen):
+  """Returns what `fit` would train otherwise by now, in words, or ""."""
+  trained = {id(v) for v in model.trainable_variables}
+  if any(id(v) not in trained for v in chosen) or variables is None and len(trained) != len(chosen):
+    return "other variables are trained"
+  if loss is None:
+    now = fit_losses.of_model(model, None, loss_weights)
+    if now.description != losses.description or list(now.coefficients) != list(losses.coefficients):
+      return f"the model is compiled with the loss {now.description}, and was with others"
+  return ""
 
 
 def _describe(model, losses, training, random_layers):

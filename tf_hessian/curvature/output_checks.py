@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import given_losses, second_order
-from tf_hessian.curvature.outputs import Cut
+from tf_hessian.curvature.outputs import Cut, OutputsError
 from tf_hessian.numerics import eigenpairs
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def refuse_coupled(program: Program, /) -> None:
 def check_losses(found: Sequence[Losses], /) -> None:
   """Raises ValueError if the losses of single examples are not known."""
   if not found:
-    raise ValueError(
+    raise OutputsError(
       "loss: compute_loss() gives one number a batch, so the losses of examples aren't known; give "
       "the loss as loss="
     )
@@ -128,10 +128,49 @@ def check_losses(found: Sequence[Losses], /) -> None:
 def check_single(losses: Losses, /) -> None:
   """Raises ValueError if an output's loss is one number a batch."""
   if losses.values is None:
-    raise ValueError(
+    raise OutputsError(
       f"{losses.name}: it gives one number a batch, so there are no gradients of examples; return "
       "one loss an example"
     )
+
+
+def check_of_outputs(
+  found: Sequence[Losses],
+  tape: tf.GradientTape,
+  params: Sequence[tf.Tensor],
+  names: Sequence[str],
+  /,
+) -> None:
+  """Refuses losses that read parameters besides the outputs.
+
+  Args:
+    found: the losses of each output.
+    tape: that has recorded them, and watches the parameters.
+    params: the parameters.
+    names: their names.
+
+  Raises:
+    ValueError: names the first parameter.
+  """
+  for losses in found:
+    read = [g is not None for g in tape.gradient(losses.values, params)]
+    if any(read):
+      raise OutputsError(
+        f"{losses.name}: {given_losses.loss_name(losses.loss)} reads {names[read.index(True)]!r} "
+        "besides the model's outputs, so the gradients of single examples are not known by these; "
+        "let the model return what it reads as one more output"
+      )
+
+
+def check_rows(losses: Losses, gradients: Sequence[tf.Tensor], /) -> None:
+  """Raises ValueError unless all outputs have a row for each example."""
+  count = tf.convert_to_tensor(losses.values).shape[:1]
+  for g in gradients:
+    if g.shape.rank == 0 or not g.shape[:1].is_compatible_with(count):
+      raise OutputsError(
+        f"{losses.name}: an output of shape {g.shape} is of all {count[0]} examples together, so "
+        "there are no gradients of single examples; give it a row for each example"
+      )
 
 
 def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[str]) -> None:
@@ -143,7 +182,11 @@ def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[st
     said: names of the outputs that were warned of; one is added.
   """
   name = given_losses.loss_function_name(losses.loss)
-  logits = getattr(losses.loss, "from_logits", False) or hasattr(losses.outputs, "_keras_logits")
+  # A cast to float32, as of mixed precision, hides the logits from Keras.
+  seen = losses.outputs.dtype in (tf.float32, tf.float64)
+  logits = getattr(losses.loss, "from_logits", False) or (
+    seen and hasattr(losses.outputs, "_keras_logits")
+  )
   if name not in CROSS_ENTROPIES or logits or losses.name in said:
     return
   said.add(losses.name)

@@ -100,7 +100,9 @@ class OutputLosses:
     if nest is None or isinstance(nest, dict) or len(self._losses) >= len(self._outputs):
       return nest
     flat = tf.nest.flatten(nest)
-    return dict(zip(self._losses, flat, strict=True)) if len(flat) == len(self._losses) else nest
+    if len(flat) != len(self._losses):
+      return nest
+    return dict(zip(_in_keras_order(list(self._losses), self._outputs), flat, strict=True))
 
 
 def _output_keys(model):
@@ -122,6 +124,16 @@ def _output_keys(model):
   return [(model.output_names[0], None)]
 
 
+def _in_keras_order(keys, outputs):
+  """Returns keys of outputs in the order in which Keras takes lists of losses for them.
+
+  It sorts the names of a dict.
+  """
+  if not outputs or any(key != name for name, key in outputs):
+    return keys
+  return keras.tree.flatten({key: key for key in keys})
+
+
 def _name(key, outputs):
   """Returns the name of an output, or its key.
 
@@ -141,7 +153,10 @@ def _by_key(what, value, outputs):
   if isinstance(value, (list, tuple)):
     if outputs and len(value) != len(outputs):
       raise ValueError(f"{what}: expected one for each of {len(keys)} outputs, got {len(value)}")
-    return dict(zip(keys if outputs else range(len(value)), value, strict=True))
+    if not outputs:
+      return dict(enumerate(value))
+    given = dict(zip(_in_keras_order(keys, outputs), value, strict=True))
+    return {key: given[key] for key in keys}
   return dict.fromkeys(keys, value)
 
 

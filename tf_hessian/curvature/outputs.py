@@ -41,6 +41,10 @@ def check_split(objective: Objective, what: str, blocks: int | None, /) -> None:
   )
 
 
+class OutputsError(ValueError):
+  """A loss that has no such matrix of outputs, as the message says by itself."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Losses:
   """The single losses of a batch's output.

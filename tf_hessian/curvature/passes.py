@@ -356,10 +356,11 @@ def _refuse_random_numbers(graph_def, outputs, layers):
   places = [second_order.layer_in(node.name, layers) for node in random]
   if places:
     # Those outside of layers make the layers' seeds.
-    named = next((f"layer {p!r}" for p in places if p), "the model or its loss")
+    named = next((f"layer {p!r}" for p in places if p), None)
     raise ValueError(
-      f"jit_compile: {named} draws random numbers, and XLA draws others from the same seed, which "
-      "would be another matrix: leave jit_compile out, or use training=False"
+      f"jit_compile: {named or 'the matrix, the model or its loss'} draws random numbers, and XLA "
+      "draws others from the same seed, which would be another matrix: leave jit_compile out"
+      f"{', or use training=False' if named else ''}"
     )
 
 

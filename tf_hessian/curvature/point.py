@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,23 @@ from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.objective import Objective
+
+
+def unique_names(names: Sequence[str], /) -> list[str]:
+  """Returns names of which none is twice: "_1" and so on is added to the second.
+
+  Numbers that would make the name of another one are passed over.
+  """
+  seen: collections.Counter[str] = collections.Counter()
+  taken, result = set(names), []
+  for name in names:
+    found, number = name, seen[name]
+    while number and (found := f"{name}_{number}") in taken:
+      number += 1
+    taken.add(found)
+    seen[name] = number + 1
+    result.append(found)
+  return result
 
 
 class Point:
@@ -39,7 +56,7 @@ class Point:
     Returns:
       Name of a variable -> array of its shape, in the order of the vector. They are copies, of the
       vector's dtype. Names are those of `parameter_names`; of equal ones, the second has "_1"
-      added, and so on.
+      added, and so on, or the next number that is no name.
 
     Raises:
       ValueError: for another shape.
@@ -66,7 +83,7 @@ class Point:
       (n,) float64.
 
     Raises:
-      TypeError: for what is no dict.
+      TypeError: for what is no dict, or complex.
       ValueError: for unknown names, or other shapes.
     """
     names, shapes = self._names(), self.objective.shapes
@@ -81,6 +98,8 @@ class Point:
           f"{', '.join(names)}"
         )
       expected = shapes[names.index(name)]
+      if np.iscomplexobj(array):
+        raise TypeError(f"arrays: {name}: expected real numbers, got complex ones")
       if np.shape(array) != expected:
         raise ValueError(f"arrays: {name}: expected shape {expected}, got {np.shape(array)}")
     return np.concatenate(
@@ -124,7 +143,8 @@ class Point:
         raise
 
   def assign(self, point: np.ndarray, /) -> None:
-    """Sets the variables to a point (n,), rounded to their types."""
+    """Sets the variables to a point (n,) of finite numbers, rounded to their types."""
+    point = checks.as_vector("point", point, sum(self._sizes()))
     self._assign(self.unflatten(point).values())
 
   def _assign(self, values):
@@ -135,8 +155,4 @@ class Point:
     return [int(np.prod(s)) for s in self.objective.shapes]
 
   def _names(self):
-    seen, result = collections.Counter(), []
-    for name in self.objective.names:
-      result.append(f"{name}_{seen[name]}" if seen[name] else name)
-      seen[name] += 1
-    return result
+    return unique_names(self.objective.names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import keras
 
 from tf_hessian.curvature import keras_internals
@@ -36,7 +38,21 @@ def float64_model(model: keras.Model, /) -> keras.Model:
   _check_layers(copy, model)
   for new, old in zip(copy.variables, model.variables, strict=True):
     new.assign(keras.ops.cast(old.value, new.dtype))
+    new.trainable = old.trainable
+  for layer in keras_internals.normalizations(keras_internals.layers_of(copy)):
+    layer.finalize_state()
+  _copy_tables(copy, model)
   return copy
+
+
+def _copy_tables(copy, model):
+  """Gives layers of a copy what adapted ones hold besides variables, such as vocabularies."""
+  pairs = zip(keras_internals.layers_of(copy), keras_internals.layers_of(model), strict=True)
+  for new, old in pairs:
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
+      with tempfile.TemporaryDirectory() as folder:
+        old.save_assets(folder)
+        new.load_assets(folder)
 
 
 def _check_layers(copy, model):

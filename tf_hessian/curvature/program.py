@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_hessian.curvature import choices, products, second_order, soundness
+from tf_hessian.curvature.outputs import OutputsError
 from tf_hessian.curvature.passes import DataPass
 from tf_hessian.distribute import engines
 
@@ -239,6 +240,8 @@ class Program:
       raise second_order.explain(problem, (), layers)
     try:
       result = self._build(name, function, prepare, self.ratios_spec, *specs)
+    except OutputsError:
+      raise
     except _UNSUPPORTED as e:
       raise second_order.explain(e, self.gradient.graphs, layers) from e
     self._look_at_influence()

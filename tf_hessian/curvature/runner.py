@@ -21,6 +21,7 @@ if TYPE_CHECKING:
   from tf_hessian.curvature.program import Program
 
 
+_ANEW = "make a new operator, or keep what changes in a tf.Variable"
 _SAME_LOSS = 1e-4  # relative, of one batch's loss that is computed in two ways
 _SMALL_LOSS = 1e-3  # of an example, below which a loss may be rounding
 
@@ -40,6 +41,7 @@ class Runner:
     program: the `Program`.
     follows_python: whether runs begin with `check_trace`; to be set to False where training does
       not follow Python either.
+    batch_type: class of single batches; to be set by matrices that are no sums over batches.
     precision: the `arithmetic.Precision` of the loss.
     precision_note: where its least precise type comes in, empty if the layers declare that type.
 
@@ -54,6 +56,7 @@ class Runner:
     self._objective = objective
     self._looked_at_point = False
     self.follows_python = True
+    self.batch_type: type[SingleBatch] = SingleBatch
     self._along: DataPass | None = None
     # The loss is traced here, so that what doesn't fit together is said now.
     choices.check_rows(model, program)
@@ -104,7 +107,7 @@ class Runner:
     """
     alone = self.program.on_one_device()
     for b, batch in alone.batches.since(start):
-      yield SingleBatch(alone, b, batch)
+      yield self.batch_type(alone, b, batch)
 
   def product(self, x: np.ndarray, /) -> np.ndarray:
     """Returns the product with a vector (n,) or (n, 1): (n,) float64.
@@ -284,6 +287,9 @@ class Runner:
     data_pass, batches = self.program.loss, self.program.batches
     if not isinstance(self.program.engine, engines.OneDevice):
       return
+    changes = self._objective.changes()
+    if changes:
+      raise failures.ModelChangedError(f"since the operator was made, {changes}: {_ANEW}")
     b, batch = next(iter(batches.since()))
 
     def values(compute):
@@ -298,8 +304,7 @@ class Runner:
       raise failures.ModelChangedError(
         f"sums of the first batch's loss and weights are {now} now, and were {traced} for the same "
         "variables when the operator was made. What Python reads in a model, such as a factor of "
-        "regularization or which layers are trained, is read once: make a new operator, or keep "
-        "what changes in a tf.Variable"
+        f"regularization or which layers are trained, is read once: {_ANEW}"
       )
 
   def look_at_point(self) -> None:
@@ -330,7 +335,8 @@ class SingleBatch:
 
   Attributes:
     number: the number.
-    empty: whether its weights have no positive sum, so that it has no mean loss.
+    empty: whether its weights have no positive sum, so that it has no mean loss. Of several
+      outputs the first counts, as penalties weigh what it does; others may weigh nothing.
   """
 
   def __init__(self, program: Program, b: int, batch: Any, /) -> None:
@@ -338,24 +344,30 @@ class SingleBatch:
     self._program, self._batch = program, batch
     sums = program.loss.of_batch(b, batch).numpy()
     weights = sums[sums.size // 2 :]
-    self.empty = not np.all(weights > 0)
+    some = weights > 0
+    self.empty = not some[0]
     self._weight = weights[0]
     coefficients = np.array(program.objective.coefficients)
-    with np.errstate(divide="ignore", invalid="ignore"):
-      self._ratios = tf.constant(coefficients * self._weight / weights)
+    self._ratios = np.zeros_like(weights)
+    self._ratios[some] = coefficients[some] * self._weight / weights[some]
 
-  def gradient(self) -> np.ndarray:
-    """Returns the gradient of the batch's mean loss, (n,) float64."""
-    return self._mean("gradient", self._program.gradient)
+  def gradient(self, factors: np.ndarray | float = 1.0, /) -> np.ndarray:
+    """Returns the gradient of the batch's mean loss, (n,) float64.
+
+    Args:
+      factors: (terms,) by which the loss's terms are multiplied.
+    """
+    return self._mean("gradient", self._program.gradient, factors=factors)
 
   def product(self, x: np.ndarray, /) -> np.ndarray:
     """Returns the product of the batch's matrix with a vector (n,): (n,) float64."""
     return self._mean("product", self._program.product, tf.convert_to_tensor(x, tf.float64))
 
-  def _mean(self, what, data_pass, *arguments):
+  def _mean(self, what, data_pass, *arguments, factors=1.0):
     if self.empty:
       raise ValueError(f"batch {self.number}: expected a positive sum of the examples' weights")
-    found = data_pass.of_batch(self.number, self._batch, self._ratios, *arguments).numpy()
+    ratios = tf.constant(self._ratios * factors)
+    found = data_pass.of_batch(self.number, self._batch, ratios, *arguments).numpy()
     if not np.isfinite(found).all():
       raise failures.NonFiniteError(
         f"{what}: NaN or infinity in batch {self.number} of the data set"

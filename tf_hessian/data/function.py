@@ -54,7 +54,7 @@ def function(
   """
   result = _call(function, load("config.data.function", function))
   reading = Reading(f"config.data.num_examples ({function})")
-  examples = _as_dataset(result, function, num_examples, memory, reading)
+  examples = _as_dataset(result, function, num_examples, memory, reading, bool(batched))
   if _has_batches(result, examples) if batched is None else batched:
     examples = examples.unbatch()
   if num_examples:
@@ -171,7 +171,7 @@ def _count(examples, reading):
   return reading.examples
 
 
-def _as_dataset(result, name, num_examples, memory, reading):
+def _as_dataset(result, name, num_examples, memory, reading, batched):
   if isinstance(result, keras.utils.PyDataset):
     result = keras_inputs.as_batches(result)
   if isinstance(result, tf.data.Dataset):
@@ -183,13 +183,32 @@ def _as_dataset(result, name, num_examples, memory, reading):
       raise ValueError(f"config.data.function: {name} gives no examples")
   try:
     if not isinstance(result, tuple):
-      result = tf.nest.map_structure(lambda *parts: np.stack(parts), *result)
+      _check_shapes(result, name, batched)
+      # Batches may have different sizes, so that they can't be stacked.
+      join = (lambda *parts: np.concatenate(parts)[None]) if batched else _stacked
+      result = tf.nest.map_structure(join, *result)
     return tf.data.Dataset.from_tensor_slices(result)
   except (TypeError, ValueError) as e:
     raise ValueError(
       f"config.data.function: {name}: expected a data set, a tuple of arrays or examples (input, "
       f"target), got {kind} ({e})"
     ) from e
+
+
+def _stacked(*parts):
+  return np.stack(parts)
+
+
+def _check_shapes(examples, name, batched):
+  """Refuses parts of different shapes, of which it isn't known whether they are batches."""
+  shapes = [[np.shape(t)[batched:] for t in tf.nest.flatten(e)] for e in examples]
+  other = next((s for s in shapes if s != shapes[0]), None)
+  if other is not None and len(other) == len(shapes[0]):
+    raise ValueError(
+      f"config.data.function: {name}: yields examples of different shapes, {shapes[0]} and {other}"
+      f"; {'' if batched else 'if they are batches, say config.data.batched; otherwise '}pad them, "
+      "or return a tf.data.Dataset"
+    )
 
 
 def _kept(examples, name, num_examples, memory, reading):

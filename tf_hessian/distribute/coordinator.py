@@ -19,6 +19,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
+from tf_hessian import records
 from tf_hessian.distribute import accumulators, calls, errors, kernels, members
 from tf_hessian.distribute.checksums import checksum
 from tf_hessian.distribute.protocols import Batches, Work
@@ -98,7 +99,7 @@ class Coordinator:
 
   def agree(self, identity: dict[str, Any], /) -> None:
     """Sets the identity that workers must have; refuses results of others."""
-    self._identity = json.loads(json.dumps(identity))
+    self._identity = records.as_plain(identity)
 
   def follow(self, passes: Mapping[str, Callable], /) -> NoReturn:  # noqa: ARG002
     """Raises ValueError: workers of this strategy serve, and run no program."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 import tensorflow as tf
 
+from tf_hessian import records
 from tf_hessian.distribute import (
   accumulators,
   checksums,
@@ -104,7 +105,7 @@ class Workers:
       DisagreementError: on all workers, if one has another identity than the chief; says which.
       ClusterError: if a worker is gone.
     """
-    mine = json.dumps(identity | self._kernels, sort_keys=True)
+    mine = json.dumps(records.as_plain(identity) | self._kernels, sort_keys=True)
     hashes = self.gather(tf.bitcast(tf.fingerprint([mine]), tf.int64))
     if len(set(hashes)) > 1:
       everyone = [json.loads(self.broadcast_bytes(mine.encode(), r)) for r in range(len(hashes))]

@@ -130,7 +130,7 @@ def limits(
   (40, 800)
   """
   for name, count in (("largest", largest), ("smallest", smallest)):
-    if not (type(count) is int and count == 0):
+    if type(count) is bool or not isinstance(count, (int, np.integer)) or count:
       checks.check_count(name, count)
   wanted = largest + smallest
   if not 1 <= wanted <= n:

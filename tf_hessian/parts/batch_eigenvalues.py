@@ -245,7 +245,7 @@ class _Found:
       self._open(path, identity)
 
   def _open(self, path, identity):
-    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+    identity = records.as_plain({"format_version": FORMAT_VERSION, **identity})
     self._digest = folders.digest(identity)
     text = json.dumps(identity, indent=2)
     self._folder = folders.OwnedFolder(

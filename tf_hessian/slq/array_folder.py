@@ -41,7 +41,7 @@ class ArrayFolder(folders.OwnedFolder):
     /,
   ) -> None:
     name, version = form
-    identity = json.loads(json.dumps({"format_version": version, **identity}))
+    identity = records.as_plain({"format_version": version, **identity})
     self._about = {
       "format": name,
       "format_version": version,

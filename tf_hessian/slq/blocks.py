@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tf_hessian.curvature import keras_internals
+from tf_hessian.curvature.point import unique_names
 from tf_hessian.numerics import checks
 
 if TYPE_CHECKING:
@@ -51,22 +52,16 @@ def of_operator(operator: CurvatureOperator, by: str, /) -> list[Block]:
   shapes = operator.parameter_shapes
   stops = np.cumsum([int(np.prod(s)) for s in shapes]).tolist()
   owners = _owners(operator)
-  found: dict[str, list] = {}  # path -> the layers that have it
-  groups: dict[str, list] = {}
+  groups: dict[tuple, list] = {}  # (path, owner) -> variables
   for i, (name, shape) in enumerate(zip(operator.parameter_names, shapes, strict=True)):
     start = stops[i - 1] if i else 0
-    if by == "layer":
-      path = name.rpartition("/")[0] or name
-      # Layers may have the same path.
-      same = found.setdefault(path, [])
-      if owners[i] not in same:
-        same.append(owners[i])
-      number = same.index(owners[i])
-      key = f"{path}_{number}" if number else path
-    else:
-      key = name if name not in groups else f"{name}_{i}"  # names of variables may repeat
+    path = name if by == "variable" else name.rpartition("/")[0] or name
+    # Layers and variables may have the same path.
+    key = path, i if by == "variable" else id(owners[i])
     groups.setdefault(key, []).append((name, shape, slice(start, stops[i])))
-  return [Block(key, *map(tuple, zip(*group, strict=True))) for key, group in groups.items()]
+  names = unique_names([path for path, _ in groups])
+  found = zip(names, groups.values(), strict=True)
+  return [Block(name, *map(tuple, zip(*group, strict=True))) for name, group in found]
 
 
 def _owners(operator):

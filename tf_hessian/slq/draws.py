@@ -11,6 +11,7 @@ import numpy as np
 from tf_hessian import notices
 from tf_hessian.numerics import probes, quadrature
 from tf_hessian.numerics.results import LanczosStatus
+from tf_hessian.numerics.scaling import scales_of
 from tf_hessian.slq import provenance
 from tf_hessian.slq.bases import Bases
 from tf_hessian.slq.lock_step import LockStep
@@ -132,10 +133,10 @@ class Draws:
     if self.method.start is None:
       return probes.probe(self.method.seed, draw, self.matrix.n)
     v = self.matrix.gradient() if isinstance(self.method.start, str) else self.method.start
-    length = np.linalg.norm(v)
-    if not length:
+    if not np.any(v):
       raise ValueError("start: the gradient is exactly zero, so no direction is given")
-    return v / length
+    (scale,) = scales_of(np.reshape(v, (1, -1)))  # or squares would be too small, or too large
+    return v / scale / np.linalg.norm(v / scale)
 
   def result(
     self, draws: list[tuple[dict[str, np.ndarray], float]], about: dict[str, Any]

@@ -53,8 +53,10 @@ class SLQ:
       )
     if isinstance(self.start, str):
       checks.check_choice("start", self.start, ["gradient"])
-    else:
-      object.__setattr__(self, "start", np.asarray(self.start, np.float64))
+      return
+    if np.iscomplexobj(self.start):
+      raise TypeError("start: expected real numbers, got complex ones")
+    object.__setattr__(self, "start", np.asarray(self.start, np.float64))
 
   def of_order(self, n: int, /) -> SLQ:
     """Returns the choices for a matrix of order n.

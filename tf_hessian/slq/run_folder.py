@@ -71,7 +71,7 @@ class RunFolder(folders.OwnedFolder):
   def __init__(self, path: str | os.PathLike, identity: dict[str, Any], /) -> None:
     path = pathlib.Path(path)
     identity = {k: v for k, v in identity.items() if k != "digest"}
-    identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+    identity = records.as_plain({"format_version": FORMAT_VERSION, **identity})
     self.digest = folders.digest(identity)
     self._steps = identity.get("lanczos_steps")
     self._checksums: dict[int, list[int]] = {}  # draw in progress -> list
