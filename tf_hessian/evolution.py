@@ -175,7 +175,7 @@ _NO_MATTER = ("name", "trainable", "dtype", "seed", "initializer", "constraint")
 
 
 def _difference(model, other):
-  """Returns in words how a layer of another model computes differently, or None."""
+  """Returns how another model computes differently, in words, or None."""
   pairs = zip(*map(keras_internals.layers_of, (model, other)), strict=False)
   for mine, its in pairs:
     if type(mine).__name__ != type(its).__name__:
@@ -188,7 +188,7 @@ def _difference(model, other):
 
 
 def _settings(layer):
-  """Returns the settings of a layer that its values depend on, as JSON texts; its own alone."""
+  """Returns the settings that a layer's values depend on, as JSON."""
   if isinstance(layer, keras.Model):
     return {}  # its layers come by themselves
   try:

@@ -33,7 +33,7 @@ def check_same(
 
 
 def as_plain(values: Mapping[str, Any], /) -> dict[str, Any]:
-  """Returns a dict as JSON gives it back, with NumPy's numbers as Python's.
+  """Returns a dict as JSON gives it back, NumPy's numbers too.
 
   >>> import numpy as np
   >>> as_plain({"steps": np.int64(3), "shape": (1, 2)})

@@ -772,7 +772,8 @@ def test_classes_to_ignore_do_not_count(columns, relative_error, softmax_hessian
 @pytest.mark.parametrize("loss_is_list", [True, False])
 def test_lists_of_losses_and_weights_are_those_of_fit_for_dicts_of_outputs(names, loss_is_list):
   inputs = keras.Input((1,))
-  heads = {n: layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs) for n in names}
+  zeros = {"use_bias": False, "kernel_initializer": "zeros"}
+  heads = {n: layers.Dense(1, name=f"of_{n}", **zeros)(inputs) for n in names}
   model = keras.Model(inputs, heads)
   x = np.ones((2, 1))
   targets = {"y": x, "x": 3 * x}
@@ -781,8 +782,8 @@ def test_lists_of_losses_and_weights_are_those_of_fit_for_dicts_of_outputs(names
   operator = HessianOperator(model, None, [(x, targets)])
   expected = float(model.compute_loss(x=x, y=targets, y_pred=model(x)))
   assert operator.loss() == pytest.approx(expected, rel=1e-6)
-  of_x = [i for i, n in enumerate(names) if n == "x"]
-  assert np.flatnonzero(operator @ np.ones(2)).tolist() == of_x  # mae has no second derivative
+  found = operator.unflatten(operator @ np.ones(2))  # mae has no second derivative
+  assert found["of_x/kernel"] == pytest.approx(2) and found["of_y/kernel"] == 0
 
 
 @pytest.mark.usefixtures("float64")
@@ -830,3 +831,20 @@ def test_pair_says_what_rows_weigh_that_are_not_examples():
 
   operator = HessianOperator(point, loss, dicts(4, 2))
   assert (operator @ np.ones(1))[0] == pytest.approx(2 * (4 * 16 + 2 * 4) / 6)
+
+
+# Refused by name.
+
+
+@pytest.mark.parametrize("nest", [lambda a, b: {"u": a, "v": {"p": b}}, lambda a, b: [a, [b]]])
+def test_nested_outputs_are_refused_with_the_remedy(nest):
+  inputs = keras.Input((2,))
+  model = keras.Model(inputs, nest(layers.Dense(1)(inputs), layers.Dense(1)(inputs)))
+  with pytest.raises(ValueError, match="outputs of model .* are nested; give a model"):
+    HessianOperator(model, "mse", [(np.ones((2, 2)), np.ones((2, 1)))])
+
+
+def test_a_variable_that_comes_twice_is_refused():
+  v = tf.Variable([1.0, 2.0])
+  with pytest.raises(ValueError, match="parameters: expected each variable once"):
+    HessianOperator([v, v], lambda p, b: b * tf.reduce_sum(p[0] * p[1]), [np.ones(1, "float32")])

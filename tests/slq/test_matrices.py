@@ -106,3 +106,10 @@ def test_killed_run_goes_on_bitwise(name, tmp_path):
 
 if __name__ == "__main__":
   run_until_killed(*sys.argv[1:])
+
+
+def test_long_doubles_are_measured_as_float64_each_time():
+  matrix = np.diag(np.arange(1.0, 9.0)).astype(np.longdouble)
+  for _ in range(5):
+    found = tf_hessian.spectral_density(matrix, num_draws=2, lanczos_steps=8, progress=False)
+    np.testing.assert_allclose(found.largest(1)[0], 8)

@@ -61,7 +61,7 @@ def _owner(loss, method):
 
 
 def loss_axis(loss: Any, /) -> int:
-  """Returns the axis that a loss of Keras's is along, the last by default."""
+  """Returns the axis that a loss of Keras's is along."""
   return int(loss.get_config().get("axis", -1)) if isinstance(loss, keras.losses.Loss) else -1
 
 

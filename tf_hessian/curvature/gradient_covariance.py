@@ -19,7 +19,7 @@ from tf_hessian.curvature.runner import SingleBatch
 
 
 def _of_examples(objective):
-  """Returns 1 for each term that is of examples, and 0 for penalties: (terms,)."""
+  """Returns 1 for terms of examples, 0 for penalties: (terms,)."""
   return np.array([name != fit_losses.PENALTIES for name in objective.term_names], np.float64)
 
 

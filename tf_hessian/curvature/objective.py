@@ -137,6 +137,8 @@ def _function_objective(parameters, loss, variables):
   if not parameters:
     raise ValueError("parameters: expected at least one tensor, got none")
   tensors = [_as_tensor(p) for p in parameters]
+  if len({id(t) for t in tensors}) < len(tensors):
+    raise ValueError("parameters: expected each variable once, got one twice")
   names = [
     getattr(p, "path", p.name).split(":")[0]
     if isinstance(p, (tf.Variable, keras.Variable))

@@ -183,7 +183,7 @@ def warn_of_probabilities(losses: Losses, /, layers: Sequence[str], said: set[st
   """
   name = given_losses.loss_function_name(losses.loss)
   # A cast to float32, as of mixed precision, hides the logits from Keras.
-  seen = losses.outputs.dtype in (tf.float32, tf.float64)
+  seen = getattr(losses.outputs, "dtype", None) in (tf.float32, tf.float64)
   logits = getattr(losses.loss, "from_logits", False) or (
     seen and hasattr(losses.outputs, "_keras_logits")
   )

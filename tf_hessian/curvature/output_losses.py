@@ -117,6 +117,14 @@ def _output_keys(model):
     return _output_keys(last) if isinstance(last, keras.Model) else [(last.name, None)]
   if not getattr(model, "outputs", None):
     return []
+  parts = model.output.values() if isinstance(model.output, dict) else model.output
+  if isinstance(parts, keras.KerasTensor):
+    parts = [parts]
+  if not all(isinstance(part, keras.KerasTensor) for part in parts):
+    raise ValueError(
+      f"loss: the outputs of model {model.name!r} are nested; give a model of the same outputs as "
+      "one list or dict"
+    )
   if isinstance(model.output, dict):
     return [(k, k) for k in model.output]
   if isinstance(model.output, (list, tuple)):
@@ -125,9 +133,9 @@ def _output_keys(model):
 
 
 def _in_keras_order(keys, outputs):
-  """Returns keys of outputs in the order in which Keras takes lists of losses for them.
+  """Returns keys of outputs in the order of Keras's lists of losses.
 
-  It sorts the names of a dict.
+  Keras sorts the names of a dict.
   """
   if not outputs or any(key != name for name, key in outputs):
     return keys

@@ -42,7 +42,7 @@ def check_split(objective: Objective, what: str, blocks: int | None, /) -> None:
 
 
 class OutputsError(ValueError):
-  """A loss that has no such matrix of outputs, as the message says by itself."""
+  """A loss that has no such matrix of outputs."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Point:
         raise
 
   def assign(self, point: np.ndarray, /) -> None:
-    """Sets the variables to a point (n,) of finite numbers, rounded to their types."""
+    """Sets the variables to a point (n,), rounded to their types."""
     point = checks.as_vector("point", point, sum(self._sizes()))
     self._assign(self.unflatten(point).values())
 

@@ -46,7 +46,7 @@ def float64_model(model: keras.Model, /) -> keras.Model:
 
 
 def _copy_tables(copy, model):
-  """Gives layers of a copy what adapted ones hold besides variables, such as vocabularies."""
+  """Gives a copy's layers the vocabularies of adapted ones."""
   pairs = zip(keras_internals.layers_of(copy), keras_internals.layers_of(model), strict=True)
   for new, old in pairs:
     if hasattr(old, "save_assets") and hasattr(new, "load_assets"):

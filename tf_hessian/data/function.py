@@ -200,7 +200,7 @@ def _stacked(*parts):
 
 
 def _check_shapes(examples, name, batched):
-  """Refuses parts of different shapes, of which it isn't known whether they are batches."""
+  """Refuses examples, or batches but for their sizes, of different shapes."""
   shapes = [[np.shape(t)[batched:] for t in tf.nest.flatten(e)] for e in examples]
   other = next((s for s in shapes if s != shapes[0]), None)
   if other is not None and len(other) == len(shapes[0]):

@@ -150,7 +150,10 @@ class Matrix:
     """
     if not self.deterministic:
       return None
-    return digests.of_array(self._operator @ known_vector(self.n))
+    product = self._operator @ known_vector(self.n)
+    if product.dtype.itemsize > 8:  # of such numbers some bytes are nobody's
+      product = product.astype(np.float64)
+    return digests.of_array(product)
 
   @contextlib.contextmanager
   def as_recorded(
