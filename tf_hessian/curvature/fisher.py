@@ -189,10 +189,10 @@ class _Empirical(_OutputMatrix):
     output_checks.check_rows(cut.losses[0], self._gradients)
     weights = [_rows_summed(losses.weights) for losses in cut.losses]
     self._weights = weights[0]
-    if len(weights) > 1:
-      sizes = [abs(c) for c in options["coefficients"][: len(weights)]]
-      parts = [tf.cast(tf.abs(ratios[k]), w.dtype) * w for k, w in enumerate(weights)]
-      self._weights = tf.add_n(parts) / tf.cast(sum(sizes), weights[0].dtype)
+    size = sum(map(abs, options["coefficients"][: len(weights)]))
+    if len(weights) > 1 and size:
+      parts = [tf.abs(ratios[k]) * tf.cast(w, tf.float64) for k, w in enumerate(weights)]
+      self._weights = tf.add_n(parts) / size
 
   def times(self, tangents):
     pairs = list(zip(self._gradients, tangents, strict=False))
