@@ -110,3 +110,72 @@ def test_picture_is_drawn(quadratic, tmp_path, directions):
 def test_bad_arguments_are_refused(quadratic, directions, distances, options, message):
   with pytest.raises(ValueError, match=message):
     loss_along(quadratic, directions, distances, progress=False, **options)
+
+
+# Filters.
+
+
+def filtered(layer, shape, seed=0):
+  """Returns (weights, normalized direction) of a layer, by the names of its variables."""
+  keras.utils.set_random_seed(seed)
+  inputs = keras.Input(shape)
+  x = layer(inputs, inputs) if isinstance(layer, keras.layers.MultiHeadAttention) else layer(inputs)
+  x = keras.layers.Dense(1)(keras.layers.Flatten()(x))
+  model = keras.Model(inputs, x)
+  for v in model.trainable_variables:  # biases are zeros at first, which would hide them
+    v.assign(v + 0.1 * np.random.default_rng(1).standard_normal(v.shape))
+  data = [(np.random.default_rng(2).standard_normal((2, *shape)), np.ones((2, 1)))]
+  operator = tf_hessian.HessianOperator(model, "mse", data)
+  v = np.random.default_rng(3).standard_normal(operator.shape[0])
+  found = loss_along(operator, v, np.array([0.0]), normalize="filter", progress=False)
+  return operator.unflatten(operator.parameters()), operator.unflatten(found.directions[0])
+
+
+K = keras.layers
+# Layer, shape of its inputs, and by variable the axes within a filter; others are no kernels.
+FILTERS = {
+  "convolution": (lambda: K.Conv2D(3, 2), (4, 4, 2), {"kernel": (0, 1, 2)}),
+  "transposed": (lambda: K.Conv2DTranspose(3, 2), (4, 4, 2), {"kernel": (0, 1, 3)}),
+  "depthwise": (
+    lambda: K.DepthwiseConv2D(2, depth_multiplier=2),
+    (4, 4, 2),
+    {"kernel": (0, 1)},
+  ),
+  "separable": (
+    lambda: K.SeparableConv2D(3, 2),
+    (4, 4, 2),
+    {"depthwise_kernel": (0, 1), "pointwise_kernel": (0, 1, 2)},
+  ),
+  "attention": (lambda: K.MultiHeadAttention(2, 3), (4, 2), {"kernel": (0, 1)}),
+  "recurrent": (lambda: K.GRU(2), (4, 2), {"kernel": (0,), "recurrent_kernel": (0,)}),
+  "einsum": (
+    lambda: K.EinsumDense("abc,cde->abde", output_shape=(4, 2, 3), bias_axes="de"),
+    (4, 2),
+    {"kernel": (0, 1)},
+  ),
+  "PReLU": (lambda: K.PReLU(), (4, 2), {}),
+  "norm": (lambda: K.LayerNormalization(axis=(1, 2)), (4, 2), {}),
+}
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=[] if n in ("transposed", "separable", "recurrent") else pytest.mark.slow)
+    for n in FILTERS
+  ],
+)
+def test_filters_have_the_lengths_of_the_models_in_any_layer(name):
+  make, shape, kernels = FILTERS[name]
+  weights, direction = filtered(make(), shape)
+  for path, part in direction.items():
+    axes = kernels.get(path.rpartition("/")[2])
+    if path.startswith("dense"):
+      continue
+    if axes is None:
+      assert not part.any(), path
+    else:
+      lengths = [
+        np.sqrt(np.sum(x.astype(np.float64) ** 2, axis=axes)) for x in (part, weights[path])
+      ]
+      np.testing.assert_allclose(*lengths, rtol=1e-5)

@@ -581,3 +581,33 @@ def test_deflated_names_the_eigenvalues_that_are_known():
 def test_deflation_that_is_not_possible_says_why(some, change, message):
   with pytest.raises(ValueError, match=f"deflation: .*{message}"):
     dataclasses.replace(some, **change).density(deflate=True)
+
+
+@pytest.mark.parametrize("scale, precision", [(1.0, 0.0), (1e3, 1.2e-7), (1e-30, 1.2e-7)])
+def test_zeros_but_for_rounding_are_zeros(scale, precision):
+  tiny = scale * max(precision, 1e-16)
+  spectrum = Spectrum(
+    (np.array([-tiny, scale]), np.array([tiny, scale]), np.array([-1e-3 * scale, scale])),
+    (np.zeros(1),) * 3,
+    np.zeros(3),
+    ("COMPLETE",) * 3,
+    2,
+    config={"precision": precision},
+  )
+  # A draw of a diagonal matrix has all its weight at its first node.
+  assert spectrum.mass(low=0.0)[0] == pytest.approx(2 / 3)
+  assert spectrum.mass(high=0.0)[0] == pytest.approx(1)
+  assert spectrum.mass(high=np.nextafter(0.0, -1.0))[0] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("low, high", [("a", "b"), (None, 1.0)])
+def test_ends_that_are_no_numbers_are_refused(low, high):
+  with pytest.raises(TypeError, match="mass: expected two numbers"):
+    measure(EIGENVALUES, draws=2).mass(low, high)
+
+
+def test_file_beside_a_folder_of_its_name_is_loaded(tmp_path):
+  (tmp_path / "run").mkdir()
+  spectrum = measure(EIGENVALUES, draws=2)
+  spectrum.save(tmp_path / "run")
+  np.testing.assert_array_equal(Spectrum.load(tmp_path / "run").nodes[0], spectrum.nodes[0])

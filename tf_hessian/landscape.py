@@ -7,9 +7,11 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from tf_hessian.numerics import checks
+from tf_hessian.slq.blocks import owners_of
 from tf_hessian.slq.matrix import check_is_of_model
 from tf_hessian.slq.progress import Progress
 
@@ -102,9 +104,9 @@ def loss_along(
     directions: (n,) or (2, n), such as an eigenvector or two.
     distances: array, or two of them for a plane, in lengths of the normalized directions; by
       default 21 from -1 to 1.
-    normalize: "unit" gives directions the length 1. "filter" gives each filter of them, the last
-      axis of a kernel, the length of the model's, and leaves biases and scales alone (Li et al.,
-      2018). "none" takes them as they are.
+    normalize: "unit" gives directions the length 1. "filter" gives each filter of them, by the
+      outputs' axis of a kernel, the length of the model's, and leaves biases and scales alone (Li
+      et al., 2018). "none" takes them as they are.
     progress: whether to show a bar, or log lines where there is no terminal.
 
   Returns:
@@ -170,18 +172,41 @@ def _distances(distances, count):
   return result
 
 
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_TRANSPOSED = tuple(
+  getattr(keras.layers, f"Conv{axes}DTranspose")
+  for axes in (1, 2, 3)
+  if hasattr(keras.layers, f"Conv{axes}DTranspose")
+)
+# Ends of the names of variables that are no kernels, however many axes they have.
+_NO_KERNELS = ("bias", "beta", "gamma", "alpha", "scale")
+
+
+def _axes_within(name, rank, layer):
+  """Returns the axes of a variable that are within a filter, or None for no kernel."""
+  if rank < 2 or name.rpartition("/")[2].rstrip("_0123456789").endswith(_NO_KERNELS):
+    return None
+  if "depthwise" in name.rpartition("/")[2] or isinstance(layer, _DEPTHWISE):
+    return tuple(range(rank - 2))  # each channel has filters of its own
+  last = rank - 2 if isinstance(layer, _TRANSPOSED) else rank - 1
+  return tuple(axis for axis in range(rank) if axis != last)
+
+
 def _normalized(operator, point, direction, how):
   if how == "none":
     return direction
   if how == "unit":
     return direction / np.linalg.norm(direction)
   weights, parts = operator.unflatten(point), operator.unflatten(direction)
-  for name, part in parts.items():
-    axes = tuple(range(part.ndim - 1))
-    length = np.sqrt(np.sum(part**2, axis=axes))
-    wanted = np.sqrt(np.sum(weights[name] ** 2, axis=axes))
+  for (name, part), layer in zip(parts.items(), owners_of(operator), strict=True):
+    axes = _axes_within(name, part.ndim, layer)
+    if axes is None:
+      parts[name] = np.zeros_like(part)
+      continue
+    length = np.sqrt(np.sum(part**2, axis=axes, keepdims=True))
+    wanted = np.sqrt(np.sum(weights[name] ** 2, axis=axes, keepdims=True))
     factor = np.divide(wanted, length, out=np.zeros_like(length), where=length > 0)
-    parts[name] = part * factor if part.ndim > 1 else np.zeros_like(part)
+    parts[name] = part * factor
   result = operator.flatten(parts)
   if not result.any():
     raise ValueError(

@@ -186,7 +186,7 @@ class Spectrum(_Shown):
     The density is not smoothed for it. Times `num_parameters` it is the number of eigenvalues
     there. Of a run that began at a gradient it is the share of the gradient's energy in the
     eigenvectors of these eigenvalues. It is exact for a range whose ends lie among converged Ritz
-    values; `residual_bounds` says how far these have converged.
+    values; `residual_bounds` says how far these have converged. Zeros but for rounding are zeros.
 
     Args:
       low: lower end, which counts; by default there is none.
@@ -200,9 +200,8 @@ class Spectrum(_Shown):
     >>> two.mass(0.0), two.mass()
     ((0.5, 0.5), (1.0, 0.0))
     """
-    if not low <= high:
-      raise ValueError(f"mass: expected low at most high, got {low!r} and {high!r}")
-    shares = [q.weights[(q.nodes >= low) & (q.nodes <= high)].sum() for q in self.quadratures]
+    precision = self.config.get("precision", 0.0)
+    shares = [quadrature.share(q, low, high, precision) for q in self.quadratures]
     mean, stderr = quadrature.mean_and_stderr(shares)
     return float(mean), float(stderr)
 
@@ -444,4 +443,4 @@ def _with_suffix(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _existing(path: str | os.PathLike) -> str | os.PathLike:
-  return path if pathlib.Path(path).exists() else _with_suffix(path)
+  return path if pathlib.Path(path).is_file() else _with_suffix(path)

@@ -1,5 +1,7 @@
 """Pictures of spectra and of training curves."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,25 @@ def test_other_files_than_eigenvalues_are_refused(tmp_path, content):
   (tmp_path / "exact.npy").write_bytes(content)
   with pytest.raises(ValueError, match="exact.npy: expected an array of np.save"):
     pictures.read_eigenvalues(tmp_path / "exact.npy")
+
+
+def test_runs_of_one_name_are_refused(runs, tmp_path):
+  first = runs[0]
+  with pytest.raises(ValueError, match="another name for each, got .* twice: give name=path"):
+    pictures.draw_curves([str(first), str(first)], tmp_path / "curves.png")
+  with pytest.raises(ValueError, match="got 'a' twice"):
+    pictures.draw_curves([f"a={first}", f"a={first}"], tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_folder_may_have_an_equals_sign(runs, tmp_path, named):
+  first = runs[0]
+  folder = tmp_path / "lr=0.1"
+  shutil.copytree(first, folder)
+  said = pictures.draw_curves([f"a={folder}" if named else str(folder)], tmp_path / "curves.png")
+  assert said.startswith("a: " if named else "lr=0.1: ")
+
+
+def test_spectra_of_one_name_are_refused(spectra, tmp_path):
+  with pytest.raises(ValueError, match="got 'a' twice"):
+    pictures.draw_spectra([spectra[0]] * 2, tmp_path / "picture.png")

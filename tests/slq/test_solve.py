@@ -105,3 +105,21 @@ def test_bad_arguments_are_refused(positive, b):
   ):
     with pytest.raises(ValueError, match=message):
       solve(positive, other, damping=1.0)
+
+
+@pytest.mark.parametrize("scale", [2.0**-120, 1e-13, 1e-20, 1e20])
+def test_solution_is_in_inverse_proportion_to_the_matrix(positive, b, scale):
+  usual = solve(positive, b, damping=0.0, progress=False, tolerance=1e-9)
+  found = solve(scale * positive, b, damping=0.0, progress=False, tolerance=1e-9)
+  assert found.converged and usual.converged
+  # The condition is 1e6, so both errors are at most 1e-3 of x.
+  np.testing.assert_allclose(found.x * scale, usual.x, atol=2e-3 * np.linalg.norm(usual.x))
+
+
+def test_minres_goes_on_where_its_own_estimates_end_it():
+  rng = np.random.default_rng(0)
+  q, _ = np.linalg.qr(rng.standard_normal((40, 40)))
+  matrix = (q * np.logspace(0, -8, 40)) @ q.T
+  b = matrix @ rng.standard_normal(40)
+  found = solve((matrix + matrix.T) / 2, b, damping=0.0, tolerance=1e-9, progress=False)
+  assert found.converged and found.residual <= 1e-9

@@ -52,11 +52,24 @@ def draw_spectra(
     return
   if exact is not None:
     raise ValueError("exact: is for a single spectrum")
-  named = [item.partition("=") for item in inputs]
-  if not all(name and file for name, _, file in named):
+  named = [_name_and_path(item) for item in inputs]
+  if not all(name and file for name, file in named):
     raise ValueError(f"input: expected name=path for each of several, got {', '.join(inputs)}")
-  spectra = {n: spectrum.load(f, num_parameters=num_parameters) for n, _, f in named}
+  _check_names([name for name, _ in named])
+  spectra = {n: spectrum.load(f, num_parameters=num_parameters) for n, f in named}
   plotting.plot_spectra(spectra, path, **options)
+
+
+def _name_and_path(item):
+  """Returns (name, path) of name=path, or ("", path) of what is there."""
+  name, equals, path = item.partition("=")
+  return (name, path) if equals and not pathlib.Path(item).exists() else ("", item)
+
+
+def _check_names(names):
+  twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+  if twice is not None:
+    raise ValueError(f"expected another name for each, got {twice!r} twice: give name=path")
 
 
 def read_eigenvalues(path: str | os.PathLike, /) -> np.ndarray:
@@ -101,14 +114,16 @@ def draw_curves(
   if not runs:
     raise ValueError("expected at least one folder of a training")
   curves, lowest = {}, set()
-  for run in runs:
-    name, _, folder = run.rpartition("=")
+  named = [_name_and_path(run) for run in runs]
+  named = [(name or pathlib.Path(folder).name, folder) for name, folder in named]
+  _check_names([name for name, _ in named])
+  for name, folder in named:
     rows = record.read(pathlib.Path(folder))
     if not any(column in row for row in rows):
       known = sorted({c for row in rows for c in row} - {"step"})
       raise ValueError(f"{folder}: its log has no column {column!r}; there are {', '.join(known)}")
     points = [(row["step"], row[column]) for row in rows if column in row]
-    curves[name or pathlib.Path(folder).name] = np.array(points).T
+    curves[name] = np.array(points).T
     lowest |= {row["loss"] - row["excess"] for row in rows if "excess" in row}
   # The same for all, or none is drawn.
   floor = min(lowest, default=0.0)

@@ -95,6 +95,11 @@ class Weights:
       check_model_file("checkpoint", self.checkpoint)
     elif self.by_step:
       self.saved(workdir)
+    elif own_file and self.initial and "train" not in config:
+      raise ValueError(
+        "initial: of a model from a file the weights are those of the file; leave this out, and "
+        "they are measured"
+      )
     elif own_file and (self.initial or "train" not in config):
       check_model_file("config.model.path", config["model"].get("path", ""))
     elif not self.initial and not os.path.exists(trained):

@@ -12,6 +12,8 @@ from tf_hessian.numerics import checks
 from tf_hessian.numerics.results import Quadrature
 
 _EPS = float(np.finfo(np.float64).eps)
+_ROUNDINGS = 10  # of the largest node, by which a node that should be zero may be off
+_WIDEST_ZERO = 1e-6  # of the largest node: ten roundings of float32
 _COPY = 10.0  # times the root of what rounding makes of a weight, of which 0.7 times was seen
 
 
@@ -144,3 +146,32 @@ def mean_and_stderr(samples: ArrayLike, /) -> tuple[np.ndarray, np.ndarray]:
   if count < 2:
     return samples.mean(axis=0), np.full(samples.shape[1:], np.nan)
   return samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(count)
+
+
+def share(rule: Quadrature, low: float, high: float, precision: float, /) -> float:
+  """Returns the weight of a quadrature's nodes in a range.
+
+  Nodes that are zero but for rounding count as zero.
+
+  >>> share(Quadrature(np.array([-1e-17, 1.0]), np.array([0.25, 0.75])), 0.0, 2.0, 0.0)
+  1.0
+
+  Args:
+    rule: the quadrature.
+    low: lower end of the range, which counts.
+    high: upper end, which counts.
+    precision: relative error of the products that it is of; 0 for that of float64.
+
+  Raises:
+    TypeError, ValueError: if the ends are no numbers, or not in order.
+  """
+  try:
+    ordered = float(low) <= float(high)
+  except (TypeError, ValueError) as e:
+    raise TypeError(f"mass: expected two numbers, got {low!r} and {high!r}") from e
+  if not ordered:
+    raise ValueError(f"mass: expected low at most high, got {low!r} and {high!r}")
+  # No wider for lower precision, in which eigenvalues of that size may still be told from zero.
+  zero = np.abs(rule.nodes).max(initial=0.0) * min(_ROUNDINGS * max(precision, _EPS), _WIDEST_ZERO)
+  nodes = np.where(np.abs(rule.nodes) <= zero, 0.0, rule.nodes)
+  return float(rule.weights[(nodes >= low) & (nodes <= high)].sum())

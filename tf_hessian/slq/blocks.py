@@ -51,7 +51,7 @@ def of_operator(operator: CurvatureOperator, by: str, /) -> list[Block]:
   """
   shapes = operator.parameter_shapes
   stops = np.cumsum([int(np.prod(s)) for s in shapes]).tolist()
-  owners = _owners(operator)
+  owners = owners_of(operator)
   groups: dict[tuple, list] = {}  # (path, owner) -> variables
   for i, (name, shape) in enumerate(zip(operator.parameter_names, shapes, strict=True)):
     start = stops[i - 1] if i else 0
@@ -64,7 +64,7 @@ def of_operator(operator: CurvatureOperator, by: str, /) -> list[Block]:
   return [Block(name, *map(tuple, zip(*group, strict=True))) for name, group in found]
 
 
-def _owners(operator):
+def owners_of(operator: CurvatureOperator, /) -> list[keras.layers.Layer | None]:
   """Returns the innermost layer of each variable, where it is known."""
   model = operator.model
   if not isinstance(model, keras.Model):

@@ -273,7 +273,8 @@ def _checked_rows(rows, n):
   if not chosen.size:
     return np.empty(0, np.int64)
   if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or chosen.min() < -n or chosen.max() >= n:
-    raise ValueError(f"rows: expected indices of rows, below {n}, got {rows!r}")
+    hint = "; np.flatnonzero makes them of a mask" if chosen.dtype == bool else ""
+    raise ValueError(f"rows: expected indices of rows, below {n}, got {rows!r}{hint}")
   return chosen.astype(np.int64) % n
 
 

@@ -139,22 +139,54 @@ class _Search:
     self._tolerance, self._advance = tolerance, advance
     self._length = np.linalg.norm(b) or 1.0
     self._count, self._next = 0, _FIRST_LOOK
-    self._best = np.zeros(matrix.n), (1.0 if b.any() else 0.0)
+    self._begin = np.zeros(matrix.n)  # to which iterations find the rest
+    self._best = self._begin, (1.0 if b.any() else 0.0)
 
   def run(self, method, max_iterations, preconditioner):
     n = self._matrix.n
-    shifted = scipy.sparse.linalg.LinearOperator((n, n), matvec=self._times, dtype=np.float64)
-    options = {"maxiter": max_iterations, "M": preconditioner, "callback": self._called}
+    options = {"M": preconditioner, "callback": self._called}
     try:
       if method == "cg":
+        shifted = scipy.sparse.linalg.LinearOperator((n, n), matvec=self._times, dtype=np.float64)
+        options["maxiter"] = max_iterations
         x, _ = scipy.sparse.linalg.cg(shifted, self._b, rtol=self._tolerance, **options)
+        self._look(x)
       else:
-        x, _ = scipy.sparse.linalg.minres(shifted, self._b, rtol=_EPS, **options)
-      self._look(x)
+        self._by_minres(max_iterations, options)
     except _Enough:
       pass
     x, residual = self._best
     return Solution(x, residual, self._count, residual <= self._tolerance)
+
+  def _by_minres(self, max_iterations, options):
+    """Runs MINRES, again on what is left, until that gets no smaller.
+
+    It ends by its own estimates, which rounding spoils, and compares the sizes of A and b.
+    """
+    n, rest = self._matrix.n, self._b
+    if not rest.any():
+      return
+    # As MINRES begins, which then takes this product.
+    first = rest * (1.0 / np.sqrt(np.inner(rest, rest)))
+    product = self._times(first)
+    (scale,) = scales_of(product[None])
+
+    def times(v):
+      v = np.ravel(v)
+      return (product if np.array_equal(v, first) else self._times(v)) / scale
+
+    scaled = scipy.sparse.linalg.LinearOperator((n, n), matvec=times, dtype=np.float64)
+    inner = options["callback"]
+    options = options | {"callback": lambda x: inner(x / scale)}
+    while self._count < max_iterations:
+      before = self._best[1]
+      left = max_iterations - self._count
+      x, _ = scipy.sparse.linalg.minres(scaled, rest, rtol=_EPS, maxiter=left, **options)
+      self._look(x / scale)
+      if self._best[1] > before / 2:
+        return
+      self._begin = self._best[0]
+      rest = self._b - self._times(self._begin)
 
   def _times(self, v):
     v = np.ravel(v)
@@ -169,6 +201,7 @@ class _Search:
 
   def _look(self, x):
     """Computes a residual; ends the iterations if it is small."""
+    x = self._begin + x
     residual = float(np.linalg.norm(self._times(x) - self._b) / self._length)
     if residual < self._best[1]:
       self._best = np.array(x), residual
