@@ -183,7 +183,7 @@ _NO_KERNELS = ("bias", "beta", "gamma", "alpha", "scale")
 
 
 def _axes_within(name, rank, layer):
-  """Returns the axes of a variable that are within a filter, or None for no kernel."""
+  """Returns the axes within a filter, or None for no kernel."""
   if rank < 2 or name.rpartition("/")[2].rstrip("_0123456789").endswith(_NO_KERNELS):
     return None
   if "depthwise" in name.rpartition("/")[2] or isinstance(layer, _DEPTHWISE):
