@@ -19,7 +19,7 @@ from tf_hessian.studies.resnet32 import BATCH, WITHOUT
 from tf_hessian.training import checkpoints
 
 LAST = resnet32.STEPS
-STEPS = {n: [round(LAST * part) for part in of] for n, of in resnet32.MEASURED.items()}
+STEPS = [round(LAST * part) for part in resnet32.MEASURED]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_each_checkpoint_is_measured_once_with_the_statistics_and_images_of_its_
     (n, step, c["hessian"]["training"], c["hessian"]["num_examples"], c["hessian"]["batch_size"])
     for c, n, step in measured[1]
   ]
-  top = [(n, s, n == BATCH, 256, 128) for n in (BATCH, WITHOUT) for s in STEPS[n]]
-  population = [(BATCH, s, False, 256, 128) for s in STEPS[BATCH]]
+  top = [(n, s, n == BATCH, 256, 128) for n in (BATCH, WITHOUT) for s in STEPS]
+  population = [(BATCH, s, False, 256, 128) for s in STEPS]
   densities = [(WITHOUT, LAST, False, 128, 128), (BATCH, LAST, True, 128, 128)]
-  subsets = [(BATCH, LAST, True, 128, 128)]
+  subsets = [(BATCH, LAST, True, images, 128) for images in (128,)]
   assert found == top + population + subsets + densities
   assert all(c["model"]["normalization"] == n for c, n, _ in measured[1])
 
@@ -74,7 +74,7 @@ def test_schedule_is_the_papers_scaled_and_checkpoints_are_of_it(place):
     train = values["train"]
     assert train["decay_steps"] == tuple(round(LAST * x) for x in (0.4, 0.6, 0.8))
     assert (train["steps"], train["learning_rate"], values["data"]["augment"]) == (LAST, rate, True)
-    assert {*STEPS[name]} <= {*train["checkpoint_steps"], LAST}
+    assert {*STEPS} <= {*train["checkpoint_steps"], LAST}
     assert train["schedule"] == ("steps" if name == BATCH else "constant")
     assert values["model"]["depth"] == 32 and values["model"].get("width", 16) == 16
 
@@ -102,13 +102,15 @@ def test_pictures_are_drawn(measured, place):
 
 
 def test_ways_are_compared_where_their_losses_are_nearest(numbers):
-  for name, losses in {BATCH: (1.2, 0.8), WITHOUT: (1.6, 1.29)}.items():
-    for step, loss in zip(STEPS[name], losses, strict=True):
+  for name, losses in {BATCH: (1.2, 0.8, 0.7), WITHOUT: (1.9, 1.6, 1.29)}.items():
+    for step, loss in zip(STEPS, losses, strict=True):
       numbers["top"][name][str(step)]["loss"] = loss
   without, batch = resnet32.at_equal_loss(numbers)
   assert (without["loss"], batch["loss"]) == (1.29, 1.2)
   (_, finding, verdict), *_ = resnet32.judge(numbers)[1:]
-  assert re.search(r"step 2,000 and the loss 1\.29: .* step 400 and the loss 1\.2:", finding)
+  assert re.search(
+    rf"step {LAST:,} and the loss 1\.29: .* step {STEPS[0]:,} and the loss 1\.2:", finding
+  )
   assert verdict is Verdict.OPEN
 
 
@@ -120,8 +122,7 @@ def test_one_network_is_no_evidence_for_a_claim_about_training(numbers):
 
 def test_tables_have_each_checkpoint_and_each_number_of_images(measured):
   _, top, subsets = resnet32.describe(measured[0]).tables
-  steps = STEPS[WITHOUT] + STEPS[BATCH] + STEPS[BATCH]
-  assert [row[1] for row in top.rows] == [f"{s:,}" for s in steps]
+  assert [row[1] for row in top.rows] == [f"{s:,}" for s in 3 * STEPS]
   assert [row[0] for row in subsets.rows] == ["128", "256"]
 
 
