@@ -65,9 +65,6 @@ def all_runs(runs):
     runs.start(*configuration, cache_bytes=0)
   for configuration in [("one_device", 1), *FEW_RUN]:
     runs.start(*configuration, **FEW)
-  for strategy, devices, matrix in OF_MATRICES:
-    runs.start("one_device", 1, **of_matrix(matrix))
-    runs.start(strategy, devices, **of_matrix(matrix))
 
 
 def name(configuration):

@@ -46,7 +46,6 @@ def result(forked):
   return json.loads(out.splitlines()[-1])
 
 
-@pytest.mark.slow
 def test_copies_of_moving_statistics_differ_after_training_on_replicas(result):
   assert result["copies"][0] != result["copies"][1]
 

@@ -7,6 +7,9 @@ import pytest
 
 from benchmarks import distributed_basis
 
+# Of processes; the algebra is tested in tests/numerics.
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 
 
@@ -28,8 +31,7 @@ def all_runs(runs):
 QUANTITIES = ("1 in a pass", "2 in a pass")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [2, 3])
 def test_spectrum_is_that_of_one_process_and_nobody_holds_all_vectors(runs, workers):
   (expected,) = runs("one_device", **ALONE).values()
   results = runs("multi_worker", workers, **SPREAD)
@@ -58,14 +60,12 @@ def test_nothing_but_start_vectors_moves_beside_the_passes(runs):
     assert found["vectors"] == 2 * draws  # it is sent, and its length is computed
 
 
-@pytest.mark.slow
 def test_spectrum_is_bitwise_the_same_in_another_run(runs):
   first, second = (runs("multi_worker", 2, repeat=r, **SPREAD)["worker 0"] for r in range(2))
   for quantity in QUANTITIES:
     np.testing.assert_array_equal(first[quantity], second[quantity])
 
 
-@pytest.mark.slow
 def test_memory_of_the_chief_is_that_of_its_share():
   n, steps = 1_000_000, 40
   alone, shared = (distributed_basis.measure(kind, n, steps) for kind in ("memory", "workers"))

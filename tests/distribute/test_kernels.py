@@ -27,7 +27,6 @@ def found(forked):
       process.wait()
 
 
-@pytest.mark.slow
 def test_equal_processes_have_equal_digests(found):
   assert found[0] == found[1]
   assert len(found[0]) == 8
