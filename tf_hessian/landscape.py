@@ -173,10 +173,10 @@ def _distances(distances, count):
 
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_TRANSPOSED = tuple(
-  getattr(keras.layers, f"Conv{axes}DTranspose")
-  for axes in (1, 2, 3)
-  if hasattr(keras.layers, f"Conv{axes}DTranspose")
+_TRANSPOSED = (
+  keras.layers.Conv1DTranspose,
+  keras.layers.Conv2DTranspose,
+  keras.layers.Conv3DTranspose,
 )
 # Ends of the names of variables that are no kernels, however many axes they have.
 _NO_KERNELS = ("bias", "beta", "gamma", "alpha", "scale")

@@ -181,6 +181,8 @@ def test_logits_that_mixed_precision_hides_are_warned_of(caplog):
       model("softmax"), "sparse_categorical_crossentropy", data(CLASSES)
     )
     operator @ np.ones(operator.shape[0])
+    fisher = FisherOperator(model("softmax"), "sparse_categorical_crossentropy", data(CLASSES))
+    assert np.isfinite(fisher @ np.ones(fisher.shape[0])).all()  # which takes logits alone
   finally:
     keras.config.set_dtype_policy(policy)
   assert CLIPPED in caplog.text

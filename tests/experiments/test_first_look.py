@@ -117,6 +117,13 @@ def test_initial_weights_need_no_file(config, tmp_path):
   measurement(config, tmp_path, initial=True)
 
 
+def test_initial_weights_of_a_file_are_refused_as_they_are_its_own(there):
+  config = own_model(path=str(there / "mine.keras"), function=f"{there / 'data.py'}:examples")
+  with pytest.raises(ValueError, match="initial: .* the weights are those of the file; leave this"):
+    measurement(config, there, initial=True)
+  measurement(config, there)
+
+
 def test_finished_training_needs_no_other_file(there):
   (there / "model.keras").touch()
   training(own_model(path="none.keras", function="none.py:examples"), there)

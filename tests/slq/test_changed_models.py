@@ -165,14 +165,17 @@ def test_change_of_what_is_trained_is_refused(change, word):
 def test_change_of_what_does_not_matter_is_none(change):
   model = compiled()
   operator = tf_hessian.HessianOperator(model, None, [(X, Y[:, None].astype(np.float32))])
+  before = RUNS["trace"](operator)
   change(model)
-  RUNS["trace"](operator)
+  assert operator.objective.changes() == ""
+  assert RUNS["trace"](operator) == before
 
 
 def test_loss_that_was_given_is_kept_whatever_the_model_is_compiled_with():
   model = compiled()
   data = [(X, Y[:, None].astype(np.float32))]
   operator = tf_hessian.HessianOperator(model, "mean_squared_error", data, variables="last*")
+  before = RUNS["trace"](operator)
   model.compile("sgd", "log_cosh")
   model.layers[0].trainable = False  # not of the block
-  RUNS["trace"](operator)
+  assert RUNS["trace"](operator) == before

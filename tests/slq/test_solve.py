@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse.linalg
 
 import tf_hessian
 from tf_hessian.slq.solve import _from_bytes, _to_bytes, solve
@@ -123,3 +124,16 @@ def test_minres_goes_on_where_its_own_estimates_end_it():
   b = matrix @ rng.standard_normal(40)
   found = solve((matrix + matrix.T) / 2, b, damping=0.0, tolerance=1e-9, progress=False)
   assert found.converged and found.residual <= 1e-9
+
+
+def test_first_product_of_minres_is_taken_once(positive, b):
+  made = []
+
+  def product(v):
+    made.append(np.array(np.ravel(v)))
+    return positive @ made[-1] + made[-1]
+
+  operator = scipy.sparse.linalg.LinearOperator((N, N), matvec=product, dtype=np.float64)
+  assert solve(operator, b, damping=0.0, tolerance=1e-2, progress=False).converged
+  direction = b / np.linalg.norm(b)
+  assert sum(np.allclose(v, direction, rtol=1e-12, atol=0) for v in made) == 1

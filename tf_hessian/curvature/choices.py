@@ -36,7 +36,7 @@ def check_rows(model: object, program: Program, /) -> None:
   Raises:
     TypeError, ValueError: for data that don't fit the model or the loss.
   """
-  uneven = None
+  of_keras, uneven = isinstance(model, keras.Model), None
   try:
     batches.check_examples(program.batches)
   except ValueError as e:
@@ -44,9 +44,9 @@ def check_rows(model: object, program: Program, /) -> None:
   try:
     program.loss  # noqa: B018
   except (TypeError, ValueError) as e:
-    raise (uneven if isinstance(model, keras.Model) and uneven else e) from e
+    raise (uneven if of_keras and uneven else e) from e
   # A function's batches of the same shapes weigh the same, whatever their rows are.
-  matters = isinstance(model, keras.Model) or len(program.batches.signatures) > 1
+  matters = of_keras or len(program.batches.signatures) > 1
   if matters and uneven is not None and not program.objective.weighs_batches():
     raise ValueError(
       f"{uneven}; where rows are not examples, a loss that returns a pair (sum, weight) says "

@@ -152,7 +152,7 @@ class AddedLosses(_SingleLoss):
     if not losses:
       raise ValueError(
         f"loss: expected a loss, since model {model.name!r} is compiled with none and its layers "
-        "add none"
+        "add none; give one (in a shell, --loss)"
       )
     total = _total(losses, max((x.dtype for x in losses), key=lambda d: d.size))
     weight = tf.cast(batch_size(inputs), total.dtype)

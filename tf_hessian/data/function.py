@@ -185,18 +185,14 @@ def _as_dataset(result, name, num_examples, memory, reading, batched):
     if not isinstance(result, tuple):
       _check_shapes(result, name, batched)
       # Batches may have different sizes, so that they can't be stacked.
-      join = (lambda *parts: np.concatenate(parts)[None]) if batched else _stacked
-      result = tf.nest.map_structure(join, *result)
+      join = (lambda parts: np.concatenate(parts)[None]) if batched else np.stack
+      result = tf.nest.map_structure(lambda *parts: join(parts), *result)
     return tf.data.Dataset.from_tensor_slices(result)
   except (TypeError, ValueError) as e:
     raise ValueError(
       f"config.data.function: {name}: expected a data set, a tuple of arrays or examples (input, "
       f"target), got {kind} ({e})"
     ) from e
-
-
-def _stacked(*parts):
-  return np.stack(parts)
 
 
 def _check_shapes(examples, name, batched):

@@ -73,18 +73,8 @@ class Experiment:
     return _call("model", MODELS, self.config["model"], {"compiled": self.task.loss is None})
 
   def load(self, path: str | os.PathLike, /) -> keras.Model:
-    """Returns a file's model, with its loss if that is measured.
-
-    Raises:
-      ValueError: if it has none.
-    """
-    model = checkpoints.load_model(path, compiled=self.task.loss is None)
-    if self.task.loss is None and not model.compiled:
-      raise ValueError(
-        f"{path}: its model was saved without a compiled loss, which is to be measured; say which "
-        "loss by --loss (config.loss)"
-      )
-    return model
+    """Returns a file's model, with its loss if that is measured."""
+    return checkpoints.load_model(path, compiled=self.task.loss is None)
 
   def measured(self, model: keras.Model | None = None, /) -> tf.data.Dataset:
     """Returns the single examples that `config.hessian` asks for.

@@ -136,7 +136,8 @@ class Draws:
     if not np.any(v):
       raise ValueError("start: the gradient is exactly zero, so no direction is given")
     (scale,) = scales_of(np.reshape(v, (1, -1)))  # or squares would be too small, or too large
-    return v / scale / np.linalg.norm(v / scale)
+    v = v if scale == 1 else v / scale
+    return v / np.linalg.norm(v)
 
   def result(
     self, draws: list[tuple[dict[str, np.ndarray], float]], about: dict[str, Any]

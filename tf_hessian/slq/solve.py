@@ -139,6 +139,7 @@ class _Search:
     self._tolerance, self._advance = tolerance, advance
     self._length = np.linalg.norm(b) or 1.0
     self._count, self._next = 0, _FIRST_LOOK
+    self._scale = 1.0  # of the matrix, which is divided by it
     self._begin = np.zeros(matrix.n)  # to which iterations find the rest
     self._best = self._begin, (1.0 if b.any() else 0.0)
 
@@ -166,23 +167,24 @@ class _Search:
     n, rest = self._matrix.n, self._b
     if not rest.any():
       return
-    # As MINRES begins, which then takes this product.
     first = rest * (1.0 / np.sqrt(np.inner(rest, rest)))
-    product = self._times(first)
-    (scale,) = scales_of(product[None])
+    known = [first, self._times(first)]  # as MINRES begins, which so takes no second product
+    (self._scale,) = scales_of(known[1][None])
 
     def times(v):
       v = np.ravel(v)
-      return (product if np.array_equal(v, first) else self._times(v)) / scale
+      result = known[1] if known and np.array_equal(v, known[0]) else self._times(v)
+      known.clear()
+      if self._scale != 1:
+        result /= self._scale
+      return result
 
     scaled = scipy.sparse.linalg.LinearOperator((n, n), matvec=times, dtype=np.float64)
-    inner = options["callback"]
-    options = options | {"callback": lambda x: inner(x / scale)}
     while self._count < max_iterations:
       before = self._best[1]
       left = max_iterations - self._count
       x, _ = scipy.sparse.linalg.minres(scaled, rest, rtol=_EPS, maxiter=left, **options)
-      self._look(x / scale)
+      self._look(x)
       if self._best[1] > before / 2:
         return
       self._begin = self._best[0]
@@ -201,10 +203,10 @@ class _Search:
 
   def _look(self, x):
     """Computes a residual; ends the iterations if it is small."""
-    x = self._begin + x
+    x = self._begin + (x if self._scale == 1 else x / self._scale)
     residual = float(np.linalg.norm(self._times(x) - self._b) / self._length)
     if residual < self._best[1]:
-      self._best = np.array(x), residual
+      self._best = x, residual
     if residual <= self._tolerance:
       raise _Enough
 
