@@ -104,7 +104,28 @@ def test_density_unpacks_as_grid_values_stderr():
 
 def test_own_grid_is_kept():
   grid = np.array([-1.0, 0.0, 0.5, 7.0])
-  np.testing.assert_array_equal(density(*random_draws(), 1e-2, grid=grid).grid, grid)
+  np.testing.assert_array_equal(density(*random_draws(), 1, grid=grid[:3]).grid, grid[:3])
+  with pytest.warns(UserWarning, match="grid: 1 of the density"):
+    np.testing.assert_array_equal(density(*random_draws(), 1e-2, grid=grid).grid, grid)
+
+
+@pytest.mark.parametrize("step, share", [(1.9, 0), (2.1, 0.25)])
+@pytest.mark.filterwarnings("default")
+def test_mass_between_points_too_far_apart_to_show_it_is_said(step, share, recwarn):
+  sigma = 0.1
+  # A quarter lies between coarse points, another beyond the end, a half where they are fine.
+  grid = np.concatenate([-1 + np.arange(5) * step * sigma, np.linspace(0, 1, 101)])
+  nodes, weights = np.array([-0.55, 0.5, 7.0]), np.array([0.25, 0.5, 0.25])
+  density([nodes], [weights], sigma**2, grid=grid)
+  assert [f"grid: {share:.3g} of the density" in str(w.message) for w in recwarn] == [True] * (
+    share > 0
+  )
+
+
+@pytest.mark.parametrize("low, high", [(-1, 1), (-1e6, 1e6)])
+def test_nothing_is_said_of_the_default_grid_and_of_gaps_without_mass(low, high):
+  density([np.array([low, 0.0, high])], [np.full(3, 1 / 3)], 1e-4)  # or the warning is an error
+  density([np.array([0.0])], [np.ones(1)], 1e-4, grid=np.append(np.linspace(-1, 1, 2001), high * 5))
 
 
 def test_missing_mass_is_zero_on_the_default_grid():

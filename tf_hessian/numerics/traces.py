@@ -29,7 +29,8 @@ class TraceEstimate(NamedTuple):
   Attributes:
     value: the estimate.
     stderr: its standard error, estimated by the spread of samples. Those of XTrace share vectors,
-      so its is too small: by a tenth to a quarter in the matrices tried, of 10 to 40 products.
+      so its is too small: by a tenth to a quarter in the matrices tried, of 10 to 40 products,
+      and by half of 4 to 8.
     products: how many products it took.
   """
 
