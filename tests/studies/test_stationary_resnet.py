@@ -42,3 +42,12 @@ def numbers_of(ratio):
 def test_verdict_is_that_of_the_theorem_on_this_network():
   assert stationary_resnet.describe(numbers_of(1.0)).verdict is Verdict.AGREES
   assert stationary_resnet.describe(numbers_of(1.3)).verdict is Verdict.DIFFERS
+
+
+def test_wandering_is_the_reason_unless_the_largest_batches_differ_too():
+  numbers = numbers_of(1.3)
+  numbers["sizes"]["128"] = numbers_of(1.0)["sizes"]["8"]
+  assert "wanders far" in stationary_resnet.describe(numbers).reason
+  assert "wanders least" not in stationary_resnet.describe(numbers).reason
+  numbers["sizes"]["128"] = numbers_of(1.12)["sizes"]["8"]
+  assert "batches of 128, in which it wanders least" in stationary_resnet.describe(numbers).reason
