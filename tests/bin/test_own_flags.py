@@ -132,6 +132,7 @@ def test_eigenpairs_are_those_of_the_model(run, own, folder):
   [
     (["--model=m.keras"], "--config is needed, or --model and --data"),
     ([], "--config is needed, or --model and --data"),
+    (["--gradient", "--num_draws=2"], "--num_draws=2: the gradient is one start vector"),
     (["--model=none.keras", "--data=mypackage.data:arrays"], "there is no such checkpoint"),
     (["--model=m.keras", "--data=nothing:x"], "there is no module nothing"),
     (["--model=m.keras", "--data=mypackage.none:x"], "there is no module mypackage.none"),

@@ -37,6 +37,10 @@ PASSES, STORAGE = run_flags.define_passes(), run_flags.define_storage()
 
 def main() -> None:
   """Measures, or plans it, and prints the report."""
+  if GRADIENT.value and (NUM_DRAWS.value or 1) != 1:
+    raise ValueError(
+      f"--num_draws={NUM_DRAWS.value}: the gradient is one start vector; leave one of them out"
+    )
   config = own_flags.config(draws=NUM_DRAWS.value, steps=LANCZOS_STEPS.value)
   run = (config, flags.WORKDIR.value)
   weights = WEIGHTS()
