@@ -435,6 +435,49 @@ def test_a_step_without_noise_has_the_value_that_fit_reports():
   assert value == pytest.approx(reported, rel=1e-6)  # Keras reports float32
 
 
+def test_an_optimizer_that_scales_losses_leaves_that_of_a_step_as_it_is():
+  class KerasStep(keras.Model):
+    def train_step(self, data):
+      return super().train_step(data)
+
+  keras.utils.set_random_seed(0)
+  inputs = keras.Input((INPUTS,))
+  model = KerasStep(inputs, layers.Dense(1)(inputs))
+  model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
+  before = state(model)
+  operator = HessianOperator(model, None, [(X, Y)], training=True)
+  assert operator.loss() == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-6)
+  right = HessianOperator(model, "mse", [(X, Y)], training=True)
+  v = np.cos(np.arange(right.shape[0]))
+  np.testing.assert_allclose(operator @ v, right @ v, rtol=FLOAT64)
+  assert model.optimizer.scale_loss(1.0) == model.optimizer.initial_scale  # as before
+  assert state(model)[: len(model.variables)] == before[: len(model.variables)]
+
+
+def test_a_model_without_a_call_is_measured_once_its_layers_are_built(difference_error):
+  class WithoutCall(keras.Model):
+    def __init__(self):
+      super().__init__()
+      self.net = keras.Sequential([layers.Dense(2, "tanh"), layers.Dense(1)])
+
+    def train_step(self, data):
+      x, y = data
+      with tf.GradientTape() as tape:
+        loss = ops.mean(ops.square(self.net(x) - y))
+      weights = self.net.trainable_weights
+      self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+      return {"loss": loss}
+
+  model = WithoutCall()
+  model.compile("sgd")
+  with pytest.raises(ValueError, match="not built, .* or fit it for a step"):
+    HessianOperator(model, None, [(X, Y)], training=True)
+  model.fit(X, Y, verbose=0)
+  assert not model.built
+  operator = HessianOperator(model, None, [(X, Y)], training=True)
+  assert agree_with_differences(operator, difference_error)
+
+
 class Scaled(OwnStep):
   """A model whose step scales its loss by `output_gradients`."""
 

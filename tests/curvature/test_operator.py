@@ -726,6 +726,19 @@ def test_compiled_random_layer_is_no_obstacle_where_it_draws_nothing():
   assert np.linalg.norm(product - compiled @ v) <= FLOAT64 * np.linalg.norm(product)
 
 
+@pytest.mark.usefixtures("float64")
+def test_compiled_tables_of_embeddings_are_read_as_others_are():
+  x = np.arange(12).reshape(4, 3) % 5
+  table = layers.ReversibleEmbedding(5, 2)  # whose gradient is sparse at one place
+  inputs = keras.Input((3,), dtype="int32")
+  model = keras.Model(inputs, table(table(inputs), reverse=True))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  plain, compiled = (HessianOperator(model, loss, [(x, x)], jit_compile=j) for j in (False, True))
+  v = RNG.standard_normal(plain.shape[0])
+  product = plain @ v
+  assert np.linalg.norm(product - compiled @ v) <= FLOAT64 * np.linalg.norm(product)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_compiled_products_are_those_of_the_same_matrix():

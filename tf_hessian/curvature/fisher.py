@@ -106,9 +106,9 @@ class FisherOperator(OutputsOperator):
 
   @property
   def _output_matrix(self):
-    description = self.objective.description
     # Seeds of random layers are folded from the batch's by smaller numbers.
-    drawn = description.get("random_layers", 0) if description["training"] else 0
+    random = self.program.loss.draws_random_numbers()
+    drawn = self.objective.description.get("random_layers", 0) if random else 0
     about = _of_terms(self.objective) | {"drawn": drawn}
     return functools.partial(_MATRICES[self.matrix_options["kind"]], self.matrix_options | about)
 

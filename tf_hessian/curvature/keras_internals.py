@@ -20,6 +20,8 @@ from tensorflow.python.eager import context
 from tensorflow.python.eager.polymorphic_function import autograph_util
 from tensorflow.python.framework import func_graph, function_def_to_graph, ops
 
+from tf_hessian.curvature import scopes
+
 try:
   # There is no public name for what keras.ops calls.
   from keras.src.backend import nn as _keras_nn
@@ -93,33 +95,12 @@ def graphs_not_run_eagerly() -> Iterator[None]:
     tf.config.run_functions_eagerly(before)
 
 
-class _Scope(keras.StatelessScope):
-  """A scope whose changes of variables can't be differentiated through.
-
-  A variable that is assigned and then read has no gradient either.
-  """
-
-  def add_update(self, update: tuple[keras.Variable, Any]) -> None:
-    variable, value = update
-    super().add_update((variable, tf.stop_gradient(value)))
-
-
-def with_values(mapping: Iterable[tuple[keras.Variable, Any]], /) -> keras.StatelessScope:
-  """Returns a scope in which Keras variables have other values.
-
-  The values may have another dtype than the variables.
-
-  Args:
-    mapping: iterable of (Keras variable, value).
-  """
-  scope = _Scope(collect_losses=True)  # whose own argument would cast to the dtype
-  scope.state_mapping.update((id(v), value) for v, value in mapping)
-  return scope
-
-
 @contextlib.contextmanager
 def stateless(
-  model: keras.Model, mapping: Iterable[tuple[keras.Variable, Any]], /
+  model: keras.Model,
+  mapping: Iterable[tuple[keras.Variable, Any]],
+  /,
+  seed: tf.Tensor | None = None,
 ) -> Iterator[keras.StatelessScope]:
   """Runs code inside with other values of a model's variables.
 
@@ -128,6 +109,7 @@ def stateless(
   Args:
     model: the `keras.Model`.
     mapping: list of (Keras variable, value).
+    seed: of random generators that the model does not hold, as in `scopes.with_values`.
 
   Yields:
     The `keras.StatelessScope`; `model.losses` are those of the calls inside.
@@ -139,7 +121,7 @@ def stateless(
   for layer in layers:
     layer._loss_ids.clear()
   try:
-    with with_values(mapping) as scope:
+    with scopes.with_values(mapping, seed) as scope:
       for layer, *_ in constants:
         layer.finalize_state()
       yield scope
@@ -189,12 +171,22 @@ def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
   taken = tf.GradientTape.gradient
   with replaced(
     (tf.GradientTape, "gradient", gradient),
-    (keras.optimizers.Optimizer, "apply", nothing),
-    (keras.optimizers.Optimizer, "apply_gradients", nothing),
-    (keras.optimizers.Optimizer, "scale_loss", unchanged),
+    *_everywhere(keras.optimizers.Optimizer, "apply", nothing),
+    *_everywhere(keras.optimizers.Optimizer, "apply_gradients", nothing),
+    *_everywhere(keras.optimizers.Optimizer, "scale_loss", unchanged),
     (keras.Model, "compute_metrics", nothing),
   ):
     yield losses
+
+
+def _everywhere(base, name, value):
+  """Returns changes of a method, in a class and those that override it."""
+  kinds, found = [base], []
+  for kind in kinds:  # which grows
+    if kind is base or name in vars(kind):
+      found.append((kind, name, value))
+    kinds.extend(kind.__subclasses__())
+  return found
 
 
 def _weighted(target, factors):

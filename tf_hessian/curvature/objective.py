@@ -24,7 +24,7 @@ from absl import logging
 import keras
 import tensorflow as tf
 
-from tf_hessian.curvature import blocks, fit_losses, keras_internals, output_losses
+from tf_hessian.curvature import blocks, fit_losses, keras_internals, output_losses, scopes
 from tf_hessian.curvature.outputs import Uncut
 from tf_hessian.curvature.split_loss import SplitLoss
 
@@ -158,7 +158,7 @@ def _function_objective(parameters, loss, variables):
     # A loss may also read Keras variables where they are, as by calling a model.
     pairs = zip(parameters, values, strict=True)
     pairs = [(p, x) for p, x in pairs if isinstance(p, keras.Variable)]
-    with keras_internals.with_values(pairs):
+    with scopes.with_values(pairs, seed):
       value = loss.of_cut(cut, *args) if isinstance(loss, SplitLoss) else loss(*args)
       value = value if isinstance(value, (tuple, list)) else tf.convert_to_tensor(value)
       term, losses = _function_term(value, batch)
@@ -221,7 +221,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
   paths = [v.path for v in trainable]
   chosen = _select(variables, paths, trainable, model)
   rest = [i for i in range(len(trainable)) if i not in chosen]
-  seeds = [i for i, v in enumerate(fixed) if _is_seed(v)]
+  seeds = [i for i, v in enumerate(fixed) if scopes.is_seed(v)]
   others = [i for i in range(len(fixed)) if i not in seeds]
   losses = fit_losses.of_model(model, loss, loss_weights)
   if not isinstance(losses, fit_losses.StepLoss):
@@ -234,13 +234,12 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     values = dict(zip(chosen + rest, [*params, *context[: len(rest)]], strict=True))
     state = dict(zip(others, context[len(rest) :], strict=True))
     for j, i in enumerate(seeds):
-      folded = tf.random.experimental.stateless_fold_in(seed, j)
-      state[i] = tf.cast(tf.bitwise.bitwise_and(folded, 0x7FFFFFFF), fixed[i].dtype)
+      state[i] = scopes.seed_state(seed, j, fixed[i])
     pairs = [(v, values[i]) for i, v in enumerate(trainable)]
     return pairs + [(v, state[i]) for i, v in enumerate(fixed)]
 
   def terms(params, context, batch, seed, cut=_UNCUT):
-    with keras_internals.stateless(model, mapping(params, context, seed)):
+    with keras_internals.stateless(model, mapping(params, context, seed), seed):
       return losses.of_batch(model, batch, training, cut)
 
   pieces = None
@@ -313,10 +312,12 @@ def _check_model(model, training):
     )
   if not isinstance(training, bool):
     raise TypeError(f"training: expected True or False, got {training!r}")
-  if not model.built or not model.variables:
+  # A model with a step of its own may have no call, and so never be built itself.
+  layers = keras_internals.layers_of(model, include_self=False)
+  if not model.variables or not (model.built or all(x.built for x in layers)):
     raise ValueError(
       f"model {model.name!r} is not built, so it has no variables yet: call it on a batch first, "
-      "or model.build(input_shape)"
+      "or model.build(input_shape), or fit it for a step"
     )
   _check_policies(model)
   _refuse_carried_states(model)
@@ -365,10 +366,6 @@ def _refuse_carried_states(model):
       "has left, so the loss of a data set depends on what ran before; set their attribute "
       "`stateful` to False, so that each batch begins at zero"
     )
-
-
-def _is_seed(variable):
-  return variable.path.endswith("seed_generator_state") and tuple(variable.shape) == (2,)
 
 
 def _check_policies(model):

@@ -15,6 +15,7 @@ from absl import logging
 import keras
 import tensorflow as tf
 
+from tf_hessian.curvature import output_keys as keys_lib
 from tf_hessian.curvature.given_losses import as_loss, loss_function_name, loss_name
 
 
@@ -39,17 +40,17 @@ class OutputLosses:
     self, model: keras.Model, loss: Any, loss_weights: Any, *, as_fit: bool = False
   ) -> None:
     self._as_fit = as_fit
-    self._outputs = _output_keys(model)
+    self._outputs = keys_lib.output_keys(model)
     self._weigh: dict[Any, bool] = {}  # by output: whether its loss returns a pair
-    self._losses = _by_key("loss", loss, self._outputs)
-    weights = _by_key("loss_weights", loss_weights, self._outputs)
+    self._losses = keys_lib.by_key("loss", loss, self._outputs)
+    weights = keys_lib.weights_by_key(loss, loss_weights, self._outputs, as_fit=as_fit)
     if not any(fn is not None for fn in self._losses.values()):
       raise ValueError("loss: expected a loss for at least one output, got none")
     self._losses = {
       k: as_loss(fn, as_fit=as_fit) for k, fn in self._losses.items() if fn is not None
     }
     self.given = tuple(self._losses.values())
-    self.names = ["loss" if k is None else _name(k, self._outputs) for k in self._losses]
+    self.names = ["loss" if k is None else keys_lib.name(k, self._outputs) for k in self._losses]
     self.coefficients = [1.0 if weights.get(k) is None else float(weights[k]) for k in self._losses]
     self.description = {
       n: loss_name(fn) for n, fn in zip(self.names, self._losses.values(), strict=True)
@@ -75,16 +76,18 @@ class OutputLosses:
         "data set: it yields inputs only; expected (inputs, targets) or (inputs, targets, "
         "sample_weight)"
       )
+    if len(self._losses) > 1 and tf.is_tensor(predictions):
+      raise ValueError(f"loss: the model returns one output, got {len(self._losses)} losses")
     targets = self._one_a_loss(targets)
     if not tf.is_tensor(sample_weight):  # a single tensor of weights is for all outputs
       sample_weight = self._one_a_loss(sample_weight)
     result = []
     for key, loss in self._losses.items():
-      y = _pick("targets", targets, key, self._outputs)
-      outputs = _pick("outputs", predictions, key, self._outputs)
+      y = keys_lib.pick("targets", targets, key, self._outputs)
+      outputs = keys_lib.pick("outputs", predictions, key, self._outputs)
       weights = sample_weight
       if not tf.is_tensor(weights):
-        weights = _pick("sample weights", weights, key, self._outputs)
+        weights = keys_lib.pick("sample weights", weights, key, self._outputs)
       name = "loss" if key is None else f"loss of output {key!r}"
       term, losses, self._weigh[key] = _keras_term(name, loss, y, outputs, weights, self._as_fit)
       result.append(term)
@@ -102,107 +105,7 @@ class OutputLosses:
     flat = tf.nest.flatten(nest)
     if len(flat) != len(self._losses):
       return nest
-    return dict(zip(_in_keras_order(list(self._losses), self._outputs), flat, strict=True))
-
-
-def _output_keys(model):
-  """Returns a list of (name, key in the result) of outputs.
-
-  Keys are those of the model's result: names of a dict, numbers of a list, None for a single
-  output. Names may repeat, as those of a layer that is called twice. The list is empty for a
-  subclassed model, which says nothing of its outputs, and for a sequence that ends in such a one.
-  """
-  if isinstance(model, keras.Sequential):
-    last = model.layers[-1]
-    return _output_keys(last) if isinstance(last, keras.Model) else [(last.name, None)]
-  if not getattr(model, "outputs", None):
-    return []
-  parts = model.output.values() if isinstance(model.output, dict) else model.output
-  if isinstance(parts, keras.KerasTensor):
-    parts = [parts]
-  if not all(isinstance(part, keras.KerasTensor) for part in parts):
-    raise ValueError(
-      f"loss: the outputs of model {model.name!r} are nested; give a model of the same outputs as "
-      "one list or dict"
-    )
-  if isinstance(model.output, dict):
-    return [(k, k) for k in model.output]
-  if isinstance(model.output, (list, tuple)):
-    return list(zip(model.output_names, range(len(model.output)), strict=True))
-  return [(model.output_names[0], None)]
-
-
-def _in_keras_order(keys, outputs):
-  """Returns keys of outputs in the order of Keras's lists of losses.
-
-  Keras sorts the names of a dict.
-  """
-  if not outputs or any(key != name for name, key in outputs):
-    return keys
-  return keras.tree.flatten({key: key for key in keys})
-
-
-def _name(key, outputs):
-  """Returns the name of an output, or its key.
-
-  The key is taken where the name doesn't tell it from the others.
-  """
-  name = {k: n for n, k in outputs}.get(key, key)
-  return str(key) if [n for n, _ in outputs].count(name) > 1 else str(name)
-
-
-def _by_key(what, value, outputs):
-  """Returns a dict: output key -> what the user gave for it."""
-  keys = [k for _, k in outputs] or [None]
-  if isinstance(value, dict):
-    if not outputs:
-      return dict(value)
-    return dict.fromkeys(keys) | {_key(what, k, outputs): v for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    if outputs and len(value) != len(outputs):
-      raise ValueError(f"{what}: expected one for each of {len(keys)} outputs, got {len(value)}")
-    if not outputs:
-      return dict(enumerate(value))
-    given = dict(zip(_in_keras_order(keys, outputs), value, strict=True))
-    return {key: given[key] for key in keys}
-  return dict.fromkeys(keys, value)
-
-
-def _key(what, given, outputs):
-  """Returns the key of an output given by its name or key."""
-  if given in [k for _, k in outputs]:
-    return given
-  found = [k for n, k in outputs if n == given]
-  if len(found) == 1:
-    return found[0]
-  names = [n for n, _ in outputs]
-  if found:
-    raise ValueError(f"{what}: several outputs are named {given!r}; give a list, in their order")
-  raise ValueError(f"{what}: there is no output {given!r}; there are {names}")
-
-
-def _pick(what, nest, key, outputs):
-  """Returns the part of a nest that belongs to an output.
-
-  The nest is of targets, outputs or weights.
-  """
-  if what == "outputs" and key is None and isinstance(nest, (dict, list, tuple)) and len(nest) > 1:
-    raise ValueError(
-      f"loss: the model returns {len(nest)} outputs; give a loss for each, as a list or a dict"
-    )
-  if nest is None or tf.is_tensor(nest):
-    if tf.is_tensor(nest) and len(outputs) > 1:
-      names = [n for n, _ in outputs]
-      raise ValueError(f"{what}: expected one for each of {names}, got a single tensor")
-    return nest
-  names = [n for n, k in outputs if k == key] + [0 if key is None else key]
-  for k in names:
-    if k in nest if isinstance(nest, dict) else isinstance(k, int) and k < len(nest):
-      return nest[k]
-  have = list(nest) if isinstance(nest, dict) else _entries(len(nest))
-  raise ValueError(
-    f"{what}: nothing for output {names[0]!r}; there are {have}; give a dict, by the outputs' names"
-  )
+    return dict(zip(keys_lib.in_keras_order(list(self._losses), self._outputs), flat, strict=True))
 
 
 def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
@@ -410,10 +313,6 @@ def _check_targets(name, loss, known, targets, outputs):
 _OF_ONE_NUMBER = frozenset({"categorical_generalized_cross_entropy", "circle"})
 _OF_CLASS_NUMBERS = _OF_ONE_NUMBER | {"sparse_categorical_crossentropy"}
 _OF_ANY_TARGETS = frozenset({"ctc"})
-
-
-def _entries(count):
-  return "one entry" if count == 1 else f"{count} entries"
 
 
 def _show(tensors):

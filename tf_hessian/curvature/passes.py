@@ -96,6 +96,10 @@ class DataPass:
     """List of `GraphDef`s of the function, one for each shape of batch."""
     return [graph_def for _, graph_def in self._traced]
 
+  def draws_random_numbers(self) -> bool:
+    """Returns whether the values need random numbers."""
+    return any(_random_nodes(graph_def, f.outputs) for f, graph_def in self._traced)
+
   def ways(self) -> list[tuple[list[tf.Tensor], list[tf.Tensor]]]:
     """Returns (outputs, parameters) of each of the function's graphs.
 
@@ -291,7 +295,8 @@ class DataPass:
         raise ValueError(
           f"variable {p.name!r} is read behind the back of the derivative, by the loss or the "
           "model: as a tf.Variable that is not among the arguments (read the Keras variable, or "
-          "the function's `parameters`), or by a graph that was traced before (such as a loaded "
+          "the function's `parameters`), in `keras.remat` or `tf.recompute_grad` (leave them out; "
+          "recompute_blocks saves memory), or by a graph that was traced before (such as a loaded "
           "SavedModel: use the layers themselves)"
         )
 
@@ -351,8 +356,7 @@ def _call(concrete, graph_def, values, jit_compile):
 
 
 def _refuse_random_numbers(graph_def, outputs, layers):
-  needed = second_order.needed_nodes(graph_def, [y.op.name for y in outputs])
-  random = (n for n in needed if n.op.startswith("StatelessRandom"))
+  random = _random_nodes(graph_def, outputs)
   places = [second_order.layer_in(node.name, layers) for node in random]
   if places:
     # Those outside of layers make the layers' seeds.
@@ -362,6 +366,12 @@ def _refuse_random_numbers(graph_def, outputs, layers):
       "draws others from the same seed, which would be another matrix: leave jit_compile out"
       f"{', or use training=False' if named else ''}"
     )
+
+
+def _random_nodes(graph_def, outputs):
+  """Returns the nodes that draw random numbers which outputs need."""
+  needed = second_order.needed_nodes(graph_def, [y.op.name for y in outputs])
+  return [n for n in needed if n.op.startswith("StatelessRandom")]
 
 
 def _drop_control_on_placeholders(graph_def):
@@ -382,4 +392,6 @@ def _without_placeholders(graph_def):
   result.CopyFrom(graph_def)
   del result.node[:]
   result.node.extend(n for n in graph_def.node if n.op != "Placeholder")
+  for node in result.node:
+    node.attr.pop("_class", None)  # whose device it shares, which may be a placeholder's
   return result

@@ -326,7 +326,8 @@ def explain(
   found = re.search(r"no entry for: (\w+)|op type: (\w+)", str(error))
   kind = found and (found.group(1) or found.group(2))
   if not kind:
-    return DifferentiationError(f"the model or its loss can't be differentiated twice: {error}")
+    text = re.sub("\x1b\\[[0-9]*m", "", str(error))  # Keras writes for terminals
+    return DifferentiationError(f"the model or its loss can't be differentiated twice: {text}")
   names = [n.name for g in graph_defs for n in graph_nodes(g) if n.op == kind]
   place = place_of(names[0], layers) if names else place_of("", layers)
   return DifferentiationError(

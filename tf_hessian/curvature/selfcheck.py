@@ -427,11 +427,8 @@ def _rounding(operator, v, product):
 
   It is None where they can't be compared.
   """
-  if (
-    operator.objective.description.get("random_layers")
-    and operator.objective.description["training"]
-  ):
-    return None  # Keras draws other random numbers in float64
+  if operator.program.loss.draws_random_numbers():
+    return None  # other ones are drawn in float64
   length = np.linalg.norm(product)
   if not length:
     return None

@@ -176,7 +176,7 @@ def density(
 
 
 def _tell_unseen(nodes, weights, grid, sigma):
-  """Warns of mass between points that are too far apart to show it."""
+  """Warns of mass between points too far apart to show it."""
   wide = np.concatenate([[False], np.diff(grid) > _WIDE_SIGMAS * sigma, [False]])
   if not wide.any():
     return
