@@ -12,6 +12,8 @@ from tf_hessian import spectrum as spectrum_lib
 from tf_hessian import spectrum_file
 from tf_hessian.numerics import density, probes, quadrature
 from tf_hessian.numerics.lanczos import Lanczos
+from tf_hessian.numerics.quadrature import share
+from tf_hessian.numerics.results import Quadrature
 from tf_hessian.spectrum import Spectrum
 
 N = 30
@@ -547,6 +549,28 @@ def test_ends_of_the_range_of_a_mass_count(full):
   single = Spectrum(full.diagonals[:1], full.off_diagonals[:1], full.residuals[:1], ("X",), N)
   mean, stderr = single.mass(nodes[3], nodes[5])
   assert mean == weights[3:6].sum() and np.isnan(stderr)
+
+
+@pytest.mark.parametrize("end", [1.0, -3.0, 2.0**-10, 0.0])
+@pytest.mark.parametrize("precision", [0.0, 1e-7])
+def test_eigenvalues_that_are_an_end_but_for_rounding_count(end, precision):
+  size = 4 * max(precision, np.finfo(float).eps)  # of what rounds the nodes, of which 4 is largest
+  nodes = [np.array([-4.0, end - size, end + size, 4.0]) for _ in range(2)]
+  rules = [Quadrature(t, np.array([0.1, 0.2, 0.3, 0.4])) for t in nodes]
+  for low, high, expected in [
+    (end, np.inf, 0.9),
+    (-np.inf, end, 0.6),
+    (end, end, 0.5),
+    (end + 20 * size, np.inf, 0.4),
+    (-np.inf, end - 20 * size, 0.1),
+  ]:
+    assert share(rules[0], low, high, precision) == pytest.approx(expected), (low, high)
+
+
+def test_masses_of_repeated_eigenvalues_at_an_end_are_exact():
+  found = measure(np.repeat([1.0, 2.0], [6, N - 6]))
+  assert found.mass(1.0)[0] == pytest.approx(1) and found.mass(-np.inf, 2.0)[0] == pytest.approx(1)
+  assert found.mass(2.0)[0] == pytest.approx(1 - found.mass(1.0, 1.0)[0])
 
 
 def test_run_from_a_vector_of_its_own_has_no_trace():

@@ -186,7 +186,8 @@ class Spectrum(_Shown):
     The density is not smoothed for it. Times `num_parameters` it is the number of eigenvalues
     there. Of a run that began at a gradient it is the share of the gradient's energy in the
     eigenvectors of these eigenvalues. It is exact for a range whose ends lie among converged Ritz
-    values; `residual_bounds` says how far these have converged. Zeros but for rounding are zeros.
+    values; `residual_bounds` says how far these have converged. What is zero or an end of the range
+    but for rounding counts as such.
 
     Args:
       low: lower end, which counts; by default there is none.

@@ -216,6 +216,35 @@ def test_weights_beyond_the_chi_square_quantile_are_taken_for_several(draws, sid
   assert list(result.eigenvalues) == ([1.0] if taken else [])
 
 
+@pytest.mark.parametrize(
+  "eigenvalues",
+  [
+    [3.0, 0, 0, 0],
+    [1.0, 1, 2, 3, 4, 5, 6, 7],
+    [7.0, 6, 5, 4, 3, 2, 1, 0, 0, 0],
+    [1.0, 1],
+  ],
+  ids=str,
+)
+@pytest.mark.parametrize("draws", [1, 10])
+def test_nodes_that_leave_nothing_for_the_others_keep_their_weights(eigenvalues, draws):
+  n, order = len(eigenvalues), len(np.unique(eigenvalues))
+  quadratures = [sole(np.sort(eigenvalues), probe(0, d, n)) for d in range(draws)]
+  residuals = [np.zeros(order)] * draws
+  result = deflate(quadratures, residuals, n)
+  assert result.eigenvalues.size == 0
+  for before, after in zip(quadratures, result.quadratures, strict=True):
+    assert before.weights.size == order
+    np.testing.assert_allclose(after.weights, before.weights, rtol=n * EPS)
+
+
+@pytest.mark.parametrize("draws", [1, 10])
+def test_all_single_eigenvalues_weigh_the_same(draws):
+  quadratures = [sole(np.arange(6.0), probe(0, d, 6)) for d in range(draws)]
+  result = deflate(quadratures, [np.zeros(6)] * draws, 6)
+  assert [q.weights.tolist() for q in result.quadratures] == [[1 / 6] * 6] * draws
+
+
 def test_double_eigenvalue_is_seen_in_many_draws():
   # The sum of 200 chi-square variables of mean 2 is 400 with a deviation of 28; the quantile, 280.
   eigenvalues = np.append(BULK, [1.0, 2.0, 4.0, 4.0])

@@ -128,6 +128,25 @@ def test_target_ends_it_and_uses_all_products(method):
   assert found.stderr == pytest.approx(whole.stderr, rel=1e-6)
 
 
+@pytest.mark.parametrize("target", [0.1, 0.03])
+def test_target_of_xtrace_is_reached_not_only_seen(target):
+  # Where it stopped when it first saw an error below the target, errors were 1.4 times the target.
+  eigenvalues = np.append(np.full(190, 0.01), np.arange(1, 11))
+  errors = [
+    trace(
+      lambda v: v * eigenvalues,
+      200,
+      num_products=100,
+      target_error=target,
+      rng=np.random.default_rng(seed),
+    ).value
+    / eigenvalues.sum()
+    - 1
+    for seed in range(100)
+  ]
+  assert np.sqrt(np.mean(np.square(errors))) <= 0.8 * target
+
+
 @pytest.mark.parametrize("count", [20, 59, 130])
 def test_target_that_can_not_be_reached_takes_the_products_there_are(count):
   a, expected = matrix(0.05)

@@ -180,7 +180,7 @@ def recorded_gradients(model: keras.Model, /) -> Iterator[list]:
 
 
 def _everywhere(base, name, value):
-  """Returns changes of a method, in a class and those that override it."""
+  """Returns changes of a method in a class and its overrides."""
   kinds, found = [base], []
   for kind in kinds:  # which grows
     if kind is base or name in vars(kind):

@@ -28,6 +28,7 @@ _RELATIVE_RESIDUAL = 1e-3
 # The probability with which a single eigenvalue is taken for several, and keeps its plain weight: n
 # times its mean weight over k draws is chi-square over k.
 _LEVEL = 1e-4
+_NEVER = 1e-6  # the same of all of them together, in one draw; rounding leaves up to 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +70,9 @@ def deflate(
   """Gives the weight 1 / n to eigenvalues isolated in all draws.
 
   The other weights are scaled so that each draw's sum to 1. An eigenvalue whose weights are larger
-  than a single one's can be keeps them: it stands for several. With few draws a small multiplicity
-  is not seen; it would count as 1.
+  than a single one's can be keeps them: it stands for several. So do all, where they leave less
+  than n single ones can. With few draws a small multiplicity among many others is not seen; it
+  would count as 1.
 
   Args:
     quadratures: sequence of k `Quadrature`.
@@ -100,9 +102,23 @@ def deflate(
   # Of single eigenvalues, n times the weights are squares of k standard normal numbers.
   single = scipy.special.chdtrc(len(before), n * before.sum(axis=0)) >= _LEVEL
   common, before = common[single], before[:, single]
+  if not _leave_room(before, n):
+    common, before = common[:0], before[:, :0]
   values = np.array([q.nodes[c] for q, c in zip(quadratures, common.T, strict=True)])
   new = tuple(_reweight(q, c, n) for q, c in zip(quadratures, common.T, strict=True))
   return Deflation(new, values.mean(axis=0), before)
+
+
+def _leave_room(weights, n):
+  """Returns whether single eigenvalues can have weights (k, p).
+
+  What p of n leave has a beta distribution in each draw.
+  """
+  p = weights.shape[1]
+  if p in (0, n):
+    return True
+  rest = np.clip(1 - weights.sum(axis=1), 0, 1)
+  return scipy.special.betainc((n - p) / 2, p / 2, rest).min() >= _NEVER
 
 
 def _match(index, quadratures, found):
@@ -127,12 +143,9 @@ def _match(index, quadratures, found):
 def _reweight(quadrature, known, n):
   weights = quadrature.weights.copy()
   weights[known] = 0
-  rest = weights.sum()
-  if rest > 0:
-    weights *= (1 - known.size / n) / rest
-    weights[known] = 1 / n
-  else:  # nothing else is there, so these are all
-    weights[known] = 1 / known.size
+  if known.size < n:
+    weights *= (1 - known.size / n) / weights.sum()
+  weights[known] = 1 / n
   return Quadrature(quadrature.nodes, weights)
 
 

@@ -151,7 +151,7 @@ def mean_and_stderr(samples: ArrayLike, /) -> tuple[np.ndarray, np.ndarray]:
 def share(rule: Quadrature, low: float, high: float, precision: float, /) -> float:
   """Returns the weight of a quadrature's nodes in a range.
 
-  Nodes that are zero but for rounding count as zero.
+  Nodes that are zero but for rounding count as zero, and those that are an end as in the range.
 
   >>> share(Quadrature(np.array([-1e-17, 1.0]), np.array([0.25, 0.75])), 0.0, 2.0, 0.0)
   1.0
@@ -172,6 +172,9 @@ def share(rule: Quadrature, low: float, high: float, precision: float, /) -> flo
   if not ordered:
     raise ValueError(f"mass: expected low at most high, got {low!r} and {high!r}")
   # No wider for lower precision, in which eigenvalues of that size may still be told from zero.
-  zero = np.abs(rule.nodes).max(initial=0.0) * min(_ROUNDINGS * max(precision, _EPS), _WIDEST_ZERO)
-  nodes = np.where(np.abs(rule.nodes) <= zero, 0.0, rule.nodes)
+  width = np.abs(rule.nodes).max(initial=0.0) * min(_ROUNDINGS * max(precision, _EPS), _WIDEST_ZERO)
+  nodes = rule.nodes
+  for end in (0.0, low, high):
+    if end == 0 or abs(end) > width:  # others can't be told from zero, which goes first
+      nodes = np.where(np.abs(nodes - end) <= width, end, nodes)
   return float(rule.weights[(nodes >= low) & (nodes <= high)].sum())

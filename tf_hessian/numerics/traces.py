@@ -29,8 +29,8 @@ class TraceEstimate(NamedTuple):
   Attributes:
     value: the estimate.
     stderr: its standard error, estimated by the spread of samples. Those of XTrace share vectors,
-      so its is too small: by a tenth to a quarter in the matrices tried, of 10 to 40 products,
-      and by half of 4 to 8.
+      so its is too small: by a tenth to two fifths in the matrices tried, of 10 to 40 products, and
+      by half of 4 to 8.
     products: how many products it took.
   """
 
@@ -81,7 +81,9 @@ def trace(
       which take out the dominant part first, best for matrices with few large eigenvalues. They
       hold two vectors (n,) a product, or a little less.
     target_error: standard error, relative to the trace, at which no more products are made; None
-      makes all. For "hutchinson" and "xtrace", which can use the products that there are.
+      makes all. For "hutchinson" and "xtrace", which can use the products that there are. XTrace
+      has to be below it twice in a row, with half as many products more: its error is too small
+      where it is first seen to be small.
     rng: generator of the random vectors.
 
   Returns:
@@ -105,11 +107,13 @@ def trace(
     return _hutch_plus_plus(products, n, num_products, rng)
   samples = _METHODS[method](products, n, rng)
   count = num_products if target_error is None else min(num_products, _FIRST_LOOK)
-  found = TraceEstimate(np.nan, np.inf, 0)
+  found, times = TraceEstimate(np.nan, np.inf, 0), 0
   while count < n:
     found = samples.estimate(count)
-    enough = target_error is None or found.stderr <= target_error * abs(found.value)
-    if enough or found.products + samples.cost > num_products:
+    small = target_error is None or found.stderr <= target_error * abs(found.value)
+    times = times + 1 if small else 0
+    all_made = found.products + samples.cost > num_products
+    if target_error is None or times == samples.looks or all_made:
       return found
     count = min(num_products, count * 3 // 2)
   if found.products + n > num_products:
@@ -190,9 +194,11 @@ class _Hutchinson:
 
   Attributes:
     cost: products of one more sample.
+    looks: how many times in a row an error has to be small.
   """
 
   cost = 1
+  looks = 1
 
   def __init__(self, products, n, rng):
     self._products, self._n, self._rng = products, n, rng
@@ -225,6 +231,7 @@ class _XTrace:
   """
 
   cost = 2
+  looks = 2
 
   def __init__(self, products, n, rng):
     self._products, self._n, self._rng = products, n, rng
