@@ -24,6 +24,7 @@ def row(peak=1.0, planned=1.0):
     "smallest": [-1.0],
     "accuracy": 0.2,
     "images": 16,
+    "lanczos_steps": 20,
     "threads": [1, 1],
     "blocks": None,
     "training_steps": 0,
@@ -31,7 +32,7 @@ def row(peak=1.0, planned=1.0):
 
 
 def numbers_of(**changes):
-  return {"lanczos_steps": 20, "networks": {name: row(**changes) for name in first_runs.NETWORKS}}
+  return {"networks": {name: row(**changes) for name in first_runs.NETWORKS}}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_training_is_named_in_the_table():
   numbers = numbers_of()
   numbers["networks"]["VGG-11"]["training_steps"] = 200
   (table,) = first_runs.describe(numbers).tables
-  said = dict(zip(first_runs.NETWORKS, (r[3] for r in table.rows), strict=True))
+  said = dict(zip(first_runs.NETWORKS, (r[4] for r in table.rows), strict=True))
   assert said["VGG-11"] == "200 steps, test accuracy 20 %"
   assert said["ResNet-18"] == "initial weights"
 
@@ -70,9 +71,8 @@ def test_training_is_named_in_the_table():
 @pytest.fixture
 def few(monkeypatch):
   """One network, of 784-20-10, trained for two steps."""
-  network = first_runs.Network("mnist_mlp", 30, training_steps=2)
+  network = first_runs.Network("mnist_mlp", 30, lanczos_steps=3, training_steps=2)
   monkeypatch.setattr(first_runs, "NETWORKS", {"Small, model": network})
-  monkeypatch.setattr(first_runs, "LANCZOS_STEPS", 3)
 
 
 @pytest.mark.slow
