@@ -138,7 +138,7 @@ def test_run_goes_on_in_its_folders(operator, saved, tmp_path, monkeypatch):
 
 def test_other_models_are_refused_by_shape(operator, tmp_path):
   build(0, units=5).save(tmp_path / "other.keras")
-  with pytest.raises(ValueError, match=r"other.keras.*number 0 has shape \(3, 5\) instead of"):
+  with pytest.raises(ValueError, match=r"other.keras.*variable 0 has shape \(3, 5\) instead of"):
     spectra(operator, [tmp_path / "other.keras"], **OPTIONS)
   build(0, units=5).save_weights(tmp_path / "other.weights.h5")
   with pytest.raises(ValueError, match="other.weights.h5: not weights of model 'net'"):

@@ -46,6 +46,23 @@ def written(path):
   return content
 
 
+@pytest.mark.parametrize("draw", [plotting.plot_spectra, plotting.plot_by_depth])
+def test_picture_of_nothing_is_refused(tmp_path, draw):
+  with pytest.raises(ValueError, match="spectra: expected at least one"):
+    draw({}, tmp_path / "none.png")
+
+
+def test_limits_without_a_density_are_refused_with_where_it_is(tmp_path):
+  with pytest.raises(ValueError, match="limits: there is no density from 100 to 200; it reaches"):
+    plotting.plot_spectrum(make(3), tmp_path / "none.png", sigma_squared=1e-2, limits=(100, 200))
+
+
+@pytest.mark.parametrize("exact", [EXACT[:-1], np.diag(EXACT), np.append(EXACT[1:], np.nan)])
+def test_exact_eigenvalues_of_another_matrix_are_refused(tmp_path, exact):
+  with pytest.raises(ValueError, match=f"exact: expected {len(EXACT)} finite eigenvalues"):
+    plotting.plot_spectrum(make(3), tmp_path / "none.png", sigma_squared=1e-2, exact=exact)
+
+
 @pytest.mark.parametrize("suffix", sorted(MAGIC))
 @pytest.mark.parametrize("exact", [None, EXACT], ids=["estimate", "exact"])
 @pytest.mark.parametrize("log", [True, False], ids=["log", "linear"])
@@ -181,6 +198,7 @@ def test_notebook_shows_the_density(monkeypatch):
   shown = []
   ipython = types.SimpleNamespace(
     get_ipython=lambda: object(),
+    version_info=(9, 0),
     display=types.SimpleNamespace(display=shown.append, Image=lambda data: data),
   )
   monkeypatch.setitem(sys.modules, "IPython", ipython)
@@ -189,5 +207,7 @@ def test_notebook_shows_the_density(monkeypatch):
 
 
 def test_script_shows_nothing(monkeypatch):
-  monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+  monkeypatch.setitem(
+    sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None, version_info=(9, 0))
+  )
   assert make(2).plot(sigma_squared=1e-2).get_ylabel() == "density"

@@ -432,6 +432,11 @@ def test_original_layout_is_steps_by_steps_by_draws(some, tmp_path):
     np.testing.assert_array_equal(array[:, :, i], t)
 
 
+def test_original_layout_is_refused_to_a_draw_that_it_takes_for_unfinished(tmp_path):
+  with pytest.raises(ValueError, match="a draw of zeros"):
+    measure(np.zeros(N)).save_original(tmp_path / "tridiag_3")
+
+
 def test_original_layout_comes_back_bitwise(some, tmp_path):
   some.save_original(tmp_path / "tridiag_3")
   found = Spectrum.load_original(tmp_path / "tridiag_3", num_parameters=N)

@@ -160,9 +160,11 @@ def take_weights(model: keras.Model, other: keras.Model, source: str, /) -> None
       (i for i, (a, b) in enumerate(zip(*shapes, strict=False)) if a != b), min(map(len, shapes))
     )
     pair = [str(s[i]) if i < len(s) else "none" for s in shapes]
+    counts = [len(s) for s in shapes]
+    other_count = "" if counts[0] == counts[1] else f"of {counts[1]} variables, not {counts[0]}; "
     raise ValueError(
-      f"{source}: it is of another model: of {len(shapes[1])} variables instead of "
-      f"{len(shapes[0])}, number {i} has shape {pair[1]} instead of {pair[0]}"
+      f"{source}: it is of another model: {other_count}variable {i} has shape {pair[1]} instead of "
+      f"{pair[0]}"
     )
   difference = _difference(model, other)
   if difference:

@@ -357,7 +357,7 @@ class Spectrum(_Shown):
     It was named `tridiag_<k>` after k draws. Draws with fewer nodes than others don't fit it.
 
     Raises:
-      ValueError: if the draws have different numbers of nodes.
+      ValueError: if the draws have different numbers of nodes, or one is zero.
       OSError: if the file can't be written.
     """
     if len({len(d) for d in self.diagonals}) > 1:
@@ -365,6 +365,8 @@ class Spectrum(_Shown):
         "the original layout: expected the same number of nodes in each draw, got "
         f"{[len(d) for d in self.diagonals]}"
       )
+    if not all(t.any() for t in self.tridiagonals):
+      raise ValueError("the original layout: a draw of zeros says there that it has not finished")
     with files.replacing(path) as file:
       np.save(file, np.stack(self.tridiagonals, axis=-1))
 

@@ -35,18 +35,23 @@ def outcomes(folder, run_all):
   """What the command said: a dict."""
   ours = folder / "spectrum.npz"
   (folder / "damaged.npz").write_bytes(ours.read_bytes()[:-100])
+  (folder / "a, b=1.npz").write_bytes(ours.read_bytes())
   options = (f"--exact={folder / 'exact.npy'}", "--limits=-1,2", "--linear", "--relative")
   return run_all(
     {
       "pdf": plot(ours, folder / "b.pdf", *options),
       "original": plot(folder / "tridiag_2", folder / "c.png", "--num_parameters=20"),
       "damaged": plot(folder / "damaged.npz", folder / "damaged.png"),
+      "comma": plot(folder / "a, b=1.npz", folder / "d.png"),
+      "twice": plot(ours, folder / "twice.png", f"--input={ours}"),
       "no input": ("plot", f"--output={folder / 'no input.png'}"),
     }
   )
 
 
-@pytest.mark.parametrize("name, picture", [("pdf", "b.pdf"), ("original", "c.png")])
+@pytest.mark.parametrize(
+  "name, picture", [("pdf", "b.pdf"), ("original", "c.png"), ("comma", "d.png")]
+)
 def test_picture_is_written(outcomes, folder, name, picture):
   assert outcomes[name].returncode == 0, outcomes[name].stderr
   assert (folder / picture).read_bytes().startswith(MAGIC[picture[-3:]])
@@ -55,7 +60,7 @@ def test_picture_is_written(outcomes, folder, name, picture):
 
 @pytest.mark.parametrize(
   "name, message",
-  [("damaged", "damaged.npz"), ("no input", "--input")],
+  [("damaged", "damaged.npz"), ("no input", "--input"), ("twice", "already defined")],
 )
 def test_mistake_is_explained_without_a_traceback(outcomes, folder, name, message):
   assert outcomes[name].returncode != 0

@@ -300,7 +300,9 @@ def test_batches_that_are_yielded_are_cut_into_examples(write, sizes):
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("batched, word", [(None, "say config.data.batched"), (True, "pad them")])
+@pytest.mark.parametrize(
+  "batched, word", [(None, "say --batched, or config.data.batched"), (True, "pad them")]
+)
 def test_parts_of_different_shapes_are_refused_with_both(write, batched, word):
   last = "X[8:]" if batched is None else "X[8:, :1]"
   name = write(f"yield X[:8], Y[:8]\nyield {last}, Y[8:]")

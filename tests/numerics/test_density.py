@@ -403,6 +403,13 @@ def test_excess_over_a_chi_square_error_is_what_theory_says(num_draws, percent):
   assert abs(excess - percent) <= 0.5 * 10 ** np.floor(np.log10(percent) - 1)
 
 
+@pytest.mark.parametrize("node", [1e13, -4e12])
+def test_single_node_whose_kernel_float64_can_not_resolve_is_refused(node):
+  with pytest.raises(ValueError, match="too far apart, or from 0"):
+    density([np.array([node])], [np.ones(1)], 1e-5)
+  assert density([np.array([node])], [np.ones(1)], 1.0).values.max() == pytest.approx(0.398942)
+
+
 def test_margin_keeps_less_than_rounding_outside():
   assert 2 * scipy.stats.norm.sf(density_lib._MARGIN_SIGMAS) < EPS
 

@@ -108,6 +108,25 @@ def test_more_steps_than_parameters_are_lowered_and_logged(matrix, caplog, steps
   assert (f"lowered from {steps} to n = 24" in caplog.text) is lowered
 
 
+@pytest.mark.parametrize("scale", [2.0**-460, 2.0**-200, 2.0**200, 2.0**460])
+def test_extreme_matrices_have_nodes_in_proportion(matrix, scale):
+  found, right = (run(scipy.sparse.linalg.aslinearoperator(s * matrix)) for s in (scale, 1.0))
+  for a, b in zip(found.nodes, right.nodes, strict=True):
+    np.testing.assert_allclose(a / scale, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-160, 1e160, 1e170])
+def test_matrices_whose_squares_are_no_float64_are_refused(matrix, scale):
+  with pytest.raises(ValueError, match="product of step 0: .*scale the matrix"):
+    run(scipy.sparse.linalg.aslinearoperator(scale * matrix))
+
+
+def test_operator_of_complex_products_is_refused():
+  operator = scipy.sparse.linalg.LinearOperator((4, 4), lambda v: (1 + 1j) * v, dtype=np.float64)
+  with pytest.raises(TypeError, match="matrix: its products are complex"):
+    run(operator)
+
+
 def test_zero_matrix_has_one_node():
   result = run(np.zeros((5, 5)), steps=3)
   assert [d.tolist() for d in result.diagonals] == [[0.0]] * 3
@@ -270,11 +289,13 @@ def test_more_draws_reuse_the_finished_ones(matrix, counting, tmp_path):
   assert_same(result, run(matrix, draws=4))
 
 
-def test_fewer_draws_are_the_first_of_the_finished_ones(matrix, counting, tmp_path):
+def test_fewer_draws_are_the_first_of_the_finished_ones(matrix, counting, tmp_path, caplog):
   run(counting(), workdir=tmp_path, draws=3)
   operator = counting()
+  assert "num_draws=3" not in caplog.text
   assert_same(run(operator, workdir=tmp_path, draws=1), run(matrix, draws=1))
   assert operator.count == 0
+  assert "is of 1 of the 3 draws" in caplog.text and "num_draws=3 gives them again" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["draw_001.npz", "draw_000.npz"])

@@ -36,6 +36,8 @@ class _PathsParser(flags.ListParser):
   """Parser of paths, each of which may have a name."""
 
   def parse(self, argument):
+    if isinstance(argument, str) and os.path.exists(os.path.expanduser(argument)):
+      return [expanded(argument)]  # a comma may be in its name
     found = super().parse(argument)
     if not found:
       raise ValueError("a path is expected, and it is empty")
@@ -48,5 +50,11 @@ def define_path(name: str, default: str | None, text: str, /) -> flags.FlagHolde
 
 
 def define_paths(name: str, default: Sequence[str] | None, text: str, /) -> flags.FlagHolder:
-  """Defines a flag that is a list of paths; returns its holder."""
-  return flags.DEFINE(_PathsParser(), name, default, text, serializer=flags.ListSerializer(","))
+  """Defines a flag that is a list of paths; returns its holder.
+
+  It can be given once: of several, the last would count.
+  """
+  serializer: flags.ArgumentSerializer = flags.ListSerializer(",")
+  return flags.DEFINE(
+    _PathsParser(), name, default, text, serializer=serializer, allow_overwrite=False
+  )

@@ -200,10 +200,10 @@ def _check_shapes(examples, name, batched):
   shapes = [[np.shape(t)[batched:] for t in tf.nest.flatten(e)] for e in examples]
   other = next((s for s in shapes if s != shapes[0]), None)
   if other is not None and len(other) == len(shapes[0]):
+    of_batches = "if they are batches, say --batched, or config.data.batched; otherwise "
     raise ValueError(
       f"config.data.function: {name}: yields examples of different shapes, {shapes[0]} and {other}"
-      f"; {'' if batched else 'if they are batches, say config.data.batched; otherwise '}pad them, "
-      "or return a tf.data.Dataset"
+      f"; {'' if batched else of_batches}pad them, or return a tf.data.Dataset"
     )
 
 

@@ -21,9 +21,10 @@ def report(result: Spectrum, picture: str | os.PathLike, /) -> str:
   else:
     shares = result.summary()["energy_in_largest"]
     shown = ", ".join(f"{share:.4g} in {count}" for count, share in shares.items() if count <= 10)
-    bound = result.residual_bounds()[0][-10:].max()
+    bounds = result.residual_bounds()[0][-10:]
     lines["energy of the gradient"] = (
-      f"{shown} of the largest Ritz values (10 largest are eigenvalues to within {bound:.2g})"
+      f"{shown} of the largest Ritz values ({len(bounds)} largest are eigenvalues to within "
+      f"{bounds.max():.2g})"
     )
   if result.config.get("target"):
     judged = stopping.Reached.from_dict(result.config["target"], result.num_draws)

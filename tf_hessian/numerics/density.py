@@ -79,10 +79,10 @@ def density_grid(nodes: Sequence[np.ndarray], sigma_squared: float, /) -> np.nda
   origin = places[0]
   # Windows of lattice numbers around the nodes, merged where they overlap.
   center = (places - origin) / step
-  if not center[-1] < _FARTHEST:
+  if not max(center[-1], np.abs(places[[0, -1]]).max() / step) < _FARTHEST:
     raise ValueError(
-      f"grid: eigenvalues from {origin:.3g} to {places[-1]:.3g} are too far apart for "
-      f"sigma_squared = {sigma_squared:.3g}; give a larger one"
+      f"grid: eigenvalues from {origin:.3g} to {places[-1]:.3g} are too far apart, or "
+      f"from 0, for sigma_squared = {sigma_squared:.3g}; give a larger one"
     )
   first, last = (
     np.floor(center).astype(np.int64) - margin,

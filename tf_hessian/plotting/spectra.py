@@ -135,6 +135,9 @@ def draw_spectrum(
   estimate = spectrum.density(sigma_squared, relative=relative, deflate=deflate)
   if exact is not None:
     exact = np.asarray(getattr(exact, "eigenvalues", exact), np.float64)
+    expected = (spectrum.num_parameters or exact.size,)
+    if exact.shape != expected or not np.isfinite(exact).all():
+      raise ValueError(f"exact: expected {expected[0]} finite eigenvalues, got {exact.shape}")
     nodes = [*spectrum.nodes, exact]
     grid = density_lib.density_grid(nodes, estimate.sigma_squared)
     estimate = spectrum.density(estimate.sigma_squared, grid=grid, deflate=deflate)
@@ -193,6 +196,7 @@ def plot_spectra(
     ValueError: for bad arguments.
     OSError: if the picture can't be written.
   """
+  _check_some(spectra)
   figure, axes = new_figure(
     height=1.0 + 1.6 * len(spectra), nrows=len(spectra), sharex=True, squeeze=False
   )
@@ -243,6 +247,7 @@ def plot_by_depth(
     ValueError: for bad arguments.
     OSError: if the picture can't be written.
   """
+  _check_some(spectra)
   nodes = [n for s in spectra.values() for n in s.nodes]
   margin = 4 * np.sqrt(sigma_squared)
   low, high = limits or (min(map(np.min, nodes)) - margin, max(map(np.max, nodes)) + margin)
@@ -372,6 +377,11 @@ def draw_density(
     limits: (low, high) of the eigenvalue axis; all of the density by default.
   """
   grid, values, stderr = estimate
+  if limits is not None and not ((grid >= limits[0]) & (grid <= limits[1])).any():
+    raise ValueError(
+      f"limits: there is no density from {limits[0]:g} to {limits[1]:g}; it reaches from "
+      f"{grid[0]:.3g} to {grid[-1]:.3g}"
+    )
   color = "C0"
   axes.plot(grid, values, color=color, lw=1.2, label="estimate")
   if not np.isnan(stderr).any():
@@ -391,3 +401,8 @@ def draw_density(
   axes.set_xlabel("eigenvalue")
   axes.set_ylabel("density")
   axes.legend(fontsize="small", frameon=False)
+
+
+def _check_some(spectra):
+  if not spectra:
+    raise ValueError("spectra: expected at least one, got none")

@@ -168,10 +168,27 @@ def _take(draws, layout, workdir, config):
     RunFolder(workdir, _identity(matrix, method, product) | about) as folder,
   ):
     result = draws.result(draws.take(layout, folder), record)
+    _tell_fewer(folder.path / "spectrum.npz", result.num_draws)
     result.save(folder.path / "spectrum.npz")
     files.write_text(folder.path / "spectrum.json", json.dumps(result.summary(), indent=2))
     folder.clear_all_in_progress()
   return result
+
+
+def _tell_fewer(path, count):
+  """Says that a result of more draws is replaced."""
+  try:
+    before = Spectrum.load(path).num_draws
+  except (OSError, ValueError):  # none, or damaged
+    return
+  if before > count:
+    logging.warning(
+      "%s is of %d of the %d draws now that this folder holds; num_draws=%d gives them again",
+      path,
+      count,
+      before,
+      before,
+    )
 
 
 def _identity(matrix: Matrix, method: SLQ, product: str | None) -> dict[str, Any]:

@@ -28,6 +28,13 @@ T = TypeVar("T")
 _COLUMNS = 64  # at a time, of an operator that does not say how many share a pass
 
 
+def _real(product):
+  """Refuses complex products, whose imaginary part NumPy would drop."""
+  if np.iscomplexobj(product):
+    raise TypeError("matrix: its products are complex; expected a real symmetric matrix")
+  return product
+
+
 class Matrix:
   """A symmetric linear operator or array, with products one by one.
 
@@ -59,7 +66,7 @@ class Matrix:
 
   def product(self, vector: np.ndarray, /) -> np.ndarray:
     """Returns the product with a vector, both (n,)."""
-    return self._operator.matvec(vector)
+    return _real(self._operator.matvec(vector))
 
   def products(self, vectors: np.ndarray, /, *, vectors_per_pass: int) -> np.ndarray:  # noqa: ARG002
     """Returns the products with the rows of (k, n): (k, n).
@@ -68,13 +75,13 @@ class Matrix:
       vectors: (k, n).
       vectors_per_pass: number of vectors that share a pass, where passes are shared.
     """
-    return self._operator.matmat(vectors.T).T
+    return _real(self._operator.matmat(vectors.T).T)
 
   def columns(self, numbers: np.ndarray, /) -> np.ndarray:
     """Returns the columns of the given numbers (k,), one a row: (k, n)."""
     unit = np.zeros((len(numbers), self.n))
     unit[np.arange(len(numbers)), numbers] = 1
-    return self._operator.matmat(unit.T).T
+    return _real(self._operator.matmat(unit.T).T)
 
   def most_vectors(self, num_draws: int, /) -> int:  # noqa: ARG002
     """Returns how many draws may share a pass.
@@ -150,7 +157,7 @@ class Matrix:
     """
     if not self.deterministic:
       return None
-    product = self._operator @ known_vector(self.n)
+    product = _real(self._operator @ known_vector(self.n))
     if product.dtype.itemsize > 8:  # of such numbers some bytes are nobody's
       product = product.astype(np.float64)
     return digests.of_array(product)
