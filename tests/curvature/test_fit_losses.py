@@ -326,6 +326,60 @@ def test_loss_weights_given_go_before_compiled_ones():
   assert operator.loss() == pytest.approx(expected, rel=FLOAT64)
 
 
+class OfPython(keras.Model):
+  """A model that only runs eagerly."""
+
+  def __init__(self, value):
+    super().__init__()
+    self.dense, self.value = layers.Dense(1), value
+
+  def call(self, inputs):
+    hidden = self.dense(inputs)
+    return hidden * self.value(hidden)
+
+
+@pytest.mark.parametrize(
+  "value",
+  [
+    lambda x: x.numpy().mean(),
+    lambda x: float(ops.mean(x)),
+    lambda x: np.asarray(x).mean(),
+    lambda x: 1.0 if ops.mean(x) > 0 else 2.0,
+  ],
+)
+def test_a_model_that_only_runs_eagerly_is_refused_with_the_remedy(value):
+  model = OfPython(value)
+  model(X)
+  model.compile("sgd", "mse", run_eagerly=True)
+  with pytest.raises(ValueError, match="needs values of tensors in Python.*keras.ops") as caught:
+    HessianOperator(model, None, [(X, Y)])
+  assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "batch, found", [({"image": X, "label": Y}, " .a dict of 'image', 'label'."), ([X, Y], "")]
+)
+def test_batches_that_are_no_tuples_are_refused_before_the_model_is_called(batch, found):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
+  with pytest.raises(ValueError, match=f"yields inputs only{found}; expected tuples"):
+    HessianOperator(model, "mse", [batch])
+
+
+def test_one_loss_for_several_outputs_of_a_subclassed_model_is_refused_by_its_name():
+  class Two(keras.Model):
+    def __init__(self):
+      super().__init__()
+      self.dense = layers.Dense(1)
+
+    def call(self, inputs):
+      return {"u": self.dense(inputs), "v": self.dense(inputs)}
+
+  model = Two()
+  model(X)
+  with pytest.raises(ValueError, match="returns 2 outputs; give a loss for each"):
+    HessianOperator(model, "mse", [(X, {"u": Y, "v": Y})])
+
+
 class OwnLoss(keras.Model):
   def __init__(self):
     super().__init__()

@@ -642,7 +642,7 @@ def test_a_list_of_losses_of_another_length_is_refused():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("data", [batches(X), [X[:3], X[3:]]])
 def test_missing_targets_are_refused(data):
-  with pytest.raises(ValueError, match="yields inputs only; expected .inputs, targets."):
+  with pytest.raises(ValueError, match="yields inputs only; expected tuples .inputs, targets."):
     HessianOperator(dense_model(), "mse", data)
 
 

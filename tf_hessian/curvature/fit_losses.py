@@ -24,7 +24,7 @@ import keras
 import tensorflow as tf
 
 from tf_hessian.curvature import keras_internals
-from tf_hessian.curvature.output_losses import OutputLosses, batch_size
+from tf_hessian.curvature.output_losses import OutputLosses, batch_size, check_targets
 from tf_hessian.curvature.outputs import Uncut
 
 _METHODS = ("compute_loss", "train_step")
@@ -117,6 +117,7 @@ class GivenLosses:
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     inputs, targets, sample_weight = unpack(batch)
+    check_targets(targets, inputs)
     predictions = cut(model(inputs, training=training))
     result = self.terms(targets, predictions, sample_weight, cut.observe)
     first, weight = result[0]

@@ -71,11 +71,7 @@ class OutputLosses:
     The result is a list. Losses that read variables of the model read those of the scope that this
     is called in.
     """
-    if targets is None:
-      raise ValueError(
-        "data set: it yields inputs only; expected (inputs, targets) or (inputs, targets, "
-        "sample_weight)"
-      )
+    check_targets(targets, None)
     if len(self._losses) > 1 and tf.is_tensor(predictions):
       raise ValueError(f"loss: the model returns one output, got {len(self._losses)} losses")
     targets = self._one_a_loss(targets)
@@ -83,8 +79,8 @@ class OutputLosses:
       sample_weight = self._one_a_loss(sample_weight)
     result = []
     for key, loss in self._losses.items():
-      y = keys_lib.pick("targets", targets, key, self._outputs)
       outputs = keys_lib.pick("outputs", predictions, key, self._outputs)
+      y = keys_lib.pick("targets", targets, key, self._outputs)
       weights = sample_weight
       if not tf.is_tensor(weights):
         weights = keys_lib.pick("sample weights", weights, key, self._outputs)
@@ -317,6 +313,21 @@ _OF_ANY_TARGETS = frozenset({"ctc"})
 
 def _show(tensors):
   return ", ".join(f"{t.dtype.name}{t.shape}" for t in tf.nest.flatten(tensors))
+
+
+def check_targets(targets: Any, inputs: Any, /) -> None:
+  """Raises ValueError unless a batch has targets.
+
+  Args:
+    targets: of the batch.
+    inputs: that the message may name, where they are a dict.
+  """
+  if targets is None:
+    found = f" (a dict of {', '.join(map(repr, inputs))})" if isinstance(inputs, dict) else ""
+    raise ValueError(
+      f"data set: it yields inputs only{found}; expected tuples (inputs, targets) or (inputs, "
+      "targets, sample_weight)"
+    )
 
 
 def check_loss_dtype(name: str, value: tf.Tensor, /) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+import re
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
   from tf_hessian.distribute.protocols import Engine
 
 # What TensorFlow raises while it differentiates what it can't.
+_OF_GRAPHS = re.compile("SymbolicTensor|symbolic `?tf.Tensor")
 _UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
 
 
@@ -95,8 +97,20 @@ class Program:
 
   @functools.cached_property
   def loss(self) -> DataPass:
-    """The pass () -> sums of the loss's terms, then their weights."""
-    return self._build("loss", products.loss_sums(self.objective), list)
+    """The pass () -> sums of the loss's terms, then their weights.
+
+    Raises:
+      ValueError: if the model or its loss needs values of tensors in Python.
+    """
+    try:
+      return self._build("loss", products.loss_sums(self.objective), list)
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as e:
+      if not _OF_GRAPHS.search(str(e)):
+        raise
+      raise ValueError(
+        "the model or its loss needs values of tensors in Python, as numpy(), float() and `if` do, "
+        f"which graphs have not got: write it with keras.ops or tf ({second_order.plain_text(e)})"
+      ) from e
 
   @functools.cached_property
   def gradient(self) -> DataPass:

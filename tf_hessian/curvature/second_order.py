@@ -326,13 +326,19 @@ def explain(
   found = re.search(r"no entry for: (\w+)|op type: (\w+)", str(error))
   kind = found and (found.group(1) or found.group(2))
   if not kind:
-    text = re.sub("\x1b\\[[0-9]*m", "", str(error))  # Keras writes for terminals
-    return DifferentiationError(f"the model or its loss can't be differentiated twice: {text}")
+    return DifferentiationError(
+      f"the model or its loss can't be differentiated twice: {plain_text(error)}"
+    )
   names = [n.name for g in graph_defs for n in graph_nodes(g) if n.op == kind]
   place = place_of(names[0], layers) if names else place_of("", layers)
   return DifferentiationError(
     f"{place} uses the operation {kind}, which TensorFlow can't differentiate again; {remedy}"
   )
+
+
+def plain_text(error: Exception, /) -> str:
+  """Returns the text of an error without Keras's colours for terminals."""
+  return re.sub("\x1b\\[[0-9]*m", "", str(error))
 
 
 def graph_nodes(graph_def: tf.compat.v1.GraphDef, /) -> Iterator:
