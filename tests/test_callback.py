@@ -288,3 +288,8 @@ def test_without_tensorboard_the_remedy_is_said(monkeypatch, tmp_path):
   monkeypatch.setattr(callback.importlib.util, "find_spec", lambda _: None)
   with pytest.raises(ImportError, match="pip install tensorboard"):
     SpectrumCallback(dataset(), log_dir=tmp_path)
+
+
+def test_unknown_arguments_are_named_before_training():
+  with pytest.raises(TypeError, match="neither it nor HessianOperator takes num_draws, step "):
+    SpectrumCallback([], num_draws=3, step=1, training=True)

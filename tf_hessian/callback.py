@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -110,6 +111,12 @@ class SpectrumCallback(keras.callbacks.Callback):
     **options: Any,
   ) -> None:
     super().__init__()
+    unknown = options.keys() - inspect.signature(HessianOperator).parameters.keys()
+    if unknown:
+      raise TypeError(
+        f"SpectrumCallback: neither it nor HessianOperator takes {', '.join(sorted(unknown))} (the "
+        "callback's own are draws, lanczos_steps, top, smallest, ...)"
+      )
     if freq != "epoch":
       if isinstance(freq, str):
         raise ValueError(f"freq: expected 'epoch' or a number of training steps, got {freq!r}")
