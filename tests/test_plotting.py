@@ -57,6 +57,13 @@ def test_limits_without_a_density_are_refused_with_where_it_is(tmp_path):
     plotting.plot_spectrum(make(3), tmp_path / "none.png", sigma_squared=1e-2, limits=(100, 200))
 
 
+def test_limits_of_several_pictures_may_leave_one_empty(tmp_path):
+  plotting.plot_spectra(
+    {"here": make(2), "elsewhere": make(3)}, tmp_path / "two.png", limits=(100, 200)
+  )
+  written(tmp_path / "two.png")
+
+
 @pytest.mark.parametrize("exact", [EXACT[:-1], np.diag(EXACT), np.append(EXACT[1:], np.nan)])
 def test_exact_eigenvalues_of_another_matrix_are_refused(tmp_path, exact):
   with pytest.raises(ValueError, match=f"exact: expected {len(EXACT)} finite eigenvalues"):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_hessian.curvature import selfcheck
 from tf_hessian.curvature.fisher import FisherOperator
@@ -83,6 +84,63 @@ def test_recomputed_blocks_need_a_generator_of_the_model(kind):
     _ = operator_of(kind, recompute_blocks=2) @ np.ones(26)
   blocks = operator_of("own", recompute_blocks=2)
   assert blocks.loss() == operator_of("own").loss()
+
+
+class Cell(layers.Layer):
+  """A cell that draws random numbers in each step."""
+
+  state_size = 2
+
+  def __init__(self, seed):
+    super().__init__()
+    self.seed, self.dense = seed, layers.Dense(2)
+
+  def build(self, shape):
+    self.dense.build((None, shape[-1] + 2))
+
+  def call(self, inputs, states):
+    hidden = self.dense(keras.ops.concatenate([inputs, states[0]], -1))
+    return (hidden := random.dropout(hidden, 0.5, seed=self.seed)), [hidden]
+
+
+@pytest.mark.parametrize("seed", [None, OUTSIDE], ids=["none", "outside"])
+def test_steps_of_a_loop_that_would_draw_the_same_are_refused(seed, difference_error):
+  x = RNG.standard_normal((8, 3, 2))
+
+  def new_operator(unroll):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3, 2)), layers.RNN(Cell(seed), unroll=unroll)])
+    return HessianOperator(model, "mse", [(x, Y)])
+
+  with pytest.raises(ValueError, match="drawn in a loop .*unroll"):
+    new_operator(unroll=False)
+  operator = new_operator(unroll=True)
+  v = np.cos(np.arange(operator.shape[0]))[:, None]
+  v /= np.linalg.norm(v)
+  assert difference_error(operator, v, operator @ v) <= 1e-8
+
+
+class Recomputed(layers.Layer):
+  """A layer whose inner one has a gradient of its own."""
+
+  def __init__(self, way):
+    super().__init__()
+    self.dense, self.way = layers.Dense(3), way
+
+  def build(self, shape):
+    self.dense.build(shape)
+
+  def call(self, inputs):
+    return self.way(lambda x: self.dense(x))(inputs)
+
+
+@pytest.mark.parametrize("way", [keras.remat, tf.recompute_grad], ids=["keras", "tensorflow"])
+@pytest.mark.parametrize("first", [True, False])
+def test_variables_that_a_gradient_of_its_own_would_miss_are_refused(way, first):
+  before = [] if first else [layers.Dense(3)]
+  model = keras.Sequential([keras.Input((3,)), *before, Recomputed(way), layers.Dense(2)])
+  with pytest.raises(ValueError, match="dense.*/kernel.* is read in a function with a gradient of"):
+    HessianOperator(model, "mse", [(X, Y)])
 
 
 def test_check_does_not_take_other_random_numbers_for_rounding():

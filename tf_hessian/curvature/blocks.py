@@ -2,8 +2,8 @@
 
 Products recompute them block by block. What a product keeps of the whole model is then only what
 crosses the cuts; the activations inside a block are made again when the backward pass reaches it.
-With `tf.recompute_grad` a product is right, but keeps the activations; `keras.RematScope` fails
-inside a `tf.function` in Keras 3.15.
+`tf.recompute_grad` keeps the activations in a product, and its gradient reads variables by itself;
+`keras.RematScope` fails inside a `tf.function` in Keras 3.15.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def build_pieces(
       predictions = predictions[0]
     mapping = values(params, context, seed)
     penalties = [v.regularizer(x) for v, x in mapping if _penalized(v)]
-    with keras_internals.stateless(model, mapping):
+    with keras_internals.stateless(model, mapping, seed):
       return losses.terms(targets, predictions, sample_weight), penalties
 
   def positions(condition):

@@ -19,6 +19,7 @@ from tensorflow.python.autograph.core import ag_ctx
 from tensorflow.python.eager import context
 from tensorflow.python.eager.polymorphic_function import autograph_util
 from tensorflow.python.framework import func_graph, function_def_to_graph, ops
+from tensorflow.python.ops import custom_gradient
 
 from tf_hessian.curvature import scopes
 
@@ -93,6 +94,22 @@ def graphs_not_run_eagerly() -> Iterator[None]:
     yield
   finally:
     tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def marked_custom_gradients() -> Iterator[None]:
+  """Marks functions with gradients of their own while graphs are built."""
+
+  def decorator(function, args, kwargs):
+    def marked(*inner):
+      with scopes.in_custom_gradient():
+        return function(*inner)
+
+    return plain(marked, args, kwargs)
+
+  plain = custom_gradient._graph_mode_decorator
+  with replaced((custom_gradient, "_graph_mode_decorator", decorator)):
+    yield
 
 
 @contextlib.contextmanager

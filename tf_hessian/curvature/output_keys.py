@@ -88,18 +88,21 @@ def weights_by_key(loss: Any, weights: Any, outputs: Outputs, /, *, as_fit: bool
     as_fit: pair them as `fit` does.
 
   Raises:
-    ValueError: for weights without a loss, and losses without a weight.
+    ValueError: for weights that can't be paired with losses, or outputs.
   """
   keys = by_key("loss", loss, outputs)
   if not keras.tree.is_nested(weights):
     return dict.fromkeys(keys, weights)
   if isinstance(weights, dict) and isinstance(loss, dict) and weights.keys() <= loss.keys():
     return by_key("loss_weights", weights, outputs)
+  flat = keras.tree.flatten(weights)
+  single = not keras.tree.is_nested(loss)
+  if as_fit and single and len(flat) == 1:
+    return dict.fromkeys(keys, flat[0])
   # Keras makes a list of a dict of losses where the outputs are one, by their names.
   listed = isinstance(loss, dict) and any(n != k for n, k in outputs)
-  if outputs and (listed or not as_fit or not keras.tree.is_nested(loss)):
+  if outputs and (listed or not as_fit or single):
     return by_key("loss_weights", weights, outputs)
-  flat = keras.tree.flatten(weights)
   if len(flat) != len(keras.tree.flatten(loss)) or (
     not as_fit and isinstance(weights, dict)  # by names that no loss has
   ):
@@ -112,7 +115,7 @@ def weights_by_key(loss: Any, weights: Any, outputs: Outputs, /, *, as_fit: bool
     named = {k: weights.get(n, weights.get(k)) for n, k in outputs}
     if any(named[k] != found[k] for k in keys):
       logging.warning(
-        "loss_weights: fit takes %s in the order of their names for the list of losses: %s",
+        "loss_weights: fit takes %s in the order of their names: %s",
         weights,
         {name(k, outputs): w for k, w in found.items()},
       )

@@ -306,6 +306,7 @@ def _as_traced():
   """Runs a user's model inside as operations that can be differentiated twice."""
   with (
     keras_internals.undecorated_functions(),
+    keras_internals.marked_custom_gradients(),
     second_order.differentiable_operations(),
     ctc.differentiable_ctc(),
   ):

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
   from tf_hessian.distribute.protocols import Engine
 
 # What TensorFlow raises while it differentiates what it can't.
-_OF_GRAPHS = re.compile("SymbolicTensor|symbolic `?tf.Tensor")
+_OF_GRAPHS = re.compile(
+  r"'SymbolicTensor' object has no attribute 'numpy'|not 'SymbolicTensor'"
+  r"|symbolic `tf.Tensor` as a Python|symbolic tf.Tensor \(.*\) to a numpy array"
+)
 _UNSUPPORTED = (LookupError, NotImplementedError, TypeError, ValueError)
 
 

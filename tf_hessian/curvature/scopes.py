@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
+import threading
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+_place = threading.local()
 _LOOSE = 2**20  # more than a model has generators of its own, or targets are drawn
 
 
@@ -28,6 +31,17 @@ def seed_state(seed: tf.Tensor, number: int, variable: keras.Variable, /) -> tf.
   return tf.cast(tf.bitwise.bitwise_and(folded, 0x7FFFFFFF), variable.dtype)
 
 
+@contextlib.contextmanager
+def in_custom_gradient() -> Iterator[None]:
+  """Marks a function with a gradient of its own."""
+  before = getattr(_place, "custom", False)
+  _place.custom = True
+  try:
+    yield
+  finally:
+    _place.custom = before
+
+
 class _Scope(keras.StatelessScope):
   """A scope whose changes of variables can't be differentiated through.
 
@@ -39,14 +53,26 @@ class _Scope(keras.StatelessScope):
   def __init__(self, seed: tf.Tensor | None) -> None:
     super().__init__(collect_losses=True)
     self._seed = seed
+    self._graph = tf.compat.v1.get_default_graph()
     self._loose: list[keras.Variable] = []  # kept, so that no other gets their ids
 
   def add_update(self, update: tuple[keras.Variable, Any]) -> None:
     variable, value = update
+    if is_seed(variable) and self._in_loop():
+      raise ValueError(
+        "random numbers are drawn in a loop of TensorFlow, such as that of a recurrent layer: its "
+        "steps would all draw the same; draw them before the loop, or unroll it (unroll=True)"
+      )
     super().add_update((variable, tf.stop_gradient(value)))
 
   def get_current_value(self, variable: keras.Variable) -> Any:
     value = super().get_current_value(variable)
+    if variable.trainable and getattr(_place, "custom", False):
+      raise ValueError(
+        f"variable {variable.path!r} is read in a function with a gradient of its own "
+        "(keras.remat, tf.recompute_grad, tf.custom_gradient), which would miss it: leave remat "
+        "out, as recompute_blocks saves memory, or give the function the variable's value"
+      )
     if value is not None or not is_seed(variable):
       return value
     if self._seed is None:
@@ -59,6 +85,15 @@ class _Scope(keras.StatelessScope):
     self._loose.append(variable)
     self.state_mapping[id(variable)] = value
     return value
+
+  def _in_loop(self):
+    """Returns whether a loop inside the scope is built."""
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None and graph is not self._graph:
+      if type(graph).__name__ == "WhileBodyFuncGraph":  # TensorFlow 2.16 to 2.21
+        return True
+      graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 def with_values(

@@ -28,7 +28,8 @@ _RELATIVE_RESIDUAL = 1e-3
 # The probability with which a single eigenvalue is taken for several, and keeps its plain weight: n
 # times its mean weight over k draws is chi-square over k.
 _LEVEL = 1e-4
-_NEVER = 1e-6  # the same of all of them together, in one draw; rounding leaves up to 1e-8
+_NEVER = 1e-6  # the same of all of them together, in one draw
+_ROUNDED = 1e-12  # what rounding may leave of nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _leave_room(weights, n):
   if p in (0, n):
     return True
   rest = np.clip(1 - weights.sum(axis=1), 0, 1)
+  rest[rest < _ROUNDED] = 0
   return scipy.special.betainc((n - p) / 2, p / 2, rest).min() >= _NEVER
 
 

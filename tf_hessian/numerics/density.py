@@ -189,7 +189,7 @@ def _tell_unseen(nodes, weights, grid, sigma):
       f"grid: {np.mean(shares):.3g} of the density is of eigenvalues between points more than "
       f"{_WIDE_SIGMAS:g} sigma apart (sigma = {sigma:.3g}): its peaks can be missed, and integrals "
       "over the grid are wrong. Give points nearer together, a larger sigma_squared, or no grid",
-      stacklevel=3,
+      stacklevel=4,  # of `Spectrum.density`
     )
 
 

@@ -141,6 +141,12 @@ def draw_spectrum(
     nodes = [*spectrum.nodes, exact]
     grid = density_lib.density_grid(nodes, estimate.sigma_squared)
     estimate = spectrum.density(estimate.sigma_squared, grid=grid, deflate=deflate)
+  low, high = estimate.grid[0], estimate.grid[-1]
+  if limits is not None and (limits[0] > high or limits[1] < low):
+    raise ValueError(
+      f"limits: there is no density from {limits[0]:g} to {limits[1]:g}; it reaches from {low:.3g} "
+      f"to {high:.3g}"
+    )
   draw_density(axes, estimate, exact=exact, log=log, floor=floor, limits=limits)
   if title is None:
     steps = max(len(d) for d in spectrum.diagonals)
@@ -377,11 +383,6 @@ def draw_density(
     limits: (low, high) of the eigenvalue axis; all of the density by default.
   """
   grid, values, stderr = estimate
-  if limits is not None and not ((grid >= limits[0]) & (grid <= limits[1])).any():
-    raise ValueError(
-      f"limits: there is no density from {limits[0]:g} to {limits[1]:g}; it reaches from "
-      f"{grid[0]:.3g} to {grid[-1]:.3g}"
-    )
   color = "C0"
   axes.plot(grid, values, color=color, lw=1.2, label="estimate")
   if not np.isnan(stderr).any():

@@ -36,9 +36,12 @@ def top_eigenpairs(
   """Returns an operator's largest and smallest eigenpairs, with their residuals.
 
   Lanczos with restarts goes on until all residuals |H y - theta y| are within the tolerance. Each
-  is computed by a product of its own. `numerics.eigenpairs.top_eigenpairs` tells more, also of
-  multiple eigenvalues. Memory: the basis, and once more the vectors returned. A density can do
-  without a basis (`Storage("none")`); this can't, but a small one will do.
+  is computed by a product of its own. Memory: the basis, and once more the vectors returned. A
+  density can do without a basis (`Storage("none")`); this can't, but a small one will do.
+
+  Of an exactly repeated eigenvalue, as alike outputs or units have, the start vector sees one
+  vector only: others may be missed, also if the status is CONVERGED. They are found where the
+  Krylov space turns out to be invariant first (`numerics.eigenpairs.top_eigenpairs`).
 
   >>> import numpy as np
   >>> import tf_hessian
