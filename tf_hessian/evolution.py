@@ -13,7 +13,7 @@ from absl import logging
 import keras
 
 from tf_hessian import notices
-from tf_hessian.curvature import keras_internals
+from tf_hessian.curvature import keras_internals, scopes
 from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.folders import as_path
 from tf_hessian.slq import run_folder
@@ -116,7 +116,9 @@ def load_into(model: keras.Model, path: str | os.PathLike, /) -> None:
       except Exception as e:  # in many ways inside h5py and Keras
         raise ValueError(f"{path}: not weights of model {model.name!r}, or damaged ({e})") from e
     return
-  take_weights(model, checkpoints_lib.load_model(path), str(path))
+  with scopes.python_random_kept():
+    other = checkpoints_lib.load_model(path)
+  take_weights(model, other, str(path))
 
 
 def _set_weights(model, values):

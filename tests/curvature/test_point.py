@@ -140,6 +140,16 @@ def test_made_up_names_are_of_no_other_variable(names, expected):
   np.testing.assert_array_equal(operator.parameters(), v)
 
 
+def test_point_that_the_type_can_not_hold_is_not_assigned():
+  variable = tf.Variable([1.0, 2.0])
+  operator = HessianOperator(
+    [variable], lambda p, x: tf.reduce_sum(p[0] ** 2 * x), [np.ones(2, "f4")]
+  )
+  with pytest.raises(ValueError, match="too large for .*float32"):
+    operator.assign([1.0, -1e39])
+  np.testing.assert_array_equal(variable, [1, 2])
+
+
 def test_point_that_is_not_finite_is_not_assigned(new_operator):
   operator = new_operator()
   before = operator.parameters()

@@ -1,11 +1,13 @@
 """Random numbers of Keras are those of a batch's seed, whoever holds the generator."""
 
+import random as python_random
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_hessian.curvature import selfcheck
+from tf_hessian.curvature import scopes, selfcheck
 from tf_hessian.curvature.fisher import FisherOperator
 from tf_hessian.curvature.operator import HessianOperator
 
@@ -158,3 +160,12 @@ def test_drawn_targets_are_not_drawn_by_the_numbers_of_layers():
     operator = FisherOperator(model, loss, [(X, np.arange(8) % 2)], kind="sampled")
     seeds.add(operator._output_matrix.args[0]["drawn"])
   assert seeds == {0, 1}
+
+
+def test_random_numbers_of_python_are_kept():
+  python_random.seed(5)
+  with scopes.python_random_kept():
+    python_random.random()
+  first = python_random.random()
+  python_random.seed(5)
+  assert python_random.random() == first

@@ -137,3 +137,11 @@ def test_first_product_of_minres_is_taken_once(positive, b):
   assert solve(operator, b, damping=0.0, tolerance=1e-2, progress=False).converged
   direction = b / np.linalg.norm(b)
   assert sum(np.allclose(v, direction, rtol=1e-12, atol=0) for v in made) == 1
+
+
+@pytest.mark.parametrize("values", [[1.0, -1.0], [2.0, 0.0], [3.0, 1.0, -0.1]])
+def test_cg_ends_at_a_direction_without_positive_curvature_and_says_so(values, caplog):
+  b = np.ones(len(values))
+  found = solve(np.diag(values), b, damping=0.0, method="cg", progress=False)
+  assert not found.converged and found.iterations < 10 and np.isfinite(found.x).all()
+  assert "not positive definite" in caplog.text

@@ -143,9 +143,17 @@ class Point:
         raise
 
   def assign(self, point: np.ndarray, /) -> None:
-    """Sets the variables to a point (n,), rounded to their types."""
+    """Sets the variables to a point (n,), rounded to their types.
+
+    Raises:
+      TypeError, ValueError: for another shape, or numbers that the types can't hold.
+    """
     point = checks.as_vector("point", point, sum(self._sizes()))
-    self._assign(self.unflatten(point).values())
+    parts = self.unflatten(point)
+    for p, (name, value) in zip(self.objective.parameters, parts.items(), strict=True):
+      if max(value.max(initial=0), -value.min(initial=0)) > float(p.dtype.max):
+        raise ValueError(f"point: it has numbers too large for {name!r}, which is {p.dtype.name}")
+    self._assign(parts.values())
 
   def _assign(self, values):
     for p, value in zip(self.objective.parameters, values, strict=True):

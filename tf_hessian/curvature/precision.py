@@ -6,7 +6,7 @@ import tempfile
 
 import keras
 
-from tf_hessian.curvature import keras_internals
+from tf_hessian.curvature import keras_internals, scopes
 
 _LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
 
@@ -28,7 +28,7 @@ def float64_model(model: keras.Model, /) -> keras.Model:
       be float64.
   """
   classes = {type(x).__name__: type(x) for x in keras_internals.layers_of(model)}
-  with keras.saving.CustomObjectScope(classes):
+  with keras.saving.CustomObjectScope(classes), scopes.python_random_kept():
     try:
       copy = type(model).from_config(_with_float64(model.get_config()))
       if not copy.built:

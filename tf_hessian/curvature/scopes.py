@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 import contextlib
+import random
 import threading
 from typing import Any
 
@@ -29,6 +30,16 @@ def seed_state(seed: tf.Tensor, number: int, variable: keras.Variable, /) -> tf.
   """
   folded = tf.random.experimental.stateless_fold_in(seed, number)
   return tf.cast(tf.bitwise.bitwise_and(folded, 0x7FFFFFFF), variable.dtype)
+
+
+@contextlib.contextmanager
+def python_random_kept() -> Iterator[None]:
+  """Leaves Python's random numbers alone, of which new layers make seeds."""
+  state = random.getstate()
+  try:
+    yield
+  finally:
+    random.setstate(state)
 
 
 @contextlib.contextmanager

@@ -127,6 +127,10 @@ class _Enough(Exception):  # noqa: N818 - it is no error
   """The residual is within the tolerance."""
 
 
+class _Indefinite(Exception):  # noqa: N818 - what was found is kept
+  """A direction without positive curvature, along which CG can't go."""
+
+
 class _Search:
   """Iterations that end once the residual itself is within the tolerance.
 
@@ -148,7 +152,7 @@ class _Search:
     options = {"M": preconditioner, "callback": self._called}
     try:
       if method == "cg":
-        shifted = scipy.sparse.linalg.LinearOperator((n, n), matvec=self._times, dtype=np.float64)
+        shifted = scipy.sparse.linalg.LinearOperator((n, n), matvec=self._upward, dtype=np.float64)
         options["maxiter"] = max_iterations
         x, _ = scipy.sparse.linalg.cg(shifted, self._b, rtol=self._tolerance, **options)
         self._look(x)
@@ -156,6 +160,11 @@ class _Search:
         self._by_minres(max_iterations, options)
     except _Enough:
       pass
+    except _Indefinite:
+      logging.warning(
+        "cg: the matrix is not positive definite with this damping, so CG ends here: damp more, or "
+        "use method='minres'"
+      )
     x, residual = self._best
     return Solution(x, residual, self._count, residual <= self._tolerance)
 
@@ -193,6 +202,13 @@ class _Search:
   def _times(self, v):
     v = np.ravel(v)
     return self._matrix.product(v) + self._damping * v
+
+  def _upward(self, v):
+    """Returns the product with a direction of positive curvature."""
+    product = self._times(v)
+    if v.any() and not np.vdot(v, product) > 0:
+      raise _Indefinite
+    return product
 
   def _called(self, x):
     self._count += 1
