@@ -380,6 +380,42 @@ def test_float32_products_of_stated_precision_find_multiple_eigenvalues(symmetri
   np.testing.assert_allclose(pairs.values, [5, 5, 5], rtol=0, atol=5 * 2.0**-24)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+  ("values", "largest", "smallest"),
+  [
+    (np.repeat([5.0, 4.0, 3.0], [3, 1, 2]), 6, 0),
+    (np.repeat([5.0, 4.0], [1, 4]), 3, 0),
+    (np.repeat([-5.0, 4.0], [3, 2]), 2, 3),
+    (np.array([5.0, 4.0, 3.0]), 3, 1),
+  ],
+  ids=["triple", "fourfold", "both ends", "single"],
+)
+def test_copies_that_a_loose_tolerance_misses_are_found_where_they_are_asked_for(
+  symmetric, values, largest, smallest, seed
+):
+  eigenvalues = np.append(values, np.linspace(-1, 1, N - len(values)))
+  options = {"tolerance": 1e-5, "precision": 2.0**-24, "seed": seed}
+  h = symmetric(eigenvalues)
+  pairs = top_eigenpairs(
+    Product(h, np.float32), N, largest, smallest, repeated=True, max_products=2000, **options
+  )
+  assert pairs.status is EigenpairStatus.CONVERGED
+  right = ends(eigenvalues, largest, smallest)
+  # A residual r of a pair at a gap of 1 or more is an error of about r^2; products round by 2^-24.
+  np.testing.assert_allclose(pairs.values[:-1], right[:-1], rtol=0, atol=20 * 5 * 2.0**-24)
+  vectors = pairs.vectors
+  np.testing.assert_allclose(vectors @ vectors.T, np.eye(len(vectors)), rtol=0, atol=N**2 * EPS)
+
+
+def test_search_that_could_not_look_for_copies_is_not_called_converged(symmetric):
+  h = symmetric(np.append([5.0, 5.0], np.linspace(-1, 1, N - 2)))
+  alone = find(h, 1, tolerance=1e-5)
+  assert alone.status is EigenpairStatus.CONVERGED
+  pairs = find(h, 1, tolerance=1e-5, repeated=True, max_products=alone.num_products + 3)
+  assert pairs.status is EigenpairStatus.OUT_OF_PRODUCTS
+
+
 # Mistakes.
 
 

@@ -28,6 +28,9 @@ MAX_PRODUCTS = absl_flags.DEFINE_integer(
 BASIS_SIZE = absl_flags.DEFINE_integer(
   "basis_size", None, "Vectors in memory; default: 30, and 2 for each eigenvalue.", 1
 )
+REPEATED = absl_flags.DEFINE_bool(
+  "repeated", False, "Look for more copies of repeated eigenvalues, from new start vectors."
+)
 WEIGHTS = weights_flags.define()
 DATA, CLUSTER, PASSES = (
   run_flags.define_data(),
@@ -45,9 +48,8 @@ def main() -> None:
   from tf_hessian.experiments.measure import measure
   from tf_hessian.experiments.pairs import Pairs
 
-  wanted = Pairs(
-    LARGEST.value, SMALLEST.value, TOLERANCE.value, MAX_PRODUCTS.value, BASIS_SIZE.value
-  )
+  size = {"max_products": MAX_PRODUCTS.value, "basis_size": BASIS_SIZE.value}
+  wanted = Pairs(LARGEST.value, SMALLEST.value, TOLERANCE.value, **size, repeated=REPEATED.value)
   how = {"check": weights_flags.CHECK.value, **DATA()}
   print(measure(*run, WEIGHTS(), computation=computation, pairs=wanted, **how))
 

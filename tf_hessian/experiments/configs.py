@@ -73,7 +73,7 @@ def _run(path):
     raise FileNotFoundError(
       f"{path}: there is no such config"
       + (f"; did you mean {near[0]}?" if near else "")
-      + "; the configs are in the folder configs of the repository"
+      + "; the configs are in the folder configs of the repository (of reproduce: --configs)"
     )
   loader = importlib.machinery.SourceFileLoader(path.stem, str(path))
   module = importlib.util.module_from_spec(importlib.util.spec_from_loader(path.stem, loader))

@@ -27,6 +27,7 @@ _BROKEN_PROMISE = 10.0
 _FRACTION_OF_ROUNDING = 0.1
 # In units of the products' rounding error; they are sums of many terms.
 _TOLERANCE = 20.0
+_BESIDE = 30  # products with which a start vector looks for copies, at least
 _COLUMNS = 2**16  # of the basis that are rotated at once, so that no second basis is made
 
 
@@ -41,6 +42,7 @@ def top_eigenpairs(
   max_products: int | None = None,
   basis_size: int | None = None,
   precision: float = _EPS,
+  repeated: bool = False,
   seed: int = 0,
   start: np.ndarray | None = None,
   state: Mapping[str, np.ndarray] | None = None,
@@ -53,7 +55,8 @@ def top_eigenpairs(
 
   A start vector sees one vector of the eigenspace of an exactly multiple eigenvalue. Others are
   found when the Krylov space has become invariant, from a new start vector; before, rounding brings
-  them in late, and they may be missed.
+  them in late, and they may be missed. With `repeated`, pairs that have converged are kept, and a
+  new start vector fills the basis beside them, until that changes none.
 
   Args:
     matvec: product with H, (n,) float64 -> (n,) float64.
@@ -65,6 +68,8 @@ def top_eigenpairs(
       basis.
     basis_size: vectors of length n in memory; by default 2 (largest + smallest) + 30.
     precision: relative rounding error of the products, by which an invariant space is known.
+    repeated: whether to look for more copies of eigenvalues, from new start vectors; False by
+      default. It takes 30 products or more, until the basis is full, and again for each copy.
     seed: of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors of a matrix that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
@@ -90,6 +95,8 @@ def top_eigenpairs(
   if start is not None:
     start = checks.as_vector("start", start, n, zero=False)
   search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
+  if repeated:
+    search.look_for_copies()
   if start is not None:
     search.begin_at(start)
   if state is not None:
@@ -169,10 +176,17 @@ class _Search:
     self._products = 0
     self._starts = 0
     self._residual, self._beta = self._new_start(), 0.0
+    self._copies = False  # whether to look for them
+    self._kept = np.empty(0)  # the eigenvalues that the last start vector was beside
+    self._begun = 0  # products before that
 
   def begin_at(self, start):
     """Begins at a vector instead of a random one."""
     self._residual = np.array(start, np.float64)
+
+  def look_for_copies(self):
+    """Looks for copies of eigenvalues too."""
+    self._copies = True
 
   def state(self):
     """Returns all that the search goes on from: a dict of arrays."""
@@ -181,6 +195,7 @@ class _Search:
       "basis": self._basis[: self._count],
       "projected": self._projected,
       "residual": self._residual,
+      "kept": np.append(self._begun, self._kept),
       "numbers": np.array(numbers, np.float64),
     }
 
@@ -190,6 +205,8 @@ class _Search:
     self._basis[: self._count] = state["basis"]
     self._projected[:] = state["projected"]
     self._residual = np.array(state["residual"], np.float64)
+    begun, *kept = state.get("kept", [0.0])  # earlier versions have none
+    self._begun, self._kept = int(begun), np.array(kept)
     self._scale, products, starts, self._beta = state["numbers"].tolist()
     self._products, self._starts = int(products), int(starts)
 
@@ -213,10 +230,20 @@ class _Search:
       progress(self._products, int(np.sum(bounds <= limit)))
       # An invariant space may have missed copies of eigenvalues: then the basis is filled first.
       done = bounds.max() <= enough and (self._starts == 1 or full)
-      if done or spent or (full and size == n):
+      whole = full and size == n
+      kept = self._kept.size > 0 and np.abs(values[chosen] - self._kept).max() <= limit
+      looked = full and self._products - self._begun >= _BESIDE
+      sure = whole or not self._copies or kept and looked
+      if done and sure or spent or whole:
         vectors = s[:, chosen].T @ self._basis[: self._count]
-        return self._checked(values[chosen], vectors, limit, enough, bounds.max())
-      if full:
+        promised = bounds.max() if sure else np.inf  # more copies may be there
+        return self._checked(values[chosen], vectors, limit, enough, promised)
+      if done and not kept:
+        save(None)
+        self._keep(values, s, chosen)
+        self._kept, self._begun, self._beta = values[chosen], self._products, 0.0
+        self._residual = self._new_start()
+      elif full:
         save(None)
         self._restart(values, s)
 
@@ -260,7 +287,7 @@ class _Search:
     residuals = np.array(
       [np.linalg.norm(self._product(y) - t * y) for t, y in zip(values, vectors, strict=True)]
     )
-    if residuals.max() <= limit:
+    if residuals.max() <= limit and promised < np.inf:
       status = EigenpairStatus.CONVERGED
     elif promised <= enough or residuals.max() > _BROKEN_PROMISE * promised:
       status = EigenpairStatus.ROUNDING
@@ -274,9 +301,12 @@ class _Search:
     wanted = sum(self._ends)
     extra = (size - wanted) // 2
     share = [end + extra * end // wanted for end in self._ends]
-    kept = self._from_the_ends(size, *share)
+    self._keep(values, s, self._from_the_ends(size, *share))
+
+  def _keep(self, values, s, kept):
+    """Keeps some of the Ritz vectors."""
     for start in range(0, self._basis.shape[1], _COLUMNS):
-      part = self._basis[:, start : start + _COLUMNS]
+      part = self._basis[: len(values), start : start + _COLUMNS]
       part[: kept.size] = s[:, kept].T @ part
     self._count = kept.size
     self._projected[:] = 0

@@ -27,6 +27,7 @@ def top_eigenpairs(
   tolerance: float | None = None,
   max_products: int | None = None,
   basis_size: int | None = None,
+  repeated: bool = False,
   seed: int = 0,
   start: np.ndarray | None = None,
   workdir: str | os.PathLike | None = None,
@@ -39,9 +40,8 @@ def top_eigenpairs(
   is computed by a product of its own. Memory: the basis, and once more the vectors returned. A
   density can do without a basis (`Storage("none")`); this can't, but a small one will do.
 
-  Of an exactly repeated eigenvalue, as alike outputs or units have, the start vector sees one
-  vector only: others may be missed, also if the status is CONVERGED. They are found where the
-  Krylov space turns out to be invariant first (`numerics.eigenpairs.top_eigenpairs`).
+  Of an exactly repeated eigenvalue, as alike outputs or units have, a start vector sees one vector
+  only. So copies may be missed without `repeated`, also if the status is CONVERGED.
 
   >>> import numpy as np
   >>> import tf_hessian
@@ -59,6 +59,9 @@ def top_eigenpairs(
     max_products: most products of the search, by default 20 times the basis. Each pair is checked
       by one more afterwards.
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
+    repeated: whether to look for more copies of eigenvalues, by new start vectors that fill the
+      basis beside the pairs, until that changes none: 30 products or more, and again for each copy
+      found. False by default.
     seed: seed of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors at a point that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
@@ -87,6 +90,8 @@ def top_eigenpairs(
     "basis_size": basis_size,
     "seed": seed,
   }
+  if repeated:  # folders of earlier versions don't say that they don't
+    options["repeated"] = True
   _, total = eigenpairs.limits(matrix.n, largest, smallest, basis_size, max_products)
 
   def search():
