@@ -145,6 +145,23 @@ def test_variables_that_a_gradient_of_its_own_would_miss_are_refused(way, first)
     HessianOperator(model, "mse", [(X, Y)])
 
 
+def test_constants_may_be_read_in_a_gradient_of_its_own():
+  constant = keras.Variable(2.0)  # not of the model
+
+  @tf.custom_gradient
+  def scaled(x):
+    def gradient(dy, variables):
+      return dy * constant, [tf.zeros_like(v) for v in variables]
+
+    return x * constant, gradient
+
+  inputs = keras.Input((3,))
+  model = keras.Sequential([inputs, layers.Lambda(scaled), layers.Dense(2)])
+  plain = keras.Sequential([inputs, layers.Rescaling(2.0), model.layers[-1]])
+  products = [operator_of("", model=m) @ np.ones(8) for m in (model, plain)]
+  np.testing.assert_allclose(*products, rtol=1e-12)
+
+
 def test_check_does_not_take_other_random_numbers_for_rounding():
   report = selfcheck.check_operator(operator_of("own"))
   assert report.passed and report.rounding_error is None

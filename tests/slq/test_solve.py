@@ -6,6 +6,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 import tf_hessian
+from tf_hessian.slq import solve as solve_lib
 from tf_hessian.slq.solve import _from_bytes, _to_bytes, solve
 
 N = 40
@@ -145,3 +146,11 @@ def test_cg_ends_at_a_direction_without_positive_curvature_and_says_so(values, c
   found = solve(np.diag(values), b, damping=0.0, method="cg", progress=False)
   assert not found.converged and found.iterations < 10 and np.isfinite(found.x).all()
   assert "not positive definite" in caplog.text
+
+
+def test_cg_keeps_what_it_has_found_before_a_direction_without_positive_curvature(monkeypatch):
+  monkeypatch.setattr(solve_lib, "_FIRST_LOOK", 100)
+  b = np.array([1.0, 1.0, 1.0, 1e-3])
+  found = solve(np.diag([3.0, 2.0, 1.0, -0.1]), b, damping=0.0, method="cg", progress=False)
+  assert not found.converged and found.residual < 0.1
+  np.testing.assert_allclose(found.x[:3], [1 / 3, 1 / 2, 1], rtol=0.1)

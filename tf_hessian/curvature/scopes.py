@@ -78,7 +78,7 @@ class _Scope(keras.StatelessScope):
 
   def get_current_value(self, variable: keras.Variable) -> Any:
     value = super().get_current_value(variable)
-    if variable.trainable and getattr(_place, "custom", False):
+    if value is not None and variable.trainable and getattr(_place, "custom", False):
       raise ValueError(
         f"variable {variable.path!r} is read in a function with a gradient of its own "
         "(keras.remat, tf.recompute_grad, tf.custom_gradient), which would miss it: leave remat "

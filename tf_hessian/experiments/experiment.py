@@ -8,7 +8,6 @@ import dataclasses
 import inspect
 import math
 import os
-import re
 from typing import Any
 
 import keras
@@ -19,6 +18,7 @@ from tf_hessian.curvature.fisher import FisherOperator
 from tf_hessian.curvature.gauss_newton import GaussNewtonOperator
 from tf_hessian.curvature.gradient_covariance import GradientCovarianceOperator
 from tf_hessian.curvature.operator import CurvatureOperator, HessianOperator
+from tf_hessian.curvature.second_order import plain_text
 from tf_hessian.data import cifar10, function, imagenet, mnist, source, synthetic
 from tf_hessian.distribute.sharing import Sharing
 from tf_hessian.experiments import fields
@@ -244,7 +244,7 @@ def check_model(config: dict[str, Any], /) -> None:
     try:
       sizes = pool.submit(build_without_values).result()
     except Exception as e:  # in as many ways as there are layers
-      reason = " ".join(re.sub("\x1b\\[[0-9]*m", "", str(e)).split())
+      reason = " ".join(plain_text(e).split())
       raise ValueError(f"config.model: it can't be built: {reason[:300]}") from e
   needed, there = _COPIES * sum(n * size for n, size in sizes), available_memory()
   if needed > there:

@@ -94,9 +94,8 @@ def top_eigenpairs(
   seed = checks.check_seed(seed)
   if start is not None:
     start = checks.as_vector("start", start, n, zero=False)
-  search = _Search(matvec, np.empty((size, n)), (largest, smallest), tolerance, precision, seed)
-  if repeated:
-    search.look_for_copies()
+  ends = largest, smallest
+  search = _Search(matvec, np.empty((size, n)), ends, tolerance, precision, repeated, seed)
   if start is not None:
     search.begin_at(start)
   if state is not None:
@@ -162,7 +161,7 @@ class _Search:
   H basis[i] lies in the basis for all rows i but the last, whose product leaves `residual`.
   """
 
-  def __init__(self, matvec, basis, ends, tolerance, precision, seed):
+  def __init__(self, matvec, basis, ends, tolerance, precision, repeated, seed):
     self._matvec = matvec
     self._basis = basis
     self._ends = ends
@@ -176,17 +175,13 @@ class _Search:
     self._products = 0
     self._starts = 0
     self._residual, self._beta = self._new_start(), 0.0
-    self._copies = False  # whether to look for them
+    self._repeated = repeated
     self._kept = np.empty(0)  # the eigenvalues that the last start vector was beside
     self._begun = 0  # products before that
 
   def begin_at(self, start):
     """Begins at a vector instead of a random one."""
     self._residual = np.array(start, np.float64)
-
-  def look_for_copies(self):
-    """Looks for copies of eigenvalues too."""
-    self._copies = True
 
   def state(self):
     """Returns all that the search goes on from: a dict of arrays."""
@@ -233,7 +228,7 @@ class _Search:
       whole = full and size == n
       kept = self._kept.size > 0 and np.abs(values[chosen] - self._kept).max() <= limit
       looked = full and self._products - self._begun >= _BESIDE
-      sure = whole or not self._copies or kept and looked
+      sure = whole or not self._repeated or kept and looked
       if done and sure or spent or whole:
         vectors = s[:, chosen].T @ self._basis[: self._count]
         promised = bounds.max() if sure else np.inf  # more copies may be there

@@ -110,10 +110,10 @@ def trace(
   found, times = TraceEstimate(np.nan, np.inf, 0), 0
   while count < n:
     found = samples.estimate(count)
-    small = target_error is None or found.stderr <= target_error * abs(found.value)
-    times = times + 1 if small else 0
-    all_made = found.products + samples.cost > num_products
-    if target_error is None or times == samples.looks or all_made:
+    if target_error is None or found.products + samples.cost > num_products:
+      return found
+    times = times + 1 if found.stderr <= target_error * abs(found.value) else 0
+    if times == samples.looks:
       return found
     count = min(num_products, count * 3 // 2)
   if found.products + n > num_products:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from typing import Any, NamedTuple
@@ -145,6 +146,7 @@ class _Search:
     self._count, self._next = 0, _FIRST_LOOK
     self._scale = 1.0  # of the matrix, which is divided by it
     self._begin = np.zeros(matrix.n)  # to which iterations find the rest
+    self._last = self._begin
     self._best = self._begin, (1.0 if b.any() else 0.0)
 
   def run(self, method, max_iterations, preconditioner):
@@ -161,6 +163,8 @@ class _Search:
     except _Enough:
       pass
     except _Indefinite:
+      with contextlib.suppress(_Enough):
+        self._look(self._last)
       logging.warning(
         "cg: the matrix is not positive definite with this damping, so CG ends here: damp more, or "
         "use method='minres'"
@@ -211,7 +215,7 @@ class _Search:
     return product
 
   def _called(self, x):
-    self._count += 1
+    self._count, self._last = self._count + 1, x
     self._advance()
     if self._count == self._next:
       self._next += max(1, self._count // 5)
