@@ -111,7 +111,8 @@ class SpectrumCallback(keras.callbacks.Callback):
     **options: Any,
   ) -> None:
     super().__init__()
-    unknown = options.keys() - inspect.signature(HessianOperator).parameters.keys()
+    # Of __init__: LinearOperator's __new__ has a signature of its own, which Python 3.10 takes.
+    unknown = options.keys() - inspect.signature(HessianOperator.__init__).parameters.keys()
     if unknown:
       raise TypeError(
         f"SpectrumCallback: neither it nor HessianOperator takes {', '.join(sorted(unknown))} (the "
