@@ -282,6 +282,23 @@ def test_model_that_python_changes_is_measured_as_fit_trains_it(eagerly):
   np.testing.assert_allclose(history["hessian_top_1"], expected, rtol=1e-5)
 
 
+def test_eigenvalues_of_alike_outputs_count_once_for_an_output():
+  rng = np.random.default_rng(0)
+  x, y = (rng.standard_normal((40, n)).astype("f4") for n in (20, 3))
+  model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(3, use_bias=False)])
+  model.compile(keras.optimizers.SGD(0.01), "mse")
+  callbacks = [SpectrumCallback([(x, y)], top=3, repeated=r) for r in (True, False)]
+  history = model.fit(x, y, epochs=2, verbose=0, callbacks=callbacks[:1]).history
+  model.fit(x, y, verbose=0, callbacks=callbacks[1:])
+  # The loss is a mean over the outputs: each has the matrix 2 / 3 X'X / B of its own.
+  block = np.linalg.eigvalsh(2 / 3 * x.astype(float).T @ x / len(x))[-1]
+  found = [history[f"hessian_top_{k + 1}"][-1] for k in range(3)]
+  # A residual r at a gap g is an error of r^2 / g; the gap is a tenth of the largest here.
+  np.testing.assert_allclose(found, block, rtol=1e-5)
+  first, alone = (c.measurements[0].eigenpairs.num_products for c in callbacks)
+  assert alone < first
+
+
 def test_without_tensorboard_the_remedy_is_said(monkeypatch, tmp_path):
   from tf_hessian import callback
 

@@ -76,6 +76,8 @@ class SpectrumCallback(keras.callbacks.Callback):
     draws: number of draws of the density; 0 for none.
     lanczos_steps: steps of each draw.
     tolerance: of the eigenvalues' residuals, relative to the largest.
+    repeated: whether to look for more copies of eigenvalues where more than one is wanted of an
+      end, which takes 30 products or more.
     seed: seed of the start vectors, and of random layers.
     log_dir: folder for TensorBoard: the numbers by step, and the density as a picture.
     workdir: folder for spectra, as step_N.npz, which `tf_hessian.bin.plot` reads; it needs draws.
@@ -104,6 +106,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     draws: int = 0,
     lanczos_steps: int = 40,
     tolerance: float = 1e-3,
+    repeated: bool = True,
     seed: int = 0,
     log_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
@@ -133,7 +136,8 @@ class SpectrumCallback(keras.callbacks.Callback):
     checks.check_positive("tolerance", tolerance)
     self._data, self._loss, self._freq = dataset, loss, freq
     self._top, self._smallest, self._draws = top, smallest, draws
-    self._steps, self._tolerance, self._seed = lanczos_steps, tolerance, checks.check_seed(seed)
+    self._steps, self._seed = lanczos_steps, checks.check_seed(seed)
+    self._tolerance, self._repeated = tolerance, repeated
     self._workdir = None if workdir is None else folders.as_path(workdir)
     self._log_dir, self._check, self._options = log_dir, check, options
     self._writer = None if log_dir is None else _summary_writer(log_dir)
@@ -249,6 +253,7 @@ class SpectrumCallback(keras.callbacks.Callback):
       self._top,
       self._smallest,
       tolerance=self._tolerance,
+      repeated=self._repeated,
       start=start,
       seed=self._seed,
       progress=False,

@@ -391,15 +391,11 @@ def test_float32_products_of_stated_precision_find_multiple_eigenvalues(symmetri
   ],
   ids=["triple", "fourfold", "both ends", "single"],
 )
-def test_copies_that_a_loose_tolerance_misses_are_found_where_they_are_asked_for(
-  symmetric, values, largest, smallest, seed
-):
+def test_copies_that_a_loose_tolerance_misses_are_found(symmetric, values, largest, smallest, seed):
   eigenvalues = np.append(values, np.linspace(-1, 1, N - len(values)))
   options = {"tolerance": 1e-5, "precision": 2.0**-24, "seed": seed}
   h = symmetric(eigenvalues)
-  pairs = top_eigenpairs(
-    Product(h, np.float32), N, largest, smallest, repeated=True, max_products=2000, **options
-  )
+  pairs = top_eigenpairs(Product(h, np.float32), N, largest, smallest, max_products=2000, **options)
   assert pairs.status is EigenpairStatus.CONVERGED
   right = ends(eigenvalues, largest, smallest)
   # A residual r of a pair at a gap of 1 or more is an error of about r^2; products round by 2^-24.
@@ -409,11 +405,32 @@ def test_copies_that_a_loose_tolerance_misses_are_found_where_they_are_asked_for
 
 
 def test_search_that_could_not_look_for_copies_is_not_called_converged(symmetric):
-  h = symmetric(np.append([5.0, 5.0], np.linspace(-1, 1, N - 2)))
-  alone = find(h, 1, tolerance=1e-5)
+  h = symmetric(np.append([5.0, 4.0, 3.0], np.linspace(-1, 1, N - 3)))
+  alone = find(h, 2, tolerance=1e-5, repeated=False)
   assert alone.status is EigenpairStatus.CONVERGED
-  pairs = find(h, 1, tolerance=1e-5, repeated=True, max_products=alone.num_products + 3)
-  assert pairs.status is EigenpairStatus.OUT_OF_PRODUCTS
+  pairs = find(h, 2, tolerance=1e-5, max_products=alone.num_products + 2)
+  assert pairs.status is EigenpairStatus.COPIES_UNKNOWN
+  np.testing.assert_allclose(pairs.values, [5, 4], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("top", [[5, 5, 3], [5, 5, 4.7], [3, 2.8, 2.8, 2.6], [5, 5, 5, 3, 3, 3, 2]])
+def test_hardly_a_start_vector_misses_a_copy_or_says_that_it_has_not_converged(top):
+  rng = np.random.default_rng(0)
+  for seed in range(30):
+    v = np.append(rng.uniform(-1, 1, 1000), top)
+    pairs = top_eigenpairs(
+      lambda x, v=v: v * x, v.size, len(set(top)), tolerance=1e-4, precision=1e-9, seed=seed
+    )
+    assert pairs.status is EigenpairStatus.CONVERGED
+    # A residual r at a gap g is an error of r^2 / g: (5e-4)^2 / 0.2 at most.
+    np.testing.assert_allclose(pairs.values, np.sort(v)[: -1 - len(set(top)) : -1], atol=1.3e-6)
+
+
+def test_nothing_is_spent_on_copies_where_one_of_each_end_is_wanted(symmetric):
+  h = symmetric(OUTLIERS)
+  counts = {find(h, 1, 1, repeated=x).num_products for x in (True, False)}
+  assert len(counts) == 1
+  assert find(h, 2, 1).num_products > find(h, 2, 1, repeated=False).num_products
 
 
 # Mistakes.

@@ -73,6 +73,22 @@ def test_they_are_the_eigenvalues_of_each_batchs_matrix(operator, expected):
   assert np.all(found.residuals <= 2.4e-6 * np.abs(found.values).max(axis=1, keepdims=True))
 
 
+def test_eigenvalues_of_alike_outputs_count_once_for_an_output():
+  rng = np.random.default_rng(0)
+  batches = [tuple(rng.standard_normal((k, n)).astype("f4") for n in (20, 3)) for k in (30, 40)]
+  layer = keras.layers.Dense(3, use_bias=False)
+  operator = tf_hessian.HessianOperator(
+    keras.Sequential([keras.Input((20,)), layer]), "mse", batches
+  )
+  found = batch_eigenvalues(operator, 3, progress=False)
+  # The loss is a mean over the outputs: each has the matrix 2 / 3 X'X / B of its own.
+  blocks = [np.linalg.eigvalsh(2 / 3 * x.astype(float).T @ x / len(x))[-1] for x, _ in batches]
+  assert found.converged.all()
+  np.testing.assert_allclose(found.values, np.repeat(blocks, 3).reshape(2, 3), rtol=2.4e-6)
+  alone = batch_eigenvalues(operator, 3, repeated=False, progress=False)
+  assert alone.products.sum() < found.products.sum()
+
+
 def test_all_batches_share_the_functions(operator):
   batch_eigenvalues(operator, progress=False)
   before = operator.program.product.tracing_count

@@ -80,13 +80,13 @@ def test_float32_model_with_a_tolerance_below_its_precision_says_so(single):
   assert "float64" in pairs.status.value
 
 
-def test_eigenvalue_of_each_of_several_alike_outputs_is_found_where_copies_are_asked_for():
+def test_eigenvalue_of_each_of_several_alike_outputs_is_found():
   keras.utils.set_random_seed(1)
   rng = np.random.default_rng(0)
   x, y = (rng.standard_normal((70, k)).astype(np.float32) for k in (5, 3))
   model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
   operator = tf_hessian.HessianOperator(model, "mse", [(x, y)])
-  found = tf_hessian.top_eigenpairs(operator, 5, repeated=True, progress=False)
+  found = tf_hessian.top_eigenpairs(operator, 5, progress=False)
   inputs = np.append(x, np.ones((70, 1)), axis=1)
   block = np.linalg.eigvalsh(2 / 3 * inputs.T @ inputs / 70)[::-1]
   assert found.status is EigenpairStatus.CONVERGED

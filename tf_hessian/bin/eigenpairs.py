@@ -29,7 +29,7 @@ BASIS_SIZE = absl_flags.DEFINE_integer(
   "basis_size", None, "Vectors in memory; default: 30, and 2 for each eigenvalue.", 1
 )
 REPEATED = absl_flags.DEFINE_bool(
-  "repeated", False, "Look for more copies of repeated eigenvalues, from new start vectors."
+  "repeated", True, "Look for more copies of repeated eigenvalues, from new start vectors."
 )
 WEIGHTS = weights_flags.define()
 DATA, CLUSTER, PASSES = (

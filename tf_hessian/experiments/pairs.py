@@ -22,7 +22,7 @@ class Pairs:
   tolerance: float | None = None
   max_products: int | None = None
   basis_size: int | None = None
-  repeated: bool = False
+  repeated: bool = True
 
 
 def find(

@@ -25,9 +25,12 @@ _EPS = float(np.finfo(np.float64).eps)
 # A residual so many times what the recurrence says is the rounding of the products.
 _BROKEN_PROMISE = 10.0
 _FRACTION_OF_ROUNDING = 0.1
+_MARGIN = 2.0  # of residuals below the tolerance, in units of the products' rounding error
 # In units of the products' rounding error; they are sums of many terms.
 _TOLERANCE = 20.0
-_BESIDE = 30  # products with which a start vector looks for copies, at least
+# Of a start vector that looks for copies: how likely it may miss one, and the nearest that it is to
+# tell from the last eigenvalue, in units of half the spectrum beyond.
+_MISSED, _NEAREST = 1e-3, 0.15
 _COLUMNS = 2**16  # of the basis that are rotated at once, so that no second basis is made
 
 
@@ -42,7 +45,7 @@ def top_eigenpairs(
   max_products: int | None = None,
   basis_size: int | None = None,
   precision: float = _EPS,
-  repeated: bool = False,
+  repeated: bool = True,
   seed: int = 0,
   start: np.ndarray | None = None,
   state: Mapping[str, np.ndarray] | None = None,
@@ -55,8 +58,9 @@ def top_eigenpairs(
 
   A start vector sees one vector of the eigenspace of an exactly multiple eigenvalue. Others are
   found when the Krylov space has become invariant, from a new start vector; before, rounding brings
-  them in late, and they may be missed. With `repeated`, pairs that have converged are kept, and a
-  new start vector fills the basis beside them, until that changes none.
+  them in late, and they may be missed. So pairs that have converged are kept, and a new start
+  vector fills the basis beside them, until that changes none. One pair of an end has its value
+  without that.
 
   Args:
     matvec: product with H, (n,) float64 -> (n,) float64.
@@ -68,8 +72,9 @@ def top_eigenpairs(
       basis.
     basis_size: vectors of length n in memory; by default 2 (largest + smallest) + 30.
     precision: relative rounding error of the products, by which an invariant space is known.
-    repeated: whether to look for more copies of eigenvalues, from new start vectors; False by
-      default. It takes 30 products or more, until the basis is full, and again for each copy.
+    repeated: whether to look for more copies of eigenvalues, from new start vectors, where more
+      than one is wanted of an end; True by default. It takes 30 products or more, until the basis
+      is full, and again for each copy.
     seed: of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors of a matrix that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
@@ -158,7 +163,8 @@ class _Search:
 
   Both grow product by product.
 
-  H basis[i] lies in the basis for all rows i but the last, whose product leaves `residual`.
+  H basis[i] lies in the basis for all rows i but the last, whose product leaves `residual`, and for
+  those kept beside a new start vector, which leave what is small enough for the tolerance.
   """
 
   def __init__(self, matvec, basis, ends, tolerance, precision, repeated, seed):
@@ -176,6 +182,7 @@ class _Search:
     self._starts = 0
     self._residual, self._beta = self._new_start(), 0.0
     self._repeated = repeated
+    self._lost = np.zeros(len(basis))  # squared part of H basis[i] beyond what `projected` has
     self._kept = np.empty(0)  # the eigenvalues that the last start vector was beside
     self._begun = 0  # products before that
 
@@ -191,6 +198,7 @@ class _Search:
       "projected": self._projected,
       "residual": self._residual,
       "kept": np.append(self._begun, self._kept),
+      "lost": self._lost,
       "numbers": np.array(numbers, np.float64),
     }
 
@@ -202,6 +210,7 @@ class _Search:
     self._residual = np.array(state["residual"], np.float64)
     begun, *kept = state.get("kept", [0.0])  # earlier versions have none
     self._begun, self._kept = int(begun), np.array(kept)
+    self._lost[:] = state.get("lost", 0.0)
     self._scale, products, starts, self._beta = state["numbers"].tolist()
     self._products, self._starts = int(products), int(starts)
 
@@ -217,25 +226,27 @@ class _Search:
         continue
       values, s = scipy.linalg.eigh(self._projected[: self._count, : self._count], driver="evd")
       chosen = self._from_the_ends(len(values), *self._ends)
-      bounds = beta * np.abs(s[-1, chosen])
+      bounds = np.sqrt(self._squared_bounds(beta, s[:, chosen]))
       largest = np.abs(values).max()
       limit = self._tolerance * largest
-      # Below that, residuals are the rounding of the products, whatever the recurrence says.
-      enough = max(limit, _FRACTION_OF_ROUNDING * self._precision * largest)
+      # Residuals are rounded too. Below a part of that they are nothing else, whatever is promised.
+      rounding = self._precision * largest
+      enough = max(limit / 2, limit - _MARGIN * rounding, _FRACTION_OF_ROUNDING * rounding)
       progress(self._products, int(np.sum(bounds <= limit)))
       # An invariant space may have missed copies of eigenvalues: then the basis is filled first.
-      done = bounds.max() <= enough and (self._starts == 1 or full)
+      done = bounds.max() <= enough and (self._starts == 1 or full or self._kept.size > 0)
       whole = full and size == n
-      kept = self._kept.size > 0 and np.abs(values[chosen] - self._kept).max() <= limit
-      looked = full and self._products - self._begun >= _BESIDE
-      sure = whole or not self._repeated or kept and looked
+      same = max(limit, _TOLERANCE * rounding)
+      kept = self._kept.size > 0 and np.abs(values[chosen] - self._kept).max() <= same
+      beside = self._repeated and self._enough_beside(values, chosen, same)
+      sure = whole or not beside or kept and self._products - self._begun >= beside
       if done and sure or spent or whole:
         vectors = s[:, chosen].T @ self._basis[: self._count]
-        promised = bounds.max() if sure else np.inf  # more copies may be there
-        return self._checked(values[chosen], vectors, limit, enough, promised)
-      if done and not kept:
+        return self._checked(values[chosen], vectors, limit, enough, bounds.max(), sure)
+      # Of what is kept the residual is lost, so it has to leave room for that of the rest.
+      if bounds.max() <= enough / 2 and done and not kept:
         save(None)
-        self._keep(values, s, chosen)
+        self._keep(values, s, chosen, beta)
         self._kept, self._begun, self._beta = values[chosen], self._products, 0.0
         self._residual = self._new_start()
       elif full:
@@ -277,13 +288,34 @@ class _Search:
     """Returns indices of so many ascending values: the largest, then the smallest."""
     return np.array([*range(count - 1, count - 1 - largest, -1), *range(smallest)], int)
 
-  def _checked(self, values, vectors, limit, enough, promised):
+  def _enough_beside(self, values, chosen, same):
+    """Returns after how many products a random vector shows missed copies.
+
+    After j of them the largest Ritz value is no less than the Rayleigh quotient of the Chebyshev
+    polynomial T of degree j - 1 that is at most 1 from the smallest to the last wanted eigenvalue.
+    An eigenvector at x in its units, of which the start vector has the share w, lifts that above
+    the last one if w T(x)^2 (x - 1) > 2. Copies nearer than _NEAREST would need more products.
+    """
+    needed = 0
+    largest = values[chosen[: self._ends[0]]], values[0]
+    smallest = -values[chosen[self._ends[0] :]], -values[-1]
+    for wanted, other in (largest, smallest):
+      gaps = wanted - wanted[-1:]
+      gaps = gaps[gaps > same]  # those of a copy of the last one change nothing
+      if gaps.size:
+        gap = max(2 * gaps.min() / max(wanted[-1] - other, _EPS * gaps.min()), _NEAREST)
+        share = np.pi / 2 * _MISSED**2 / self._basis.shape[1]  # of a component of a random vector
+        degree = np.arccosh(max(1.0, 2 / (share * gap)) ** 0.5) / np.arccosh(1 + gap)
+        needed = max(needed, 1 + int(np.ceil(degree)))
+    return needed
+
+  def _checked(self, values, vectors, limit, enough, promised, sure):
     """Returns the pairs with their residuals, each of which takes a product."""
     residuals = np.array(
       [np.linalg.norm(self._product(y) - t * y) for t, y in zip(values, vectors, strict=True)]
     )
-    if residuals.max() <= limit and promised < np.inf:
-      status = EigenpairStatus.CONVERGED
+    if residuals.max() <= limit:
+      status = EigenpairStatus.CONVERGED if sure else EigenpairStatus.COPIES_UNKNOWN
     elif promised <= enough or residuals.max() > _BROKEN_PROMISE * promised:
       status = EigenpairStatus.ROUNDING
     else:
@@ -298,8 +330,14 @@ class _Search:
     share = [end + extra * end // wanted for end in self._ends]
     self._keep(values, s, self._from_the_ends(size, *share))
 
-  def _keep(self, values, s, kept):
-    """Keeps some of the Ritz vectors."""
+  def _squared_bounds(self, beta, s):
+    """Returns the squared residuals of Ritz vectors, that the recurrence promises."""
+    return (beta * s[-1]) ** 2 + self._lost[: len(s)] @ s**2
+
+  def _keep(self, values, s, kept, lost=0.0):
+    """Keeps some Ritz vectors, and loses a residual of some length."""
+    self._lost[: kept.size] = self._squared_bounds(lost, s[:, kept])
+    self._lost[kept.size :] = 0.0
     for start in range(0, self._basis.shape[1], _COLUMNS):
       part = self._basis[: len(values), start : start + _COLUMNS]
       part[: kept.size] = s[:, kept].T @ part

@@ -36,6 +36,10 @@ class EigenpairStatus(enum.Enum):
   OUT_OF_PRODUCTS = (
     "not all residuals are within the tolerance: allow more products, or a larger basis"
   )
+  COPIES_UNKNOWN = (
+    "all residuals are within the tolerance, but more copies of repeated eigenvalues could not be "
+    "looked for: allow more products, or set repeated=False"
+  )
   ROUNDING = (
     "the products are not exact enough for the tolerance, or not those of a symmetric matrix: "
     "raise the tolerance, or use a float64 model"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
@@ -17,6 +18,7 @@ from tf_hessian import files, folders, plotting, records
 from tf_hessian.numerics import checks, eigenpairs
 from tf_hessian.numerics.results import EigenpairStatus
 from tf_hessian.slq import blas, provenance
+from tf_hessian.slq.eigenpairs import search_options
 from tf_hessian.slq.matrix import as_matrix, check_is_of_model
 from tf_hessian.slq.progress import Progress
 
@@ -126,6 +128,7 @@ def batch_eigenvalues(
   tolerance: float | None = None,
   max_products: int | None = None,
   basis_size: int | None = None,
+  repeated: bool = True,
   seed: int = 0,
   workdir: str | os.PathLike | None = None,
   progress: bool = True,
@@ -157,6 +160,8 @@ def batch_eigenvalues(
       `top_eigenpairs` by default.
     max_products: most products of a batch's search; by default 20 times the basis.
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
+    repeated: whether to look for more copies of eigenvalues where more than one is wanted of an
+      end, as `top_eigenpairs` does.
     seed: seed of the start vector, which is the same for all batches.
     workdir: folder for what is finished. A run that was interrupted goes on from there. It has to
       be new or empty, or hold this run. None keeps everything in memory.
@@ -176,20 +181,12 @@ def batch_eigenvalues(
   if num_batches is not None:
     checks.check_count("num_batches", num_batches)
     count = min(count, num_batches)
-  eigenpairs.limits(matrix.n, largest, smallest, basis_size, max_products)
-  precision = max(matrix.precision, float(np.finfo(np.float64).eps))
-  options: dict[str, Any] = {
-    "tolerance": eigenpairs.default_tolerance(precision) if tolerance is None else tolerance,
-    "max_products": max_products,
-    "basis_size": basis_size,
-    "seed": checks.check_seed(seed),
-  }
-  checks.check_positive("tolerance", options["tolerance"])
-  about = {"largest": largest, "smallest": smallest, **options}
+  size = (basis_size, max_products)
+  options = search_options(matrix, largest, smallest, *size, tolerance, repeated, seed)
 
   def compute():
     operator.check_point()
-    identity = matrix.description() | about | {"num_batches": count, "point": matrix.point()}
+    identity = matrix.description() | options | {"num_batches": count, "point": matrix.point()}
     with _Found(workdir, identity, (count, largest + smallest, largest)) as found:
       with (
         Progress(count, done=found.count, enabled=progress, unit="batch") as bar,
@@ -198,16 +195,12 @@ def batch_eigenvalues(
         for batch in operator.runner.single_batches(found.count):
           if batch.number >= count:
             break
-          search = batch.product, matrix.n, largest, smallest
-          found.add(
-            None
-            if batch.empty
-            else eigenpairs.top_eigenpairs(*search, precision=precision, **options)
-          )
+          search = functools.partial(eigenpairs.top_eigenpairs, batch.product, matrix.n, **options)
+          found.add(None if batch.empty else search(precision=matrix.precision))
           bar.advance(f"batch {batch.number}")
       return found.result()
 
-  matrix.agree(**provenance.identity(), **about, num_batches=count)
+  matrix.agree(**provenance.identity(), **options, num_batches=count)
   result = matrix.lead(compute, BatchEigenvalues.to_bytes, BatchEigenvalues.from_bytes)
   missed = int(np.sum(~result.converged & result._weigh()))
   if missed:

@@ -14,7 +14,7 @@ from tf_hessian import folders
 from tf_hessian.numerics import checks, eigenpairs
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 from tf_hessian.slq import digests, provenance, search_folder
-from tf_hessian.slq.matrix import as_matrix
+from tf_hessian.slq.matrix import Matrix, as_matrix
 from tf_hessian.slq.progress import Progress
 
 
@@ -27,7 +27,7 @@ def top_eigenpairs(
   tolerance: float | None = None,
   max_products: int | None = None,
   basis_size: int | None = None,
-  repeated: bool = False,
+  repeated: bool = True,
   seed: int = 0,
   start: np.ndarray | None = None,
   workdir: str | os.PathLike | None = None,
@@ -41,7 +41,7 @@ def top_eigenpairs(
   density can do without a basis (`Storage("none")`); this can't, but a small one will do.
 
   Of an exactly repeated eigenvalue, as alike outputs or units have, a start vector sees one vector
-  only. So copies may be missed without `repeated`, also if the status is CONVERGED.
+  only. So a search that has converged begins again beside what it has found, to look for others.
 
   >>> import numpy as np
   >>> import tf_hessian
@@ -61,7 +61,10 @@ def top_eigenpairs(
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
     repeated: whether to look for more copies of eigenvalues, by new start vectors that fill the
       basis beside the pairs, until that changes none: 30 products or more, and again for each copy
-      found. False by default.
+      found. True by default; done where more than one is wanted of an end, as one has its value
+      anyhow. False spares the products, where eigenvalues are known to differ; a status of
+      CONVERGED then does not say that no copy was missed. Folders of earlier versions hold such
+      searches.
     seed: seed of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors at a point that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
@@ -82,20 +85,12 @@ def top_eigenpairs(
   """
   matrix = as_matrix(operator)
   matrix.check_array()
-  precision = max(matrix.precision, float(np.finfo(np.float64).eps))
-  seed = checks.check_seed(seed)
-  options = {
-    "tolerance": eigenpairs.default_tolerance(precision) if tolerance is None else tolerance,
-    "max_products": max_products,
-    "basis_size": basis_size,
-    "seed": seed,
-  }
-  if repeated:  # folders of earlier versions don't say that they don't
-    options["repeated"] = True
-  _, total = eigenpairs.limits(matrix.n, largest, smallest, basis_size, max_products)
+  size = (basis_size, max_products)
+  options = search_options(matrix, largest, smallest, *size, tolerance, repeated, seed)
+  _, total = eigenpairs.limits(matrix.n, largest, smallest, *size)
 
   def search():
-    identity = {"largest": largest, "smallest": smallest, "start": begun, **options}
+    identity = {"start": begun, **options}
     with _opened(workdir, matrix, identity, config) as folder:
       found = folder.result()
       if found is None:
@@ -112,9 +107,7 @@ def top_eigenpairs(
       return eigenpairs.top_eigenpairs(
         matrix.product,
         matrix.n,
-        largest,
-        smallest,
-        precision=precision,
+        precision=matrix.precision,
         start=start,
         state=state,
         save=folder.save_state,
@@ -124,8 +117,40 @@ def top_eigenpairs(
 
   start = None if start is None else checks.as_vector("start", start, matrix.n, zero=False)
   begun = None if start is None else digests.of_array(start)
-  matrix.agree(**provenance.identity(), largest=largest, smallest=smallest, start=begun, **options)
+  matrix.agree(**provenance.identity(), start=begun, **options)
   return matrix.lead(search, Eigenpairs.to_bytes, Eigenpairs.from_bytes)
+
+
+def search_options(
+  matrix: Matrix,
+  largest: int,
+  smallest: int,
+  basis_size: int | None,
+  max_products: int | None,
+  tolerance: float | None,
+  repeated: bool,
+  seed: int,
+  /,
+) -> dict[str, Any]:
+  """Returns a search's checked arguments, as `numerics` takes and folders record them.
+
+  Raises:
+    TypeError, ValueError: for bad arguments.
+  """
+  eigenpairs.limits(matrix.n, largest, smallest, basis_size, max_products)
+  if tolerance is None:
+    tolerance = eigenpairs.default_tolerance(matrix.precision)
+  checks.check_positive("tolerance", tolerance)
+  return {
+    "largest": largest,
+    "smallest": smallest,
+    "tolerance": tolerance,
+    "max_products": max_products,
+    "basis_size": basis_size,
+    # None is not recorded: folders of earlier versions don't say that they have not looked.
+    "repeated": True if repeated and max(largest, smallest) > 1 else None,
+    "seed": checks.check_seed(seed),
+  }
 
 
 @contextlib.contextmanager

@@ -56,7 +56,8 @@ class Matrix:
 
   def __init__(self, operator: scipy.sparse.linalg.LinearOperator, /):
     self.n = operator.shape[0]
-    self.precision = getattr(operator, "precision", float(np.finfo(np.float64).eps))
+    eps = float(np.finfo(np.float64).eps)
+    self.precision = max(getattr(operator, "precision", eps), eps)
     self.symmetry = self.precision
     self.deterministic = getattr(operator, "deterministic", True)
     self.columns_per_pass = getattr(operator, "vectors_per_pass", _COLUMNS)

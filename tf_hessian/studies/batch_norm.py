@@ -116,7 +116,7 @@ class _Measurement:
     first_seed = self._seed == SEEDS[0]
     run = self._run(step, draws=self._values["lanczos"]["draws"] if first_seed else 1)
     pairs = eigenpairs.top_eigenpairs(
-      operator, TOP, tolerance=TOLERANCE, progress=self._context.progress
+      operator, TOP, tolerance=TOLERANCE, repeated=False, progress=self._context.progress
     )
     gradient = operator.gradient()
     direction = gradient / np.linalg.norm(gradient)

@@ -32,7 +32,7 @@ def measure(context: Context) -> dict:
     raise ValueError(f"deflation: this network has no eigenvalue above {THRESHOLD}")
   grid = density.density_grid([small.eigenvalues], SIGMA_SQUARED)
   exact = density.smooth(small.eigenvalues, small.weights, grid, SIGMA_SQUARED)
-  pairs = eigenpairs.top_eigenpairs(small.operator, outliers, progress=False)
+  pairs = eigenpairs.top_eigenpairs(small.operator, outliers, repeated=False, progress=False)
   # The products that the search has cost are missing for draws.
   left = max(1, DRAWS - -(-pairs.num_products // STEPS))
   rows: dict[str, dict[str, list]] = {

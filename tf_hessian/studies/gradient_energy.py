@@ -29,7 +29,9 @@ def measure(context: Context) -> dict:
   run = density.spectral_density(
     small.operator, num_draws=1, lanczos_steps=STEPS, start="gradient", check=False, progress=False
   )
-  pairs = eigenpairs.top_eigenpairs(small.operator, COUNT, progress=context.progress)
+  pairs = eigenpairs.top_eigenpairs(
+    small.operator, COUNT, repeated=False, progress=context.progress
+  )
   projected = (pairs.vectors @ direction) ** 2
   lanczos = energies_near(run, pairs.values)
   alone = energies_by_size(small.in_batches_of, small.top_vectors[:COUNT])
@@ -153,7 +155,9 @@ def of_top_space(
     energy of the full gradient and of mini-batches' ones, the largest residual over the first
     eigenvalue, and the number of products.
   """
-  pairs = eigenpairs.top_eigenpairs(operator, count, tolerance=tolerance, progress=progress)
+  pairs = eigenpairs.top_eigenpairs(
+    operator, count, tolerance=tolerance, repeated=False, progress=progress
+  )
   gradient = operator.gradient()
   shares = (pairs.vectors @ (gradient / np.linalg.norm(gradient))) ** 2
   first, last = float(pairs.values[0]), float(pairs.values[-1])

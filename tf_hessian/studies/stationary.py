@@ -124,7 +124,7 @@ def stationary(
   end = [w.numpy() for w in model.trainable_variables]
   _assign(model, point)
   operator = setup.operator(model)
-  pairs = eigenpairs.top_eigenpairs(operator, TOP, progress=False)
+  pairs = eigenpairs.top_eigenpairs(operator, TOP, repeated=False, progress=False)
 
   def noise():
     return slopes(pairs.vectors).var(axis=1) / size
