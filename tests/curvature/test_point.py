@@ -1,5 +1,8 @@
 """Vectors by variable, and a model that is put at another point and back."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -32,6 +35,12 @@ def test_parts_that_are_left_out_are_zeros(new_operator):
   name = operator.parameter_names[1]
   found = operator.unflatten(operator.flatten({name: np.ones(operator.parameter_shapes[1])}))
   assert [np.all(part == (n == name)) for n, part in found.items()] == [True] * len(found)
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_operators_say_why_they_are_not_copied(duplicate):
+  with pytest.raises(TypeError, match="^HessianOperator: an operator can't be pickled or copied"):
+    duplicate(make(tf.Variable([1.0])))
 
 
 def test_equal_names_are_told_apart():

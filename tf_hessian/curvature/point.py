@@ -41,6 +41,12 @@ class Point:
 
   objective: Objective
 
+  def __reduce__(self) -> str:
+    raise TypeError(
+      f"{type(self).__name__}: an operator can't be pickled or copied, since its functions are "
+      "TensorFlow's, of this process; make one in each process, from the model's file"
+    )
+
   def parameters(self) -> np.ndarray:
     """Returns the current point, (n,) float64."""
     return np.concatenate(
