@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_hessian import HessianOperator
 from tf_hessian.curvature import blocks, keras_internals
 
-L = keras.layers
+L, ops = keras.layers, keras.ops
 
 
 @pytest.fixture(autouse=True)
@@ -130,11 +130,11 @@ def residual_operators():
   return operators("residual", 3)
 
 
-def compared(model, count):
+def compared(model, count, loss="mse"):
   """Compares products and gradients; returns the operators, without and with blocks, and data."""
   rng = np.random.default_rng(0)
   data = [(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))]
-  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, count))
+  whole, cut = (HessianOperator(model, loss, data, recompute_blocks=c) for c in (None, count))
   v = rng.standard_normal(whole.shape[0])
   for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
     assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
@@ -184,6 +184,46 @@ def test_penalties_of_a_layer_count_as_often_as_it_is_called(name, count):
   expected = model(data[0][0])  # the penalties by Keras itself
   mse = float(np.mean((expected - data[0][1]) ** 2))
   assert whole.loss() == pytest.approx(mse + float(sum(model.losses)), rel=1e-13)
+
+
+def reading(kind):
+  """Returns a model, and a loss, of which something reads the kernel of the first layer."""
+  inputs, first = keras.Input((3,)), L.Dense(4, "tanh", name="first")
+  x, loss = first(inputs), "mse"
+
+  def squares():
+    return ops.sum(first.kernel**2)
+
+  if kind == "loss":
+
+    def loss(targets, outputs):
+      return ops.mean((targets - outputs) ** 2, axis=-1) * (1 + squares())
+
+  elif kind == "operation":
+    x = ops.matmul(L.Dense(3, "tanh")(x), first.kernel)
+  elif kind == "lambda":
+    x = L.Lambda(lambda z: z * squares())(L.Dense(4, "tanh")(x))
+  elif kind == "activity":
+    x = L.Dense(3, "tanh", activity_regularizer=lambda z: ops.mean(z**2) * squares())(x)
+  elif kind == "penalty":
+    x = L.Dense(3, "tanh", kernel_regularizer=lambda w: ops.sum(w**2) * squares())(x)
+  return keras.Model(inputs, L.Dense(2)(x)), loss
+
+
+@pytest.mark.parametrize("kind", ["loss", "operation", "lambda", "activity", "penalty"])
+def test_variables_that_other_layers_read_are_differentiated_there_too(kind):
+  model, loss = reading(kind)
+  compared(model, 2, loss)
+
+
+class Doubled(keras.Model):
+  def call(self, inputs, training=None, mask=None):
+    return 2 * super().call(inputs, training=training, mask=mask)
+
+
+class DoubledSequence(keras.Sequential):
+  def call(self, inputs, training=None, mask=None):
+    return 2 * super().call(inputs, training=training, mask=mask)
 
 
 class Centering(L.Layer):
@@ -265,6 +305,16 @@ def test_activations_are_computed_again():
       "passes masks",
     ),
     (chain, {"mode": "backward_over_backward"}, "forward over backward only"),
+    (
+      lambda: Doubled(*[(i := keras.Input((4,))), L.Dense(3)(L.Dense(2)(i))]),
+      {},
+      "has a call.. of its own",
+    ),
+    (
+      lambda: DoubledSequence([keras.Input((4,)), L.Dense(2), L.Dense(3)]),
+      {},
+      "has a call.. of its own",
+    ),
   ],
 )
 def test_what_can_not_be_cut_is_refused(build, options, message):

@@ -68,6 +68,13 @@ def test_axis_of_a_cross_entropy_is_that_of_its_classes(columns, relative_error,
   assert relative_error(columns(FisherOperator(model, loss, [(x, y)])), expected) <= FLOAT64
 
 
+def test_cross_entropy_along_the_examples_has_no_gradients_of_examples():
+  loss = keras.losses.CategoricalCrossentropy(from_logits=True, axis=0)
+  operator = FisherOperator(network(3), loss, [(numbers(4, 4), np.eye(4, 3))], kind="empirical")
+  with pytest.raises(ValueError, match="examples"):
+    operator @ np.ones(operator.shape[0])
+
+
 def test_outputs_without_an_axis_of_units_are_refused_with_the_remedy():
   model = network(1)
   model = keras.Model(model.inputs, keras.ops.squeeze(model.outputs[0], -1))

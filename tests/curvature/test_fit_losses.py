@@ -284,6 +284,45 @@ def test_weights_masks_and_penalties_are_those_of_fit_when_the_loss_is_left_out(
   assert agree_with_differences(operator, difference_error)
 
 
+@pytest.mark.parametrize("shape", [(N, 1), (N, 4), (N, 4, 1)])
+@pytest.mark.parametrize("reduction", ["mean_with_sample_weight", "sum_over_batch_size"])
+def test_a_mean_by_sample_weights_divides_by_these_as_fit_does(reduction, shape):
+  model = keras.Sequential([keras.Input((4, INPUTS)), layers.Dense(2)])
+  model.compile("sgd", keras.losses.MeanSquaredError(reduction))
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((N, 4, INPUTS)), rng.standard_normal((N, 4, 2))
+  w = rng.uniform(0.5, 2, shape)
+  expected = float(model.compute_loss(y=y, y_pred=model(x), sample_weight=w))
+  found = HessianOperator(model, None, [(x, y, w)]).loss()
+  assert found == pytest.approx(expected, rel=1e-6)  # Keras adds losses up in float32
+
+
+@pytest.mark.parametrize("outputs, targets", [((), (1,)), ((1,), ()), ((), ()), ((1,), (1,))])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_targets_and_outputs_of_one_number_are_aligned_as_in_fit(outputs, targets, weighted):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1), layers.Reshape(outputs)])
+
+  def loss(y_true, y_pred):
+    return tf.sqrt(tf.reduce_sum((y_true - y_pred) ** 2, axis=-1) + 1)
+
+  model.compile("sgd", loss)
+  y, w = Y.reshape(N, *targets), np.linspace(0.5, 2, N) if weighted else None
+  expected = float(model.compute_loss(y=y, y_pred=model(X), sample_weight=w))
+  data = [(X, y) if w is None else (X, y, w)]
+  if weighted and outputs == targets == ():  # of one number, which can't be weighed
+    with pytest.raises(ValueError, match="one number a batch"):
+      HessianOperator(model, None, data)
+    return
+  assert HessianOperator(model, None, data).loss() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch", [(X, (Y, Y)), (X, [Y, Y]), (X, Y, (np.ones(N), np.ones(N)))])
+def test_several_targets_or_weights_of_a_single_output_are_refused(batch):
+  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
+  with pytest.raises(ValueError, match="expected one, for the model's single output, got 2"):
+    HessianOperator(model, "mse", [batch])
+
+
 @pytest.mark.parametrize("reduction", [None, "none"])
 def test_a_loss_of_which_fit_takes_the_sum_is_refused_or_given_as_a_mean(reduction):
   model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])

@@ -48,3 +48,29 @@ def test_single_variables_that_are_not_trained_are_not_in_the_copy():
   copy = tf_hessian.float64_model(model)
   kept = [[v.path.split("/")[-2:] for v in m.trainable_variables] for m in (copy, model)]
   assert kept[0] == kept[1] and len(kept[0]) == 3
+
+
+def test_copy_is_compiled_with_the_models_loss():
+  inputs = keras.Input((3,))
+  hidden = layers.Dense(2, "tanh", kernel_regularizer="l2")(inputs)
+  model = keras.Model(inputs, [layers.Dense(1)(hidden), layers.Dense(1)(hidden)])
+  data = [(X, (X[:, :1], X[:, 1:2]))]
+  model.compile("sgd", ["mse", "mae"], loss_weights=[1.0, 3.0])
+  losses = [
+    tf_hessian.HessianOperator(m, None, data).loss()
+    for m in (model, tf_hessian.float64_model(model))
+  ]
+  assert losses[1] == pytest.approx(losses[0], rel=20 * 2.0**-23)
+
+
+def test_copy_of_a_model_that_is_not_compiled_is_not_compiled():
+  model = keras.Sequential([keras.Input((3,)), layers.Dense(1, kernel_regularizer="l2")])
+  with pytest.raises(ValueError, match="^loss: .* is not compiled; give one"):
+    tf_hessian.HessianOperator(tf_hessian.float64_model(model), None, [(X, X[:, :1])])
+
+
+def test_variable_that_is_an_argument_of_an_operation_is_refused():
+  inputs, dense = keras.Input((3,)), layers.Dense(3)
+  model = keras.Model(inputs, keras.ops.matmul(dense(inputs), dense.kernel))
+  with pytest.raises(ValueError, match="kernel' is an argument of an operation"):
+    tf_hessian.float64_model(model)

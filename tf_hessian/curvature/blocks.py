@@ -14,6 +14,7 @@ import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_hessian.curvature import fit_losses, keras_internals
 
@@ -23,10 +24,12 @@ class Block:
   """A part of the model between two cuts.
 
   Attributes:
-    run: (mapping, states, inputs, training) -> (outputs, penalties, states): mapping and states are
+    run: (mapping, states, inputs, training, read) -> (outputs, penalties, states): mapping and
+      states are
       lists of (Keras variable, value), states of what may change, whose values afterwards are
-      returned; inputs and outputs are lists of tensors.
-    variables: ids of the Keras variables that it uses.
+      returned; inputs and outputs are lists of tensors. The ids of the variables that it reads
+      are added to a set, if one is given.
+    variables: ids of the Keras variables of its layers.
   """
 
   run: Callable
@@ -41,8 +44,8 @@ class Pieces:
 
   Attributes:
     count: number of blocks.
-    used: for each block, the positions of the parameters that it uses.
-    penalized: positions of the parameters that have a penalty of their own.
+    used: (parameters, context, batch, seed) -> for each block, the positions of the parameters that
+      it reads, and last of those that the end reads. It traces all once, the first time.
     start: (batch) -> inputs of the first block: a list of tensors.
     run: (number of the block, parameters, context, seed, states, inputs) -> (outputs,
       penalties, states): lists; the states of random generators are None before the first block.
@@ -51,8 +54,7 @@ class Pieces:
   """
 
   count: int
-  used: tuple
-  penalized: tuple
+  used: Callable
   start: Callable
   run: Callable
   finish: Callable
@@ -88,39 +90,63 @@ def build_pieces(
   carried = [*drawn, *_of_several(parts, model, drawn)]
   ids = {id(v) for v in carried}
 
-  def run(k, params, context, seed, states, tensors):
+  def run(k, params, context, seed, states, tensors, read=None):
     mapping = values(params, context, seed)
     if states is None:
       found = {id(v): value for v, value in mapping}
       states = [found[id(v)] for v in carried]
     fixed = [(v, value) for v, value in mapping if id(v) not in ids]
-    return parts[k].run(fixed, list(zip(carried, states, strict=True)), tensors, training)
+    states = list(zip(carried, states, strict=True))
+    return parts[k].run(fixed, states, tensors, training, read)
 
   def start(batch):
     inputs, _, _ = fit_losses.unpack(batch)
     return keras_internals.standardized_inputs(graph, inputs)
 
-  def finish(params, context, batch, seed, outputs):
+  def finish(params, context, batch, seed, outputs, read=None):
     _, targets, sample_weight = fit_losses.unpack(batch)
     predictions = keras_internals.packed_outputs(graph, outputs)
     if isinstance(predictions, (list, tuple)) and len(predictions) == 1:
       predictions = predictions[0]
     mapping = values(params, context, seed)
-    penalties = [v.regularizer(x) for v, x in mapping if _penalized(v)]
-    with keras_internals.stateless(model, mapping, seed):
-      return losses.terms(targets, predictions, sample_weight), penalties
+    with keras_internals.stateless(model, mapping, seed) as scope:
+      penalties = [v.regularizer(v.value) for v, _ in mapping if _penalized(v)]
+      terms = losses.terms(targets, predictions, sample_weight)
+    if read is not None:
+      read |= scope.read
+    return terms, penalties
 
-  def positions(condition):
-    return tuple(j for j, v in enumerate(chosen) if condition(v))
+  found = []
+
+  def used(*arguments):
+    if not found:
+      found.extend(_positions_read(len(parts), start, run, finish, chosen, arguments))
+    return found
 
   return Pieces(
     count=len(parts),
-    used=tuple(positions(lambda v, p=part: id(v) in p.variables) for part in parts),
-    penalized=positions(_penalized),
+    used=used,
     start=start,
     run=run,
     finish=finish,
   )
+
+
+def _positions_read(count, start, run, finish, chosen, arguments):
+  """Returns the positions of the variables that each block reads, and the end.
+
+  A layer may read another one's, and so may a loss. So all is traced, in a graph that is not run.
+  """
+  read: list[set[int]] = [set() for _ in range(count + 1)]
+
+  def trace(params, context, batch, seed):
+    tensors, states = start(batch), None
+    for k in range(count):
+      tensors, _, states = run(k, params, context, seed, states, tensors, read[k])
+    finish(params, context, batch, seed, tensors, read[count])
+
+  tf.function(trace, autograph=False).get_concrete_function(*arguments)
+  return [[j for j, v in enumerate(chosen) if id(v) in ids] for ids in read]
 
 
 def _of_several(parts, model, drawn):
@@ -152,6 +178,11 @@ def split(model: keras.Model, count: int, /) -> list[Block]:
       f"recompute_blocks: model {model.name!r} is not functional or sequential, so it can't be cut "
       "into blocks"
     )
+  if _has_own_call(model):
+    raise ValueError(
+      f"recompute_blocks: model {model.name!r} has a call() of its own, so its layers don't tell "
+      "what it computes: put what that adds into layers"
+    )
   nodes = keras_internals.calls_of(model)
   cuts = _cuts(model, nodes, count)
   blocks = []
@@ -160,6 +191,12 @@ def split(model: keras.Model, count: int, /) -> list[Block]:
     blocks.append(_block(model, inputs, live, nodes[begin:cut]))
     inputs, begin = live, cut
   return blocks
+
+
+def _has_own_call(model):
+  """Returns whether a functional or sequential model runs code beside its graph."""
+  owner = next(c for c in type(model).__mro__ if "call" in vars(c))
+  return not owner.__module__.startswith("keras.") or "call" in vars(model)
 
 
 def check_count(model: keras.Model, count: int, /) -> None:
@@ -216,7 +253,7 @@ def _block(model, inputs, outputs, nodes):
   layers = [n.operation for n in nodes if isinstance(n.operation, keras.layers.Layer)]
   used = frozenset(id(v) for layer in layers for v in layer.variables)
 
-  def run(mapping, states, tensors, training):
+  def run(mapping, states, tensors, training, read=None):
     losses = []
     with keras_internals.stateless(model, [*mapping, *states]) as scope:
       values = {id(x): value for x, value in zip(inputs, tensors, strict=True)}
@@ -229,6 +266,8 @@ def _block(model, inputs, outputs, nodes):
         return result
 
       keras_internals.run_calls(nodes, values, lambda op: functools.partial(call, op))
+    if read is not None:
+      read |= scope.read
     return (
       [values[id(x)] for x in outputs],
       losses,

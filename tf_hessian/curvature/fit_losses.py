@@ -147,13 +147,18 @@ class AddedLosses(_SingleLoss):
   ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the terms [(S_tb, W_tb), ...] of a batch."""
     del cut  # there is no loss of outputs
-    inputs, _, _ = unpack(batch)
+    inputs, targets, _ = unpack(batch)
     model(inputs, training=training)
     losses = model.losses
     if not losses:
       raise ValueError(
         f"loss: expected a loss, since model {model.name!r} is compiled with none and its layers "
         "add none; give one (in a shell, --loss)"
+      )
+    if targets is not None and not model.compiled:
+      raise ValueError(
+        f"loss: expected a loss of the targets, since model {model.name!r} is not compiled; give "
+        "one (in a shell, --loss), or data without targets for the losses that its layers add"
       )
     total = _total(losses, max((x.dtype for x in losses), key=lambda d: d.size))
     weight = tf.cast(batch_size(inputs), total.dtype)

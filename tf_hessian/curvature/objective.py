@@ -244,14 +244,16 @@ def _keras_objective(model, loss, loss_weights, variables, training):
 
   pieces = None
   if isinstance(losses, fit_losses.GivenLosses):
-    pieces = functools.partial(
-      blocks.build_pieces,
-      model,
-      losses,
-      mapping,
-      chosen=[trainable[i] for i in chosen],
-      drawn=[fixed[i] for i in seeds],
-      training=training,
+    pieces = functools.cache(  # products and the gradient share what is traced
+      functools.partial(
+        blocks.build_pieces,
+        model,
+        losses,
+        mapping,
+        chosen=[trainable[i] for i in chosen],
+        drawn=[fixed[i] for i in seeds],
+        training=training,
+      )
     )
   return Objective(
     parameters=tuple(trainable[i].value for i in chosen),

@@ -57,7 +57,8 @@ def is_known(objective: Objective, /) -> bool:
   if "loss" in _looked_at.get():
     return True
   names = {given_losses.loss_function_name(loss) for loss in objective.losses}
-  return names <= _CONVEX
+  # Along another axis a loss may be of several examples.
+  return names <= _CONVEX and all(given_losses.loss_axis(x) == -1 for x in objective.losses)
 
 
 def warn_of_negative(program: Program, /) -> None:

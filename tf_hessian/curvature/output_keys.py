@@ -149,6 +149,8 @@ def pick(what: str, nest: Any, key: Any, outputs: Outputs, /) -> Any:
       every = [n for n, _ in outputs]
       raise ValueError(f"{what}: expected one for each of {every}, got a single tensor")
     return nest
+  if key is None and isinstance(nest, (list, tuple)) and len(nest) > 1:
+    raise ValueError(f"{what}: expected one, for the model's single output, got {len(nest)}")
   names: list[Any] = [n for n, k in outputs if k == key] + [0 if key is None else key]
   for k in names:
     if k in nest if isinstance(nest, dict) else isinstance(k, int) and k < len(nest):

@@ -132,12 +132,13 @@ def _keras_term(name, loss, targets, outputs, sample_weight, as_fit):
   values = tf.convert_to_tensor(values)
   check_loss_dtype(name, values)
   masks = [m for m in (mask, ignored) if m is not None]
-  count = as_fit and getattr(loss, "reduction", "") != "mean_with_sample_weight"
   if values.shape.rank == 0:
     return _mean(name, values, masks, sample_weight, targets), (None, None), False
-  weights, kept = _weights(name, values, masks, sample_weight)
-  term = tf.reduce_sum(values * weights), tf.reduce_sum(kept if count else weights)
-  return term, (values, weights), False
+  weights, kept, given = _weights(name, values, masks, sample_weight)
+  divisor = weights
+  if as_fit:  # Keras's mean by sample weights divides by these as they are, not broadcast
+    divisor = given if getattr(loss, "reduction", "") == "mean_with_sample_weight" else kept
+  return (tf.reduce_sum(values * weights), tf.reduce_sum(divisor)), (values, weights), False
 
 
 def _losses(name, loss, targets, outputs):
@@ -197,13 +198,16 @@ def _mean(name, value, masks, sample_weight, targets):
 
 
 def _weights(name, values, masks, sample_weight):
-  """Returns (weights of losses, those by masks alone)."""
+  """Returns (weights of losses, those by masks alone, those that are given)."""
   kept = weights = tf.ones_like(values)
+  given = None
   for factor, what in [*((m, "mask") for m in masks), (sample_weight, "sample weights")]:
     if factor is not None:
-      weights *= _expand(name, what, tf.cast(factor, values.dtype), values)
+      factor = _expand(name, what, tf.cast(factor, values.dtype), values)
+      weights *= factor
+      given = factor if given is None else given * factor
       kept = weights if what == "mask" else kept
-  return weights, kept
+  return weights, kept, weights if given is None else given
 
 
 def _expand(name, what, factor, values):
@@ -239,12 +243,12 @@ def _like(name, target, outputs):
 
 
 def _align(targets, outputs):
-  """Removes a last dimension of 1 that one of two has.
+  """Removes a last dimension of 1 that one of two has, or adds it to the other.
 
-  Only one of the two may have it, as in Keras's loss classes.
+  It is added to what has a single dimension, as in Keras's loss classes.
   """
-  if targets.shape.rank == outputs.shape.rank + 1 and targets.shape[-1] == 1:
-    targets = tf.squeeze(targets, -1)
+  if targets.shape.rank == outputs.shape.rank + 1:
+    outputs, targets = _align(outputs, targets)
   elif outputs.shape.rank == targets.shape.rank + 1 and outputs.shape[-1] == 1:
     if targets.shape.rank == 1:
       targets = targets[:, None]

@@ -14,8 +14,8 @@ _LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
 def float64_model(model: keras.Model, /) -> keras.Model:
   """Returns a copy of a Keras model that computes in float64.
 
-  It has the same weights. Layers of integers or strings keep their types. Classes of the model's
-  layers need not be registered.
+  It has the same weights, and is compiled with the same loss. Layers of integers or strings keep
+  their types. Classes of the model's layers need not be registered.
 
   >>> import keras
   >>> import tf_hessian
@@ -27,6 +27,12 @@ def float64_model(model: keras.Model, /) -> keras.Model:
     NotImplementedError, TypeError, ValueError: if its config doesn't describe it, or a layer can't
       be float64.
   """
+  if isinstance(model, (keras.Sequential, keras.Function)):
+    for variable in keras_internals.variables_among_arguments(model):
+      raise ValueError(
+        f"variable {variable.path!r} is an argument of an operation, which a copy would hold "
+        "fixed: make it the variable of a layer that does the operation"
+      )
   classes = {type(x).__name__: type(x) for x in keras_internals.layers_of(model)}
   with keras.saving.CustomObjectScope(classes), scopes.python_random_kept():
     try:
@@ -42,6 +48,9 @@ def float64_model(model: keras.Model, /) -> keras.Model:
   for layer in keras_internals.normalizations(keras_internals.layers_of(copy)):
     layer.finalize_state()
   _copy_tables(copy, model)
+  if model.compiled and type(model).compile is keras.Model.compile:
+    loss, weights = keras_internals.compiled_loss(model)
+    copy.compile(loss=loss, loss_weights=weights)
   return copy
 
 

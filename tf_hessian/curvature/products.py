@@ -222,6 +222,7 @@ def batch_gradient_by_blocks(
 
 def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
   """Returns the gradient, or its derivative along v, with the blocks recomputed."""
+  *inner, outermost = pieces.used(params, context, batch, seed)
   xs = pieces.start(batch)
   tangents = _zeros(xs)
   states = None
@@ -229,7 +230,7 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
   for k in range(pieces.count):
     saved.append((xs, tangents, states))
     if k < pieces.count - 1:
-      with _along(_chosen(params, pieces.used[k]), _chosen(v, pieces.used[k]), xs, tangents) as acc:
+      with _along(_chosen(params, inner[k]), _chosen(v, inner[k]), xs, tangents) as acc:
         xs, _, states = pieces.run(k, params, context, seed, states, xs)
       tangents = _jvp(acc, xs)
 
@@ -239,7 +240,7 @@ def _by_blocks(pieces, connected, params, context, batch, seed, ratios, v):
   for k in reversed(range(pieces.count)):
     xs, tangents, states = saved.pop()
     last = k == pieces.count - 1
-    used = sorted({*pieces.used[k], *(pieces.penalized if last else ())})
+    used = sorted({*inner[k], *(outermost if last else ())})
     if not last:
       # Not before the gradient is there, or all blocks would be recomputed at once.
       with tf.control_dependencies([*above, *(above_tangents or ())]):

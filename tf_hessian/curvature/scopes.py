@@ -63,6 +63,7 @@ class _Scope(keras.StatelessScope):
 
   def __init__(self, seed: tf.Tensor | None) -> None:
     super().__init__(collect_losses=True)
+    self.read: set[int] = set()  # ids of the variables that were read
     self._seed = seed
     self._graph = tf.compat.v1.get_default_graph()
     self._loose: list[keras.Variable] = []  # kept, so that no other gets their ids
@@ -78,6 +79,7 @@ class _Scope(keras.StatelessScope):
 
   def get_current_value(self, variable: keras.Variable) -> Any:
     value = super().get_current_value(variable)
+    self.read.add(id(variable))
     if value is not None and variable.trainable and getattr(_place, "custom", False):
       raise ValueError(
         f"variable {variable.path!r} is read in a function with a gradient of its own "
