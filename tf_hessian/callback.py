@@ -14,12 +14,11 @@ from absl import logging
 import keras
 import tensorflow as tf
 
-from tf_hessian import folders, plotting
+from tf_hessian import folders, plotting, records
 from tf_hessian.curvature.failures import ModelChangedError, NonFiniteError
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics import checks, probes
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
-from tf_hessian.slq import run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.eigenpairs import top_eigenpairs
 from tf_hessian.slq.matrix import as_matrix
@@ -215,7 +214,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     def check(found):
       if found != text:
         raise ValueError(
-          f"workdir: {self._workdir} holds spectra of another model: {run_folder.OTHER_NAMES}"
+          f"workdir: {self._workdir} holds spectra of another model: {records.OTHER_NAMES}"
         )
 
     return check

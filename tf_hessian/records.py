@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import json
 import os
 from typing import Any, NamedTuple
 
+OTHER_NAMES = (
+  "names or shapes of the variables are others than there; Keras numbers models and layers without "
+  "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
+  "give names"
+)
+_OF_PRODUCTS = ("point", "data_fingerprint", "variables", "loss", "loss_weights", "matrix")
+# What it means that digests differ.
+_DIGESTS = {
+  "point": "the weights are others than there",
+  "data_fingerprint": "the data are others than there",
+  "variables": OTHER_NAMES,
+  "product": "that of a fixed vector is another one than there: the kernels differ (other machine, "
+  "instruction set, TF_ENABLE_ONEDNN_OPTS or version of TensorFlow), or the matrix does",
+}
+_OTHERS = {"draws_per_pass": "vectors_per_pass"}  # where a record has another name
+_NOT_LOOKED = (
+  "repeated: that search has not looked for copies of eigenvalues; repeated=False, --norepeated in "
+  "a shell, goes on with it"
+)
+
+
+def described(there: Mapping[str, Any], now: Mapping[str, Any], /) -> str:
+  """Returns the differences of two records in words; none is an empty text.
+
+  >>> described({"seed": 1, "point": "a", "product": "b"}, {"seed": 2, "point": "c"})
+  'point: the weights are others than there; seed: 1 there, 2 now'
+  """
+  found = {d.name: _words(*d[:3]) for d in differences(there, now, depth=0)}
+  if not found.keys().isdisjoint(_OF_PRODUCTS):
+    found.pop("product", None)  # it tells nothing more
+  return "; ".join(found.values())
+
+
+def _words(name, there, now):
+  if name == "repeated" and there is None:
+    return _NOT_LOOKED
+  if name in _DIGESTS and isinstance(there, str) and isinstance(now, str):
+    return f"{name}: {_DIGESTS[name]}"
+  return f"{_OTHERS.get(name, name)}: {_short(there)} there, {_short(now)} now"
+
+
+def _short(value):
+  text = json.dumps(value)
+  return text if len(text) <= 80 else f"{text[:77]}..."
+
 
 def check_same(
-  folder: str | os.PathLike, record: str, text: str, identity: Mapping[str, Any], /
+  folder: str | os.PathLike,
+  record: str,
+  text: str,
+  identity: Mapping[str, Any],
+  /,
+  *,
+  free: Collection[str] = (),
 ) -> None:
   """Refuses the record of another run than that of an identity.
 
@@ -18,18 +69,22 @@ def check_same(
     record: name of the file.
     text: what is in it.
     identity: nested dict of plain values.
+    free: names of fields that may differ.
 
   Raises:
     ValueError: if they differ, or it is damaged; it names the fields and the remedy.
   """
   remedy = "use another folder, or delete this folder with all that is in it"
   try:
-    found = json.loads(text)
-    names = [d.name for d in differences(found, identity, depth=0)]
+    found, now = (
+      {k: v for k, v in x.items() if k not in free} for x in (json.loads(text), identity)
+    )
+    names = [d.name for d in differences(found, now, depth=0)]
   except (ValueError, AttributeError) as e:
     raise ValueError(f"{folder}/{record}: damaged ({e}); {remedy}") from e
   if names:
-    raise ValueError(f"{folder}: it holds another run ({', '.join(names)} differ); {remedy}")
+    which = f"it holds another run ({', '.join(names)} differ): {described(found, now)}"
+    raise ValueError(f"{folder}: {which}; {remedy}")
 
 
 def as_plain(values: Mapping[str, Any], /) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.operators import Counting
 import tf_hessian
+from tf_hessian.numerics.results import EigenpairStatus
 from tf_hessian.slq import search_folder
 
 N = 40
@@ -77,6 +78,54 @@ def test_interrupted_search_for_copies_goes_on_bitwise(tmp_path):
     assert_same(search(folder, Counting(matrix), **options), pairs)
   with pytest.raises(ValueError, match=r"another run \(repeated differ"):
     search(folder, Counting(matrix), repeated=False, **options)
+
+
+@pytest.mark.parametrize("budget", [5, 8, 9, 10, 11, 12, 16, 20])
+def test_search_that_had_too_few_products_goes_on_with_more(tmp_path, expected, budget):
+  pairs, products = expected
+  few = search(tmp_path, max_products=budget)
+  assert few.status in (EigenpairStatus.OUT_OF_PRODUCTS, EigenpairStatus.COPIES_UNKNOWN)
+  again = Counting(MATRIX)
+  assert_same(search(tmp_path, again, max_products=budget), few)
+  assert again.count == 0
+  rest = Counting(MATRIX)
+  assert_same(search(tmp_path, rest), pairs)
+  assert rest.count == products - budget
+  assert not (tmp_path / "search.npz").exists()
+  assert_same(search(tmp_path, again, max_products=budget), pairs)  # it is better than asked for
+
+
+def test_folder_that_recorded_its_limit_goes_on(tmp_path, expected):
+  search(tmp_path, max_products=5)
+  path = tmp_path / "run.json"
+  record = json.loads(path.read_text()) | {"max_products": 5}
+  path.write_text(json.dumps(record))
+  pairs = search(tmp_path)
+  np.testing.assert_allclose(pairs.values, expected[0].values, rtol=0, atol=1e-9)
+
+
+def test_folder_of_a_search_without_copies_is_refused_with_the_remedy(tmp_path):
+  search(tmp_path, repeated=False)
+  with pytest.raises(ValueError, match="has not looked for copies.*; repeated=False, --norepeated"):
+    search(tmp_path)
+
+
+@pytest.mark.parametrize("tolerance", [1, 1.0])
+def test_numbers_of_another_type_are_the_same_search(tmp_path, tolerance):
+  first = search(tmp_path, tolerance=1.0)
+  again = Counting(MATRIX)
+  assert_same(search(tmp_path, again, tolerance=tolerance), first)
+  assert again.count == 0
+
+
+def test_values_are_told_where_they_can_not_be_saved(tmp_path, monkeypatch, caplog):
+  def full(*_):
+    raise OSError("no space")
+
+  monkeypatch.setattr(search_folder.SearchFolder, "save_result", full)
+  with pytest.raises(OSError, match="no space"):
+    search(tmp_path)
+  assert f"{VALUES[-1]:.6g}"[:5] in caplog.text
 
 
 def test_finished_search_is_read(tmp_path, expected):

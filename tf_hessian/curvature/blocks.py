@@ -116,7 +116,7 @@ def build_pieces(
       read |= scope.read
     return terms, penalties
 
-  found = []
+  found: list[list[int]] = []
 
   def used(*arguments):
     if not found:

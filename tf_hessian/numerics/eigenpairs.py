@@ -80,8 +80,9 @@ def top_eigenpairs(
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
     state: what an interrupted search had saved, from which it goes on bitwise; None to begin.
     progress: called with (number of products, number of wanted pairs within the tolerance).
-    save: called before each product with a function () -> state, a dict of arrays that stay as they
-      are until it is called again; with None before they change.
+    save: called before each product, and at the end, with a function () -> state, a dict of arrays
+      that stay as they are until it is called again; with None before they change. That of the end
+      goes on if more products are allowed.
 
   Returns:
     `Eigenpairs`; its status says whether they have converged.
@@ -240,18 +241,22 @@ class _Search:
       kept = self._kept.size > 0 and np.abs(values[chosen] - self._kept).max() <= same
       beside = self._repeated and self._enough_beside(values, chosen, same)
       sure = whole or not beside or kept and self._products - self._begun >= beside
-      if done and sure or spent or whole:
+      ended = done and sure or whole
+      if ended or spent:
         vectors = s[:, chosen].T @ self._basis[: self._count]
+      if not ended:
+        # Of what is kept the residual is lost, so it has to leave room for that of the rest.
+        if bounds.max() <= enough / 2 and done and not kept:
+          save(None)
+          self._keep(values, s, chosen, beta)
+          self._kept, self._begun, self._beta = values[chosen], self._products, 0.0
+          self._residual = self._new_start()
+        elif full:
+          save(None)
+          self._restart(values, s)
+      if ended or spent:
+        save(self.state)  # a search with more products goes on from there
         return self._checked(values[chosen], vectors, limit, enough, bounds.max(), sure)
-      # Of what is kept the residual is lost, so it has to leave room for that of the rest.
-      if bounds.max() <= enough / 2 and done and not kept:
-        save(None)
-        self._keep(values, s, chosen, beta)
-        self._kept, self._begun, self._beta = values[chosen], self._products, 0.0
-        self._residual = self._new_start()
-      elif full:
-        save(None)
-        self._restart(values, s)
 
   def _step(self):
     """Adds the residual to the basis, and returns the new one's length."""

@@ -239,11 +239,11 @@ class _Found:
 
   def _open(self, path, identity):
     identity = records.as_plain({"format_version": FORMAT_VERSION, **identity})
-    self._digest = folders.digest(identity)
     text = json.dumps(identity, indent=2)
     self._folder = folders.OwnedFolder(
       path, KIND, text, lambda found: records.check_same(path, KIND.record, found, identity)
     )
+    self._digest = folders.digest(folders.recorded(path, KIND))
     file = self._folder.path / _FILE
     if not file.exists():
       return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import json
 import os
 from typing import Any
@@ -25,6 +25,7 @@ class ArrayFolder(folders.OwnedFolder):
     form: name and version of the format of its files.
     identity: plain values that say which run it is.
     about: plain values to record in the files; none by default.
+    free: names of fields of a record in which it may differ from the identity.
 
   Raises:
     ValueError: if it is neither empty nor of the kind, in use, or another run's.
@@ -39,21 +40,20 @@ class ArrayFolder(folders.OwnedFolder):
     identity: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
     /,
+    *,
+    free: Collection[str] = (),
   ) -> None:
     name, version = form
     identity = records.as_plain({"format_version": version, **identity})
-    self._about = {
-      "format": name,
-      "format_version": version,
-      "run": folders.digest(identity),
-      **(about or {}),
-    }
     super().__init__(
       path,
       kind,
       json.dumps(identity, indent=2),
-      lambda found: records.check_same(path, kind.record, found, identity),
+      lambda found: records.check_same(path, kind.record, found, identity, free=free),
     )
+    # Of what is recorded, whose numbers may be of other types.
+    run = folders.digest(folders.recorded(path, kind))
+    self._about = {"format": name, "format_version": version, "run": run, **(about or {})}
 
   def write(self, name: str, arrays: Mapping[str, Any], /) -> None:
     """Writes a file of arrays, whole or not at all.

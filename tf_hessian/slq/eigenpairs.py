@@ -90,12 +90,16 @@ def top_eigenpairs(
   _, total = eigenpairs.limits(matrix.n, largest, smallest, *size)
 
   def search():
-    identity = {"start": begun, **options}
+    identity = {"start": begun, **options, "max_products": None}
     with _opened(workdir, matrix, identity, config) as folder:
-      found = folder.result()
+      found = folder.result(total)
       if found is None:
         found = compute(folder)
-        folder.save_result(found)
+        try:
+          folder.save_result(found)
+        except OSError:
+          logging.error("eigenpairs: not saved: %s, residuals %s", found.values, found.residuals)
+          raise
     if found.status is not EigenpairStatus.CONVERGED:
       logging.warning("eigenpairs: %s", found.status.value)
     return found

@@ -81,6 +81,7 @@ class RunFolder(folders.OwnedFolder):
     try:
       found = json.loads(files.read_own(path / KIND.record))
       self._unmarked = "digest" not in found  # so are its files then, or they were
+      self.digest = found.get("digest", self.digest)  # numbers may be of other types there
       if found["format_version"] < 2:
         files.write_text(path / KIND.record, json.dumps(identity, indent=2))
         for name in _IN_PROGRESS_1:  # its draw begins again
@@ -256,33 +257,6 @@ def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
   return found | {"draws_per_pass": 1} if found.get("format_version") == 1 else found
 
 
-OTHER_NAMES = (
-  "names or shapes of the variables are others than there; Keras numbers models and layers without "
-  "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
-  "give names"
-)
-_DIGESTS = {
-  "product": "that of a fixed vector is another one than there: the kernels differ (other machine, "
-  "instruction set, TF_ENABLE_ONEDNN_OPTS or version of TensorFlow), or the matrix does",
-  "point": "the weights are others than there",
-  "data_fingerprint": "the data are others than there",
-  "variables": OTHER_NAMES,
-}
-
-
-_ARGUMENTS = {"draws_per_pass": "vectors_per_pass"}  # where a record has another name
-
-
-def _difference(key, there, now):
-  """Returns the words for a field that differs.
-
-  For a digest, they say what the difference means.
-  """
-  if key in _DIGESTS and isinstance(there, str) and isinstance(now, str):
-    return f"{key}: {_DIGESTS[key]}"
-  return f"{_ARGUMENTS.get(key, key)}: {_short(there)} there, {_short(now)} now"
-
-
 def held_bytes(path: str | os.PathLike[str] | None, /) -> int:
   """Returns the bytes of the bases in a run's folder.
 
@@ -313,14 +287,9 @@ def _compare(path, text, identity):
   if version < 2:
     one_by_one = identity.get("draws_per_pass") and 1
     found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
-  differences = [
-    _difference(d.name, d.first, d.second) for d in records.differences(found, identity, depth=0)
-  ]
-  if differences:
-    raise ValueError(
-      f"{path}: it holds a run of something else ({'; '.join(differences)}); {remedy}"
-    )
-  if version == FORMAT_VERSION and marked not in (None, folders.digest(identity)):
+  if differences := records.described(found, identity):
+    raise ValueError(f"{path}: it holds a run of something else ({differences}); {remedy}")
+  if version == FORMAT_VERSION and marked not in (None, folders.digest(found)):
     raise ValueError(f"{path / KIND.record}: damaged (its digest is wrong); {remedy}")
 
 
@@ -365,8 +334,3 @@ def _checksums(state, steps):
 def _reason(path, error):
   missing = isinstance(error, KeyError)
   return f"no array {error}" if missing else str(error).removeprefix(f"{path}: ")
-
-
-def _short(value):
-  text = json.dumps(value)
-  return text if len(text) <= 80 else f"{text[:77]}..."

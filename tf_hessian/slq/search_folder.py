@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_hessian import files, folders
-from tf_hessian.numerics.results import Eigenpairs
+from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 from tf_hessian.slq.array_folder import ArrayFolder
 
 FORMAT, FORMAT_VERSION = "tf_hessian.eigenpairs", 1
@@ -21,6 +21,7 @@ RESULT, _STATE = "eigenpairs.npz", "search.npz"
 KIND = folders.Kind(
   "folder of eigenpairs", "run.json", made=re.compile(r"eigenpairs\.(npz|json)|search\.npz")
 )
+_GOES_ON = (EigenpairStatus.OUT_OF_PRODUCTS, EigenpairStatus.COPIES_UNKNOWN)
 _SAVE_SECONDS = 60.0
 _SHARE = 0.05  # of the time, at most, that writing the state may take
 
@@ -48,7 +49,9 @@ class SearchFolder:
     self._pending: dict[str, np.ndarray] | None = None
     self._folder = None
     if path is not None:
-      self._folder = ArrayFolder(path, KIND, (FORMAT, FORMAT_VERSION), identity, about)
+      # Earlier versions recorded the limit of the products.
+      form, free = (FORMAT, FORMAT_VERSION), ("max_products",)
+      self._folder = ArrayFolder(path, KIND, form, identity, about, free=free)
 
   def __enter__(self) -> SearchFolder:
     return self
@@ -63,10 +66,18 @@ class SearchFolder:
     finally:
       self._folder.close()
 
-  def result(self) -> Eigenpairs | None:
-    """Returns the result that is there, or None."""
+  def result(self, products: int, /) -> Eigenpairs | None:
+    """Returns the result that is there, or None.
+
+    Args:
+      products: of a search. A result that had fewer, and would go on with more, does not count.
+    """
     found = self._read(RESULT)
-    return None if found is None else Eigenpairs.from_arrays(found)
+    if found is None:
+      return None
+    pairs = Eigenpairs.from_arrays(found)
+    searched = pairs.num_products - len(pairs.values)
+    return None if pairs.status in _GOES_ON and searched < products else pairs
 
   def state(self) -> dict[str, np.ndarray] | None:
     """Returns the state of a search that was interrupted, or None."""
@@ -92,17 +103,21 @@ class SearchFolder:
     self._wait = max(_SAVE_SECONDS, (self._saved - begin) / _SHARE)
 
   def save_result(self, pairs: Eigenpairs, /) -> None:
-    """Writes the result, and a summary; removes the state."""
+    """Writes the result, and a summary; removes the state unless more products can go on."""
     if self._folder is None:
       return
+    goes_on = pairs.status in _GOES_ON
+    if goes_on and self._pending is not None:
+      self._write(_STATE, self._pending)
     self._pending = None
     self._write(RESULT, pairs.arrays())
     summary = {"values": pairs.values.tolist(), "residuals": pairs.residuals.tolist()}
     summary |= {"status": pairs.status.name, "num_products": pairs.num_products, **self._about}
     path = self._folder.path
     files.write_text(path / RESULT.replace("npz", "json"), json.dumps(summary, indent=2))
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(path / _STATE)
+    if not goes_on:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(path / _STATE)
 
   def _write(self, name, arrays):
     self._folder.write(name, arrays)
