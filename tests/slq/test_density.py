@@ -546,6 +546,15 @@ def test_steps_that_span_the_space_are_enough(uniform):
   assert target["change"] == 0.0 and target["reached"]
 
 
+def test_numbers_of_another_type_are_the_same_run(uniform, counting_of, tmp_path):
+  options = {"draws": 4, "steps": 20, "workdir": tmp_path}
+  first = run(counting_of(uniform), target_error=1.0, sigma_squared=1.0, **options)
+  operator = counting_of(uniform)
+  again = run(operator, target_error=1, sigma_squared=1, **options)
+  np.testing.assert_array_equal(again.diagonals, first.diagonals)
+  assert operator.count <= 1  # that which tells the matrix
+
+
 def test_relative_variance_of_a_target_is_that_of_the_density(uniform):
   result = run(3 * uniform, draws=30, steps=60, **TARGET, relative=True)
   found, target = result.density(0.01, relative=True), result.config["target"]

@@ -158,3 +158,9 @@ def test_numbers_of_numpy_are_numbers_in_a_folder_too(tmp_path):
   np.testing.assert_allclose(found.values, [8, 7])
   again = tf_hessian.top_eigenpairs(np.diag(np.arange(9.0)), 2, 0, **options)
   np.testing.assert_array_equal(again.values, found.values)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e-300])
+def test_matrix_whose_squares_are_no_numbers_is_refused(scale):
+  with pytest.raises(ValueError, match="too small for its square to be a float64: scale"):
+    tf_hessian.top_eigenpairs(scale * np.diag(np.arange(1.0, 40.0)), 2, progress=False)

@@ -139,3 +139,16 @@ def test_array_that_is_symmetric_to_its_rounding_has_a_spectrum():
   found = tf_hessian.exact_spectrum(matrix, progress=False).eigenvalues
   # Entries are off by a few roundings of float32 each.
   np.testing.assert_allclose(found[-20:], np.linspace(1, 2, 20), atol=60 * 2.0**-23)
+
+
+def test_arrays_of_pythons_numbers_are_arrays():
+  found = tf_hessian.top_eigenpairs(np.diag([3, 2, 1]).astype(object), 1, progress=False)
+  assert found.values[0] == pytest.approx(3)
+  with pytest.raises(TypeError, match="^operator: expected a matrix of real numbers, got objects"):
+    tf_hessian.top_eigenpairs(np.full((2, 2), "a", object), 1, progress=False)
+
+
+def test_masked_arrays_are_refused():
+  masked = np.ma.masked_equal(np.diag([3.0, 2.0, 1.0]), 2)
+  with pytest.raises(ValueError, match="^operator: it is a masked array"):
+    tf_hessian.trace(masked, progress=False)

@@ -154,3 +154,19 @@ def test_cg_keeps_what_it_has_found_before_a_direction_without_positive_curvatur
   found = solve(np.diag([3.0, 2.0, 1.0, -0.1]), b, damping=0.0, method="cg", progress=False)
   assert not found.converged and found.residual < 0.1
   np.testing.assert_allclose(found.x[:3], [1 / 3, 1 / 2, 1], rtol=0.1)
+
+
+@pytest.mark.parametrize("method", ["minres", "cg"])
+@pytest.mark.parametrize("first", [1, 4])
+def test_products_that_are_not_finite_are_refused(method, first):
+  count = 0
+
+  def product(v):
+    nonlocal count
+    count += 1
+    return np.arange(9.0) * np.ravel(v) if count < first else np.full(9, np.nan)
+
+  operator = scipy.sparse.linalg.LinearOperator((9, 9), matvec=product, dtype=float)
+  with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity"):
+    tf_hessian.solve(operator, np.ones(9), damping=1.0, method=method, progress=False)
+  assert count == first

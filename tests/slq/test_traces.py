@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from scipy.sparse.linalg import LinearOperator
 import tensorflow as tf
 
 import tf_hessian
@@ -121,9 +122,41 @@ def test_trace_of_an_array_with_as_many_products_is_exact(kind):
   assert trace(kind(a), progress=False) == (10.0, 0.0, 5)
 
 
+@pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**600])
+def test_extreme_matrices_have_estimates_in_proportion(method, scale):
+  a = np.diag(np.append([9.0, 8.0], np.random.default_rng(0).uniform(0, 1, 98)))
+  value, stderr, _ = trace(a, 20, method=method, progress=False)
+  assert trace(scale * a, 20, method=method, progress=False) == (value * scale, stderr * scale, 20)
+  usual, extreme = (diagonal(s * a + s, 20, progress=False) for s in (1, scale))
+  np.testing.assert_array_equal(extreme.values, usual.values * scale)
+  np.testing.assert_array_equal(extreme.stderrs, usual.stderrs * scale)
+
+
+@pytest.mark.parametrize("function", [trace, diagonal])
+def test_complex_products_and_arrays_that_are_not_symmetric_are_refused(function):
+  rotating = LinearOperator((9, 9), matvec=lambda v: np.ravel(v) * (1 + 1j), dtype=float)
+  with pytest.raises(TypeError, match="its products are complex"):
+    function(rotating, 4, progress=False)
+  with pytest.raises(ValueError, match="expected a symmetric matrix"):
+    function(np.outer(np.ones(9), np.arange(9)), 4, progress=False)
+
+
+def test_products_that_share_an_array_are_told_apart():
+  a, kept = np.diag(np.arange(9.0)) + 1, np.empty(9)
+  reusing = LinearOperator(
+    (9, 9), matvec=lambda v: np.matmul(a, np.ravel(v), out=kept), dtype=float
+  )
+  found, expected = (trace(x, 8, progress=False) for x in (reusing, a))
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_products_that_are_not_finite_are_refused():
-  with pytest.raises(ValueError, match="not finite"):
+  with pytest.raises(ValueError, match="NaN or infinity in the array"):
     trace(np.diag([np.nan, 1.0]), progress=False)
+  operator = LinearOperator((2, 2), matvec=lambda v: v * np.nan, dtype=float)
+  with pytest.raises(ValueError, match="^operator: its products are not finite"):
+    trace(operator, progress=False)
 
 
 @pytest.mark.parametrize(

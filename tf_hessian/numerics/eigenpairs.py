@@ -14,7 +14,13 @@ import numpy as np
 import scipy.linalg
 
 from tf_hessian.numerics import checks, probes
-from tf_hessian.numerics.lanczos import breakdown_tolerance, checked_product, smallest_residual
+from tf_hessian.numerics.lanczos import (
+  BEYOND,
+  SHORTEST,
+  breakdown_tolerance,
+  checked_product,
+  smallest_residual,
+)
 from tf_hessian.numerics.memory_basis import orthogonalize
 from tf_hessian.numerics.results import Eigenpairs, EigenpairStatus
 
@@ -277,6 +283,8 @@ class _Search:
 
   def _product(self, vector):
     w, norm = checked_product(self._matvec, vector, f"product {self._products}")
+    if not self._products and norm < SHORTEST and w.any():
+      raise ValueError(f"product 0: it is {BEYOND}")
     self._scale = max(self._scale, norm)
     self._products += 1
     return w

@@ -28,8 +28,8 @@ from tf_hessian.numerics.results import LanczosStatus, RitzPairs
 _MAX_MAGNIFICATION = 100.0
 
 # Lengths are roots of sums of squares, which float64 holds between 1e-308 and 1e308.
-_SHORTEST = 1e-140
-_BEYOND = "too large or too small for its square to be a float64: scale the matrix"
+SHORTEST = 1e-140
+BEYOND = "too large or too small for its square to be a float64: scale the matrix"
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -210,8 +210,8 @@ class Lanczos:
     self._check_running()
     j = self.num_steps
     w, length = checked_copy(product, self.vectors.n, f"product of step {j}")
-    if not j and length < _SHORTEST and w.any():
-      raise ValueError(f"product of step 0: it is {_BEYOND}")
+    if not j and length < SHORTEST and w.any():
+      raise ValueError(f"product of step 0: it is {BEYOND}")
     self.scale = max(self.scale, length)
 
     previous = self.betas[-1] if j else self.scale
@@ -282,7 +282,7 @@ def checked_copy(product: np.ndarray, n: int, name: str, /) -> tuple[np.ndarray,
   if not np.isfinite(norm):
     finite = np.isfinite(w).all()
     raise ValueError(
-      f"{name}: {f'it is {_BEYOND}' if finite else 'expected finite numbers, got NaN or infinity'}"
+      f"{name}: {f'it is {BEYOND}' if finite else 'expected finite numbers, got NaN or infinity'}"
     )
   return w, norm
 

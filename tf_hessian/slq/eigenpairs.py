@@ -145,6 +145,7 @@ def search_options(
   if tolerance is None:
     tolerance = eigenpairs.default_tolerance(matrix.precision)
   checks.check_positive("tolerance", tolerance)
+  checks.check_choice("repeated", repeated, (True, False))
   return {
     "largest": largest,
     "smallest": smallest,

@@ -76,7 +76,15 @@ class Matrix:
       vectors: (k, n).
       vectors_per_pass: number of vectors that share a pass, where passes are shared.
     """
-    return _real(self._operator.matmat(vectors.T).T)
+    return self.matmat(vectors)
+
+  def matmat(self, vectors: np.ndarray, /) -> np.ndarray:
+    """Returns the products with the rows of (k, n), made as the operator likes best: (k, n)."""
+    found = _real(self._operator.matmat(vectors.T).T)
+    if len(found) > 1 and np.array_equal(found[0], found[-1]):
+      # SciPy makes them one by one where there is no matmat, of what may be the same array again.
+      found = np.stack([np.array(self.product(v)) for v in vectors])
+    return found
 
   def columns(self, numbers: np.ndarray, /) -> np.ndarray:
     """Returns the columns of the given numbers (k,), one a row: (k, n)."""
@@ -232,8 +240,8 @@ class _Array(Matrix):
     asymmetry = relative_asymmetry(self._operator, u, product)
     if not asymmetry <= PRODUCT_ROUNDINGS * self.symmetry:
       raise ValueError(
-        "operator: expected a symmetric matrix, and this array is not (check=False takes it all "
-        "the same)"
+        "operator: expected a symmetric matrix, and this array is not; (A + A.T) / 2 is its "
+        "symmetric part (spectral_density takes it as it is with check=False)"
       )
 
   check_array = check
@@ -359,6 +367,10 @@ def as_matrix(operator: Any, /) -> Matrix:
   """
   if isinstance(operator, Matrix):
     return operator
+  if np.ma.is_masked(operator):
+    raise ValueError("operator: it is a masked array; fill its gaps, as by operator.filled(0)")
+  if isinstance(operator, np.ndarray) and operator.dtype == object:
+    operator = _of_objects(operator)
   try:
     result = scipy.sparse.linalg.aslinearoperator(operator)
   except TypeError as e:
@@ -375,6 +387,14 @@ def as_matrix(operator: Any, /) -> Matrix:
   if isinstance(operator, np.ndarray) or scipy.sparse.issparse(operator):
     return _Array(result)
   return _Shared(result) if hasattr(result, "products") else Matrix(result)
+
+
+def _of_objects(array):
+  """Returns an array of Python's numbers as float64."""
+  try:
+    return array.astype(np.float64)
+  except (TypeError, ValueError) as e:
+    raise TypeError(f"operator: expected a matrix of real numbers, got objects ({e})") from e
 
 
 def check_is_of_model(operator: Any, /) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks
+from tf_hessian.numerics.lanczos import checked_copy
 from tf_hessian.numerics.results import Eigenpairs
 from tf_hessian.numerics.scaling import scales_of
 from tf_hessian.slq import digests, provenance
@@ -205,7 +206,11 @@ class _Search:
 
   def _times(self, v):
     v = np.ravel(v)
-    return self._matrix.product(v) + self._damping * v
+    product, _ = checked_copy(
+      self._matrix.product(v), v.size, f"product of iteration {self._count}"
+    )
+    product += self._damping * v
+    return product
 
   def _upward(self, v):
     """Returns the product with a direction of positive curvature."""

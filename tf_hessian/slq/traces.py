@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 import numpy as np
-import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks, probes, traces
+from tf_hessian.numerics.scaling import scales_of
 from tf_hessian.numerics.traces import DiagonalEstimate, TraceEstimate
 from tf_hessian.slq import blocks, provenance
 from tf_hessian.slq.matrix import as_matrix, check_is_of_model
@@ -254,7 +254,6 @@ def trace(
     "target_error": target_error,
   }
   result = _estimate(
-    operator,
     matrix,
     functools.partial(traces.trace, **about),
     about | {"seed": checks.check_seed(seed)},
@@ -307,7 +306,6 @@ def diagonal(
   about: dict[str, Any] = {"num_products": num_products}
   width = matrix.most_vectors(num_products)
   return _estimate(
-    operator,
     matrix,
     functools.partial(traces.diagonal, vectors_per_pass=width, **about),
     about | {"seed": checks.check_seed(seed)},
@@ -317,31 +315,37 @@ def diagonal(
   )
 
 
-def _estimate(operator, matrix, estimate, about, *, total, progress, ways):
+def _estimate(matrix, estimate, about, *, total, progress, ways):
   """Returns what `estimate` makes of a matrix's products, on all workers.
 
   Args:
-    operator: the operator.
-    matrix: it as a `Matrix`.
+    matrix: the `Matrix`.
     estimate: (products, n, rng=generator) -> result.
     about: plain values that all workers must have in common, with the seed.
     total: number of products.
     progress: whether to show it.
     ways: how the result becomes bytes, and they become the result.
   """
-  linear = scipy.sparse.linalg.aslinearoperator(operator)
+  matrix.check_array()
 
   def compute():
+    scale = None
+
+    def products(vectors):
+      nonlocal scale
+      found = matrix.matmat(vectors)
+      if not np.isfinite(found).all():
+        raise ValueError("operator: its products are not finite: there is NaN or infinity in them")
+      bar.advance("estimate", products=len(vectors))
+      if scale is None:  # the squares of extreme numbers are no float64
+        scale = float(scales_of(np.reshape(found, (1, -1)))[0])
+      return found if scale == 1 else found / scale
+
+    rng = probes.generator(about["seed"], probes.Stream.TRACE)
     with Progress(total, enabled=progress) as bar, matrix.passes():
-
-      def products(vectors):
-        found = np.asarray(linear @ vectors.T).T
-        if not np.isfinite(found).all():
-          raise ValueError("the products are not finite")
-        bar.advance("estimate", products=len(vectors))
-        return found
-
-      return estimate(products, matrix.n, rng=probes.generator(about["seed"], probes.Stream.TRACE))
+      found = estimate(products, matrix.n, rng=rng)
+    value, stderr, count = found
+    return found if scale == 1 else type(found)(value * scale, stderr * scale, count)
 
   matrix.agree(**provenance.identity(), **about)
   return matrix.lead(compute, *ways)
