@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "spectrum",
   },
   "landscape": {"curvature", "numerics", "plotting", "slq"},
-  "callback": {"curvature", "folders", "numerics", "plotting", "slq", "spectrum"},
+  "callback": {"curvature", "folders", "numerics", "plotting", "records", "slq", "spectrum"},
   "evolution": {"curvature", "folders", "notices", "slq", "spectrum", "training"},
   "parts": {
     "",

@@ -151,6 +151,26 @@ def test_missing_file_is_named_before_anything_is_measured(operator, saved, monk
     spectra(operator, [saved["step_1"], "nowhere.keras"], **OPTIONS)
 
 
+@pytest.mark.parametrize("name", ["step_2.keras", "step_2.weights.h5"])
+def test_damaged_file_is_named_before_anything_is_measured(
+  operator, saved, monkeypatch, tmp_path, name
+):
+  monkeypatch.setattr(type(operator), "loss", None)
+  (tmp_path / name).write_text("junk")
+  with pytest.raises(ValueError, match=f"{name}: .*damaged"):
+    spectra(operator, [saved["step_1"], tmp_path / name], **OPTIONS)
+
+
+def test_folder_of_another_run_is_named_before_anything_is_measured(
+  operator, saved, monkeypatch, tmp_path
+):
+  last = {"step_2": saved["step_2"]}
+  spectra(operator, last, workdir=tmp_path, **OPTIONS)
+  monkeypatch.setattr(type(operator), "loss", None)
+  with pytest.raises(ValueError, match="step_2: it holds a run .*lanczos_steps: 5 there, 4 now"):
+    spectra(operator, saved, workdir=tmp_path, **OPTIONS | {"lanczos_steps": 4})
+
+
 @pytest.mark.parametrize(
   "checkpoints, error, message",
   [

@@ -16,13 +16,14 @@ from tf_hessian import notices
 from tf_hessian.curvature import keras_internals, scopes
 from tf_hessian.curvature.operator import CurvatureOperator
 from tf_hessian.folders import as_path
-from tf_hessian.slq import run_folder
 from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.matrix import check_is_of_model
+from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.spectrum import Spectrum
 from tf_hessian.training import checkpoints as checkpoints_lib
 
 _WEIGHTS = ".weights.h5"
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # what such files begin with
 
 
 def spectra(
@@ -83,8 +84,7 @@ def spectra(
         "name -> path"
       )
   folders = {n: None if workdir is None else as_path(workdir) / n for n in paths}
-  for folder in filter(None, folders.values()):
-    run_folder.check(folder)
+  _look_first(paths.values(), folders.values(), operator.shape[0], options)
   before, found = model.get_weights(), {}
   try:
     for i, (name, path) in enumerate(paths.items()):
@@ -97,6 +97,24 @@ def spectra(
   finally:
     _set_weights(model, before)
   return found
+
+
+def _look_first(paths, folders, n, options):
+  """Refuses damaged files and other runs' folders before anything is measured."""
+  for path in paths:
+    if not str(path).endswith(_WEIGHTS):
+      checkpoints_lib.check_archive(path)
+    else:
+      with open(path, "rb") as file:
+        begins = file.read(len(_HDF5))
+      if begins != _HDF5:
+        raise ValueError(f"{path}: no file of weights, or damaged")
+  names = ("num_draws", "lanczos_steps", "seed", "start")
+  kernel = options.get("sigma_squared", 1e-5), options.get("relative", False)
+  target = make_target(options.get("target_error"), *kernel)
+  method = SLQ(**{k: options[k] for k in names if k in options}, target=target).of_order(n)
+  for folder in filter(None, folders):
+    method.check_folder(folder)
 
 
 def load_into(model: keras.Model, path: str | os.PathLike, /) -> None:

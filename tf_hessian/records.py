@@ -29,7 +29,7 @@ _NOT_LOOKED = (
 
 
 def described(there: Mapping[str, Any], now: Mapping[str, Any], /) -> str:
-  """Returns the differences of two records in words; none is an empty text.
+  """Returns the differences of two records in words, empty without any.
 
   >>> described({"seed": 1, "point": "a", "product": "b"}, {"seed": 2, "point": "c"})
   'point: the weights are others than there; seed: 1 there, 2 now'

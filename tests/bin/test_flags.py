@@ -287,6 +287,7 @@ def help_flags():
     (["--plan_workers=99999999999999999999"], "--plan_workers=99999999999999999999: "),
     (["--patience=nan"], "--patience=nan: "),
     (["--storage=tape"], "--storage=tape: "),
+    (["--config.hessian.matrix=fisher"], "with --model and --data give --config=own_model too"),
     (["--memory_budget=12"], "it is --storage_memory, in bytes, now"),
     (["--basis=disk"], "it is --storage and --storage_dtype now"),
     (["--flagfile=none"], "none"),

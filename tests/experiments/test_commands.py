@@ -227,6 +227,19 @@ def test_steps_that_were_measured_before_are_not_measured_again(stepwise, tmp_pa
   assert measured == [0, 1]  # of the last step alone
 
 
+def test_what_is_wrong_with_a_later_step_is_said_before_any_is_measured(
+  stepwise, tmp_path, monkeypatch
+):
+  measure(stepwise, tmp_path, Weights(step=4), progress=False)
+  monkeypatch.setattr(lock_step.LockStep, "run", None)
+  stepwise.lanczos.steps = 3
+  with pytest.raises(ValueError, match="step_00000004: it holds a run .*lanczos_steps: 4 there, 3"):
+    measure(stepwise, tmp_path, Weights(all_steps=True), progress=False)
+  saved_steps(tmp_path)[2].write_text("junk")
+  with pytest.raises(ValueError, match="step_00000002.keras: .*damaged"):
+    measure(stepwise, tmp_path, Weights(all_steps=True), progress=False)
+
+
 def test_step_without_a_checkpoint_is_refused_with_those_there_are(stepwise, tmp_path):
   with pytest.raises(FileNotFoundError, match="no checkpoint of step 3; there are 0, 2, 4"):
     measure(stepwise, tmp_path, Weights(step=3))

@@ -364,3 +364,10 @@ def test_pilot_keeps_a_basis_if_the_run_does(new_operator, monkeypatch, place):
   monkeypatch.setattr(pilot, "_start", lambda v, m, keep: kept.append(keep) or start(v, m, keep))
   found = make(new_operator(), storage=Storage(place), pilot_seconds=30.0)
   assert set(kept) == {place == "memory"} and found.error.pilot_steps == STEPS
+
+
+def test_folder_of_other_draws_is_refused(new_operator, tmp_path):
+  operator = new_operator()
+  spectral_density(operator, num_draws=1, lanczos_steps=3, workdir=tmp_path, progress=False)
+  with pytest.raises(ValueError, match="it holds a run .*lanczos_steps: 3 there, 5 now"):
+    plan(operator, num_draws=1, lanczos_steps=5, workdir=tmp_path)

@@ -179,3 +179,15 @@ def test_loss_that_was_given_is_kept_whatever_the_model_is_compiled_with():
   model.compile("sgd", "log_cosh")
   model.layers[0].trainable = False  # not of the block
   assert RUNS["trace"](operator) == before
+
+
+def test_label_that_no_output_is_of_is_named_with_its_batch():
+  model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  data = [(np.ones((4, 3), "f4"), np.array(y)) for y in ([0, 1, 2, 2], [0, 1, 7, 2])]
+  operator = tf_hessian.HessianOperator(model, loss, data)
+  with pytest.raises(ValueError, match="^loss: batch 1 of the data set fails: .*7"):
+    tf_hessian.spectral_density(operator, num_draws=1, lanczos_steps=2, progress=False)
+  operator = tf_hessian.HessianOperator(model, loss, data[1:])
+  with pytest.raises(ValueError, match="^loss: batch 0 of the data set fails: .*7"):
+    tf_hessian.spectral_density(operator, num_draws=1, lanczos_steps=2, progress=False)

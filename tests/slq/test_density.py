@@ -546,6 +546,17 @@ def test_steps_that_span_the_space_are_enough(uniform):
   assert target["change"] == 0.0 and target["reached"]
 
 
+def test_run_whose_matrix_was_refused_leaves_its_folder_to_another(uniform, tmp_path):
+  wrong = uniform.copy()
+  wrong[0, 1] += 1
+  with pytest.raises(ValueError, match="expected a symmetric matrix"):
+    run(wrong, draws=1, steps=5, workdir=tmp_path, check=True)
+  run(uniform, draws=1, steps=5, workdir=tmp_path, check=True)
+  with pytest.raises(ValueError, match="it holds a run of something else"):
+    run(wrong, draws=1, steps=5, workdir=tmp_path, check=True)
+  assert Spectrum.load(tmp_path / "spectrum.npz").num_draws == 1
+
+
 def test_numbers_of_another_type_are_the_same_run(uniform, counting_of, tmp_path):
   options = {"draws": 4, "steps": 20, "workdir": tmp_path}
   first = run(counting_of(uniform), target_error=1.0, sigma_squared=1.0, **options)

@@ -221,3 +221,12 @@ def test_folder_is_of_the_models_weights(tmp_path):
   )
   with pytest.raises(ValueError, match="point"):
     tf_hessian.top_eigenpairs(operator, 2, workdir=tmp_path, progress=False)
+
+
+def test_result_without_room_is_refused_before_the_search(tmp_path, monkeypatch):
+  usage = search_folder.shutil.disk_usage(tmp_path)._replace(free=3 * N * 8 - 1)
+  monkeypatch.setattr(search_folder.shutil, "disk_usage", lambda _: usage)
+  operator = Counting(MATRIX)
+  with pytest.raises(OSError, match="no room for the eigenvectors: 960 bytes, and 959 are free"):
+    search(tmp_path, operator)
+  assert operator.count == 0

@@ -23,7 +23,7 @@ absl_flags.register_validator(
   "tolerance", lambda x: x is None or x > 0, "a number above 0 is expected"
 )
 MAX_PRODUCTS = absl_flags.DEFINE_integer(
-  "max_products", None, "Most products of the search; default: 20 times the basis.", 1
+  "max_products", None, "Most products before the last check; default: 20 times the basis.", 1
 )
 BASIS_SIZE = absl_flags.DEFINE_integer(
   "basis_size", None, "Vectors in memory; default: 30, and 2 for each eigenvalue.", 1

@@ -34,6 +34,8 @@ def parse(argv: Sequence[str], /) -> list[str]:
   except flags.UnrecognizedFlagError as e:
     if e.flagname in _RENAMED:
       fail(f"Unknown command line flag {e.flagname!r}: it is {_RENAMED[e.flagname]} now")
+    if e.flagname.startswith("config."):
+      fail(f"{e}: a config has such fields; with --model and --data give --config=own_model too")
     found = configs.fields_named(flags.FLAGS["config"].value or {}, e.flagname)
     fail(f"{e}" + "".join(f"; there is --config.{f}" for f in found))
   except flags.Error as e:

@@ -133,7 +133,7 @@ def build_pieces(
 
 
 def _positions_read(count, start, run, finish, chosen, arguments):
-  """Returns the positions of the variables that each block reads, and the end.
+  """Returns positions of the variables that each block reads, and the end.
 
   A layer may read another one's, and so may a loss. So all is traced, in a graph that is not run.
   """

@@ -243,9 +243,9 @@ def _like(name, target, outputs):
 
 
 def _align(targets, outputs):
-  """Removes a last dimension of 1 that one of two has, or adds it to the other.
+  """Removes a last dimension of 1 that one of two has.
 
-  It is added to what has a single dimension, as in Keras's loss classes.
+  It is added to the other one where that has a single dimension, as in Keras's loss classes.
   """
   if targets.shape.rank == outputs.shape.rank + 1:
     outputs, targets = _align(outputs, targets)

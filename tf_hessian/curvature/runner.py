@@ -293,7 +293,8 @@ class Runner:
     b, batch = next(iter(batches.since()))
 
     def values(compute):
-      return np.stack([t.numpy() for t in compute(b, batch)])
+      with failures.explained("loss", data_pass, (), batches):
+        return np.stack([t.numpy() for t in compute(b, batch)])
 
     traced, now = values(data_pass.as_traced), values(data_pass.single)
     tolerance = max(_SAME_LOSS, 100 * self.precision.eps)

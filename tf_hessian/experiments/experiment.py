@@ -329,18 +329,25 @@ def _arguments(section, registry, found):
   return arguments
 
 
+_WHOLE_LOSS = "in a shell, --loss=... takes the place of all its fields"
+
+
 def _loss(config):
   """Returns the loss of a config; None for the compiled one."""
   name, rest = config["loss"].get("name"), set(config["loss"]) - {"name", "weights"}
   if name == COMPILED or ":" in str(name):
     if rest:
-      raise ValueError(f"config.loss: {name!r} has no field {sorted(rest)[0]!r}")
+      raise ValueError(f"config.loss: {name!r} has no field {sorted(rest)[0]!r}; {_WHOLE_LOSS}")
     return None if name == COMPILED else _own_loss(name)
   losses = {n: c for n, c in vars(keras.losses).items() if inspect.isclass(c) and n != "Loss"}
   try:
     return _call("loss", losses, {k: v for k, v in config["loss"].items() if k != "weights"})
   except TypeError as e:  # by a class of Keras
     raise ValueError(f"config.loss: {e}") from e
+  except ValueError as e:
+    if rest and name in losses:
+      raise ValueError(f"{e}; {_WHOLE_LOSS}") from e
+    raise
 
 
 def _own_loss(name):

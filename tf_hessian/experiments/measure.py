@@ -28,6 +28,7 @@ from tf_hessian.slq.density import spectral_density
 from tf_hessian.slq.method import SLQ, make_target
 from tf_hessian.slq.storage import Storage
 from tf_hessian.spectrum import Spectrum
+from tf_hessian.training import checkpoints
 from tf_hessian.training import folder as training_folder
 
 _FOLLOWED = "the chief has finished, and has the result"
@@ -169,11 +170,18 @@ class _Measurement:
     """
     results, texts = {}, []
     operator = built = None
-    for step, path in weights.saved(self.workdir).items():
+    saved = weights.saved(self.workdir)
+    for path in saved.values():  # before hours are spent on the others
+      checkpoints.check_archive(path)
+    for step, path in saved.items():
       logging.info("checkpoint of step %d", step)
       model = training_folder.load(self.workdir, path)
       if operator is None or built is None:
         operator, built = self._operator(model), model
+        if not self.pairs:
+          method = self._slq().of_order(operator.shape[0])
+          for number in saved:
+            method.check_folder(self._folder(step_folder(self.workdir, number)))
       else:  # which builds nothing anew
         self.setup.prepare(model)
         built.set_weights(model.get_weights())
@@ -200,7 +208,7 @@ class _Measurement:
     return (
       planner.Planner(
         operator,
-        SLQ(**self._method(), target=make_target(*self._target())),
+        self._slq(),
         self.storage,
         check=self.check,
         workdir=self._folder(weights.folder(self.workdir)),
@@ -265,6 +273,9 @@ class _Measurement:
       patience=self.computation.patience,
       **self.computation.passes(),
     )
+
+  def _slq(self):
+    return SLQ(**self._method(), target=make_target(*self._target()))
 
   def _method(self):
     """Returns draws, steps, seed and start, as arguments of `spectral_density`."""

@@ -23,7 +23,7 @@ from tf_hessian.numerics import checks, probes
 from tf_hessian.planning.pilot import expect_error
 from tf_hessian.planning.plan import Passes, Plan
 from tf_hessian.planning.timing import TimedPass, largest_part, time_lanczos, time_pass
-from tf_hessian.slq import matrix, run_folder
+from tf_hessian.slq import matrix
 from tf_hessian.slq import storage as storage_lib
 from tf_hessian.slq.layout import Layout, plan_layout
 from tf_hessian.slq.method import SLQ, make_target
@@ -180,9 +180,9 @@ class Planner:
         "strategy: a plan is made in one process, not by a cluster: make the operator without it, "
         "and give the number of its workers as workers"
       )
-    if workdir is not None:
-      run_folder.check(workdir)
     method = method.of_order(operator.shape[0])
+    if workdir is not None:
+      method.check_folder(workdir)
     self._operator = operator
     self._method = method
     self._check = check

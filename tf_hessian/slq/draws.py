@@ -62,7 +62,12 @@ class Draws:
     with Bases(layout.basis, folder, distributed=distributed) as bases:
       if groups:  # first, since there may be no room
         bases.open(groups[0])
-      self._prepare(groups)
+      try:
+        self._prepare(groups)
+      except (TypeError, ValueError):  # what mends that may make it another run
+        if folder:
+          folder.forget_unless_begun()
+        raise
       if groups:
         self._take(groups, finished, layout, folder, bases)
       else:

@@ -94,6 +94,7 @@ def top_eigenpairs(
     with _opened(workdir, matrix, identity, config) as folder:
       found = folder.result(total)
       if found is None:
+        folder.look_for_room(8 * matrix.n * (largest + smallest))
         found = compute(folder)
         try:
           folder.save_result(found)

@@ -79,7 +79,7 @@ class Matrix:
     return self.matmat(vectors)
 
   def matmat(self, vectors: np.ndarray, /) -> np.ndarray:
-    """Returns the products with the rows of (k, n), made as the operator likes best: (k, n)."""
+    """Returns products with rows, as the operator makes them, both (k, n)."""
     found = _real(self._operator.matmat(vectors.T).T)
     if len(found) > 1 and np.array_equal(found[0], found[-1]):
       # SciPy makes them one by one where there is no matmat, of what may be the same array again.

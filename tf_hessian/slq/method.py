@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Literal
 
 from absl import logging
 import numpy as np
 
 from tf_hessian.numerics import checks, stopping
-from tf_hessian.slq import digests
+from tf_hessian.slq import digests, run_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,14 @@ class SLQ:
   def first_draws(self) -> int:
     """Number of draws to begin with; a target may ask for more."""
     return self.num_draws if self.target is None else min(self.num_draws, stopping.FIRST_DRAWS)
+
+  def check_folder(self, path: str | os.PathLike, /) -> None:
+    """Refuses a folder with draws of other steps, seed, start or target.
+
+    Raises:
+      ValueError, OSError: for such a folder, or one that can't be used.
+    """
+    run_folder.check_method(path, self.description() | {"seed": self.seed})
 
   def description(self) -> dict[str, Any]:
     """Returns what a draw depends on, apart from the seed: plain values."""

@@ -38,6 +38,7 @@ from tf_hessian.numerics.results import LanczosStatus
 
 # 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2
+_REMEDY = "use another folder, or delete this folder with all that is in it"
 _IN_PROGRESS_1 = ("step.npz", "basis.f64")
 # A killed process loses nothing that was written; only a power failure may lose what was not forced
 # to the disk, which is done at most this often.
@@ -46,6 +47,7 @@ SYNC_SECONDS = 5.0
 _NUMBER = r"(\d{3}|[1-9]\d{3,})"  # of a draw
 _BASIS = rf"basis_{_NUMBER}(_\d+_of_\d+)?"
 _IN_PROGRESS = re.compile(rf"step_{_NUMBER}\.npz|{_BASIS}")
+_EMPTY = re.compile(_BASIS)  # alone it tells nothing
 _DRAW = re.compile(rf"draw_{_NUMBER}\.npz")
 KIND = folders.Kind(
   "run folder",
@@ -217,6 +219,13 @@ class RunFolder(folders.OwnedFolder):
       for path in (self._step_path(draw), self.basis_path(draw)):
         path.unlink(missing_ok=True)
 
+  def forget_unless_begun(self) -> None:
+    """Removes a record without any step, so that another run may begin."""
+    made = self.made()
+    if all(_EMPTY.fullmatch(path.name) for path in made):
+      for path in [*made, self.path / KIND.record]:
+        path.unlink(missing_ok=True)
+
   def clear_all_in_progress(self) -> None:
     """Removes all bases, once all draws are finished."""
     for path in self.made():
@@ -240,6 +249,26 @@ def check(path: str | os.PathLike, /) -> None:
     OSError: if it is not there and can't be made, or it can't be read.
   """
   folders.look(path, KIND)
+
+
+def check_method(path: str | os.PathLike, description: Mapping[str, Any], /) -> None:
+  """Refuses a folder with draws that were taken otherwise.
+
+  It is called before the matrix is known, to say so at once.
+
+  Args:
+    path: the folder.
+    description: plain values of a run by name, such as `SLQ.description` gives, and the seed.
+
+  Raises:
+    ValueError, OSError: as `check`, or if they differ there.
+  """
+  check(path)
+  record = recorded(path)
+  if record.get("format_version") == FORMAT_VERSION:
+    there = {k: record.get(k) for k in description}
+    if words := records.described(there, records.as_plain(description)):
+      raise ValueError(f"{path}: it holds a run of something else ({words}); {_REMEDY}")
 
 
 def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
@@ -270,7 +299,6 @@ def held_bytes(path: str | os.PathLike[str] | None, /) -> int:
 
 def _compare(path, text, identity):
   """Refuses the record of another run than that of an identity."""
-  remedy = "use another folder, or delete this folder with all that is in it"
   try:
     found = json.loads(text)
     version = int(found["format_version"])
@@ -278,7 +306,7 @@ def _compare(path, text, identity):
     if version < 1:
       raise ValueError(f"format version {version}")
   except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise ValueError(f"{path / KIND.record}: damaged ({e}); {remedy}") from e
+    raise ValueError(f"{path / KIND.record}: damaged ({e}); {_REMEDY}") from e
   if version > FORMAT_VERSION:
     raise ValueError(
       f"{path / KIND.record}: it has format version {version}: install a newer tf_hessian"
@@ -288,9 +316,9 @@ def _compare(path, text, identity):
     one_by_one = identity.get("draws_per_pass") and 1
     found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
   if differences := records.described(found, identity):
-    raise ValueError(f"{path}: it holds a run of something else ({differences}); {remedy}")
+    raise ValueError(f"{path}: it holds a run of something else ({differences}); {_REMEDY}")
   if version == FORMAT_VERSION and marked not in (None, folders.digest(found)):
-    raise ValueError(f"{path / KIND.record}: damaged (its digest is wrong); {remedy}")
+    raise ValueError(f"{path / KIND.record}: damaged (its digest is wrong); {_REMEDY}")
 
 
 def _check_coefficients(state, steps=None, *, finished=False):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import contextlib
+import errno
 import json
 import os
 import re
+import shutil
 import time
 from typing import Any
 
@@ -66,6 +68,17 @@ class SearchFolder:
     finally:
       self._folder.close()
 
+  def look_for_room(self, size: int, /) -> None:
+    """Raises OSError unless so many bytes of a result can be written."""
+    if self._folder is None:
+      return
+    free = shutil.disk_usage(self._folder.path).free
+    if free < size:
+      raise OSError(
+        errno.ENOSPC,
+        f"{self._folder.path}: no room for the eigenvectors: {size:,} bytes, and {free:,} are free",
+      )
+
   def result(self, products: int, /) -> Eigenpairs | None:
     """Returns the result that is there, or None.
 
@@ -103,7 +116,10 @@ class SearchFolder:
     self._wait = max(_SAVE_SECONDS, (self._saved - begin) / _SHARE)
 
   def save_result(self, pairs: Eigenpairs, /) -> None:
-    """Writes the result, and a summary; removes the state unless more products can go on."""
+    """Writes the result, and a summary.
+
+    The state is removed, unless a search with more products could go on from it.
+    """
     if self._folder is None:
       return
     goes_on = pairs.status in _GOES_ON
