@@ -351,6 +351,16 @@ def test_error_is_a_line(outcome, error, message):
   assert said.startswith(message) and "\n" not in said
 
 
+@pytest.mark.parametrize("options", [{}, {"arguments": True}])
+@pytest.mark.parametrize("flag", [CONFIG, "--workdir=x"])
+@pytest.mark.usefixtures("streams")
+def test_flag_that_would_do_nothing_is_refused(outcome, monkeypatch, flag, options):
+  monkeypatch.setattr(sys, "argv", ["command", flag])
+  said = outcome(lambda *_: None, **options)
+  assert said.startswith(f"error: {flag.partition('=')[0]}: this command has no such flag")
+  assert ("after --" in said) == bool(options)
+
+
 @pytest.mark.usefixtures("streams")
 def test_mistake_of_ours_has_a_traceback(monkeypatch):
   monkeypatch.setattr(sys, "argv", ["command"])

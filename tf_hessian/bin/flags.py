@@ -30,14 +30,18 @@ def run(main: Callable[[], None], /, *, needed: Sequence[str] = ("config", "work
     needed: flags that must be given.
   """
   flags.mark_flags_as_required(needed)
-  run_plain(main)
+  _run(main)
 
 
 def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
-  """Runs a command that has no config.
+  """Runs a command that has neither config nor folder.
 
   With `arguments`, main is given what is no flag.
   """
+  _run(main, unused=("config", "workdir"), arguments=arguments)
+
+
+def _run(main, *, unused=(), arguments=False):
   quiet.import_quietly()
   logs.make_printable()
   try:
@@ -48,6 +52,10 @@ def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
   def guarded(argv):
     if len(argv) > 1 and not arguments:
       parsing.fail(f"unknown argument {argv[1]!r} (--helpshort lists the flags)")
+    for name in unused:
+      if flags.FLAGS[name].present:
+        more = "; what it hands on goes after --" if arguments else ""
+        parsing.fail(f"--{name}: this command has no such flag{more}")
     logs.set_up()
     try:
       main(argv[1:]) if arguments else main()
@@ -61,6 +69,6 @@ def run_plain(main: Callable[..., None], /, *, arguments: bool = False) -> None:
       parsing.fail(e)
 
   if usage.is_asked_for(sys.argv):
-    print(usage.text(main.__globals__["__doc__"]))
+    print(usage.text(main.__globals__["__doc__"], own=not unused))
     return
   app.run(guarded, flags_parser=parsing.parse)

@@ -26,15 +26,17 @@ def is_asked_for(argv: Sequence[str], /) -> bool:
   return any(word in _ASKED for word in argv[1:])
 
 
-def text(doc: str, /) -> str:
+def text(doc: str, /, *, own: bool = True) -> str:
   """Returns the help of this process's command.
 
   Args:
     doc: the docstring of its module.
+    own: whether it has a config and a folder.
   """
   known = flags.FLAGS.flags_by_module_dict()
   titles = {sys.argv[0]: "Flags of the command"}
-  titles |= {f"tf_hessian.bin.{name}": title for name, title in _SHARED.items()}
+  shared = {k: v for k, v in _SHARED.items() if own or k not in ("config_flag", "flags")}
+  titles |= {f"tf_hessian.bin.{name}": title for name, title in shared.items()}
   parts = [doc.strip(), ""]
   for module, title in titles.items():
     if module in known:
