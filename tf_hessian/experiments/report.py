@@ -22,9 +22,11 @@ def report(result: Spectrum, picture: str | os.PathLike, /) -> str:
     shares = result.summary()["energy_in_largest"]
     shown = ", ".join(f"{share:.4g} in {count}" for count, share in shares.items() if count <= 10)
     bounds = result.residual_bounds()[0][-10:]
+    size = max(abs(result.largest(1)[0]), abs(result.smallest(1)[0]))
+    within = max(bounds.max(), result.config.get("precision", 0.0) * size)  # products are rounded
     lines["energy of the gradient"] = (
       f"{shown} of the largest Ritz values ({len(bounds)} largest are eigenvalues to within "
-      f"{bounds.max():.2g})"
+      f"{within:.2g})"
     )
   if result.config.get("target"):
     judged = stopping.Reached.from_dict(result.config["target"], result.num_draws)
