@@ -186,6 +186,14 @@ def test_penalties_of_a_layer_count_as_often_as_it_is_called(name, count):
   assert whole.loss() == pytest.approx(mse + float(sum(model.losses)), rel=1e-13)
 
 
+class Product(keras.regularizers.Regularizer):
+  def __init__(self, factor):
+    self._factor = factor
+
+  def __call__(self, x):
+    return ops.sum(x**2) * self._factor()
+
+
 def reading(kind):
   """Returns a model, and a loss, of which something reads the kernel of the first layer."""
   inputs, first = keras.Input((3,)), L.Dense(4, "tanh", name="first")
@@ -206,7 +214,7 @@ def reading(kind):
   elif kind == "activity":
     x = L.Dense(3, "tanh", activity_regularizer=lambda z: ops.mean(z**2) * squares())(x)
   elif kind == "penalty":
-    x = L.Dense(3, "tanh", kernel_regularizer=lambda w: ops.sum(w**2) * squares())(x)
+    x = L.Dense(3, "tanh", kernel_regularizer=Product(squares))(x)
   return keras.Model(inputs, L.Dense(2)(x)), loss
 
 
