@@ -76,7 +76,7 @@ class SpectrumCallback(keras.callbacks.Callback):
     lanczos_steps: steps of each draw.
     tolerance: of the eigenvalues' residuals, relative to the largest.
     repeated: whether to look for more copies of eigenvalues where more than one is wanted of an
-      end, which takes 30 products or more.
+      end, which takes some 5 to 40 products.
     seed: seed of the start vectors, and of random layers.
     log_dir: folder for TensorBoard: the numbers by step, and the density as a picture.
     workdir: folder for spectra, as step_N.npz, which `tf_hessian.bin.plot` reads; it needs draws.

@@ -100,7 +100,7 @@ def spectra(
 
 
 def _look_first(paths, folders, n, options):
-  """Refuses damaged files and other runs' folders before anything is measured."""
+  """Refuses what are no files of models, and folders of other runs."""
   for path in paths:
     if not str(path).endswith(_WEIGHTS):
       checkpoints_lib.check_archive(path)

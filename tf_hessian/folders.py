@@ -25,7 +25,7 @@ import filelock
 
 from tf_hessian import files, portable
 
-_LOCK = "lock"
+LOCK = "lock"
 _SCRATCH = "tf_hessian-scratch-"
 
 
@@ -145,7 +145,7 @@ class OwnedFolder:
         with contextlib.suppress(FileExistsError):  # of another process, in the meantime
           files.create_text(self.path / kind.record, text)
       look(path, kind)  # the lock may be something else
-      self._lock = _lock(self.path / _LOCK)
+      self._lock = _lock(self.path / LOCK)
       self._lock.acquire(timeout=0)
     except filelock.Timeout as e:
       raise ValueError(f"{path}: another process is working in this folder") from e
@@ -217,19 +217,19 @@ def scratch() -> Iterator[pathlib.Path]:
     if re.fullmatch(rf"{_SCRATCH}[0-9a-f]{{16}}", entry.name):
       _remove_left(entry.path)
   path = root / f"{_SCRATCH}{secrets.token_hex(8)}"
-  with _lock(f"{path}.{_LOCK}"):
+  with _lock(f"{path}.{LOCK}"):
     path.mkdir(mode=0o700)
     try:
       yield path
     finally:
       shutil.rmtree(path, ignore_errors=True)
   with contextlib.suppress(OSError):
-    os.unlink(f"{path}.{_LOCK}")
+    os.unlink(f"{path}.{LOCK}")
 
 
 def _remove_left(path):
   """Removes a scratch folder of this user, unless its process lives."""
-  lock = f"{path}.{_LOCK}"
+  lock = f"{path}.{LOCK}"
   if portable.is_own(path) and portable.is_own(lock):  # so nobody can put a link in their place
     with contextlib.suppress(OSError, filelock.Timeout):
       with _lock(lock).acquire(timeout=0):
@@ -245,7 +245,7 @@ def _check_places(path, kind, entries, prefix=""):
   """Refuses all but files and folders where these belong."""
   for entry in entries:
     name = prefix + entry.name
-    is_file = name in (kind.record, _LOCK) or kind.made.fullmatch(name)
+    is_file = name in (kind.record, LOCK) or kind.made.fullmatch(name)
     if is_file and not entry.is_file(follow_symlinks=False):
       expected = "a file"
     elif kind.below.fullmatch(name) and not entry.is_dir(follow_symlinks=False):
@@ -269,7 +269,7 @@ def _harmless(kind, entry):
   return entry.is_file(follow_symlinks=False) and (
     files.is_temporary(entry.name)
     # An earlier version made the lock first.
-    or (entry.name == _LOCK and not entry.stat().st_size)
+    or (entry.name == LOCK and not entry.stat().st_size)
   )
 
 

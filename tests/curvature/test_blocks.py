@@ -224,6 +224,27 @@ def test_variables_that_other_layers_read_are_differentiated_there_too(kind):
   compared(model, 2, loss)
 
 
+class ByLength(L.Layer):
+  """Reads a variable in long sequences only."""
+
+  def build(self, _):
+    self.scale = self.add_weight(shape=(), initializer="ones")
+
+  def call(self, x):
+    return x * self.scale**2 if (x.shape[1] or 5) > 4 else x
+
+
+def test_variables_that_only_other_shapes_read_are_differentiated():
+  layers = [L.Dense(3, "tanh"), ByLength(), L.Dense(2, "tanh"), L.GlobalAveragePooling1D()]
+  model = keras.Sequential([keras.Input((None, 3)), *layers])
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((5, n, 3)), rng.standard_normal((5, 2))) for n in (4, 6)]
+  whole, cut = (HessianOperator(model, "mse", data, recompute_blocks=c) for c in (None, 2))
+  v = rng.standard_normal(whole.shape[0])
+  for expected, found in ((whole @ v, cut @ v), (whole.gradient(), cut.gradient())):
+    assert np.linalg.norm(found - expected) <= 1e-12 * np.linalg.norm(expected)
+
+
 class Doubled(keras.Model):
   def call(self, inputs, training=None, mask=None):
     return 2 * super().call(inputs, training=training, mask=mask)

@@ -317,9 +317,13 @@ def test_targets_and_outputs_of_one_number_are_aligned_as_in_fit(outputs, target
 
 
 @pytest.mark.parametrize("batch", [(X, (Y, Y)), (X, [Y, Y]), (X, Y, (np.ones(N), np.ones(N)))])
-def test_several_targets_or_weights_of_a_single_output_are_refused(batch):
-  model = keras.Sequential([keras.Input((INPUTS,)), layers.Dense(1)])
-  with pytest.raises(ValueError, match="expected one, for the model's single output, got 2"):
+@pytest.mark.parametrize("kind", ["tensor", "list", "dict"])
+def test_more_targets_or_weights_than_outputs_are_refused(batch, kind):
+  inputs = keras.Input((INPUTS,))
+  output = layers.Dense(1)(inputs)
+  kinds = {"tensor": output, "list": [output], "dict": {"a": output}}
+  model = keras.Model(inputs, kinds[kind])
+  with pytest.raises(ValueError, match="expected one for each of 1 outputs, got 2"):
     HessianOperator(model, "mse", [batch])
 
 

@@ -69,8 +69,24 @@ def test_copy_of_a_model_that_is_not_compiled_is_not_compiled():
     tf_hessian.HessianOperator(tf_hessian.float64_model(model), None, [(X, X[:, :1])])
 
 
-def test_variable_that_is_an_argument_of_an_operation_is_refused():
+def test_loss_that_may_read_the_model_is_not_copied():
+  model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+  read = model.layers[0].kernel
+  model.compile("sgd", lambda t, p: (t - p) ** 2 + keras.ops.sum(read**2))
+  with pytest.raises(ValueError, match="is compiled with none and its layers add none"):
+    tf_hessian.HessianOperator(tf_hessian.float64_model(model), None, [(X, X[:, :1])])
+
+
+def test_model_that_is_not_built_is_refused():
+  with pytest.raises(ValueError, match="does not describe it: Sequential model"):
+    tf_hessian.float64_model(keras.Sequential([layers.Dense(2)]))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_variable_that_is_an_argument_of_an_operation_is_refused(nested):
   inputs, dense = keras.Input((3,)), layers.Dense(3)
   model = keras.Model(inputs, keras.ops.matmul(dense(inputs), dense.kernel))
+  if nested:
+    model = keras.Sequential([keras.Input((3,)), model, layers.Dense(1)])
   with pytest.raises(ValueError, match="kernel' is an argument of an operation"):
     tf_hessian.float64_model(model)

@@ -589,3 +589,31 @@ def _check_damaged_choice(folder, matrix, field, value, marked):
   with pytest.raises(ValueError, match=f"{folder}.*: (it holds a run of something else|damaged)"):
     run(matrix, folder)
   assert path.read_text() == json.dumps(record)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "draw_000_of_another.npz", "step_000.npz"])
+def test_folder_with_anything_in_it_keeps_its_record(tmp_path, name):
+  with RunFolder(tmp_path, {"n": 3}) as folder:
+    (tmp_path / "basis_000").write_bytes(b"")
+    (tmp_path / name).write_text("")
+    folder.forget_unless_begun()
+  assert (tmp_path / "run.json").exists() and (tmp_path / name).exists()
+
+
+def test_folder_without_a_step_is_left_to_another_run(tmp_path):
+  with RunFolder(tmp_path, {"n": 3}) as folder:
+    (tmp_path / "basis_000").write_bytes(b"")
+    folder.forget_unless_begun()
+  assert {p.name for p in tmp_path.iterdir()} <= {"lock"}
+  with RunFolder(tmp_path, {"n": 4}):
+    pass
+
+
+def test_record_without_a_digest_has_that_of_its_own_numbers(tmp_path):
+  with RunFolder(tmp_path, {"n": 3, "tolerance": 1}) as folder:
+    first = folder.digest
+  path = tmp_path / "run.json"
+  record = json.loads(path.read_text())
+  path.write_text(json.dumps({k: v for k, v in record.items() if k != "digest"}))
+  with RunFolder(tmp_path, {"n": 3, "tolerance": 1.0}) as folder:
+    assert folder.digest == first

@@ -76,8 +76,9 @@ def test_interrupted_search_for_copies_goes_on_bitwise(tmp_path):
     with pytest.raises(Stopped):
       search(folder, Counting(matrix, fail_at=last, error=Stopped), **options)
     assert_same(search(folder, Counting(matrix), **options), pairs)
-  with pytest.raises(ValueError, match=r"another run \(repeated differ"):
-    search(folder, Counting(matrix), repeated=False, **options)
+  again = Counting(matrix)  # what has looked for copies is good for one who does not ask for it
+  assert_same(search(folder, again, repeated=False, **options), pairs)
+  assert again.count == 0
 
 
 @pytest.mark.parametrize("budget", [5, 8, 9, 10, 11, 12, 16, 20])
@@ -108,6 +109,38 @@ def test_folder_of_a_search_without_copies_is_refused_with_the_remedy(tmp_path):
   search(tmp_path, repeated=False)
   with pytest.raises(ValueError, match="has not looked for copies.*; repeated=False, --norepeated"):
     search(tmp_path)
+
+
+@pytest.mark.parametrize("budget", [None, 12, 20])
+@pytest.mark.parametrize("size", [8, 12])
+def test_search_interrupted_in_its_last_checks_goes_on_bitwise(tmp_path, budget, size):
+  options = {"basis_size": size} | ({"max_products": budget} if budget else {})
+  operator = Counting(MATRIX)
+  pairs = search(operator=operator, **options)
+  for last in range(operator.count - 3, operator.count + 1):
+    folder = tmp_path / str(last)
+    with pytest.raises(Stopped):
+      search(folder, Counting(MATRIX, fail_at=last, error=Stopped), **options)
+    rest = Counting(MATRIX)
+    assert_same(search(folder, rest, **options), pairs)
+    assert rest.count <= operator.count
+
+
+def test_one_pair_was_never_looked_for_again(tmp_path):
+  first = search(tmp_path, largest=1)
+  path = tmp_path / "run.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"repeated": True}))
+  np.testing.assert_array_equal(search(tmp_path, largest=1).values, first.values)
+
+
+def test_products_that_ran_out_while_looking_are_enough_without(tmp_path, expected):
+  alone = search(repeated=False)
+  few = search(tmp_path, max_products=alone.num_products - 3 + 1)
+  assert few.status is EigenpairStatus.COPIES_UNKNOWN
+  found = search(tmp_path, max_products=few.num_products - 3, repeated=False)
+  assert found.status is EigenpairStatus.CONVERGED
+  np.testing.assert_array_equal(found.values, few.values)
+  np.testing.assert_allclose(found.values, expected[0].values, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("tolerance", [1, 1.0])

@@ -170,3 +170,12 @@ def test_products_that_are_not_finite_are_refused(method, first):
   with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity"):
     tf_hessian.solve(operator, np.ones(9), damping=1.0, method=method, progress=False)
   assert count == first
+
+
+@pytest.mark.parametrize("scale", [2.0**-900, 2.0**700])
+def test_matrices_of_any_scale_are_solved(scale):
+  a = np.diag(np.arange(1.0, 10.0))
+  usual = tf_hessian.solve(a, np.ones(9), damping=1.0, progress=False)
+  extreme = tf_hessian.solve(a * scale, np.ones(9), damping=scale, progress=False)
+  assert usual.converged and extreme.converged
+  np.testing.assert_allclose(extreme.x * scale, usual.x, rtol=1e-5)

@@ -45,7 +45,7 @@ class Pieces:
   Attributes:
     count: number of blocks.
     used: (parameters, context, batch, seed) -> for each block, the positions of the parameters that
-      it reads, and last of those that the end reads. It traces all once, the first time.
+      it reads, and last of those that the end reads. It traces all once for each shape.
     start: (batch) -> inputs of the first block: a list of tensors.
     run: (number of the block, parameters, context, seed, states, inputs) -> (outputs,
       penalties, states): lists; the states of random generators are None before the first block.
@@ -116,12 +116,14 @@ def build_pieces(
       read |= scope.read
     return terms, penalties
 
-  found: list[list[int]] = []
+  found: dict[str, list[list[int]]] = {}
 
   def used(*arguments):
-    if not found:
-      found.extend(_positions_read(len(parts), start, run, finish, chosen, arguments))
-    return found
+    tensors = tf.nest.flatten(arguments, expand_composites=True)
+    shapes = str([None if t is None else (t.shape, t.dtype) for t in tensors])
+    if shapes not in found:  # a layer may read others in other shapes
+      found[shapes] = _positions_read(len(parts), start, run, finish, chosen, arguments)
+    return found[shapes]
 
   return Pieces(
     count=len(parts),

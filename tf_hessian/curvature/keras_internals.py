@@ -313,12 +313,6 @@ def calls_of(model: keras.Model, /) -> list:
   return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input]
 
 
-def variables_among_arguments(model: keras.Model, /) -> list[keras.Variable]:
-  """Returns variables that a functional model's calls take as arguments."""
-  given = [(n.arguments.args, n.arguments.kwargs) for n in calls_of(graph_of(model))]
-  return [x for x in keras.tree.flatten(given) if isinstance(x, keras.Variable)]
-
-
 def standardized_inputs(graph: keras.Model, inputs: Any, /) -> list:
   """Returns inputs of any form as a functional model's tensors."""
   return list(graph._standardize_inputs(inputs))

@@ -149,8 +149,9 @@ def pick(what: str, nest: Any, key: Any, outputs: Outputs, /) -> Any:
       every = [n for n, _ in outputs]
       raise ValueError(f"{what}: expected one for each of {every}, got a single tensor")
     return nest
-  if key is None and isinstance(nest, (list, tuple)) and len(nest) > 1:
-    raise ValueError(f"{what}: expected one, for the model's single output, got {len(nest)}")
+  count = len(outputs) or (1 if key is None else 0)
+  if what != "outputs" and isinstance(nest, (list, tuple)) and len(nest) > count > 0:
+    raise ValueError(f"{what}: expected one for each of {count} outputs, got {len(nest)}")
   names: list[Any] = [n for n, k in outputs if k == key] + [0 if key is None else key]
   for k in names:
     if k in nest if isinstance(nest, dict) else isinstance(k, int) and k < len(nest):

@@ -203,8 +203,10 @@ def _weights(name, values, masks, sample_weight):
   given = None
   for factor, what in [*((m, "mask") for m in masks), (sample_weight, "sample weights")]:
     if factor is not None:
+      whole = factor.shape.rank < values.shape.rank  # fit doesn't take these
       factor = _expand(name, what, tf.cast(factor, values.dtype), values)
       weights *= factor
+      factor = factor * tf.ones_like(values) if whole else factor
       given = factor if given is None else given * factor
       kept = weights if what == "mask" else kept
   return weights, kept, weights if given is None else given

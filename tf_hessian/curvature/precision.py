@@ -14,8 +14,8 @@ _LOW = frozenset({"float32", "bfloat16", "mixed_bfloat16"})
 def float64_model(model: keras.Model, /) -> keras.Model:
   """Returns a copy of a Keras model that computes in float64.
 
-  It has the same weights, and is compiled with the same loss. Layers of integers or strings keep
-  their types. Classes of the model's layers need not be registered.
+  It has the same weights, and is compiled with the same loss if that is Keras's own. Layers of
+  integers or strings keep their types. Classes of the model's layers need not be registered.
 
   >>> import keras
   >>> import tf_hessian
@@ -27,12 +27,11 @@ def float64_model(model: keras.Model, /) -> keras.Model:
     NotImplementedError, TypeError, ValueError: if its config doesn't describe it, or a layer can't
       be float64.
   """
-  if isinstance(model, (keras.Sequential, keras.Function)):
-    for variable in keras_internals.variables_among_arguments(model):
-      raise ValueError(
-        f"variable {variable.path!r} is an argument of an operation, which a copy would hold "
-        "fixed: make it the variable of a layer that does the operation"
-      )
+  for variable in _among_arguments(model):
+    raise ValueError(
+      f"variable {variable.path!r} is an argument of an operation, which a copy would hold fixed: "
+      "make it the variable of a layer that does the operation"
+    )
   classes = {type(x).__name__: type(x) for x in keras_internals.layers_of(model)}
   with keras.saving.CustomObjectScope(classes), scopes.python_random_kept():
     try:
@@ -48,10 +47,30 @@ def float64_model(model: keras.Model, /) -> keras.Model:
   for layer in keras_internals.normalizations(keras_internals.layers_of(copy)):
     layer.finalize_state()
   _copy_tables(copy, model)
-  if model.compiled and type(model).compile is keras.Model.compile:
-    loss, weights = keras_internals.compiled_loss(model)
+  loss, weights = keras_internals.compiled_loss(model)
+  if model.compiled and type(model).compile is keras.Model.compile and _is_of_keras(loss):
     copy.compile(loss=loss, loss_weights=weights)
   return copy
+
+
+def _among_arguments(model):
+  """Returns variables that calls of functional models take as arguments."""
+  models = [x for x in keras_internals.layers_of(model) if isinstance(x, keras.Model)]
+  graphs = [keras_internals.graph_of(x) for x in models]
+  graphs = [x for x in graphs if isinstance(x, keras.Function)]
+  given = [node.arguments for graph in graphs for node in keras_internals.calls_of(graph)]
+  flat = keras.tree.flatten([(x.args, x.kwargs) for x in given])
+  return [x for x in flat if isinstance(x, keras.Variable)]
+
+
+def _is_of_keras(loss):
+  """Returns whether losses are Keras's own; others may read variables of the model."""
+
+  def of_keras(x):
+    function = getattr(x, "fn", x if callable(x) else None)
+    return all(getattr(f, "__module__", "keras.").startswith("keras.") for f in (type(x), function))
+
+  return all(x is None or isinstance(x, str) or of_keras(x) for x in keras.tree.flatten(loss))
 
 
 def _copy_tables(copy, model):

@@ -65,8 +65,7 @@ def top_eigenpairs(
   A start vector sees one vector of the eigenspace of an exactly multiple eigenvalue. Others are
   found when the Krylov space has become invariant, from a new start vector; before, rounding brings
   them in late, and they may be missed. So pairs that have converged are kept, and a new start
-  vector fills the basis beside them, until that changes none. One pair of an end has its value
-  without that.
+  vector looks beside them, until that changes none. One pair of an end has its value without that.
 
   Args:
     matvec: product with H, (n,) float64 -> (n,) float64.
@@ -76,19 +75,20 @@ def top_eigenpairs(
     tolerance: of the residuals |H y - theta y|, relative to the largest |theta|.
     max_products: ends the search, after which the check has its products; by default 20 times the
       basis.
-    basis_size: vectors of length n in memory; by default 2 (largest + smallest) + 30.
+    basis_size: vectors of length n in memory; by default 2 (largest + smallest) + 30. Fewer may
+      miss copies of eigenvalues.
     precision: relative rounding error of the products, by which an invariant space is known.
     repeated: whether to look for more copies of eigenvalues, from new start vectors, where more
-      than one is wanted of an end; True by default. It takes 30 products or more, until the basis
-      is full, and again for each copy.
+      than one is wanted of an end; True by default. It takes some 5 to 40 products, and again for
+      each copy.
     seed: of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors of a matrix that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
     state: what an interrupted search had saved, from which it goes on bitwise; None to begin.
     progress: called with (number of products, number of wanted pairs within the tolerance).
-    save: called before each product, and at the end, with a function () -> state, a dict of arrays
-      that stay as they are until it is called again; with None before they change. That of the end
-      goes on if more products are allowed.
+    save: called before each product with a function () -> state, a dict of arrays that stay as they
+      are until it is called again; with None before they change. It is called last if products have
+      run out, with what goes on if more are allowed.
 
   Returns:
     `Eigenpairs`; its status says whether they have converged.
@@ -249,20 +249,23 @@ class _Search:
       sure = whole or not beside or kept and self._products - self._begun >= beside
       ended = done and sure or whole
       if ended or spent:
-        vectors = s[:, chosen].T @ self._basis[: self._count]
-      if not ended:
-        # Of what is kept the residual is lost, so it has to leave room for that of the rest.
-        if bounds.max() <= enough / 2 and done and not kept:
-          save(None)
-          self._keep(values, s, chosen, beta)
-          self._kept, self._begun, self._beta = values[chosen], self._products, 0.0
-          self._residual = self._new_start()
-        elif full:
-          save(None)
-          self._restart(values, s)
-      if ended or spent:
+        vectors, searched = s[:, chosen].T @ self._basis[: self._count], self._products
+        found = self._checked(values[chosen], vectors, limit, enough, bounds.max(), sure)
+        self._products = searched
+      if ended:
+        return found
+      # Of what is kept the residual is lost, so it has to leave room for that of the rest.
+      if bounds.max() <= enough / 2 and done and not kept:
+        save(None)
+        self._keep(values, s, chosen, beta)
+        self._kept, self._begun, self._beta = values[chosen], self._products, 0.0
+        self._residual = self._new_start()
+      elif full:
+        save(None)
+        self._restart(values, s)
+      if spent:
         save(self.state)  # a search with more products goes on from there
-        return self._checked(values[chosen], vectors, limit, enough, bounds.max(), sure)
+        return found
 
   def _step(self):
     """Adds the residual to the basis, and returns the new one's length."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import os
 from typing import Any
 
@@ -59,12 +60,12 @@ def top_eigenpairs(
     max_products: most products of the search, by default 20 times the basis. Each pair is checked
       by one more afterwards.
     basis_size: number of vectors (n,) float64 in memory; by default 2 (largest + smallest) + 30.
-    repeated: whether to look for more copies of eigenvalues, by new start vectors that fill the
-      basis beside the pairs, until that changes none: 30 products or more, and again for each copy
-      found. True by default; done where more than one is wanted of an end, as one has its value
-      anyhow. False spares the products, where eigenvalues are known to differ; a status of
-      CONVERGED then does not say that no copy was missed. Folders of earlier versions hold such
-      searches.
+      Fewer may miss copies of eigenvalues.
+    repeated: whether to look for more copies of eigenvalues, by new start vectors beside the pairs,
+      until that changes none: some 5 to 40 products, and again for each copy found. True by
+      default; done where more than one is wanted of an end, as one has its value anyhow. False
+      spares the products, where eigenvalues are known to differ; a status of CONVERGED then does
+      not say that no copy was missed. Folders of earlier versions hold such searches.
     seed: seed of the start vector.
     start: (n,) what to begin at instead, such as a sum of the eigenvectors at a point that was
       near; None for a random vector. Eigenvectors that it has no part of may be missed.
@@ -93,6 +94,8 @@ def top_eigenpairs(
     identity = {"start": begun, **options, "max_products": None}
     with _opened(workdir, matrix, identity, config) as folder:
       found = folder.result(total)
+      if found and found.status is EigenpairStatus.COPIES_UNKNOWN and not options["repeated"]:
+        found = dataclasses.replace(found, status=EigenpairStatus.CONVERGED)
       if found is None:
         folder.look_for_room(8 * matrix.n * (largest + smallest))
         found = compute(folder)

@@ -81,7 +81,7 @@ class Matrix:
   def matmat(self, vectors: np.ndarray, /) -> np.ndarray:
     """Returns products with rows, as the operator makes them, both (k, n)."""
     found = _real(self._operator.matmat(vectors.T).T)
-    if len(found) > 1 and np.array_equal(found[0], found[-1]):
+    if len(found) > 1 and np.array_equal(found[0], found[-1]) and found[0].any():
       # SciPy makes them one by one where there is no matmat, of what may be the same array again.
       found = np.stack([np.array(self.product(v)) for v in vectors])
     return found

@@ -83,7 +83,8 @@ class RunFolder(folders.OwnedFolder):
     try:
       found = json.loads(files.read_own(path / KIND.record))
       self._unmarked = "digest" not in found  # so are its files then, or they were
-      self.digest = found.get("digest", self.digest)  # numbers may be of other types there
+      if found["format_version"] == FORMAT_VERSION:  # numbers may be of other types there
+        self.digest = found.get("digest") or folders.digest(found)
       if found["format_version"] < 2:
         files.write_text(path / KIND.record, json.dumps(identity, indent=2))
         for name in _IN_PROGRESS_1:  # its draw begins again
@@ -221,9 +222,10 @@ class RunFolder(folders.OwnedFolder):
 
   def forget_unless_begun(self) -> None:
     """Removes a record without any step, so that another run may begin."""
-    made = self.made()
-    if all(_EMPTY.fullmatch(path.name) for path in made):
-      for path in [*made, self.path / KIND.record]:
+    bases = [path for path in self.made() if _EMPTY.fullmatch(path.name)]
+    # A folder with anything else would be taken for a user's.
+    if {p.name for p in bases} | {KIND.record, folders.LOCK} >= set(os.listdir(self.path)):
+      for path in [*bases, self.path / KIND.record]:
         path.unlink(missing_ok=True)
 
   def clear_all_in_progress(self) -> None:

@@ -51,8 +51,10 @@ class SearchFolder:
     self._pending: dict[str, np.ndarray] | None = None
     self._folder = None
     if path is not None:
-      # Earlier versions recorded the limit of the products.
-      form, free = (FORMAT, FORMAT_VERSION), ("max_products",)
+      # Earlier versions recorded the limit of the products. A search that has looked for copies is
+      # as good as one that has not.
+      form, free = (FORMAT, FORMAT_VERSION), ["max_products"]
+      free += [] if identity.get("repeated") else ["repeated"]
       self._folder = ArrayFolder(path, KIND, form, identity, about, free=free)
 
   def __enter__(self) -> SearchFolder:

@@ -12,7 +12,6 @@ import numpy as np
 import scipy.sparse.linalg
 
 from tf_hessian.numerics import checks
-from tf_hessian.numerics.lanczos import checked_copy
 from tf_hessian.numerics.results import Eigenpairs
 from tf_hessian.numerics.scaling import scales_of
 from tf_hessian.slq import digests, provenance
@@ -206,9 +205,11 @@ class _Search:
 
   def _times(self, v):
     v = np.ravel(v)
-    product, _ = checked_copy(
-      self._matrix.product(v), v.size, f"product of iteration {self._count}"
-    )
+    product = np.array(self._matrix.product(v), np.float64)
+    if not np.isfinite(product).all():
+      raise ValueError(
+        f"product of iteration {self._count}: expected finite numbers, got NaN or infinity"
+      )
     product += self._damping * v
     return product
 
