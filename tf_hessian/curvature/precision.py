@@ -64,7 +64,7 @@ def _among_arguments(model):
 
 
 def _is_of_keras(loss):
-  """Returns whether losses are Keras's own; others may read variables of the model."""
+  """Returns whether losses are Keras's own, which read no variables."""
 
   def of_keras(x):
     function = getattr(x, "fn", x if callable(x) else None)

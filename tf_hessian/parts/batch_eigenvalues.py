@@ -205,8 +205,8 @@ def batch_eigenvalues(
   missed = int(np.sum(~result.converged & result._weigh()))
   if missed:
     logging.warning(
-      "eigenvalues of %d of %d batches have not converged: allow more products, a larger basis, or "
-      "a larger tolerance",
+      "eigenvalues of %d of %d batches are not within the tolerance: allow more products, a larger "
+      "basis, or a larger tolerance; or more copies of theirs could not be looked for",
       missed,
       count,
     )
