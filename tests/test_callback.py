@@ -310,3 +310,64 @@ def test_without_tensorboard_the_remedy_is_said(monkeypatch, tmp_path):
 def test_unknown_arguments_are_named_before_training():
   with pytest.raises(TypeError, match="neither it nor HessianOperator takes num_draws, step "):
     SpectrumCallback([], num_draws=3, step=1, training=True)
+
+
+def test_training_that_diverges_goes_on():
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((64, 5)).astype("f4"), rng.standard_normal((64, 1)).astype("f4")
+  callback = SpectrumCallback([(x, y)], freq=1, draws=1, lanczos_steps=3)
+  losses = []
+  for callbacks in ([], [callback]):
+    keras.utils.set_random_seed(0)
+    denses = [keras.layers.Dense(n, use_bias=False) for n in (4, 1)]
+    model = keras.Sequential([keras.Input((5,)), *denses])
+    model.compile(keras.optimizers.SGD(3.0), "mse")
+    fitted = model.fit(x, y, batch_size=64, epochs=8, verbose=0, callbacks=callbacks)
+    losses.append(fitted.history["loss"])
+  np.testing.assert_array_equal(losses[1], losses[0])
+  assert np.isinf(losses[0]).any() and callback.measurements
+
+
+class OwnOptimizer(keras.Model):
+  """Trains by an optimizer that it is not compiled with."""
+
+  def __init__(self):
+    super().__init__()
+    self.dense, self.own = keras.layers.Dense(3), keras.optimizers.SGD(0.1)
+
+  def call(self, inputs):
+    return self.dense(inputs)
+
+  def train_step(self, data):
+    with tf.GradientTape() as tape:
+      loss = LOSS(data[1], self(data[0]))
+    self.own.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+    return {"l": loss}
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": None}])
+@pytest.mark.parametrize("freq, steps", [(2, [2, 4, 6]), ("epoch", [3, 6])])
+def test_steps_by_another_optimizer_are_counted(freq, steps, options):
+  model = OwnOptimizer()
+  model(X[:1])
+  model.compile(**options)
+  callback = SpectrumCallback(dataset(), loss=LOSS, freq=freq)
+  _, history = fit([callback], epochs=2, model=model)
+  assert [m.step for m in callback.measurements] == steps
+  assert "hessian_top_1" in history and "hessian_top_1_times_lr" not in history
+
+
+class Freezing(keras.callbacks.Callback):
+  def on_epoch_begin(self, epoch, logs=None):
+    del logs
+    if epoch == 1:
+      self.model.layers[0].trainable = False
+
+
+def test_layers_may_be_frozen_in_training_that_runs_eagerly():
+  model = build()
+  model.compile("sgd", LOSS, run_eagerly=True)
+  callback = SpectrumCallback(dataset())
+  fit([Freezing(), callback], epochs=2, model=model)
+  sizes = [m.eigenpairs.vectors.shape[1] for m in callback.measurements]
+  assert sizes[1] == sizes[0] - 25 == callback.operator.shape[0]

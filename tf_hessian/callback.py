@@ -48,7 +48,8 @@ class SpectrumCallback(keras.callbacks.Callback):
 
   The logs get `hessian_top_1` and so on, the largest eigenvalues; `hessian_smallest_1` and so on;
   `hessian_top_1_times_lr`, to be read against 2, above which plain gradient descent leaves the
-  direction (with momentum or Adam the bound is another one);
+  direction (with momentum or Adam the bound is another one; not for steps by another optimizer than
+  the compiled one);
   and `hessian_trace` with `hessian_trace_stderr` if there are draws. So they are in the history, in
   TensorBoard, and in a CSV file if `CSVLogger` comes after it in the list. Between measurements the
   logs have the last one. Training goes on bitwise as without it.
@@ -154,6 +155,7 @@ class SpectrumCallback(keras.callbacks.Callback):
       raise ValueError(f"top, smallest: expected at most n = {n} eigenvalues together")
     if self._check:
       as_matrix(self.operator).check()
+    self._first, self._seen, self._epochs = self._iterations(), 0, 0
     self._last = self._step()
     if self._workdir is not None:
       self._open_folder()
@@ -176,7 +178,8 @@ class SpectrumCallback(keras.callbacks.Callback):
 
   def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
     """Measures if it is time to."""
-    del batch, logs
+    del logs
+    self._seen = self._epochs + batch + 1
     if self._freq == "epoch":
       return
     step = self._step()
@@ -187,6 +190,7 @@ class SpectrumCallback(keras.callbacks.Callback):
   def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
     """Measures if it is time to, and adds to the logs."""
     del epoch
+    self._epochs = self._seen
     if self._freq == "epoch":
       self._measure(self._step())
     if logs is not None and self.measurements:
@@ -204,7 +208,8 @@ class SpectrumCallback(keras.callbacks.Callback):
     if later:
       raise ValueError(
         f"workdir: {self._workdir} holds spectra of steps up to {max(later)}, and training is at "
-        f"step {self._last}: choose a new or empty folder"
+        f"step {self._last}: choose a new or empty folder, or list BackupAndRestore before this "
+        "callback"
       )
     names = repr([list(self.operator.parameter_names), list(self.operator.parameter_shapes)])
     text = json.dumps({"variables": hashlib.sha256(names.encode()).hexdigest()})
@@ -219,20 +224,28 @@ class SpectrumCallback(keras.callbacks.Callback):
 
     return check
 
+  def _iterations(self):
+    optimizer = self.model.optimizer
+    return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+  def _own_steps(self):
+    """Returns whether the model trains by another optimizer than the compiled one."""
+    return self._seen > 0 and self._iterations() == self._first
+
   def _step(self):
-    return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+    return self._first + self._seen if self._own_steps() else self._iterations()
 
   def _measure(self, step):
     self._follow()
     try:
       self.operator.check_point()
-    except NonFiniteError as e:
+      pairs = self._eigenpairs(step) if self._top + self._smallest else None
+      spectrum = self._spectrum() if self._draws else None
+    except NonFiniteError as e:  # training that diverges goes on
       if not self._said:
         logging.warning("SpectrumCallback: not measured from step %d on: %s", step, e)
       self._said = True
       return
-    pairs = self._eigenpairs(step) if self._top + self._smallest else None
-    spectrum = self._spectrum() if self._draws else None
     measured = Measurement(step, self._logs(pairs, spectrum), pairs, spectrum)
     self.measurements.append(measured)
     if self._workdir is not None:
@@ -243,7 +256,7 @@ class SpectrumCallback(keras.callbacks.Callback):
   def _eigenpairs(self, step):
     known = [m.eigenpairs for m in self.measurements if m.eigenpairs is not None]
     n, start = self.operator.shape[0], None
-    if known:
+    if known and known[-1].vectors.shape[1] == n:  # layers may have been frozen since
       old = known[-1].vectors.sum(axis=0) / len(known[-1].vectors) ** 0.5
       # As much is random, so that new directions are found.
       start = old + probes.probe(self._seed, probes.Stream.EIGENPAIRS, n)
@@ -277,7 +290,7 @@ class SpectrumCallback(keras.callbacks.Callback):
       values = pairs.values.tolist()
       logs |= {f"hessian_top_{i + 1}": v for i, v in enumerate(values[: self._top])}
       logs |= {f"hessian_smallest_{i + 1}": v for i, v in enumerate(values[self._top :])}
-    if self._top:
+    if self._top and not self._own_steps():
       rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
       logs["hessian_top_1_times_lr"] = logs["hessian_top_1"] * rate
     if spectrum is not None:

@@ -125,3 +125,19 @@ def test_batch_loss_is_refused_with_the_remedy():
   whole = lambda y, z: tf.reduce_mean((y - z) ** 2)  # noqa: E731
   with pytest.raises(ValueError, match="return one loss an example"):
     GradientCovarianceOperator(model, whole, data) @ np.zeros(15)
+
+
+@pytest.mark.parametrize("weight", [1, 4])
+def test_sample_weights_need_a_loss_that_is_a_mean_by_them(weight):
+  rng = np.random.default_rng(0)
+  model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+  model.compile("sgd", "mse")
+  data = [(rng.standard_normal((12, 3)), rng.standard_normal((12, 2)), np.full(12, weight))]
+  given = tf_hessian.GradientCovarianceOperator(model, "mse", data) @ np.eye(8)
+  assert np.linalg.eigvalsh(given)[0] >= -1e-5
+  if weight == 1:
+    found = tf_hessian.GradientCovarianceOperator(model, None, data) @ np.eye(8)
+    np.testing.assert_allclose(found, given, rtol=0, atol=1e-5)
+  else:
+    with pytest.raises(ValueError, match="^loss: .*give the loss instead of None"):
+      tf_hessian.GradientCovarianceOperator(model, None, data)

@@ -49,6 +49,7 @@ class Batches:
     fingerprint: hex digest of the contents of all batches in order.
     cached: whether the batches are kept in memory.
     negative_weights: number of the first batch with a negative sample weight; None without one.
+    weighs: whether there are sample weights other than 1.
     stacks: if so, the stacked batches of each signature, else None.
     seconds: time that reading them for the first time took.
     idle: if set, passes read none of them, which shows what a pass costs beside its batches.
@@ -66,6 +67,7 @@ class Batches:
     cut: bool = False,
     checksums: Sequence[int] = (),
     negative_weights: int | None = None,
+    weighs: bool = False,
   ) -> None:
     self._dataset: Any = dataset
     self._checksums = np.array(checksums, np.int64)  # of the batches that passes stream
@@ -84,6 +86,7 @@ class Batches:
     ] = {}  # by bounds: a pass of a cached data set makes no tensor
     self._none = _scalar(0)
     self.negative_weights = negative_weights
+    self.weighs = weighs
     self.seconds = seconds
     self.idle = False
 

@@ -109,6 +109,7 @@ class GivenLosses:
     self.coefficients = [*outputs.coefficients, 1.0]
     self.description = outputs.description
     self.given = outputs.given
+    self.as_fit = outputs.as_fit
     self.terms = outputs.terms
     self.weighs_batches = outputs.weighs_batches
 
@@ -128,6 +129,7 @@ class _SingleLoss:
   """The common part of losses of a single term."""
 
   coefficients = loss_weights = (1.0,)
+  as_fit = False
   given = (None,)
 
   def weighs_batches(self) -> bool:

@@ -61,6 +61,11 @@ class GradientCovarianceOperator(OutputsOperator):
 
   def _look_at_outputs(self):
     self.runner.batch_type = _CentredBatch
+    if self.objective.as_fit and self.program.batches.weighs:
+      raise ValueError(
+        "loss: fit divides by the number of examples, whatever their sample weights, and a "
+        "covariance needs their weighted mean: give the loss instead of None"
+      )
     output_checks.warn_of_negative_weights(self.program, self.what)
     output_checks.refuse_coupled(self.program)
 

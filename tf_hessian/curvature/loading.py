@@ -53,7 +53,7 @@ def load_batches(
     cache_bytes = float("inf")  # it is in memory already
   cut = _is_cut(dataset, num_batches)
   dataset = _prepare(dataset, num_batches)
-  digests, shapes, sums, negative = [], [], [], []
+  digests, shapes, sums, negative, weighs = [], [], [], [], False
   signatures: dict[Any, tuple] = {}
   cache: list[Any] | None = []
   structure = None
@@ -71,7 +71,9 @@ def load_batches(
     arrays = [np.asarray(t.numpy()) for t in tensors]
     digests.append(batches.digest(tensors, arrays))
     _check_finite(b, batch, tensors, arrays)
-    negative.extend([b] * _has_negative_weights(batch, arrays))
+    weights = _sample_weights(batch, arrays)
+    negative.extend([b] * any((w < 0).any() for w in weights))
+    weighs = weighs or any((w != 1).any() for w in weights)
     key = tuple(tuple(t.shape) for t in tensors)
     spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
     shapes.append(signatures.setdefault(key, (len(signatures), spec))[0])
@@ -88,7 +90,7 @@ def load_batches(
   if num_batches is not None and len(digests) < num_batches:
     raise ValueError(f"data set: expected num_batches = {num_batches}, it has {len(digests)}")
   specs = tuple(spec for _, spec in signatures.values())
-  about = reading.examples, cache, reading.seconds, cut, sums, next(iter(negative), None)
+  about = reading.examples, cache, reading.seconds, cut, sums, next(iter(negative), None), weighs
   return batches.Batches(dataset, digests, shapes, specs, *about)
 
 
@@ -180,12 +182,12 @@ def _check_finite(b, batch, tensors, arrays):
     )
 
 
-def _has_negative_weights(batch, arrays):
-  """Returns whether a batch has a negative sample weight."""
+def _sample_weights(batch, arrays):
+  """Returns the sample weights of a batch: arrays."""
   if not _is_keras_like(batch) or len(batch) < 3:
-    return False
+    return []
   weights = arrays[len(arrays) - len(tf.nest.flatten(batch[2])) :]
-  return any(a.dtype.kind in "ifV" and (a < 0).any() for a in weights)  # "V": bfloat16
+  return [a for a in weights if a.dtype.kind in "iufV"]  # "V": bfloat16
 
 
 # The bits that are all set in NaN and infinity. NumPy's functions of such types are slow.

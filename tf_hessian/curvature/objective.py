@@ -55,6 +55,7 @@ class Objective:
     changes: () -> how what Python knows of the model has changed since, in words; or "".
     whole: why the loss can't be told apart from the outputs that it is of; empty if it can.
     losses: the losses of the outputs as they were given; None for one that the model computes.
+    as_fit: whether sums are divided by the number of losses, whatever their sample weights.
   """
 
   parameters: tuple
@@ -73,6 +74,7 @@ class Objective:
   changes: Callable[[], str] = lambda: ""
   whole: str = ""
   losses: tuple = ()
+  as_fit: bool = False
 
   @property
   def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -274,6 +276,7 @@ def _keras_objective(model, loss, loss_weights, variables, training):
     ),
     whole=losses.whole,
     losses=losses.given,
+    as_fit=losses.as_fit,
   )
 
 

@@ -39,7 +39,7 @@ class OutputLosses:
   def __init__(
     self, model: keras.Model, loss: Any, loss_weights: Any, *, as_fit: bool = False
   ) -> None:
-    self._as_fit = as_fit
+    self.as_fit = as_fit
     self._outputs = keys_lib.output_keys(model)
     self._weigh: dict[Any, bool] = {}  # by output: whether its loss returns a pair
     self._losses = keys_lib.by_key("loss", loss, self._outputs)
@@ -85,7 +85,7 @@ class OutputLosses:
       if not tf.is_tensor(weights):
         weights = keys_lib.pick("sample weights", weights, key, self._outputs)
       name = "loss" if key is None else f"loss of output {key!r}"
-      term, losses, self._weigh[key] = _keras_term(name, loss, y, outputs, weights, self._as_fit)
+      term, losses, self._weigh[key] = _keras_term(name, loss, y, outputs, weights, self.as_fit)
       result.append(term)
       if observe is not None:
         observe(name, loss, outputs, *losses)
