@@ -7,11 +7,13 @@ import json
 import os
 from typing import Any, NamedTuple
 
+REMEDY = "use another folder, or delete this folder with all that is in it"
 OTHER_NAMES = (
   "names or shapes of the variables are others than there; Keras numbers models and layers without "
   "a name= on and on, until keras.utils.clear_session(): call that before the model is built, or "
   "give names"
 )
+# Where one of these differs, products do too.
 _OF_PRODUCTS = ("point", "data_fingerprint", "variables", "loss", "loss_weights", "matrix")
 # What it means that digests differ.
 _DIGESTS = {
@@ -74,17 +76,16 @@ def check_same(
   Raises:
     ValueError: if they differ, or it is damaged; it names the fields and the remedy.
   """
-  remedy = "use another folder, or delete this folder with all that is in it"
   try:
     found, now = (
       {k: v for k, v in x.items() if k not in free} for x in (json.loads(text), identity)
     )
     names = [d.name for d in differences(found, now, depth=0)]
   except (ValueError, AttributeError) as e:
-    raise ValueError(f"{folder}/{record}: damaged ({e}); {remedy}") from e
+    raise ValueError(f"{folder}/{record}: damaged ({e}); {REMEDY}") from e
   if names:
     which = f"it holds another run ({', '.join(names)} differ): {described(found, now)}"
-    raise ValueError(f"{folder}: {which}; {remedy}")
+    raise ValueError(f"{folder}: {which}; {REMEDY}")
 
 
 def as_plain(values: Mapping[str, Any], /) -> dict[str, Any]:

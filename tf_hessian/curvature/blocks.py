@@ -24,11 +24,10 @@ class Block:
   """A part of the model between two cuts.
 
   Attributes:
-    run: (mapping, states, inputs, training, read) -> (outputs, penalties, states): mapping and
-      states are
-      lists of (Keras variable, value), states of what may change, whose values afterwards are
-      returned; inputs and outputs are lists of tensors. The ids of the variables that it reads
-      are added to a set, if one is given.
+    run: (mapping, states, inputs, training, read=None) -> (outputs, penalties, states): mapping and
+      states are lists of (Keras variable, value), states of what may change, whose values
+      afterwards are returned; inputs and outputs are lists of tensors. The ids of the variables
+      that it reads are added to the set `read`.
     variables: ids of the Keras variables of its layers.
   """
 
@@ -47,10 +46,10 @@ class Pieces:
     used: (parameters, context, batch, seed) -> for each block, the positions of the parameters that
       it reads, and last of those that the end reads. It traces all once for each shape.
     start: (batch) -> inputs of the first block: a list of tensors.
-    run: (number of the block, parameters, context, seed, states, inputs) -> (outputs,
+    run: (number of the block, parameters, context, seed, states, inputs, read=None) -> (outputs,
       penalties, states): lists; the states of random generators are None before the first block.
-    finish: (parameters, context, batch, seed, outputs of the last block) -> (terms without that of
-      `model.losses`, penalties of the parameters).
+    finish: (parameters, context, batch, seed, outputs of the last block, read=None) -> (terms
+      without that of `model.losses`, penalties of the parameters).
   """
 
   count: int

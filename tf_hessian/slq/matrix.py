@@ -90,7 +90,7 @@ class Matrix:
     """Returns the columns of the given numbers (k,), one a row: (k, n)."""
     unit = np.zeros((len(numbers), self.n))
     unit[np.arange(len(numbers)), numbers] = 1
-    return _real(self._operator.matmat(unit.T).T)
+    return self.matmat(unit)
 
   def most_vectors(self, num_draws: int, /) -> int:  # noqa: ARG002
     """Returns how many draws may share a pass.

@@ -38,7 +38,6 @@ from tf_hessian.numerics.results import LanczosStatus
 
 # 1 had one draw in progress, products one by one, and no target.
 FORMAT_VERSION = 2
-_REMEDY = "use another folder, or delete this folder with all that is in it"
 _IN_PROGRESS_1 = ("step.npz", "basis.f64")
 # A killed process loses nothing that was written; only a power failure may lose what was not forced
 # to the disk, which is done at most this often.
@@ -270,7 +269,7 @@ def check_method(path: str | os.PathLike, description: Mapping[str, Any], /) -> 
   if record.get("format_version") == FORMAT_VERSION:
     there = {k: record.get(k) for k in description}
     if words := records.described(there, records.as_plain(description)):
-      raise ValueError(f"{path}: it holds a run of something else ({words}); {_REMEDY}")
+      raise ValueError(f"{path}: it holds a run of something else ({words}); {records.REMEDY}")
 
 
 def recorded(path: str | os.PathLike, /) -> dict[str, Any]:
@@ -308,7 +307,7 @@ def _compare(path, text, identity):
     if version < 1:
       raise ValueError(f"format version {version}")
   except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise ValueError(f"{path / KIND.record}: damaged ({e}); {_REMEDY}") from e
+    raise ValueError(f"{path / KIND.record}: damaged ({e}); {records.REMEDY}") from e
   if version > FORMAT_VERSION:
     raise ValueError(
       f"{path / KIND.record}: it has format version {version}: install a newer tf_hessian"
@@ -318,9 +317,9 @@ def _compare(path, text, identity):
     one_by_one = identity.get("draws_per_pass") and 1
     found |= {"basis": identity.get("basis"), "draws_per_pass": one_by_one, "target": None}
   if differences := records.described(found, identity):
-    raise ValueError(f"{path}: it holds a run of something else ({differences}); {_REMEDY}")
+    raise ValueError(f"{path}: it holds a run of something else ({differences}); {records.REMEDY}")
   if version == FORMAT_VERSION and marked not in (None, folders.digest(found)):
-    raise ValueError(f"{path / KIND.record}: damaged (its digest is wrong); {_REMEDY}")
+    raise ValueError(f"{path / KIND.record}: damaged (its digest is wrong); {records.REMEDY}")
 
 
 def _check_coefficients(state, steps=None, *, finished=False):
