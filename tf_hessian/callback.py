@@ -239,8 +239,9 @@ class SpectrumCallback(keras.callbacks.Callback):
     self._follow()
     try:
       self.operator.check_point()
-      pairs = self._eigenpairs(step) if self._top + self._smallest else None
+      # The draws first: the pass that they share makes single products too.
       spectrum = self._spectrum() if self._draws else None
+      pairs = self._eigenpairs(step) if self._top + self._smallest else None
     except NonFiniteError as e:  # training that diverges goes on
       if not self._said:
         logging.warning("SpectrumCallback: not measured from step %d on: %s", step, e)

@@ -23,9 +23,9 @@ def run(operator, *, draws, vectors_per_pass=None, **options):
 
 @pytest.fixture
 def earlier(monkeypatch):
-  """Products of single vectors by a pass of their own, as in version 0.2.0 and before."""
+  """Single products without regard to the bits of shared ones, as in version 0.1.0."""
   with monkeypatch.context() as patch:
-    patch.setattr(Program, "by_columns", property(lambda _: False))
+    patch.setattr(Program, "alike", property(lambda _: False))
     yield patch
 
 
@@ -68,7 +68,7 @@ def test_search_that_was_interrupted_goes_on_by_earlier_products(earlier, tmp_pa
   found = search(operator, workdir=tmp_path)
   np.testing.assert_array_equal(found.values, whole.values)
   np.testing.assert_array_equal(found.vectors, whole.vectors)
-  assert operator.program.by_columns
+  assert not operator.program.straight
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_folder_that_is_refused_leaves_products_as_they_are(earlier, tmp_path):
   operator = make_pooled()
   with pytest.raises(ValueError, match="something else"):
     run(operator, workdir=tmp_path, draws=1, seed=5)
-  assert operator.program.by_columns
+  assert not operator.program.straight
 
 
 @pytest.mark.slow
@@ -88,4 +88,4 @@ def test_folder_of_another_matrix_is_refused_and_products_stay_as_they_are(tmp_p
   other.model.layers[-1].kernel.assign(2 * other.model.layers[-1].kernel)
   with pytest.raises(ValueError, match="point: "):
     run(other, workdir=tmp_path, draws=1)
-  assert other.program.by_columns
+  assert not other.program.straight

@@ -10,7 +10,6 @@ import scipy.sparse.linalg
 import tensorflow as tf
 import threadpoolctl
 
-from tests.operators import make_pooled
 from tf_hessian.curvature import widths
 from tf_hessian.curvature.operator import HessianOperator
 from tf_hessian.numerics.lanczos import Lanczos
@@ -797,48 +796,6 @@ def test_other_number_of_columns_of_a_matrix_is_refused(matrix, tmp_path, monkey
   interrupt(monkeypatch, matrix, tmp_path, 8, vectors_per_pass=3)
   with pytest.raises(ValueError, match="vectors_per_pass: 3 there, 1 now"):
     run(matrix, workdir=tmp_path, vectors_per_pass=1)
-
-
-# Single products by the pass that draws share.
-
-
-@pytest.mark.parametrize("draws", [1, 3])
-@pytest.mark.parametrize("batches", [1, 2])
-def test_run_builds_one_pass_for_all_products(draws, batches):
-  operator = make(False, batches=batches)
-  run(operator, draws=draws)
-  assert "product" not in vars(operator.program)  # no pass of one vector was built
-  assert len(operator.program._columns) == 1
-
-
-@pytest.mark.parametrize(
-  "count", [2, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
-)
-def test_product_alone_is_bitwise_that_of_any_number_of_vectors(count):
-  operator = make_pooled()
-  vectors = np.random.default_rng(5).standard_normal((7, operator.shape[0]))
-  alone = np.stack([operator @ v for v in vectors])
-  np.testing.assert_array_equal(operator.products(vectors, vectors_per_pass=count), alone)
-
-
-@pytest.mark.parametrize(
-  "first, then",
-  [
-    ({"draws": 1}, {"draws": 3}),
-    pytest.param({"draws": 3}, {"draws": 1}, marks=pytest.mark.slow),
-    pytest.param(
-      {"draws": 3, "vectors_per_pass": 1},
-      {"draws": 3, "vectors_per_pass": 3},
-      marks=pytest.mark.slow,
-    ),
-  ],
-)
-def test_finished_run_goes_on_with_other_draws_and_vectors_a_pass(first, then, tmp_path):
-  operator = make_pooled()
-  run(operator, workdir=tmp_path, **first)
-  found, whole = run(operator, workdir=tmp_path, **then), run(operator, draws=3)
-  for mine, other in zip(found.tridiagonals, whole.tridiagonals, strict=False):
-    np.testing.assert_array_equal(mine, other)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -87,18 +87,56 @@ def hessian_product(
   return functools.partial(_HESSIANS[mode], batch_gradient(objective, connected))
 
 
-def of_one(product: Callable) -> Callable[..., list[tf.Tensor]]:
+def of_one(product: Callable, *, as_shared: bool = False) -> Callable[..., list[tf.Tensor]]:
   """Returns (parameters, context, batch, seed, ratios, v) -> product with v.
 
   Args:
     product: (parameters, context, batch, seed, ratios) -> v -> product, such as `hessian_product`
       returns.
+    as_shared: whether the product is bitwise that of the loop of `of_several`; False by default.
   """
+  turns: list[Any] = []  # graphs whose functions are called for as long as this one is there
 
   def function(params, context, batch, seed, ratios, v):
-    return product(params, context, batch, seed, ratios)(v)
+    of_batch = product(params, context, batch, seed, ratios)
+    in_graph = not tf.executing_eagerly()
+    return _as_a_turn(of_batch, v, turns) if as_shared and in_graph else of_batch(v)
 
   return function
+
+
+def _as_a_turn(product, v, turns):
+  """Returns a product by the operations of a turn of a loop.
+
+  Grappler merges constants with those around them, such as two factors, but not those that a loop
+  reads from outside, and so rounds differently there. What these operations read from outside is
+  hidden from it here: it takes no `PlaceholderWithDefault` for a constant.
+  """
+  specs = [tf.TensorSpec(x.shape, x.dtype) for x in v]
+  turn = tf.function(lambda *v: product(list(v)), autograph=False).get_concrete_function(*specs)
+  outside = [t for t, _ in turn.graph.captures]
+  graph_def = turn.graph.as_graph_def()
+  if graph_def.library.function:
+    turns.append(turn)
+  named = {node.name for node in graph_def.node}
+  values = [*v, *map(_hidden, outside)]
+  inputs = [*turn.graph.inputs[: len(v)], *(t for _, t in turn.graph.captures)]
+  result = tf.graph_util.import_graph_def(
+    graph_def,
+    input_map={t.name: x for t, x in zip(inputs, values, strict=True) if t.op.name in named},
+    return_elements=[t.name for t in turn.graph.outputs],
+    name="turn",
+  )
+  for found, made in zip(result, turn.graph.outputs, strict=True):
+    found.set_shape(made.shape)
+  return result
+
+
+def _hidden(tensor):
+  """Returns a tensor that the optimizer of graphs takes for no constant."""
+  if tensor.dtype in (tf.resource, tf.variant):
+    return tf.compat.v1.get_default_graph().capture(tensor)
+  return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tensor.shape)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ class Program:
     self._columns: dict[int | None, DataPass] = {}
     self._connected = [False] * len(objective.names)
     self._looked_at_influence = False
-    self.straight = False  # single products by a pass of their own, as earlier versions made them
+    self.straight = False  # single products with the bits of earlier versions
 
   def on_one_device(self) -> Program:
     """Returns a program whose passes this process makes alone."""
@@ -140,9 +140,14 @@ class Program:
     Raises:
       DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
+    return self.along("product", self._product_of_batch(), as_shared=self.alike)
+
+  @functools.cached_property
+  def straight_product(self) -> DataPass:
+    """`product` with the bits of version 0.1.0."""
     return self.along("product", self._product_of_batch())
 
-  def along(self, name: str, function: Callable, /) -> DataPass:
+  def along(self, name: str, function: Callable, /, *, as_shared: bool = False) -> DataPass:
     """Returns a pass with a vector.
 
     It is (ratios, vector (n,)) -> sum of what a function makes of the vector.
@@ -151,13 +156,16 @@ class Program:
       name: name of the pass.
       function: (parameters, context, batch, seed, ratios) -> v -> list of tensors like v, which is
         one like the parameters.
+      as_shared: as in `products.of_one`.
 
     Raises:
       DifferentiationError: if an operation has no second derivative, or no variable has influence.
     """
-    spec = tf.TensorSpec((self.n,), tf.float64)
     return self._build_product(
-      name, products.of_one(function), lambda r, v: [r, self._split(v)], spec
+      name,
+      products.of_one(function, as_shared=as_shared),
+      lambda r, v: [r, self._split(v)],
+      tf.TensorSpec((self.n,), tf.float64),
     )
 
   def columns(self, count: int, /) -> DataPass:
@@ -192,13 +200,18 @@ class Program:
     return not (self.vectorized or self._options["jit_compile"] or self.engine.is_cluster)
 
   @property
-  def by_columns(self) -> bool:
-    """Whether single products are made by the pass of columns too.
+  def alike(self) -> bool:
+    """Whether a single product has the bits of shared ones."""
+    return self.takes_any_number and self.sharing_gains
 
-    Then no other pass has to be built, and bits are those of shared products: Grappler computes
-    constant parts of a pass without a loop in another order.
+  @property
+  def by_columns(self) -> bool:
+    """Whether single products are made by the pass of columns.
+
+    They are where that has been built, and no other: then none has to be.
     """
-    return self.takes_any_number and self.sharing_gains and not self.straight
+    built = vars(self)
+    return self.alike and bool(self._columns) and not self.straight and "product" not in built
 
   @property
   def sharing_gains(self) -> bool:
@@ -226,6 +239,7 @@ class Program:
       choices.check_vectorized(self)
     if value != self._vectorized:
       self._columns.clear()
+      vars(self).pop("product", None)  # whose bits may have to be others
     self._vectorized = value
 
   @property

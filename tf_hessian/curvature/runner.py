@@ -124,7 +124,9 @@ class Runner:
 
   def _alone(self, x):
     v = tf.convert_to_tensor(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
-    return self._mean("product", self.program.product, self.ratios, v)
+    program = self.program
+    data_pass = program.straight_product if program.straight else program.product
+    return self._mean("product", data_pass, self.ratios, v)
 
   def along(self, function: Callable, x: np.ndarray, /) -> np.ndarray:
     """Returns the mean of a function's results with a vector (n,): (n,) float64.

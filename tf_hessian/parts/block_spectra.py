@@ -207,6 +207,9 @@ class _Block(Matrix):
   def most_vectors(self, num_draws, /):
     return self._whole.most_vectors(num_draws)
 
+  def share(self, count, /):
+    self._whole.share(count)
+
   def passes(self):
     return self._whole.passes()
 

@@ -146,10 +146,7 @@ def _measure(
       layout.basis.reason,
     )
   matrix.share(layout.vectors_per_pass)
-  try:
-    return _take(draws, layout, workdir, config)
-  finally:
-    matrix.share(1)
+  return _take(draws, layout, workdir, config)
 
 
 def _take(draws, layout, workdir, config):

@@ -70,7 +70,7 @@ def dense_hessian(
       first product) there is no room for the matrix, or the folder is of something else.
     OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
-  matrix = as_matrix(operator)
+  matrix = _by_columns(operator)
   chosen = _checked_rows(rows, matrix.n)
 
   def compute():
@@ -142,7 +142,7 @@ def exact_spectrum(
       something else.
     OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
-  matrix = as_matrix(operator)
+  matrix = _by_columns(operator)
 
   def compute():
     needed = EIGENVECTORS if eigenvectors else EIGENVALUES
@@ -170,6 +170,13 @@ def exact_spectrum(
 
   matrix.agree(**provenance.identity(), eigenvectors=eigenvectors)
   return matrix.lead(compute, dense.ExactSpectrum.to_bytes, dense.ExactSpectrum.from_bytes)
+
+
+def _by_columns(operator):
+  """Returns an operator as a `Matrix` whose products share passes."""
+  matrix = as_matrix(operator)
+  matrix.share(matrix.columns_per_pass)
+  return matrix
 
 
 def nonzero_rows(operator: Any, /) -> np.ndarray:

@@ -100,12 +100,12 @@ class Matrix:
     return 1  # it is not known whether that is any use
 
   def share(self, count: int, /) -> None:
-    """Lets single products be made by the pass of several vectors.
+    """Says how many vectors will share a pass.
 
-    That is built anyway, so that no other one has to be.
+    The pass of several is built then, and makes single products too, so that no other has to be.
 
     Args:
-      count: number of vectors; 1 for products by themselves, which copy less.
+      count: number of vectors.
     """
 
   def passes(self) -> contextlib.AbstractContextManager:
@@ -298,6 +298,9 @@ class _Curvature(_Shared):
 
   def share(self, count, /):
     self._width = count
+    program = self._operator.program
+    if count > 1 and program.alike:
+      program.columns(count)
 
   def gradient(self):
     return self._operator.gradient()
@@ -307,7 +310,7 @@ class _Curvature(_Shared):
     program, digest = self._operator.program, digest or self.product_digest
     found, there = digest(), record.get("product")
     other = found is not None and there not in (None, found)
-    if not (other and program.by_columns and record.get("point") == self.point()):
+    if not (other and program.alike and record.get("point") == self.point()):
       yield found
       return
     try:
