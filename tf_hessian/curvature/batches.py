@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import hashlib
 import itertools
 from typing import Any
@@ -220,7 +221,13 @@ class Batches:
     first, position, _, source = feed
     i = tf.cast(i, tf.int64)
     if self.cached:
-      batch = tf.nest.map_structure(lambda s: s[position + i], source)
+      begin = tf.reshape(position + i, [1])
+      end = begin + 1
+      # As s[position + i], which would make these numbers for each s.
+      one = functools.partial(
+        tf.strided_slice, begin=begin, end=end, strides=[1], shrink_axis_mask=1
+      )
+      batch = tf.nest.map_structure(one, source)
     else:
       batch = next(source)
     return first + i, self.shaped(batch, signature)

@@ -324,19 +324,11 @@ def _handle(tensor):
     return None
 
 
-def _capture(resource):
-  """Returns a resource from outside as a tensor of this graph.
-
-  A lookup table is such a resource.
-  """
-  return tf.compat.v1.get_default_graph().capture(resource)
-
-
 def _call(concrete, graph_def, values, jit_compile):
   """Calls a rewritten graph on tensors of the graph being built."""
   inputs = tf.nest.flatten(values) + list(concrete.captured_inputs)
   # A graph can be imported only onto tensors of this graph, not of one around it.
-  inputs = [_capture(t) if t.dtype == tf.resource else tf.identity(t) for t in inputs]
+  inputs = list(map(tf.compat.v1.get_default_graph().capture, inputs))
 
   def imported(*tensors):
     mapped = {t.name: x for t, x in zip(concrete.inputs, tensors, strict=True)}
