@@ -1,5 +1,6 @@
 """Products of one vector: their bits are those of shared ones, and no pass is built in vain."""
 
+import functools
 import gc
 
 import keras
@@ -148,6 +149,38 @@ def test_single_products_are_bitwise_those_of_several(name, policy):
     found = operator.products(vectors, vectors_per_pass=count)
     np.testing.assert_array_equal(found, alone)
   assert set(passes_of_products(operator)) == {"product", "columns"}
+
+
+MATRICES = {
+  "Hessian": tf_hessian.HessianOperator,
+  "Gauss-Newton": tf_hessian.GaussNewtonOperator,
+  "Fisher": functools.partial(tf_hessian.FisherOperator, kind="exact"),
+  "sampled Fisher": functools.partial(tf_hessian.FisherOperator, kind="sampled", samples=2),
+  "empirical Fisher": functools.partial(tf_hessian.FisherOperator, kind="empirical"),
+  "covariance": tf_hessian.GradientCovarianceOperator,
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_products_of_each_matrix_are_bitwise_the_same_for_any_number(name):
+  keras.utils.set_random_seed(0)
+  model = keras.Sequential([keras.Input((6,)), layers.Dense(40, "tanh"), layers.Dense(3)])
+  rng = np.random.default_rng(0)
+  data = [(rng.standard_normal((16, 6), np.float32), rng.integers(0, 3, 16)) for _ in range(2)]
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  operator = MATRICES[name](model, loss, data)
+  operator.vectorized = False
+  vectors = rng.standard_normal((5, operator.shape[0]))
+  alone = np.stack([operator @ v for v in vectors])
+  for found in (
+    operator.products(vectors),
+    operator.products(vectors, vectors_per_pass=2),
+    operator.products(np.asfortranarray(vectors)),
+    operator.matmat(vectors.T).T,
+  ):
+    np.testing.assert_array_equal(found, alone)
+  np.testing.assert_array_equal(operator.products(vectors[:2]), alone[:2])
+  np.testing.assert_array_equal(operator @ np.asfortranarray(vectors)[1], alone[1])
 
 
 def test_single_products_read_tables_of_words_as_shared_ones_do():

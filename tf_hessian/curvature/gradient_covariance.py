@@ -100,8 +100,8 @@ class GradientCovarianceOperator(OutputsOperator):
     """Returns the products with several vectors, as a `CurvatureOperator` does."""
     result = super().products(vectors, vectors_per_pass=vectors_per_pass)
     g = self.mean_gradient()
-    for row, share in zip(result, np.asarray(vectors) @ g, strict=True):
-      row -= share * g
+    for row, v in zip(result, np.asarray(vectors), strict=True):
+      row -= g * (g @ np.ravel(v))  # not vectors @ g, whose rounding depends on their number
     return result
 
   @processes.one_at_a_time
