@@ -155,7 +155,7 @@ class Spectrum(_Shown):
     """
     if self.start is not None:
       raise ValueError("deflation: is for random start vectors; this run began at another")
-    if without_basis(self):
+    if spectrum_file.without_basis(self.config):
       raise ValueError(
         'deflation: needs the Lanczos vectors, and this run kept none (Storage("none")): run it '
         "with a basis"
@@ -201,8 +201,8 @@ class Spectrum(_Shown):
     >>> two.mass(0.0), two.mass()
     ((0.5, 0.5), (1.0, 0.0))
     """
-    precision = self.config.get("precision", 0.0)
-    shares = [quadrature.share(q, low, high, precision) for q in self.quadratures]
+    rounding = spectrum_file.rounding(self.config)
+    shares = [quadrature.share(q, low, high, rounding) for q in self.quadratures]
     mean, stderr = quadrature.mean_and_stderr(shares)
     return float(mean), float(stderr)
 
@@ -280,7 +280,7 @@ class Spectrum(_Shown):
   def __repr__(self) -> str:
     steps = max(map(len, self.diagonals), default=0)
     start = "" if self.start is None else f", from {self.start}"
-    basis = ", without a basis" if without_basis(self) else ""
+    basis = ", without a basis" if spectrum_file.without_basis(self.config) else ""
     return (
       f"Spectrum(n = {self.num_parameters}, {self.num_draws} draws of {steps} steps{start}{basis})"
     )
@@ -371,7 +371,13 @@ class Spectrum(_Shown):
       np.save(file, np.stack(self.tridiagonals, axis=-1))
 
   @classmethod
-  def load_original(cls, path: str | os.PathLike, *, num_parameters: int | None = None) -> Spectrum:
+  def load_original(
+    cls,
+    path: str | os.PathLike,
+    *,
+    num_parameters: int | None = None,
+    precision: float = spectrum_file.FLOAT32,
+  ) -> Spectrum:
     """Returns the result in the original code's `tridiag_<k>`.
 
     Slices that are all zero are draws that had not finished; they are left out.
@@ -379,12 +385,13 @@ class Spectrum(_Shown):
     Args:
       path: the file, float64 (steps, steps, draws).
       num_parameters: n, which the layout does not record (traces need it).
+      precision: relative rounding error of the products, likewise; by default that of float32.
 
     Raises:
       OSError: if there is no such file.
       ValueError: if it is damaged, or not such an array of tridiagonal matrices.
     """
-    return cls(**spectrum_file.read_original(path), num_parameters=num_parameters)
+    return cls(**spectrum_file.read_original(path, precision), num_parameters=num_parameters)
 
 
 def load(path: str | os.PathLike, *, num_parameters: int | None = None) -> Spectrum:
@@ -407,20 +414,12 @@ def load(path: str | os.PathLike, *, num_parameters: int | None = None) -> Spect
   return Spectrum.load(path)
 
 
-def without_basis(spectrum: Spectrum, /) -> bool:
-  """Returns whether a run kept no basis.
-
-  Its eigenvalues may then have several nodes, whose weights add up.
-  """
-  return spectrum.config.get("basis") == "none"
-
-
 def _distinct(spectrum):
   """Returns the quadrature of each draw, with each eigenvalue once."""
-  if not without_basis(spectrum):
+  if not spectrum_file.without_basis(spectrum.config):
     return spectrum.quadratures
-  precision = spectrum.config.get("precision", 0.0)
-  return tuple(quadrature.distinct(q, precision) for q in spectrum.quadratures)
+  rounding = spectrum_file.rounding(spectrum.config)
+  return tuple(quadrature.distinct(q, rounding) for q in spectrum.quadratures)
 
 
 class _NamedBytes(io.BytesIO):

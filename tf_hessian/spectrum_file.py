@@ -16,6 +16,7 @@ from tf_hessian import files
 
 FORMAT = "tf_hessian.spectrum"
 FORMAT_VERSION = 1
+FLOAT32 = float(np.finfo(np.float32).eps)
 
 
 def write(
@@ -89,13 +90,32 @@ def read(path: str | os.PathLike | BinaryIO, /) -> dict[str, Any]:
   )
 
 
-def read_original(path: str | os.PathLike, /) -> dict[str, Any]:
+def without_basis(config: Mapping[str, Any], /) -> bool:
+  """Returns whether a run kept no basis, by its record.
+
+  Its eigenvalues may then have several nodes, whose weights add up.
+  """
+  return config.get("basis") == "none"
+
+
+def rounding(config: Mapping[str, Any], /) -> float:
+  """Returns the relative rounding error of a run's nodes, by its record.
+
+  It is that of the products, or of the Lanczos vectors where these are float32. It is 0 where
+  nothing is known.
+  """
+  rows = FLOAT32 if str(config.get("basis")).startswith("float32") else 0.0
+  return max(config.get("precision", 0.0), rows)
+
+
+def read_original(path: str | os.PathLike, precision: float, /) -> dict[str, Any]:
   """Returns the fields of a `Spectrum` in the original code's file.
 
   Slices that are all zero are draws that had not finished; they are left out.
 
   Args:
     path: the file, float64 (steps, steps, draws).
+    precision: relative rounding error of the products, which it does not record.
 
   Raises:
     OSError: if there is no such file.
@@ -123,7 +143,7 @@ def read_original(path: str | os.PathLike, /) -> dict[str, Any]:
     "off_diagonals": tuple(np.diag(t, 1).copy() for t in matrices),
     "residuals": np.full(len(matrices), np.nan),
     "statuses": ("COMPLETE",) * len(matrices),
-    "config": {"read_from": "original layout"},
+    "config": {"read_from": "original layout", "precision": precision},
   }
 
 

@@ -312,5 +312,6 @@ def _check_symmetric(triangle, matrix):
   if triangle.asymmetry > min(0.3, PRODUCT_ROUNDINGS * matrix.symmetry):
     raise ValueError(
       f"operator: expected a symmetric matrix, and it is off by {triangle.asymmetry:.2g} of its "
-      "largest entry"
+      f"largest entry, where products are taken to be right to {matrix.symmetry:.2g}; an operator "
+      "that computes in float32 says so by its dtype"
     )

@@ -56,10 +56,9 @@ class Matrix:
 
   def __init__(self, operator: scipy.sparse.linalg.LinearOperator, /):
     self.n = operator.shape[0]
-    eps = float(np.finfo(np.float64).eps)
-    self.precision = max(getattr(operator, "precision", eps), eps)
+    self.precision = max(map(_precision, _parts(operator)))
     self.symmetry = self.precision
-    self.deterministic = getattr(operator, "deterministic", True)
+    self.deterministic = all(getattr(part, "deterministic", True) for part in _parts(operator))
     self.columns_per_pass = getattr(operator, "vectors_per_pass", _COLUMNS)
     self.parameter_names = tuple(getattr(operator, "parameter_names", ()))
     self.parameter_shapes = tuple(getattr(operator, "parameter_shapes", ()))
@@ -355,6 +354,27 @@ class _Curvature(_Shared):
 
   def lead(self, compute, encode, decode, /):
     return lead(self._operator, compute, encode, decode)
+
+
+def _parts(operator):
+  """Yields an operator and those that SciPy made it of.
+
+  SciPy makes sums, products and multiples, which know nothing of their parts' precision.
+  """
+  yield operator
+  for part in getattr(operator, "args", ()):
+    if isinstance(part, scipy.sparse.linalg.LinearOperator):
+      yield from _parts(part)
+
+
+def _precision(operator):
+  """Returns the relative rounding error of an operator's own products."""
+  dtype = np.dtype(operator.dtype or np.float64)
+  # Products of float32 arrays with float64 vectors are float64, and sums those of their parts.
+  rounds = dtype.kind == "f" and dtype.itemsize < 8
+  rounds &= not hasattr(operator, "A") and len(list(_parts(operator))) == 1
+  eps = np.finfo(dtype if rounds else np.float64).eps
+  return float(max(getattr(operator, "precision", 0.0), eps))
 
 
 def as_matrix(operator: Any, /) -> Matrix:

@@ -116,10 +116,11 @@ def solve(
   result = matrix.lead(compute, _to_bytes, _from_bytes)
   if not result.converged:
     logging.warning(
-      "solve: after %d iterations the residual is %.2g of b; allow more, or damp more, or give "
+      "solve: after %d iterations the residual is %.2g of b; %sdamp more, or give "
       "eigenpairs=top_eigenpairs(operator, ...)",
       result.iterations,
       result.residual,
+      "allow more, or " if result.iterations >= max_iterations else "more would not help: ",
     )
   return result
 
