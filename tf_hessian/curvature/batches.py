@@ -222,10 +222,9 @@ class Batches:
     i = tf.cast(i, tf.int64)
     if self.cached:
       begin = tf.reshape(position + i, [1])
-      end = begin + 1
       # As s[position + i], which would make these numbers for each s.
       one = functools.partial(
-        tf.strided_slice, begin=begin, end=end, strides=[1], shrink_axis_mask=1
+        tf.strided_slice, begin=begin, end=begin + 1, strides=[1], shrink_axis_mask=1
       )
       batch = tf.nest.map_structure(one, source)
     else:

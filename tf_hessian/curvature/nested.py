@@ -59,7 +59,7 @@ def tangents(
 
   def function(*tensors):
     inputs = list(tensors[:count])
-    outputs = _again(called(op), inputs)
+    outputs = computed(called(op), inputs)
     chosen = [outputs[k] for k in needed]
     return derivative(chosen, [inputs[i] for i in changing], list(tensors[count:]))
 
@@ -69,8 +69,13 @@ def tangents(
   return [next(found) if k in needed else None for k in range(len(op.outputs))]
 
 
-def _again(graph, values):
-  """Computes a function's graph in the current one; returns its outputs."""
+def computed(graph: tf.Graph, values: Sequence[tf.Tensor], /) -> list[tf.Tensor]:
+  """Returns the outputs of a function's graph, computed in the current one.
+
+  Args:
+    graph: the function's graph, which must live as long as functions that it calls.
+    values: the values of its inputs.
+  """
   given = {x.name: v for x, v in zip(graph.inputs, values, strict=True)}
   graph_def = graph.as_graph_def()
   own = {x.op.name for x in graph.inputs}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tf_hessian.curvature import fusion, linearize, second_order, soundness
+from tf_hessian.curvature import fusion, linearize, nested, second_order, soundness
 
 if TYPE_CHECKING:
   from tf_hessian.curvature.objective import Objective
@@ -114,19 +114,8 @@ def _as_a_turn(product, v, turns):
   """
   specs = [tf.TensorSpec(x.shape, x.dtype) for x in v]
   turn = tf.function(lambda *v: product(list(v)), autograph=False).get_concrete_function(*specs)
-  outside = [t for t, _ in turn.graph.captures]
-  graph_def = turn.graph.as_graph_def()
-  if graph_def.library.function:
-    turns.append(turn)
-  named = {node.name for node in graph_def.node}
-  values = [*v, *map(_hidden, outside)]
-  inputs = [*turn.graph.inputs[: len(v)], *(t for _, t in turn.graph.captures)]
-  result = tf.graph_util.import_graph_def(
-    graph_def,
-    input_map={t.name: x for t, x in zip(inputs, values, strict=True) if t.op.name in named},
-    return_elements=[t.name for t in turn.graph.outputs],
-    name="turn",
-  )
+  turns.append(turn)
+  result = nested.computed(turn.graph, [*v, *map(_hidden, turn.captured_inputs)])
   for found, made in zip(result, turn.graph.outputs, strict=True):
     found.set_shape(made.shape)
   return result

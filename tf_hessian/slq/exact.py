@@ -70,7 +70,7 @@ def dense_hessian(
       first product) there is no room for the matrix, or the folder is of something else.
     OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
-  matrix = _by_columns(operator)
+  matrix = as_matrix(operator)
   chosen = _checked_rows(rows, matrix.n)
 
   def compute():
@@ -142,13 +142,14 @@ def exact_spectrum(
       something else.
     OSError: if `workdir` can't be written, or (ClusterError) other processes of a cluster are gone.
   """
-  matrix = _by_columns(operator)
+  matrix = as_matrix(operator)
 
   def compute():
     needed = EIGENVECTORS if eigenvectors else EIGENVALUES
     check_memory("exact_spectrum: the work on a matrix", matrix.n, needed)
     if workdir is not None:
       _check_folder("exact_spectrum: the triangle of a matrix", workdir, matrix.n, 4.0)
+    matrix.share(matrix.columns_per_pass)
     rows = nonzero_rows(matrix)
     if workdir is None:
       return solve(rows, None)
@@ -170,13 +171,6 @@ def exact_spectrum(
 
   matrix.agree(**provenance.identity(), eigenvectors=eigenvectors)
   return matrix.lead(compute, dense.ExactSpectrum.to_bytes, dense.ExactSpectrum.from_bytes)
-
-
-def _by_columns(operator):
-  """Returns an operator as a `Matrix` whose products share passes."""
-  matrix = as_matrix(operator)
-  matrix.share(matrix.columns_per_pass)
-  return matrix
 
 
 def nonzero_rows(operator: Any, /) -> np.ndarray:
@@ -291,6 +285,7 @@ def _opened(path, matrix: Matrix, rows: np.ndarray) -> Iterator[MatrixFolder]:
   identity = matrix.description() | {"n": matrix.n, "rows": digests.of_array(rows)}
   identity |= {"vectors_per_pass": matrix.columns_per_pass, "vectorized": matrix.vectorized}
   identity["point"] = matrix.point()
+  matrix.share(matrix.columns_per_pass)
   with (
     matrix.as_recorded(folders.recorded(path, matrix_folder.KIND)) as product,
     MatrixFolder(path, identity | {"product": product}) as folder,

@@ -357,22 +357,20 @@ class _Curvature(_Shared):
 
 
 def _parts(operator):
-  """Yields an operator and those that SciPy made it of.
+  """Returns the operators that SciPy made one of, or itself.
 
-  SciPy makes sums, products and multiples, which know nothing of their parts' precision.
+  SciPy's sums, products and multiples know nothing of their parts' precision.
   """
-  yield operator
-  for part in getattr(operator, "args", ()):
-    if isinstance(part, scipy.sparse.linalg.LinearOperator):
-      yield from _parts(part)
+  kind = scipy.sparse.linalg.LinearOperator
+  parts = [part for part in getattr(operator, "args", ()) if isinstance(part, kind)]
+  return [own for part in parts for own in _parts(part)] or [operator]
 
 
 def _precision(operator):
-  """Returns the relative rounding error of an operator's own products."""
+  """Returns the relative rounding error of an operator's products."""
   dtype = np.dtype(operator.dtype or np.float64)
-  # Products of float32 arrays with float64 vectors are float64, and sums those of their parts.
-  rounds = dtype.kind == "f" and dtype.itemsize < 8
-  rounds &= not hasattr(operator, "A") and len(list(_parts(operator))) == 1
+  # Products of float32 arrays with float64 vectors are float64.
+  rounds = dtype.kind == "f" and dtype.itemsize < 8 and not hasattr(operator, "A")
   eps = np.finfo(dtype if rounds else np.float64).eps
   return float(max(getattr(operator, "precision", 0.0), eps))
 
